@@ -1,0 +1,1 @@
+"""Channels: packets in, packets out; nothing here knows of pictures."""

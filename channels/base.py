@@ -1,0 +1,179 @@
+"""Packets in, packets out: the values and the protocol that every channel shares.
+
+    Packets [N links, P packets, B bytes] ── Channel.transmit ──> Reception [N, P]
+
+N links (pictures x realisations) travel together as padded tensors on one device; nothing here
+knows what a packet means. Each link has its own conditions and its own key of random numbers, so
+that what happens to it does not depend on which other links share the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from channels.random import Streams
+from channels.registry import Registry
+
+Conditions = Mapping[str, Tensor]
+"""What each link meets: name -> [N] float tensor, such as `snr_db` (mean Es/N0, dB) or `loss` (0..1)."""
+
+
+@dataclass(frozen=True)
+class Packets:
+    """N links of up to P packets of up to B bytes.
+
+    payload: uint8 [N, P, B], zero beyond each packet's length.
+    lengths: int64 [N, P], bytes; 0 means "no packet in this slot".
+    priority: int64 [N, P], 0 the most relevant.
+    """
+
+    payload: Tensor
+    lengths: Tensor
+    priority: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """bool [N, P]: the slots that hold a packet."""
+        return self.lengths > 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.payload.device
+
+    @classmethod
+    def from_bytes(
+        cls,
+        links: Sequence[Sequence[bytes]],
+        priority: Sequence[Sequence[int]] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Packets:
+        """Pad lists of byte strings, one list a link, into tensors. Priority defaults to the order.
+
+        >>> Packets.from_bytes([[b"ab", b"c"], [b"d"]]).lengths.tolist()
+        [[2, 1], [1, 0]]
+        """
+        slots = max((len(link) for link in links), default=0)
+        width = max((len(p) for link in links for p in link), default=0)
+        flat = bytearray(len(links) * slots * width)
+        lengths = torch.zeros(len(links), slots, dtype=torch.int64)
+        ranks = torch.zeros(len(links), slots, dtype=torch.int64)
+        for n, link in enumerate(links):
+            for p, data in enumerate(link):
+                start = (n * slots + p) * width
+                flat[start : start + len(data)] = data
+                lengths[n, p] = len(data)
+                ranks[n, p] = p if priority is None else priority[n][p]
+        payload = (
+            torch.frombuffer(flat, dtype=torch.uint8).clone()
+            if flat
+            else torch.zeros(0, dtype=torch.uint8)
+        ).reshape(len(links), slots, width)
+        return cls(payload.to(device), lengths.to(device), ranks.to(device))
+
+    def to_bytes(self) -> list[list[bytes]]:
+        """The byte strings of every link; an empty slot gives b""."""
+        rows, lengths = self.payload.cpu(), self.lengths.cpu().tolist()
+        return [
+            [rows[n, p, :size].numpy().tobytes() for p, size in enumerate(sizes)]
+            for n, sizes in enumerate(lengths)
+        ]
+
+    def keep(self, mask: Tensor) -> Packets:
+        """The same slots, those outside `mask` (bool [N, P]) emptied."""
+        return Packets(
+            self.payload * mask.unsqueeze(-1).to(self.payload.dtype),
+            self.lengths * mask,
+            self.priority,
+        )
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What came out of a channel.
+
+    packets: as received; the payload of a packet not delivered is zero and its length 0.
+    delivered: bool [N, P], the receiver's verdict (its CRC held).
+    correct: bool [N, P], the truth (delivered or not, the bytes equal those sent).
+    channel_uses: int64 [N], complex symbols or resource elements occupied, data and pilots.
+    delay_s: float64 [N, P], seconds from sending to arrival; infinite where not delivered.
+    ledger: name -> int64 [N], bits that the channel added: `crc`, `fec` (parity, repetition, HARQ),
+        `padding` (to fill blocks and symbols), `pilots`, and `payload`, the packets' own bits sent.
+    statistics: name -> [N] tensor, such as the realised mean SNR.
+    """
+
+    packets: Packets
+    delivered: Tensor
+    correct: Tensor
+    channel_uses: Tensor
+    delay_s: Tensor
+    ledger: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """Anything that carries packets."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Names of the conditions that `transmit` reads."""
+
+    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+        """Send N x P packets over N independent links.
+
+        conditions: [N] tensors, at least those named in `needs`. randomness: N keys.
+        Raises ChannelError if a packet is too long or a condition is missing or out of range.
+        """
+        ...
+
+    def uses_per_packet(self, packet_bytes: int) -> int | None:
+        """Channel uses of one packet of that many bytes; None where the channel counts no symbols."""
+        ...
+
+
+CHANNELS: Registry[Channel] = Registry("channel", "sqlink.channels")
+register = CHANNELS.register
+
+
+class Chain:
+    """Channels one after another: each sees only what the one before delivered.
+
+    Channel uses, ledger bits and delays add up; a packet is delivered if every channel delivers it.
+    """
+
+    name = "chain"
+
+    def __init__(self, links: Sequence[Channel]) -> None:
+        self.links = tuple(links)
+        self.needs = tuple(dict.fromkeys(need for link in self.links for need in link.needs))
+
+    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+        n, p = packets.lengths.shape
+        device = packets.device
+        delivered, correct = packets.present, packets.present
+        uses = torch.zeros(n, dtype=torch.int64, device=device)
+        delay = torch.zeros(n, p, dtype=torch.float64, device=device)
+        ledger: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
+        for stage, link in enumerate(self.links):
+            reception = link.transmit(packets, conditions, randomness.child(f"{stage}:{link.name}"))
+            packets = reception.packets
+            delivered = delivered & reception.delivered
+            correct = correct & reception.correct
+            uses = uses + reception.channel_uses
+            delay = delay + reception.delay_s
+            for key, bits in reception.ledger.items():
+                ledger[key] = ledger[key] + bits if key in ledger else bits
+            for key, value in reception.statistics.items():
+                statistics[f"{stage}:{link.name}.{key}" if key in statistics else key] = value
+        return Reception(packets, delivered, correct, uses, delay, ledger, statistics)
+
+    def uses_per_packet(self, packet_bytes: int) -> int | None:
+        counts = [link.uses_per_packet(packet_bytes) for link in self.links]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None

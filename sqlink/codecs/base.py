@@ -1,0 +1,210 @@
+"""What every codec is: pictures to packets within a budget, and packets that came to pictures.
+
+    images [N,3,H,W] ── encode(rate) ──> Stream | Unreachable, one a picture
+    Received (session + the packets that came, None where lost) ── decode ──> Decoded
+
+A Stream's size is the size of bytes that exist: the file it is stored as is its session header
+followed by its packets, and `bpp = 8 * size / (H * W)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from channels.registry import Registry
+from sqlink.errors import ConfigError
+
+DEFAULT_PACKET_BYTES = 96
+OUTAGE_COLOUR = (0.412, 0.425, 0.427)
+"""Mean RGB colour of CamVid `fit`: what is shown where nothing can be decoded."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A budget for one picture: exactly one of bits a pixel, bytes, channel uses, native quality.
+
+    >>> Rate(bpp=0.04).budget_bytes(360, 480)
+    864
+    """
+
+    bpp: float | None = None
+    bytes: int | None = None
+    channel_uses: int | None = None
+    quality: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {k: v for k, v in self.__dict__.items() if v is not None}
+        if len(given) != 1:
+            raise ConfigError(
+                f"a rate is exactly one of bpp, bytes, channel_uses, quality; got {given or 'none'}"
+            )
+        key, value = next(iter(given.items()))
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+            raise ConfigError(f"rate {key}={value!r} is no number")
+        if key != "quality" and value <= 0:
+            raise ConfigError(f"rate {key}={value!r} must be above 0")
+
+    def budget_bytes(self, height: int, width: int) -> int | None:
+        """Whole bytes that a picture may take; None for a native quality.
+
+        Raises ConfigError for channel uses: only a link knows what one of them carries, and resolves
+        them (`Link`) before a codec sees the rate.
+        """
+        if self.channel_uses is not None:
+            raise ConfigError("a rate in channel_uses needs a channel: use it in a Link or a sweep")
+        if self.bytes is not None:
+            return int(self.bytes)
+        if self.bpp is not None:
+            return int(self.bpp * height * width / 8 + 1e-9)
+        return None
+
+    def label(self) -> str:
+        """Short text for file names, legends and point hashes, such as `bpp=0.04`."""
+        key, value = next((k, v) for k, v in self.__dict__.items() if v is not None)
+        return f"{key}={value:g}"
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet of a stream.
+
+    priority: 0 the most relevant. bits: the ledger, name -> bits, that adds up to 8 * len(data); names
+    are `index`, `mask`, `header`, `coder` (remainder of the entropy coder), `padding`, and `payload`
+    for a stream whose inside the codec does not tell apart.
+    """
+
+    data: bytes
+    priority: int
+    bits: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if sum(self.bits.values()) != 8 * len(self.data):
+            raise ValueError(f"ledger {dict(self.bits)} is not the {8 * len(self.data)} bits sent")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What both ends know before the first packet; charged once.
+
+    header: the bytes that stand before the packets in a stored file (magic, size, weights hash, ...);
+    empty where the first packet itself holds them (JPEG2000, BPG).
+    """
+
+    codec: str
+    height: int
+    width: int
+    header: bytes = b""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One encoded picture: a session and its packets, most relevant first."""
+
+    session: Session
+    packets: tuple[Packet, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the stored file."""
+        return len(self.session.header) + sum(len(p.data) for p in self.packets)
+
+    @property
+    def bpp(self) -> float:
+        return 8 * self.size / (self.session.height * self.session.width)
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        """Bits by what they are; adds up to 8 * size."""
+        total = {"session": 8 * len(self.session.header)}
+        for packet in self.packets:
+            for name, bits in packet.bits.items():
+                total[name] = total.get(name, 0) + bits
+        return total
+
+    def to_bytes(self) -> bytes:
+        """The stored file."""
+        return self.session.header + b"".join(p.data for p in self.packets)
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """A codec's answer where it cannot go as low as it is asked to.
+
+    In a sweep it counts as an outage of that codec and stays in the average.
+    """
+
+    codec: str
+    height: int
+    width: int
+    budget_bytes: int
+    lowest_bytes: int
+
+    @property
+    def lowest_bpp(self) -> float:
+        return 8 * self.lowest_bytes / (self.height * self.width)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.codec} cannot code {self.width}x{self.height} in {self.budget_bytes} bytes: "
+            f"its lowest is {self.lowest_bytes} bytes ({self.lowest_bpp:.4f} bpp)"
+        )
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a receiver holds of one stream: packets in sending order, None where one did not come."""
+
+    session: Session
+    packets: tuple[bytes | None, ...]
+
+    @classmethod
+    def whole(cls, stream: Stream) -> Received:
+        """Everything came."""
+        return cls(stream.session, tuple(p.data for p in stream.packets))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Decoded pictures of one size.
+
+    images: float32 [N, 3, H, W] in [0, 1]. segmentation: int64 [N, H, W] or None where the codec
+    carries no map. outage: bool [N], True where nothing could be decoded and OUTAGE_COLOUR is shown.
+    """
+
+    images: Tensor
+    segmentation: Tensor | None
+    outage: Tensor
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Pictures to streams and back; the same for SQ-GAN and every baseline."""
+
+    name: str
+    suffix: str
+    """Of a stored file, with the dot."""
+
+    def encode(
+        self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
+    ) -> list[Stream | Unreachable]:
+        """images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W] or None.
+
+        One answer a picture, of at most the budget's bytes. Codecs that carry no map ignore one.
+        """
+        ...
+
+    def decode(self, received: Sequence[Received]) -> Decoded:
+        """Rebuild pictures, all of one size, from what came. Never raises on missing or wrong bytes."""
+        ...
+
+    def parse(self, data: bytes) -> Stream:
+        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        ...
+
+
+CODECS: Registry[Codec] = Registry("codec", "sqlink.codecs")
+register = CODECS.register

@@ -1,0 +1,27 @@
+"""What a segmenter is: pictures to maps of class ids."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from channels.registry import Registry
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A network, a stored map or a person: anything that says what each pixel shows."""
+
+    name: str
+
+    def segment(self, images: Tensor) -> Tensor:
+        """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16. Returns int64 [N, H, W] class ids.
+
+        The result of a picture does not depend on the batch it comes in.
+        """
+        ...
+
+
+SEGMENTERS: Registry[Segmenter] = Registry("segmenter", "sqlink.segmenters")
+register = SEGMENTERS.register
