@@ -20,7 +20,7 @@ from channels.random import Streams
 from channels.registry import Registry
 
 Conditions = Mapping[str, Tensor]
-"""What each link meets: name -> [N] float tensor, such as `snr_db` (mean Es/N0, dB) or `loss` (0..1)."""
+"""What each link meets: name -> [N] float tensor, as `snr_db` (mean Es/N0, dB), `loss` (0..1)."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Channel(Protocol):
         ...
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Channel uses of one packet of that many bytes; None where the channel counts no symbols."""
+        """Channel uses of one packet of that many bytes; None where no symbols are counted."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SQLinkError(Exception):
-    """Base of every error a user can cause. The command line prints its one line and exits with 2."""
+    """Base of every error a user can cause. The command line prints its one line, exits with 2."""
 
 
 class ConfigError(SQLinkError):

@@ -27,7 +27,7 @@ class Registry(Generic[T]):
     """Factories by name, with duplicates refused.
 
     `group` is the entry-point group (`sqlink.codecs`, `sqlink.channels`, `sqlink.segmenters`,
-    `sqlink.metrics`) in which installed packages offer more factories; one is loaded when asked for.
+    `sqlink.metrics`) in which installed packages offer more factories, loaded when asked for.
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -36,7 +36,7 @@ class Registry(Generic[T]):
         self._factories: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Decorator that files a class or function under `name`. Raises ValueError on a duplicate."""
+        """Decorator that files a factory under `name`. Raises ValueError on a duplicate."""
 
         def file(factory: Callable[..., T]) -> Callable[..., T]:
             if name in self._factories:
@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         return sorted({*self._factories, *(e.name for e in entry_points(group=self.group))})
 
     def get(self, name: str) -> Callable[..., T]:
-        """The factory called `name`. Raises ConfigError, naming the nearest known one, if there is none."""
+        """The factory called `name`. Raises ConfigError, naming the nearest one, if there is none."""
         if name not in self._factories:
             for entry in entry_points(group=self.group):
                 if entry.name == name:
