@@ -1,0 +1,138 @@
+"""LPIPS: known answers, gradients, and refusal of anything but the published weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sqlink.errors import DataError, WeightsError
+from sqlink.metrics.perceptual import FEATURES_FILE, FOLDER_VARIABLE, HEADS_FILE, LPIPS, load_lpips
+
+
+@pytest.fixture(scope="module")
+def weights(shared: Path) -> Path:
+    folder = shared / "weights"
+    if not (folder / FEATURES_FILE).is_file():
+        pytest.skip(f"{FEATURES_FILE} is not among the development data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lpips(weights: Path) -> LPIPS:
+    return load_lpips(weights)
+
+
+def _noise(n: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(n, 3, 100, 100, generator=generator)
+
+
+def test_known_answer_of_torchmetrics_per_picture(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(42)
+    ours, theirs = _noise(2, generator), _noise(2, generator)
+    assert lpips(ours, theirs).tolist() == pytest.approx([0.1024, 0.0938], abs=5e-5)
+
+
+def test_known_answer_of_torchmetrics_mean(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(42)
+    ours, theirs = _noise(10, generator), _noise(10, generator)
+    assert lpips(ours, theirs).mean().item() == pytest.approx(0.1005, abs=5e-5)
+
+
+def test_equal_pictures_score_zero_and_order_does_not_matter(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(1)
+    a, b = _noise(2, generator), _noise(2, generator)
+    assert lpips(a, a).tolist() == [0.0, 0.0]
+    assert torch.equal(lpips(a, b), lpips(b, a))
+
+
+def test_stronger_noise_scores_worse(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(2)
+    clean = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    noise = torch.randn(1, 3, 64, 64, generator=generator)
+    scores = [lpips((clean + s * noise).clamp(0, 1), clean).item() for s in (0.01, 0.05, 0.2)]
+    assert scores == sorted(scores)
+    assert scores[0] > 0
+
+
+def test_a_picture_scores_alike_in_any_batch(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(3)
+    a, b = _noise(3, generator), _noise(3, generator)
+    alone = torch.cat([lpips(a[i : i + 1], b[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(lpips(a, b), alone, atol=1e-6, rtol=0)
+
+
+def test_gradient_is_that_of_finite_differences(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(4)
+    images = torch.rand(1, 3, 32, 40, generator=generator).requires_grad_()
+    reference = torch.rand(1, 3, 32, 40, generator=generator)
+    (gradient,) = torch.autograd.grad(lpips(images, reference).sum(), images)
+    direction = gradient / gradient.norm()
+    step = 0.02
+    with torch.no_grad():
+        ahead, behind = (lpips(images + s * step * direction, reference).item() for s in (1, -1))
+    assert (ahead - behind) / (2 * step) == pytest.approx(gradient.norm().item(), rel=0.02)
+    assert not any(p.requires_grad for p in lpips.parameters())
+
+
+def test_bfloat16_only_when_asked_for(lpips: LPIPS) -> None:
+    generator = torch.Generator().manual_seed(5)
+    a, b = _noise(2, generator), _noise(2, generator)
+    exact = lpips(a, b)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(lpips(a, b), exact)
+    rough = lpips(a.requires_grad_(), b, autocast=True)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.003, rtol=0.03)
+    rough.sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(17, 17), (17, 300), (45, 60)])
+def test_smallest_and_odd_sizes(lpips: LPIPS, size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(6)
+    a, b = torch.rand(2, 1, 3, *size, generator=generator)
+    assert lpips(a, b).item() > 0
+
+
+def test_wrong_shapes_are_refused(lpips: LPIPS) -> None:
+    with pytest.raises(DataError, match="17 pixels a side"):
+        lpips(torch.zeros(1, 3, 16, 64), torch.zeros(1, 3, 16, 64))
+    with pytest.raises(DataError, match="one shape"):
+        lpips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 33))
+
+
+def test_folder_from_the_environment(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(weights))
+    assert isinstance(load_lpips(), LPIPS)
+
+
+def test_without_weights_one_line_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    with pytest.raises(WeightsError, match=FEATURES_FILE) as nothing_named:
+        load_lpips()
+    assert HEADS_FILE in str(nothing_named.value)
+    assert "\n" not in str(nothing_named.value)
+    with pytest.raises(WeightsError, match="not found"):
+        load_lpips(tmp_path)
+
+
+def test_damaged_or_foreign_weights_are_refused(weights: Path, tmp_path: Path) -> None:
+    features, heads = weights / FEATURES_FILE, weights / HEADS_FILE
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(features.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        LPIPS(cut, heads)
+    with pytest.raises(WeightsError, match="other tensors"):
+        LPIPS(heads, features)
+    tensors = load_file(heads)
+    tensors["lin3.model.1.weight"][0, 0] += 0.001
+    save_file(tensors, tmp_path / "changed.safetensors")
+    with pytest.raises(WeightsError, match="not the published ones"):
+        LPIPS(features, tmp_path / "changed.safetensors")
