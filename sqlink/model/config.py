@@ -1,0 +1,118 @@
+"""Sizes of an SQ-GAN: `paper` (arXiv 2502.09520) and `streets` (light enough for two CPU cores)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from channels.registry import nearest
+from sqlink.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What fixes an SQ-GAN's layers; widths are channels, finest level first.
+
+    stem: pixel-unshuffle factor before the first convolution (1: work at full size).
+    channels, map_channels: width of each level of the image and the map branch; every level but the
+        first halves the resolution, so the latent grid is 1 / (stem * 2**(levels - 1)) of the picture.
+    encoder_blocks, decoder_blocks, map_blocks: residual blocks in each level.
+    label_width: 0 gives every SPADE its own 3x3 convolution on the resized one-hot map (the paper);
+        above 0, each level shares one set of that many map features.
+    refine_width: channels of a last 5x5 refinement at full size (0: none).
+    demask_start: attention weight of a masked place in the first demasker block.
+    """
+
+    name: str
+    num_classes: int
+    stem: int
+    channels: tuple[int, ...]
+    map_channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    map_blocks: tuple[int, ...]
+    image_codes: int
+    map_codes: int
+    code_dim: int
+    demasker_blocks: int
+    samm_width: int
+    spade_hidden: int
+    label_width: int
+    refine_width: int
+    norm_groups: int = 32
+    demask_start: float = 0.02
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels a side that one latent vector stands for."""
+        return int(self.stem * 2 ** (len(self.channels) - 1))
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of latent vectors of a picture of that size, padding included."""
+        return -(-height // self.downsampling), -(-width // self.downsampling)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """The inverse of `to_json`. Raises ConfigError on unknown or missing keys."""
+        try:
+            values = json.loads(text)
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"model configuration cannot be read: {error}") from None
+
+
+PAPER = ModelConfig(
+    name="paper",
+    num_classes=19,
+    stem=1,
+    channels=(128, 128, 256, 256, 512),
+    map_channels=(128, 128, 256, 256, 512),
+    encoder_blocks=(2, 2, 2, 2, 2),
+    decoder_blocks=(2, 2, 2, 2, 2),
+    map_blocks=(2, 2, 2, 2, 2),
+    image_codes=1024,
+    map_codes=1024,
+    code_dim=256,
+    demasker_blocks=8,
+    samm_width=256,
+    spade_hidden=128,
+    label_width=0,
+    refine_width=0,
+)
+
+STREETS = ModelConfig(
+    name="streets",
+    num_classes=11,
+    stem=4,
+    channels=(64, 128, 192),
+    map_channels=(32, 64, 128),
+    encoder_blocks=(1, 2, 1),
+    decoder_blocks=(2, 2, 2),
+    map_blocks=(1, 1, 1),
+    image_codes=512,
+    map_codes=512,
+    code_dim=32,
+    demasker_blocks=3,
+    samm_width=64,
+    spade_hidden=0,
+    label_width=48,
+    refine_width=16,
+    norm_groups=16,
+)
+
+CONFIGS = {config.name: config for config in (PAPER, STREETS)}
+
+
+def model_config(name: str) -> ModelConfig:
+    """A configuration by name. Raises ConfigError naming the nearest known one.
+
+    >>> model_config("streets").grid(360, 480)
+    (23, 30)
+    """
+    if name not in CONFIGS:
+        raise ConfigError(f"unknown model '{name}': {nearest(name, list(CONFIGS))}")
+    return CONFIGS[name]

@@ -1,0 +1,75 @@
+"""D_s and D_x: from the demasked grid back to a map, and to a picture steered by that map.
+
+    z ── [blocks ── double] per level, coarsest first ── norm ── conv3x3 ── shuffle ──(+ refinement)──> out
+
+Every norm of D_x is a SPADE norm on the *decoded* map: the receiver has no other. Source: VQ-GAN's
+decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.model.residual import ResidualBlock, SelfAttention, Upsample
+from sqlink.model.spade import LabelPyramid, SpadeNorm
+
+
+class Decoder(nn.Module):
+    """[N, channels[-1], h, w] to [N, outputs, h * f, w * f]; SPADE where `label_channels` > 0."""
+
+    def __init__(
+        self,
+        outputs: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        stem: int,
+        groups: int,
+        label_channels: int = 0,
+        label_width: int = 0,
+        spade_hidden: int = 0,
+        refine_width: int = 0,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.pyramid = (
+            LabelPyramid(label_channels, stem, len(channels), label_width) if label_channels else None
+        )
+        labels = self.pyramid.channels if self.pyramid else 0
+        self.attention = SelfAttention(channels[-1], groups)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(
+                ResidualBlock(width, width, groups, labels, spade_hidden) for _ in range(count)
+            )
+            for width, count in zip(channels, blocks, strict=True)
+        )
+        self.upsamples = nn.ModuleList(
+            Upsample(channels[level + 1], channels[level]) for level in range(len(channels) - 1)
+        )
+        self.norm_out: nn.Module = (
+            SpadeNorm(channels[0], groups, labels, spade_hidden)
+            if labels
+            else nn.GroupNorm(min(groups, channels[0]), channels[0], eps=1e-6)
+        )
+        self.conv_out = nn.Conv2d(channels[0], outputs * stem**2, 3, padding=1)
+        self.refine: nn.Module | None = None
+        if refine_width:
+            last = nn.Conv2d(refine_width, outputs, 5, padding=2)
+            nn.init.zeros_(last.weight)
+            self.refine = nn.Sequential(
+                nn.Conv2d(outputs, refine_width, 5, padding=2), nn.ReLU(), last
+            )
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """z: [N, C, h, w]; labels: one-hot map [N, L, h * f, w * f] for D_x."""
+        features = None if self.pyramid is None or labels is None else self.pyramid(labels)
+        x = self.attention(z)
+        for level in reversed(range(len(self.levels))):
+            condition = None if features is None else features[level]
+            for block in self.levels[level]:  # type: ignore[union-attr]
+                x = block(x, condition)
+            if level:
+                x = self.upsamples[level - 1](x)
+        x = self.norm_out(x) if features is None else self.norm_out(x, features[0])
+        out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.stem)
+        return out if self.refine is None else out + self.refine(out)

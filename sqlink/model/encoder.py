@@ -1,0 +1,63 @@
+"""E_x and E_s: a picture or a one-hot map down to the latent grid.
+
+    x ── unshuffle ── conv3x3 ──(+ SemPE)── [blocks ── halve] per level ── attention ── norm ── z
+
+Source: VQ-GAN's encoder (Esser et al., CVPR 2021) with SQ-GAN's semantic pre-embedding (SemPE:
+conv3x3 - ReLU - conv1x1 of the map, added to the picture's first features; arXiv 2502.09520).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.model.residual import Downsample, ResidualBlock, SelfAttention
+
+
+class SemanticPreEmbedding(nn.Module):
+    """SemPE: what the map adds to the picture's first features."""
+
+    def __init__(self, label_channels: int, hidden: int, outputs: int, stem: int) -> None:
+        super().__init__()
+        self.stem = stem
+        self.conv1 = nn.Conv2d(label_channels * stem**2, hidden, 3 if stem == 1 else 1, padding="same")
+        self.conv2 = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """labels: one-hot [N, L, H, W]. Returns [N, outputs, H/stem, W/stem]."""
+        out: Tensor = self.conv2(F.relu(self.conv1(F.pixel_unshuffle(labels, self.stem))))
+        return out
+
+
+class Encoder(nn.Module):
+    """[N, inputs, H, W] to [N, channels[-1], H/f, W/f], f = stem * 2 ** (levels - 1)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        stem: int,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.conv_in = nn.Conv2d(inputs * stem**2, channels[0], 3, padding=1)
+        levels: list[nn.Module] = []
+        for level, (width, count) in enumerate(zip(channels, blocks, strict=True)):
+            if level:
+                levels.append(Downsample(channels[level - 1], width))
+            levels += [ResidualBlock(width, width, groups) for _ in range(count)]
+        self.levels = nn.Sequential(*levels)
+        self.attention = SelfAttention(channels[-1], groups)
+        self.norm_out = nn.GroupNorm(min(groups, channels[-1]), channels[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(channels[-1], channels[-1], 1)
+
+    def forward(self, x: Tensor, pre_embedding: Tensor | None = None) -> Tensor:
+        """x: [N, inputs, H, W]; pre_embedding: [N, channels[0], H/stem, W/stem] or None."""
+        h = self.conv_in(F.pixel_unshuffle(x, self.stem))
+        if pre_embedding is not None:
+            h = h + pre_embedding
+        h = self.attention(self.levels(h))
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return out

@@ -1,0 +1,85 @@
+"""The blocks of a VQ-GAN: residual block, self-attention, halving and doubling of resolution.
+
+Source: Esser, Rombach, Ommer, "Taming transformers for high-resolution image synthesis", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.model.spade import SpadeNorm
+
+
+class ResidualBlock(nn.Module):
+    """Twice (norm - SiLU - conv3x3), added to the input; the norms are SPADE where `labels` > 0."""
+
+    def __init__(
+        self, inputs: int, outputs: int, groups: int, labels: int = 0, spade_hidden: int = 0
+    ) -> None:
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            if labels:
+                return SpadeNorm(channels, groups, labels, spade_hidden)
+            return nn.GroupNorm(min(groups, channels), channels, eps=1e-6)
+
+        self.norm1, self.conv1 = norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x: [N, inputs, h, w]; labels: [N, L, h, w] for SPADE. Returns [N, outputs, h, w]."""
+        condition = () if labels is None else (labels,)
+        y = self.conv1(F.silu(self.norm1(x, *condition)))
+        y = self.conv2(F.silu(self.norm2(y, *condition)))
+        out: Tensor = self.skip(x) + y
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Every place looks at every other, heads of 64 channels or fewer, added to the input.
+
+    `weights` multiplies what each place may give to the others (the demasker's mask).
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // 64)
+        self.norm = nn.GroupNorm(min(groups, channels), channels, eps=1e-6)
+        self.project_in = nn.Conv2d(channels, 3 * channels, 1)
+        self.project_out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.project_out.weight)
+
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """x: [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns [N, C, h, w]."""
+        n, c, h, w = x.shape
+        qkv = self.project_in(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # [N, heads, h*w, C/heads]
+        bias = None
+        if weights is not None:
+            bias = torch.log(weights).to(q.dtype)[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out: Tensor = x + self.project_out(y.transpose(-1, -2).reshape(n, c, h, w))
+        return out
+
+
+class Downsample(nn.Conv2d):
+    """A 3x3 convolution of stride 2."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour, then a 3x3 convolution (no checkerboards)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out

@@ -1,0 +1,161 @@
+"""SQ-GAN: a picture and its map as two sets of masked, vector-quantised tokens.
+
+    TRANSMITTER                                            RECEIVER
+     x ─ stem ─(+)─ E_x ─ z_x ─ SAMM(.|s) ─ VQ_x ─┐  link  ┌─ ADM_x ─ D_x(.| ŝ by SPADE) ─ x̂
+     s ─ SemPE ┘                                  ├────────┤
+     s ────────────── E_s ─ z_s ─ SAMM(.|s) ─ VQ_s ─┘       └─ ADM_s ─ D_s ─ ŝ ──────┘
+
+Source: Pezone, Barbarossa, Caire, "SQ-GAN: semantic image communications using masked vector
+quantization", arXiv 2502.09520.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.model.config import ModelConfig
+from sqlink.model.decoder import Decoder
+from sqlink.model.demasker import AttentionDemasker
+from sqlink.model.encoder import Encoder, SemanticPreEmbedding
+from sqlink.model.quantizer import VectorQuantizer
+from sqlink.model.samm import SemanticAwareMasking
+from sqlink.model.spade import one_hot_map
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the transmitter knows of a batch: a code for every place, and how much it matters.
+
+    image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0, 1).
+    """
+
+    image_indices: Tensor
+    image_scores: Tensor
+    map_indices: Tensor
+    map_scores: Tensor
+
+
+class SQGAN(nn.Module):
+    """Both halves of the codec in one module; see the drawing above."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        labels = config.num_classes + 1
+        groups = config.norm_groups
+        self.sempe = SemanticPreEmbedding(
+            labels, 128 if config.stem == 1 else 48, config.channels[0], config.stem
+        )
+        self.image_encoder = Encoder(
+            3, config.channels, config.encoder_blocks, config.stem, groups
+        )
+        self.map_encoder = Encoder(
+            labels, config.map_channels, config.map_blocks, config.stem, groups
+        )
+        self.image_samm = SemanticAwareMasking(
+            config.channels[-1], config.samm_width, config.code_dim, labels, groups
+        )
+        self.map_samm = SemanticAwareMasking(
+            config.map_channels[-1], config.samm_width, config.code_dim, labels, groups
+        )
+        self.image_quantizer = VectorQuantizer(config.image_codes, config.code_dim)
+        self.map_quantizer = VectorQuantizer(config.map_codes, config.code_dim)
+        self.image_demasker = AttentionDemasker(
+            config.code_dim,
+            config.channels[-1],
+            config.demasker_blocks,
+            groups,
+            config.demask_start,
+        )
+        self.map_demasker = AttentionDemasker(
+            config.code_dim,
+            config.map_channels[-1],
+            config.demasker_blocks,
+            groups,
+            config.demask_start,
+        )
+        self.map_decoder = Decoder(
+            config.num_classes, config.map_channels, config.map_blocks, config.stem, groups
+        )
+        self.image_decoder = Decoder(
+            3,
+            config.channels,
+            config.decoder_blocks,
+            config.stem,
+            groups,
+            label_channels=labels,
+            label_width=config.label_width,
+            spade_hidden=config.spade_hidden,
+            refine_width=config.refine_width,
+        )
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a picture of that size."""
+        return self.config.grid(height, width)
+
+    def pad(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """Both padded at the bottom and right, edges repeated, to whole latent vectors."""
+        f = self.config.downsampling
+        height, width = segmentation.shape[-2:]
+        rows, columns = -height % f, -width % f
+        if not rows and not columns:
+            return images, segmentation
+        padding = (0, columns, 0, rows)
+        maps = F.pad(segmentation.unsqueeze(1).float(), padding, mode="replicate").squeeze(1)
+        return F.pad(images, padding, mode="replicate"), maps.round().long()
+
+    def encode_vectors(
+        self, images: Tensor, segmentation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """images: [N, 3, H, W] in [0, 1] and segmentation: [N, H, W], H and W multiples of f.
+
+        Returns image vectors [N, h, w, d], image scores [N, h, w], map vectors, map scores.
+        """
+        labels = one_hot_map(segmentation, self.config.num_classes)
+        coarse = F.avg_pool2d(labels, self.config.downsampling)
+        z_x = self.image_encoder(2 * images - 1, self.sempe(labels))
+        z_s = self.map_encoder(labels)
+        return (*self.image_samm(z_x, coarse), *self.map_samm(z_s, coarse))
+
+    def decode_map(self, codes: Tensor, received: Tensor) -> Tensor:
+        """codes: [N, h, w, d]; received: bool [N, h, w]. Returns logits [N, classes, h*f, w*f]."""
+        logits: Tensor = self.map_decoder(self.map_demasker(codes, received))
+        return logits
+
+    def decode_image(self, codes: Tensor, received: Tensor, labels: Tensor) -> Tensor:
+        """As `decode_map`, with the one-hot decoded map [N, L, h*f, w*f]. Returns RGB, not clamped."""
+        out: Tensor = self.image_decoder(self.image_demasker(codes, received), labels)
+        return (out + 1) / 2
+
+    @torch.inference_mode()
+    def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
+        """images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; any H, W >= 16."""
+        padded, maps = self.pad(images, segmentation)
+        v_x, scores_x, v_s, scores_s = self.encode_vectors(padded, maps)
+        return Analysis(
+            self.image_quantizer.nearest(v_x), scores_x, self.map_quantizer.nearest(v_s), scores_s
+        )
+
+    @torch.inference_mode()
+    def synthesise(
+        self, image_indices: Tensor, map_indices: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x width.
+
+        Returns images float32 [N, 3, H, W] in [0, 1] and maps int64 [N, H, W].
+        """
+        logits = self.decode_map(self.map_quantizer.lookup(map_indices), map_indices >= 0)
+        segmentation = logits.argmax(1)
+        images = self.decode_image(
+            self.image_quantizer.lookup(image_indices),
+            image_indices >= 0,
+            one_hot_map(segmentation, self.config.num_classes),
+        )
+        return (
+            images.clamp(0, 1)[..., :height, :width].contiguous(),
+            segmentation[..., :height, :width].contiguous(),
+        )
