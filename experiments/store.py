@@ -1,0 +1,213 @@
+"""Results that survive anything: rows in part files, written whole or not at all.
+
+    FOLDER/parts/*.parquet   finished rows, a file a chunk; what a resumed sweep starts from
+    FOLDER/results.parquet   the rows of the sweep, in the grid's order, and the same as .csv
+    FOLDER/.lock             held while a sweep runs; the system lets go of it when the process ends
+
+A row's key is (point, picture, realisation): the point's hash, the hash of the picture and its
+labels, and a number. A row is never written twice with different contents, so parts may overlap,
+come from earlier versions of the configuration, and be read in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from filelock import FileLock, Timeout
+
+from channels.errors import ConfigError
+
+KEY = ("point", "picture_key", "realisation")
+RESULTS = "results.parquet"
+BITS = "bits_"
+"""Prefix of the ledger's columns; a codec or channel that has no such bits has 0 of them."""
+
+Row = Mapping[str, Any]
+Key = tuple[str, str, int]
+
+_TYPES: dict[type, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+}
+
+
+class Store:
+    """The results folder of one sweep, held for as long as the `with` block lasts.
+
+    Raises ConfigError on entering if the folder cannot be written or another sweep holds it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.parts = self.folder / "parts"
+        self._lock = FileLock(self.folder / ".lock")
+
+    def __enter__(self) -> Store:
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(
+                f"{self.folder}: another sweep is writing here: wait for it or name another folder"
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: cannot be written: {error.strerror or error}"
+            ) from error
+        for left in self.parts.glob("*.aside"):
+            left.unlink()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def done(self) -> set[Key]:
+        """The keys of every row that is there."""
+        table = self._read(columns=list(KEY))
+        return set(zip(*(table[name].to_pylist() for name in KEY), strict=True))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write rows as one part file; they are there for good when this returns."""
+        if not rows:
+            return
+        key = hashlib.sha256("\n".join(str(row_key(row)) for row in rows).encode()).hexdigest()
+        table = table_of(rows)
+        _write(
+            self.parts / f"{key[:24]}.parquet",
+            lambda path: pa.parquet.write_table(table, path, compression="zstd"),
+        )
+
+    def compact(self) -> None:
+        """Put all parts into one file; harmless if interrupted, as parts may overlap."""
+        small = sorted(self.parts.glob("*.parquet"))
+        if len(small) < 2:
+            return
+        table = self._read()
+        keys = hashlib.sha256("\n".join(path.name for path in small).encode()).hexdigest()
+        whole = self.parts / f"{keys[:24]}.parquet"
+        _write(whole, lambda path: pa.parquet.write_table(table, path, compression="zstd"))
+        for path in small:
+            if path != whole:
+                path.unlink()
+
+    def select(self, keys: Iterable[Key]) -> pa.Table:
+        """The rows of these keys, in their order. Raises KeyError if one is not there."""
+        table = self._read()
+        place = {
+            key: i
+            for i, key in enumerate(
+                zip(*(table[name].to_pylist() for name in KEY), strict=True)
+            )
+        }
+        return table.take(pa.array([place[key] for key in keys], pa.int64()))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write `name`.parquet and `name`.csv; the CSV leaves out columns that hold lists."""
+        flat = table.select([f.name for f in table.schema if not pa.types.is_list(f.type)])
+        _write(
+            self.folder / f"{name}.parquet",
+            lambda path: pa.parquet.write_table(table, path, compression="zstd"),
+        )
+        _write(self.folder / f"{name}.csv", lambda path: pa.csv.write_csv(flat, path))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file into the folder, whole or not at all."""
+        _write(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _read(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows of all parts, a key once; a part that cannot be read is set aside."""
+        tables = []
+        for path in sorted(self.parts.glob("*.parquet")):
+            try:
+                tables.append(pa.parquet.read_table(path, columns=columns, partitioning=None))
+            except (pa.ArrowException, OSError):
+                path.replace(path.with_suffix(".damaged"))
+        if not tables:
+            return table_of([]).select(columns or list(KEY))
+        table = pa.concat_tables(tables, promote_options="default")
+        keys = list(zip(*(table[name].to_pylist() for name in KEY), strict=True))
+        first = list({key: i for i, key in reversed(list(enumerate(keys)))}.values())
+        if len(first) < len(keys):
+            table = table.take(pa.array(sorted(first), pa.int64()))
+        return filled(table)
+
+
+def row_key(row: Row) -> Key:
+    """The key of a row."""
+    return (row["point"], row["picture_key"], row["realisation"])
+
+
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """Rows as a table; a value's Python type gives the column's, lists are of integers.
+
+    Columns are those of all rows together; a row that lacks one has null there, or 0 in the ledger.
+    """
+    names = list(dict.fromkeys([*KEY, *(name for row in rows for name in row)]))
+    fields = []
+    for name in names:
+        sample = next((row[name] for row in rows if row.get(name) is not None), None)
+        if isinstance(sample, list):
+            kind = pa.list_(pa.int64())
+        elif sample is None:
+            kind = pa.int64() if name == "realisation" else pa.string() if name in KEY else pa.null()
+        else:
+            kind = _TYPES[type(sample)]
+        fields.append(pa.field(name, kind))
+    columns = [pa.array([row.get(f.name) for row in rows], f.type) for f in fields]
+    return filled(pa.table(columns, schema=pa.schema(fields)))
+
+
+def filled(table: pa.Table) -> pa.Table:
+    """The table with 0 for null in the ledger's columns."""
+    for i, field in enumerate(table.schema):
+        if field.name.startswith(BITS):
+            column = table[field.name].cast(pa.int64()).fill_null(0)
+            table = table.set_column(i, pa.field(field.name, pa.int64()), column)
+    return table
+
+
+def read_results(folder: str | Path) -> pa.Table:
+    """The finished table of a results folder. Raises ConfigError if there is none."""
+    path = Path(folder) / RESULTS
+    try:
+        return pa.parquet.read_table(path, partitioning=None)
+    except FileNotFoundError as error:
+        begun = (Path(folder) / "parts").is_dir()
+        remedy = "run the sweep again to its end" if begun else "run `sqlink sweep` first"
+        raise ConfigError(f"{folder}: no {RESULTS} here: {remedy}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: run the sweep again to write it") from error
+
+
+def _write(path: Path, content: Callable[[Path], object]) -> None:
+    """Write aside, push to the disk, move into place."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".aside", dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
+        try:
+            content(aside)
+            aside.chmod(0o644)
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
