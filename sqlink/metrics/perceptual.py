@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sqlink.errors import DataError, WeightsError
+from sqlink.metrics.base import check_pair, register
 
 FEATURES_FILE = "squeezenet1_1-imagenet-features.safetensors"
 HEADS_FILE = "lpips-v0.1-squeeze-heads.safetensors"
@@ -39,6 +40,7 @@ _HEADS_DIGEST = "ab10969bbb93f23a3fbcb749c51aaeba4fd7fef578bcfe74bbbbce99e687e46
 _TAPS = (1, 4, 7, 9, 10, 11, 12)
 _TAP_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 _NORM_EPSILON = 1e-8
+_BATCH = 8
 
 
 class Fire(nn.Module):
@@ -91,6 +93,13 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def too_small(height: int, width: int) -> str | None:
+    """Why LPIPS is not defined at that size; None where it is."""
+    if min(height, width) >= MIN_SIDE:
+        return None
+    return f"LPIPS needs at least {MIN_SIDE} pixels a side; got {width}x{height}"
+
+
 class LPIPS(nn.Module):
     """LPIPS v0.1 on SqueezeNet 1.1, frozen, from the two files that hold its published weights.
 
@@ -129,14 +138,10 @@ class LPIPS(nn.Module):
         convolutions in bfloat16 (for training); without it they run in float32 even inside an
         autocast region. Raises DataError if the shapes differ or a side is too short.
         """
-        if images.shape != reference.shape or images.dim() != 4 or images.shape[1] != 3:
-            raise DataError(
-                f"LPIPS compares RGB pictures of one shape [N, 3, H, W]; got {tuple(images.shape)} "
-                f"and {tuple(reference.shape)}"
-            )
-        if min(images.shape[2:]) < MIN_SIDE:
-            height, width = images.shape[2:]
-            raise DataError(f"LPIPS needs at least {MIN_SIDE} pixels a side; got {width}x{height}")
+        check_pair("LPIPS", images, reference)
+        reason = too_small(*images.shape[2:])
+        if reason is not None:
+            raise DataError(reason)
         total = images.new_zeros(images.shape[0], dtype=torch.float32)
         taps = zip(self._taps(images, autocast), self._taps(reference, autocast), strict=True)
         for head, (ours, theirs) in zip(self.heads, taps, strict=True):
@@ -173,6 +178,32 @@ def load_lpips(folder: Path | str | None = None) -> LPIPS:
             "docs/metrics.md says how to make them"
         )
     return LPIPS(Path(place) / FEATURES_FILE, Path(place) / HEADS_FILE)
+
+
+@register("lpips")
+class Lpips:
+    """`LPIPS` as a column of results, on the device of the pictures it is given.
+
+    folder: as for `load_lpips`, which says what is raised where the weights are not there.
+    """
+
+    name = "lpips"
+    unit = ""
+    higher_is_better = False
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.network = load_lpips(folder)
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        return too_small(height, width)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
+        check_pair("LPIPS", images, reference)
+        network = self.network.to(images.device)
+        pairs = zip(images.split(_BATCH), reference.split(_BATCH), strict=True)
+        scores = [network(ours, theirs).double().cpu() for ours, theirs in pairs]
+        return torch.cat(scores)
 
 
 def _read(path: Path, expected: dict[str, Tensor], sha256: str) -> dict[str, Tensor]:

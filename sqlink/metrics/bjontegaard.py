@@ -1,0 +1,142 @@
+"""Bjøntegaard deltas: two rate curves in one number, where they overlap.
+
+BD-rate is the mean difference of log rate at equal quality, in per cent; BD-metric the mean
+difference of the metric at equal rate (log scale). Both average over the range that the two curves
+share, so a range that is too small gives no number, but the reason.
+
+Sources: Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001;
+interpolation by monotone cubics (PCHIP), as in the package `bjontegaard`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sqlink.errors import DataError
+
+MIN_OVERLAP = 0.25
+MIN_POINTS = 3
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One codec's points: rates (bpp, bytes, channel uses; above 0) and the metric at each."""
+
+    rates: Sequence[float]
+    metric: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A Bjøntegaard delta.
+
+    value: NaN where there is none, and then `reason` says why. overlap: of the ranges of both
+    curves, the share that they have in common, 0..1. low, high: the range that was averaged over,
+    in the metric for BD-rate, in rate for BD-metric.
+    """
+
+    value: float
+    overlap: float
+    low: float
+    high: float
+    reason: str | None = None
+
+
+def bd_rate(
+    anchor: Curve, test: Curve, *, higher_is_better: bool, min_overlap: float = MIN_OVERLAP
+) -> Delta:
+    """Mean difference in rate of `test` against `anchor` at equal metric, per cent.
+
+    Below 0, `test` needs fewer bits, whichever way the metric runs. There is no number, but a
+    reason, where a curve has fewer than MIN_POINTS points, does not get strictly better with rate,
+    or the curves share less than `min_overlap` of their range. Raises DataError for points that are
+    none.
+
+    >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
+    >>> test = Curve([0.09, 0.18, 0.36], [30.0, 33.0, 36.0])
+    >>> round(bd_rate(anchor, test, higher_is_better=True).value, 6)
+    -10.0
+    """
+    from bjontegaard import bd_rate as delta
+
+    sign = 1.0 if higher_is_better else -1.0
+    (rates_a, metric_a), (rates_t, metric_t) = _sorted(anchor, sign), _sorted(test, sign)
+    overlap, low, high = _overlap(metric_a, metric_t)
+    bounds = (low, high) if higher_is_better else (-high, -low)
+    reason = _refusal(len(rates_a), len(rates_t), overlap, min_overlap, "metric")
+    for name, rates, metric in (("anchor", rates_a, metric_a), ("test", rates_t, metric_t)):
+        falls = np.flatnonzero(np.diff(metric) <= 0)
+        if reason is None and falls.size:
+            at = int(falls[0])
+            reason = (
+                f"the {name} curve does not get better from rate {rates[at]:g} to {rates[at + 1]:g}"
+            )
+    if reason is not None:
+        return Delta(float("nan"), overlap, *bounds, reason)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = delta(rates_a, metric_a, rates_t, metric_t, "pchip", False)
+    return Delta(float(value), overlap, *bounds)
+
+
+def bd_metric(anchor: Curve, test: Curve, *, min_overlap: float = MIN_OVERLAP) -> Delta:
+    """Mean difference in the metric of `test` against `anchor` at equal rate, in the metric's unit.
+
+    For PSNR and mIoU above 0 is better, for LPIPS below 0. Refuses as `bd_rate` does, but the
+    metric need not rise with rate.
+
+    >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
+    >>> test = Curve([0.1, 0.2, 0.4], [31.0, 34.0, 37.0])
+    >>> round(bd_metric(anchor, test).value, 6)
+    1.0
+    """
+    from bjontegaard import bd_psnr as delta
+
+    (rates_a, metric_a), (rates_t, metric_t) = _sorted(anchor, 1.0), _sorted(test, 1.0)
+    overlap, low, high = _overlap(np.log10(rates_a), np.log10(rates_t))
+    reason = _refusal(len(rates_a), len(rates_t), overlap, min_overlap, "rate")
+    if reason is not None:
+        return Delta(float("nan"), overlap, 10**low, 10**high, reason)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = delta(rates_a, metric_a, rates_t, metric_t, "pchip", False)
+    return Delta(float(value), overlap, 10**low, 10**high)
+
+
+def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Rates ascending and `sign` times the metric. Raises DataError for points that are none."""
+    rates = np.asarray(curve.rates, dtype=np.float64)
+    metric = np.asarray(curve.metric, dtype=np.float64)
+    if rates.ndim != 1 or rates.shape != metric.shape or rates.size == 0:
+        raise DataError(f"a curve needs as many rates as values; got {rates.shape}, {metric.shape}")
+    if not (np.isfinite(rates).all() and np.isfinite(metric).all() and (rates > 0).all()):
+        raise DataError(
+            "a curve needs finite values at rates above 0; leave out points without any"
+        )
+    if np.unique(rates).size != rates.size:
+        raise DataError("a curve has two points at one rate; keep one of them")
+    order = np.argsort(rates)
+    return rates[order], sign * metric[order]
+
+
+def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Common share of two ranges, and the bounds of what is common."""
+    low, high = max(a.min(), b.min()), min(a.max(), b.max())
+    union = max(a.max(), b.max()) - min(a.min(), b.min())
+    share = max(high - low, 0.0) / union if union > 0 else 0.0
+    return float(share), float(low), float(high)
+
+
+def _refusal(anchor: int, test: int, overlap: float, min_overlap: float, axis: str) -> str | None:
+    if min(anchor, test) < MIN_POINTS:
+        return f"a curve has {min(anchor, test)} points; {MIN_POINTS} are needed"
+    if overlap == 0 or overlap < min_overlap:
+        return (
+            f"the curves share {overlap:.0%} of their range in {axis}; {min_overlap:.0%} is needed"
+        )
+    return None
