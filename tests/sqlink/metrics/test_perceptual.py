@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sqlink.errors import DataError, WeightsError
+from sqlink.metrics import load_metric
 from sqlink.metrics.perceptual import FEATURES_FILE, FOLDER_VARIABLE, HEADS_FILE, LPIPS, load_lpips
 
 
@@ -136,3 +137,15 @@ def test_damaged_or_foreign_weights_are_refused(weights: Path, tmp_path: Path) -
     save_file(tensors, tmp_path / "changed.safetensors")
     with pytest.raises(WeightsError, match="not the published ones"):
         LPIPS(features, tmp_path / "changed.safetensors")
+
+
+def test_as_a_column_of_results(weights: Path, lpips: LPIPS) -> None:
+    metric = load_metric("lpips", folder=weights)
+    generator = torch.Generator().manual_seed(7)
+    a, b = torch.rand(2, 10, 3, 40, 48, generator=generator)
+    scores = metric(a, b)
+    assert scores.dtype == torch.float64
+    torch.testing.assert_close(scores.float(), lpips(a, b), atol=1e-6, rtol=0)
+    assert not metric.higher_is_better
+    assert metric.unavailable(17, 17) is None
+    assert metric.unavailable(16, 64) is not None

@@ -1,0 +1,127 @@
+"""PSNR and MS-SSIM against closed forms and an independent computation in SciPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy.ndimage import correlate1d
+from torch import Tensor
+
+from sqlink.errors import ConfigError, DataError
+from sqlink.metrics import METRICS, Metric, load_metric
+from sqlink.metrics.distortion import MS_SSIM_MIN_SIDE, PSNR_CEILING, ms_ssim, psnr
+
+Array = npt.NDArray[np.float64]
+
+
+def _scene(height: int, width: int, n: int = 1) -> Tensor:
+    """Smooth waves, so that structure survives noise; [n, 3, height, width]."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    phase = torch.arange(3 * n).view(n, 3, 1, 1)
+    return 0.5 + 0.25 * torch.sin(x / 9 + phase) + 0.2 * torch.cos(y / 13 - phase)
+
+
+def _noisy(images: Tensor, sigma: float, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def test_psnr_of_a_constant_offset_is_its_square() -> None:
+    reference = torch.full((2, 3, 20, 30), 0.5)
+    images = reference + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
+    assert psnr(images, reference).tolist() == pytest.approx([20.0, 40.0], abs=1e-4)
+
+
+def test_psnr_is_per_picture_and_float64() -> None:
+    reference = _scene(24, 32, n=3)
+    images = _noisy(reference, 0.1)
+    expected = [
+        -10 * math.log10(float(((a - b).double().numpy() ** 2).mean()))
+        for a, b in zip(images, reference, strict=True)
+    ]
+    result = psnr(images, reference)
+    assert result.dtype == torch.float64
+    assert result.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_psnr_of_equal_pictures_is_the_ceiling() -> None:
+    reference = _scene(16, 16)
+    assert psnr(reference, reference).tolist() == [PSNR_CEILING]
+
+
+def _window(a: Array) -> Array:
+    """The 11x11 Gaussian of sigma 1.5, mirrored at the edges."""
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+    return np.asarray(
+        correlate1d(correlate1d(a, taps, axis=-2, mode="mirror"), taps, axis=-1, mode="mirror")
+    )
+
+
+def _ms_ssim_by_hand(x: Array, y: Array, crop_last: bool) -> float:
+    """[3, H, W] in float64, scale by scale; Wang crops every scale to where the window fits."""
+    score = 1.0
+    for scale, exponent in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_x, mean_y = _window(x), _window(y)
+        var_x, var_y = _window(x * x) - mean_x**2, _window(y * y) - mean_y**2
+        cov = _window(x * y) - mean_x * mean_y
+        term = (2 * cov + 0.03**2) / (var_x + var_y + 0.03**2)
+        if scale == 4:
+            term *= (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+        if scale < 4 or crop_last:
+            term = term[:, 5:-5, 5:-5]
+        score *= max(float(term.mean()), 0.0) ** exponent
+        h, w = x.shape[1] // 2, x.shape[2] // 2
+        x, y = (a[:, : 2 * h, : 2 * w].reshape(3, h, 2, w, 2).mean(axis=(2, 4)) for a in (x, y))
+    return score
+
+
+@pytest.mark.parametrize("size", [(256, 512), (360, 480), (176, 201)])
+def test_ms_ssim_equals_a_computation_by_hand(size: tuple[int, int]) -> None:
+    reference = _scene(*size)
+    images = _noisy(reference, 0.15)
+    pair = (images[0].double().numpy(), reference[0].double().numpy())
+    score = ms_ssim(images, reference).item()
+    assert 0.3 < score < 0.98
+    assert score == pytest.approx(_ms_ssim_by_hand(*pair, crop_last=False), abs=2e-5)
+    assert score == pytest.approx(_ms_ssim_by_hand(*pair, crop_last=True), abs=0.02)
+
+
+def test_ms_ssim_does_not_depend_on_the_batch() -> None:
+    reference = _scene(176, 192, n=10)
+    images = torch.cat([_noisy(r[None], 0.02 * (i + 1)) for i, r in enumerate(reference)])
+    together = ms_ssim(images, reference)
+    alone = [ms_ssim(images[i : i + 1], reference[i : i + 1]).item() for i in (0, 4, 9)]
+    assert together[[0, 4, 9]].tolist() == pytest.approx(alone, abs=1e-6)
+    assert together.tolist() == sorted(together.tolist(), reverse=True)
+    assert ms_ssim(reference[:1], reference[:1]).item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_ms_ssim_of_small_pictures_is_refused_with_the_reason() -> None:
+    side = MS_SSIM_MIN_SIDE
+    small = _scene(side - 1, 300)
+    with pytest.raises(DataError, match="at least 176 pixels a side; got 300x175"):
+        ms_ssim(small, small)
+    metric = load_metric("ms_ssim")
+    assert metric.unavailable(side - 1, 300) is not None
+    assert metric.unavailable(side, side) is None
+
+
+def test_metrics_go_by_name() -> None:
+    assert {"psnr", "ms_ssim", "lpips"} <= set(METRICS.names())
+    metric = load_metric("psnr")
+    assert isinstance(metric, Metric)
+    assert metric(torch.full((1, 3, 16, 16), 0.6), torch.full((1, 3, 16, 16), 0.5)).item() == (
+        pytest.approx(20, abs=1e-4)
+    )
+    with pytest.raises(ConfigError, match="did you mean 'psnr'"):
+        load_metric("pnsr")
+
+
+def test_pictures_of_different_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match="one shape"):
+        psnr(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
