@@ -1,17 +1,20 @@
 """Codecs by name: SQ-GAN and the baselines it is measured against.
 
-A codec's module is loaded when the codec is asked for, never before.
+A codec's module is loaded when the codec is asked for, never before, and nothing heavy with this
+package: decoders run in worker processes that import it.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from inspect import Parameter, signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from channels.registry import nearest
-from sqlink.codecs.base import CODECS, Codec
 from sqlink.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from sqlink.codecs.base import Codec
 
 BUILT_IN = {
     "sqgan": ("sqlink.codecs.sqgan", ".sqg"),
@@ -23,6 +26,8 @@ BUILT_IN = {
 
 def codec_names() -> list[str]:
     """Every codec's name, sorted: the built-in ones and those of installed packages."""
+    from sqlink.codecs.base import CODECS
+
     return sorted({*BUILT_IN, *CODECS.names()})
 
 
@@ -35,6 +40,8 @@ def load_codec(name: str, **options: Any) -> Codec:
     >>> load_codec("jpeg2000", packet_bytes=48).suffix
     '.j2k'
     """
+    from sqlink.codecs.base import CODECS
+
     if name in BUILT_IN:
         import_module(BUILT_IN[name][0])
     elif name not in CODECS.names():
@@ -58,6 +65,8 @@ def codec_for_suffix(suffix: str) -> str:
     >>> codec_for_suffix(".j2k")
     'jpeg2000'
     """
+    from sqlink.codecs.base import CODECS
+
     known = {own: name for name, (_, own) in BUILT_IN.items()}
     if suffix in known:
         return known[suffix]

@@ -1,0 +1,189 @@
+"""Pictures and maps, from files to tensors and back.
+
+A picture of any kind comes in as a person sees it: turned as its camera says, transparency over
+white, 16 bits scaled, palettes, grey and CMYK as RGB. A map is a PNG of class ids with a palette,
+255 for "no label". Files are written aside and moved into place, so that none is ever half there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sqlink.data.classes import NO_LABEL, NUM_CLASSES, PALETTE
+from sqlink.errors import ConfigError, DataError
+
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
+"""Pillow's names of the formats that are read; none of them runs another program."""
+
+MIN_SIDE = 16
+"""Pixels: the shortest side of a picture that codecs and networks take."""
+
+DEFAULT_MAX_PIXELS = 64_000_000
+"""Pixels of the largest picture that is opened unless the user says otherwise."""
+
+MAX_PIXELS_VARIABLE = "SQLINK_MAX_PIXELS"
+"""Environment variable that sets the limit."""
+
+
+def max_pixels_allowed() -> int:
+    """The limit in force: SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS. Raises ConfigError."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text is None:
+        return DEFAULT_MAX_PIXELS
+    try:
+        limit = int(float(text))
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit < 1:
+        raise ConfigError(f"{MAX_PIXELS_VARIABLE}={text!r} must be a number of pixels above 0")
+    return limit
+
+
+def check_size(height: int, width: int, what: str, max_pixels: int | None = None) -> None:
+    """Raise DataError, naming `what`, unless MIN_SIDE <= sides and height * width <= the limit."""
+    if min(height, width) < MIN_SIDE:
+        raise DataError(f"{what} is {width}x{height}: at least {MIN_SIDE}x{MIN_SIDE} is needed")
+    limit = max_pixels_allowed() if max_pixels is None else max_pixels
+    if height * width > limit:
+        raise DataError(
+            f"{what} is {width}x{height}, {height * width} pixels, over the limit of {limit}: "
+            f"raise it with --max-pixels {height * width} or {MAX_PIXELS_VARIABLE}"
+        )
+
+
+def load_picture(path: str | Path, max_pixels: int | None = None) -> Tensor:
+    """A picture file as float32 [3, H, W] in [0, 1].
+
+    max_pixels: the most pixels to open, SQLINK_MAX_PIXELS or DEFAULT_MAX_PIXELS by default; the
+    size is checked before anything is decoded. Raises DataError if the file is missing, is no
+    picture, is damaged, or too small or too large.
+    """
+    path = Path(path)
+    picture = _open(path, max_pixels)
+    try:
+        with picture, _any_size():
+            pixels = _rgb(ImageOps.exif_transpose(picture))
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+        raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def load_map(path: str | Path, max_pixels: int | None = None) -> Tensor:
+    """A map, a PNG with a palette or in grey whose values are class ids, as int64 [H, W].
+
+    Values past the last class other than 255 are refused; what the palette shows is not looked at.
+    Raises DataError as `load_picture` does.
+    """
+    path = Path(path)
+    picture = _open(path, max_pixels)
+    if picture.mode not in ("P", "L", "1", "I;16", "I"):
+        raise DataError(
+            f"{path} is no map: its mode is {picture.mode}, but class ids need a PNG "
+            "with a palette or in grey"
+        )
+    try:
+        with picture, _any_size():
+            ids = np.asarray(picture).astype(np.int64)
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+        raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
+    wrong = ids[(ids != NO_LABEL) & ((ids < 0) | (ids >= NUM_CLASSES))]
+    if wrong.size:
+        raise DataError(
+            f"{path} is no map: it holds the value {wrong[0]}, but class ids are "
+            f"0..{NUM_CLASSES - 1}, and {NO_LABEL} for no label"
+        )
+    return torch.from_numpy(ids)
+
+
+def save_picture(image: Tensor, path: str | Path) -> None:
+    """Write float32 [3, H, W] in [0, 1] as an 8-bit RGB PNG, whole or not at all."""
+    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+    write_aside(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()), Path(path))
+
+
+def save_map(segmentation: Tensor, path: str | Path) -> None:
+    """Write int64 [H, W] of class ids, 255 for "no label", as a PNG with a palette."""
+    picture = Image.fromarray(segmentation.to(torch.uint8).cpu().numpy())
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[:NUM_CLASSES] = PALETTE
+    picture.putpalette(colours.tobytes())
+    write_aside(picture, Path(path))
+
+
+def write_aside(content: Image.Image | bytes, path: Path) -> None:
+    """Write a PNG or bytes into a new file beside `path`, then move it there.
+
+    Raises DataError if the folder cannot be written to.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            aside.write_bytes(content)
+        else:
+            content.save(aside, format="PNG")
+        os.replace(aside, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {_line(error)}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _open(path: Path, max_pixels: int | None) -> Image.Image:
+    """Open a file and check its size; nothing is decoded yet."""
+    try:
+        with _any_size():
+            picture = Image.open(path, formats=FORMATS)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder, not a picture") from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{path} is no picture that can be read (known: {', '.join(FORMATS)})"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be opened: {_line(error)}") from error
+    width, height = picture.size
+    check_size(height, width, str(path), max_pixels)
+    return picture
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Suspend Pillow's own limit on pixels, as the one of `check_size` stands in its place."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _rgb(picture: Image.Image) -> npt.NDArray[np.float32]:
+    """float32 [H, W, 3] in [0, 1] of a picture of any mode."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        grey = np.asarray(picture).astype(np.float32)
+        whole = 65535 if picture.mode != "F" else 255 if grey.max() > 1 else 1
+        return np.repeat(np.clip(grey / np.float32(whole), 0, 1)[..., None], 3, axis=2)
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, seen)
+    return np.asarray(picture.convert("RGB")).astype(np.float32) / np.float32(255)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__
