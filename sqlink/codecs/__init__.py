@@ -6,6 +6,7 @@ package: decoders run in worker processes that import it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
@@ -40,21 +41,40 @@ def load_codec(name: str, **options: Any) -> Codec:
     >>> load_codec("jpeg2000", packet_bytes=48).suffix
     '.j2k'
     """
+    factory = _factory(name)
+    known = _options(factory)
+    for option in options:
+        if known is not None and option not in known:
+            raise ConfigError(f"codec '{name}' has no option '{option}': {nearest(option, known)}")
+    return factory(**options)
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether the codec called `name` can be built with `option`. Raises ConfigError as above.
+
+    >>> takes_option("jpeg2000", "weights")
+    False
+    """
+    known = _options(_factory(name))
+    return known is None or option in known
+
+
+def _factory(name: str) -> Callable[..., Codec]:
     from sqlink.codecs.base import CODECS
 
     if name in BUILT_IN:
         import_module(BUILT_IN[name][0])
     elif name not in CODECS.names():
         raise ConfigError(f"unknown codec '{name}': {nearest(name, codec_names())}")
-    factory = CODECS.get(name)
-    accepted = signature(factory).parameters
-    if not any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
-        for option in options:
-            if option not in accepted:
-                raise ConfigError(
-                    f"codec '{name}' has no option '{option}': {nearest(option, list(accepted))}"
-                )
-    return factory(**options)
+    return CODECS.get(name)
+
+
+def _options(factory: Callable[..., Codec]) -> list[str] | None:
+    """Names of a factory's options; None where it takes any."""
+    parameters = signature(factory).parameters.values()
+    if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters]
 
 
 def codec_for_suffix(suffix: str) -> str:

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,26 @@ MAX_PIXELS_VARIABLE = "SQLINK_MAX_PIXELS"
 """Environment variable that sets the limit."""
 
 
+_limit: ContextVar[int | None] = ContextVar("max_pixels", default=None)
+
+
+@contextmanager
+def pixel_limit(pixels: int | None) -> Iterator[None]:
+    """Set the limit for what is done inside; None leaves it as it is."""
+    token = _limit.set(_limit.get() if pixels is None else pixels)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
 def max_pixels_allowed() -> int:
-    """The limit in force: SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS. Raises ConfigError."""
+    """The limit in force: `pixel_limit`'s, SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS.
+
+    Raises ConfigError where the variable holds no number.
+    """
+    if (within := _limit.get()) is not None:
+        return within
     text = os.environ.get(MAX_PIXELS_VARIABLE)
     if text is None:
         return DEFAULT_MAX_PIXELS
