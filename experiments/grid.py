@@ -21,18 +21,22 @@ from sqlink.codecs.base import Rate
 FORMAT = 1
 """Raised when the meaning of a column changes, so that old rows are not mixed with new ones."""
 
+PLACES = ("weights", "folder", "device")
+"""Options that say where something lies, not what it is: not part of a point's meaning."""
+
 
 @dataclass(frozen=True)
 class Identities:
     """What the weights that take part are: SHA-256 (or another fingerprint) by who uses them.
 
-    codecs: by the codec's title. segmenter, judge, lpips: empty where none takes part.
+    codecs: by the codec's title. metrics: by name, those that are measured. Empty text where a part
+    has no weights, or does not take part at all.
     """
 
     codecs: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
     segmenter: str = ""
     judge: str = ""
-    lpips: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,13 @@ class Point:
     """One cell of the grid.
 
     conditions: the channel's, name and value, sorted by name. hash: 16 hexadecimal digits of the
-    point's meaning. channel_key: text that names channel, conditions and seed but neither codec nor
-    rate: the randomness is drawn from it, so that codecs meet the same channel.
+    point's meaning.
     """
 
     encoding: Encoding
     conditions: tuple[tuple[str, float], ...]
     seed: int
     hash: str
-    channel_key: str
 
 
 def rates(section: Rates) -> list[Rate]:
@@ -84,10 +86,17 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
     names = sorted(sweep.conditions)
     cells = list(itertools.product(*(sweep.conditions[name] for name in names)))
     measures = {
-        "metrics": sorted(set(sweep.metrics) - ({"lpips"} if not identities.lpips else set())),
-        "segmenter": [canonical(sweep.segmenter.model_dump()), identities.segmenter],
-        "judge": [canonical(sweep.judge.model_dump()), identities.judge],
-        "lpips": identities.lpips,
+        "metrics": {
+            metric.name: [_meaning(metric.options), identities.metrics[metric.name]]
+            for metric in sweep.metrics
+            if metric.name in identities.metrics
+        },
+        "segmenter": [
+            sweep.segmenter.name,
+            _meaning(sweep.segmenter.options),
+            identities.segmenter,
+        ],
+        "judge": [sweep.judge.name, _meaning(sweep.judge.options), identities.judge],
     }
     found: dict[str, Point] = {}
     for codec in sweep.codecs:
@@ -95,14 +104,19 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
             rates(codec.rates or sweep.rates), sweep.packet_bytes, cells, sweep.seeds
         ):
             conditions = tuple(zip(names, values, strict=True))
-            channel = {"channel": sweep.channel, "conditions": dict(conditions), "seed": seed}
             meaning = {
                 "format": FORMAT,
-                "codec": [codec.name, codec.options, identities.codecs.get(codec.title, "")],
                 "title": codec.title,
+                "codec": [
+                    codec.name,
+                    _meaning(codec.options),
+                    identities.codecs.get(codec.title, ""),
+                ],
                 "rate": rate.label(),
                 "packet_bytes": packet_bytes,
-                **channel,
+                "channel": sweep.channel,
+                "conditions": dict(conditions),
+                "seed": seed,
                 **measures,
             }
             point = Point(
@@ -110,7 +124,6 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
                 conditions,
                 seed,
                 digest(meaning),
-                canonical(channel),
             )
             found.setdefault(point.hash, point)
     return list(found.values())
@@ -128,6 +141,11 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """16 hexadecimal digits of SHA-256 over the canonical text."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+def _meaning(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without the places where files lie and the device: what the files hold is hashed."""
+    return {key: value for key, value in options.items() if key not in PLACES}
 
 
 def _plain(value: Any) -> Any:

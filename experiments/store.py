@@ -40,6 +40,7 @@ _TYPES: dict[type, pa.DataType] = {
     float: pa.float64(),
     str: pa.string(),
 }
+_KEY_TYPES = dict(zip(KEY, (pa.string(), pa.string(), pa.int64()), strict=True))
 
 
 class Store:
@@ -111,9 +112,7 @@ class Store:
         table = self._read()
         place = {
             key: i
-            for i, key in enumerate(
-                zip(*(table[name].to_pylist() for name in KEY), strict=True)
-            )
+            for i, key in enumerate(zip(*(table[name].to_pylist() for name in KEY), strict=True))
         }
         return table.take(pa.array([place[key] for key in keys], pa.int64()))
 
@@ -153,21 +152,21 @@ def row_key(row: Row) -> Key:
     return (row["point"], row["picture_key"], row["realisation"])
 
 
-def table_of(rows: Sequence[Row]) -> pa.Table:
-    """Rows as a table; a value's Python type gives the column's, lists are of integers.
+def table_of(rows: Sequence[Row], keys: Sequence[str] = KEY) -> pa.Table:
+    """Rows as a table, `keys` first; a value's Python type gives its column's, lists are of int.
 
     Columns are those of all rows together; a row that lacks one has null there, or 0 in the ledger.
     """
-    names = list(dict.fromkeys([*KEY, *(name for row in rows for name in row)]))
+    names = list(dict.fromkeys([*keys, *(name for row in rows for name in row)]))
     fields = []
     for name in names:
         sample = next((row[name] for row in rows if row.get(name) is not None), None)
         if isinstance(sample, list):
             kind = pa.list_(pa.int64())
-        elif sample is None:
-            kind = pa.int64() if name == "realisation" else pa.string() if name in KEY else pa.null()
-        else:
+        elif sample is not None:
             kind = _TYPES[type(sample)]
+        else:
+            kind = _KEY_TYPES.get(name, pa.null())
         fields.append(pa.field(name, kind))
     columns = [pa.array([row.get(f.name) for row in rows], f.type) for f in fields]
     return filled(pa.table(columns, schema=pa.schema(fields)))

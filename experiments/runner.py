@@ -1,0 +1,520 @@
+"""Runs a sweep: encode once, send often, decode once.
+
+    for pictures in chunks of batch_size:             load, the map to send, the judge's ceiling
+      for encoding in codecs x rates x packet sizes:  encode each picture once
+        all points x realisations still missing:      send, decode and measure each distinct
+                                                      reception once, add the rows to the store
+
+A crossing of the channel is keyed by (channel, picture, realisation) and the seed: neither the
+codec nor the rate nor the conditions are in the key, so that codecs, and the points of a curve,
+meet the same fading and noise. Rows depend on nothing but their point, their picture and their
+number, so an interrupted sweep goes on where it stopped and comes to the same table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from channels.random import Streams
+from experiments.equipment import Equipment, carries_map
+from experiments.examples import Examples
+from experiments.grid import Encoding, Point, canonical, points
+from experiments.manifest import manifest
+from experiments.schema import SEMANTIC, Sweep, load_sweep
+from experiments.store import BITS, Key, Row, Store
+from experiments.summary import summarise
+from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
+from sqlink.data.base import Sample
+from sqlink.data.classes import NAMES, NO_LABEL
+from sqlink.errors import DataError
+from sqlink.link import CHANNEL_LEDGER, CODEC_LEDGER, join, ledger, pack, resolve_rate, unpack
+from sqlink.metrics.semantic import confusion
+from sqlink.receiver import Receiver, outage
+from sqlink.segmentation.ground_truth import fill_unlabelled
+from sqlink.transmitter import Transmitter
+
+CROSSINGS = 16
+"""Crossings of the channel sent together, a picture of the batch."""
+
+OUTAGE_CLASS = NAMES.index("road")
+"""What a map that did not come is taken for: CamVid's most frequent class, as a picture that did
+not come is taken for the mean colour."""
+
+Advance = Callable[[int, str], None]
+LEDGER = tuple(dict.fromkeys((*CODEC_LEDGER, *CHANNEL_LEDGER)))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what is known of it before anything is sent.
+
+    key: 16 hexadecimal digits over its name, its pixels and its labels. sent: int64 [H, W], the map
+    that the codec is given, or None. clean: the confusion matrix of the judge on the picture
+    itself, the ceiling of what any codec can reach, or None.
+    """
+
+    number: int
+    key: str
+    sample: Sample
+    sent: Tensor | None = None
+    clean: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One way over the channel: of which picture of the chunk, at which point, which draw."""
+
+    picture: int
+    point: Point
+    realisation: int
+
+
+def run_sweep(
+    config_path: str | Path,
+    output: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Run the sweep of a YAML file to its end, and return the folder of its results.
+
+    output: the results' folder; by default the file's own `output`, or else `results/` and the
+    file's name. Rows that are there already, from an earlier or an interrupted run, are not
+    computed again. batch_size: pictures coded together, in place of the file's; it changes the
+    speed and the memory taken, not the results. Raises SQLinkError, one line, for what a user can
+    mend.
+    """
+    path = Path(config_path)
+    sweep = load_sweep(path)
+    if batch_size is not None:
+        sweep = Sweep.model_validate({**dict(sweep), "batch_size": batch_size})
+    folder = Path(output or sweep.output or Path("results") / path.stem)
+    with torch.inference_mode(), _exact():
+        equipment = Equipment.of(sweep, path.name)
+        with Store(folder) as store:
+            return Runner(sweep, equipment, store, progress).run(path.read_text(encoding="utf-8"))
+
+
+class Runner:
+    """One sweep under way, in this process."""
+
+    def __init__(
+        self, sweep: Sweep, equipment: Equipment, store: Store, progress: bool = False
+    ) -> None:
+        self.sweep = sweep
+        self.equipment = equipment
+        self.store = store
+        self.points = points(sweep, equipment.identities)
+        self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
+        self.unavailable = dict(equipment.unavailable)
+        self._semantic = {metric.name for metric in sweep.metrics} & set(SEMANTIC)
+        self._channel = canonical(sweep.channel)
+        self._console = Console(stderr=True, quiet=not progress)
+
+    def run(self, config: str) -> Path:
+        """Compute what is missing, then write the tables. Returns the folder.
+
+        config: the sweep's YAML, for the record.
+        """
+        done = self.store.done()
+        keys: list[str] = []
+        count = min(len(self.equipment.data), self.sweep.data.limit or len(self.equipment.data))
+        per_picture = len(self.points) * self.sweep.realisations
+        try:
+            with self._progress(count * per_picture) as advance:
+                for chunk in self._chunks(count):
+                    keys += [picture.key for picture in chunk]
+                    self._chunk(chunk, done, advance)
+        except KeyboardInterrupt:
+            self._console.print(
+                f"interrupted: what is finished is kept in {self.store.folder}; "
+                "run the same command again to go on"
+            )
+            raise
+        self._finish(keys, config)
+        return self.store.folder
+
+    def _chunks(self, count: int) -> Iterator[list[Picture]]:
+        """The pictures, in runs of one size of at most the batch size."""
+        chunk: list[Picture] = []
+        for number in range(count):
+            sample = self.equipment.data[number]
+            picture = Picture(number, picture_key(sample), sample)
+            full = len(chunk) == self.sweep.batch_size
+            if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
+                yield chunk
+                chunk = []
+            chunk.append(picture)
+        if chunk:
+            yield chunk
+
+    def _chunk(self, chunk: list[Picture], done: set[Key], advance: Advance) -> None:
+        """Every encoding of a few pictures of one size."""
+        missing: dict[int, list[Crossing]] = {}
+        by_encoding = [list(group) for _, group in itertools.groupby(self.points, _encoding_key)]
+        for i, group in enumerate(by_encoding):
+            missing[i] = [
+                Crossing(n, point, realisation)
+                for n, picture in enumerate(chunk)
+                for point in group
+                for realisation in range(self.sweep.realisations)
+                if (point.hash, picture.key, realisation) not in done
+                or self.examples.lacks(picture.number, picture.sample.name, point, realisation)
+            ]
+            there = len(chunk) * len(group) * self.sweep.realisations - len(missing[i])
+            advance(there, "reading what is there")
+        if not any(missing.values()):
+            return
+        chunk = self._prepare(chunk)
+        for i, group in enumerate(by_encoding):
+            if missing[i]:
+                label = f"{group[0].encoding.label}: {chunk[0].sample.name}"
+                advance(0, label)
+                self.store.add(self._encode_and_send(chunk, group[0].encoding, missing[i]))
+                advance(len(missing[i]), label)
+
+    def _prepare(self, chunk: list[Picture]) -> list[Picture]:
+        """The pictures with the map that is sent of them and the judge's view of the original."""
+        equipment = self.equipment
+        images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
+        if equipment.segmenter is not None:
+            maps = equipment.segmenter.segment(images).cpu()
+            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+        elif equipment.sends_map:
+            for picture in chunk:
+                if picture.sample.segmentation is None:
+                    raise DataError(
+                        f"picture '{picture.sample.name}' has no labels to send: "
+                        "use `segmenter: tx`, or give the data set maps"
+                    )
+            labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
+            maps = fill_unlabelled(torch.stack(labels))
+            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+        seen = None
+        if equipment.judge is not None:
+            seen = equipment.judge.segment(images).cpu()
+            chunk = [
+                replace(p, clean=_confusion(m, p.sample.segmentation))
+                for p, m in zip(chunk, seen, strict=True)
+            ]
+        for i, picture in enumerate(chunk):
+            if picture.number < self.sweep.examples:
+                sample = picture.sample
+                self.examples.keep_original(
+                    sample.name,
+                    sample.image,
+                    sample.segmentation,
+                    None if seen is None else seen[i],
+                )
+        return chunk
+
+    def _encode_and_send(
+        self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
+    ) -> list[Row]:
+        """The rows of one encoding of a few pictures, over every crossing asked for."""
+        equipment, size = self.equipment, encoding.packet_bytes
+        codec = equipment.codecs[encoding.codec.title, size]
+        wanted = sorted({crossing.picture for crossing in crossings})
+        images = torch.stack([chunk[n].sample.image for n in wanted]).to(equipment.device)
+        maps = [map_ for n in wanted if (map_ := chunk[n].sent) is not None]
+        answers = Transmitter(codec).send(
+            images,
+            resolve_rate(encoding.rate, equipment.channels[size], size),
+            torch.stack(maps).to(equipment.device) if maps else None,
+        )
+        sent = dict(zip(wanted, answers, strict=True))
+
+        ways: list[tuple[Crossing, Row, Received | None]] = []
+        streams = [
+            (crossing, answer)
+            for crossing in crossings
+            if isinstance(answer := sent[crossing.picture], Stream)
+        ]
+        for start in range(0, len(streams), CROSSINGS * self.sweep.batch_size):
+            ways += self._send(chunk, streams[start : start + CROSSINGS * self.sweep.batch_size])
+        for crossing in crossings:
+            if isinstance(answer := sent[crossing.picture], Unreachable):
+                ways.append((crossing, _nothing_sent(answer), None))
+
+        looks: dict[tuple[int, Received | None], int] = {}
+        which = [looks.setdefault((c.picture, came), len(looks)) for c, _, came in ways]
+        keep: dict[int, list[Point]] = {}
+        for (crossing, _, _), number in zip(ways, which, strict=True):
+            picture = chunk[crossing.picture]
+            if self.examples.wants(picture.number, crossing.point, crossing.realisation):
+                keep.setdefault(number, []).append(crossing.point)
+        measured = self._measure(chunk, Receiver(codec, equipment.judge), list(looks), keep)
+        return [
+            {**_identity(chunk[c.picture], c), **columns, **measured[number]}
+            for (c, columns, _), number in zip(ways, which, strict=True)
+        ]
+
+    def _send(
+        self, chunk: list[Picture], part: Sequence[tuple[Crossing, Stream]]
+    ) -> list[tuple[Crossing, Row, Received | None]]:
+        """Streams over the channel: for each crossing its columns and what was received."""
+        size = part[0][0].point.encoding.packet_bytes
+        crossings, streams = [c for c, _ in part], [stream for _, stream in part]
+        device = self.equipment.device
+        keys = torch.cat(
+            [
+                Streams.derive(
+                    crossing.point.seed,
+                    [(self._channel, chunk[crossing.picture].sample.name, crossing.realisation)],
+                ).keys
+                for crossing in crossings
+            ]
+        )
+        conditions = {
+            name: torch.tensor(
+                [dict(crossing.point.conditions)[name] for crossing in crossings],
+                dtype=torch.float64,
+                device=device,
+            )
+            for name in self.sweep.conditions
+        }
+        reception = self.equipment.channels[size].transmit(
+            pack(streams, size, device), conditions, Streams(keys.to(device))
+        )
+        present = pack(streams, size).present
+        delivered, correct = reception.delivered.cpu() & present, reception.correct.cpu() & present
+        bits = ledger(streams, reception)
+        uses = reception.channel_uses.cpu().tolist()
+        received = unpack(streams, reception)
+        ways: list[tuple[Crossing, Row, Received | None]] = []
+        for n, (crossing, stream) in enumerate(part):
+            columns: Row = {
+                "unreachable": False,
+                "lowest_bytes": None,
+                "bytes": stream.size,
+                "packets": len(stream.packets),
+                "delivered": int(delivered[n].sum()),
+                "correct": int(correct[n].sum()),
+                "undetected": int((delivered[n] & ~correct[n]).sum()),
+                "channel_uses": int(uses[n]),
+                **{f"{BITS}{name}": 0 for name in LEDGER},
+                **{f"{BITS}{name}": int(values[n]) for name, values in bits.items()},
+            }
+            ways.append((crossing, columns, received[n]))
+        return ways
+
+    def _measure(
+        self,
+        chunk: list[Picture],
+        receiver: Receiver,
+        looks: Sequence[tuple[int, Received | None]],
+        keep: Mapping[int, Sequence[Point]],
+    ) -> list[Row]:
+        """Decode and measure each distinct reception, in batches; None is "nothing was sent".
+
+        keep: number in `looks` -> the points for which the picture received is an example.
+        """
+        measured: list[Row] = []
+        batch = self.sweep.batch_size
+        for start in range(0, len(looks), batch):
+            part = looks[start : start + batch]
+            pictures = [chunk[n] for n, _ in part]
+            decoded = self._decode(receiver, [came for _, came in part], pictures)
+            seen = None
+            if self.equipment.judge is not None:
+                seen = receiver.understand(decoded.images.to(self.equipment.device)).cpu()
+            maps = _maps(decoded).cpu() if carries_map(receiver.codec) else None
+            measured += self._columns(decoded, seen, maps, pictures)
+            for i, picture in enumerate(pictures):
+                for point in keep.get(start + i, ()):
+                    self.examples.keep(
+                        picture.sample.name,
+                        point,
+                        decoded.images[i].cpu(),
+                        None if maps is None else maps[i],
+                        None if seen is None else seen[i],
+                    )
+        return measured
+
+    def _decode(
+        self, receiver: Receiver, came: Sequence[Received | None], pictures: Sequence[Picture]
+    ) -> Decoded:
+        """Pictures of one size from what came of each."""
+        height, width = pictures[0].sample.image.shape[1:]
+        there = [one for one in came if one is not None]
+        parts = [receiver.receive(there)] if there else []
+        if len(there) < len(came):
+            parts.append(outage(len(came) - len(there), height, width))
+        return join(parts)
+
+    def _columns(
+        self,
+        decoded: Decoded,
+        seen: Tensor | None,
+        maps: Tensor | None,
+        pictures: Sequence[Picture],
+    ) -> list[dict[str, Any]]:
+        """What is measured of N decoded pictures, one mapping of columns each.
+
+        seen, maps: int64 [N, H, W], what the judge sees in them and what came as their map.
+        """
+        equipment = self.equipment
+        images = decoded.images.to(equipment.device)
+        originals = torch.stack([p.sample.image for p in pictures]).to(equipment.device)
+        columns: list[dict[str, Any]] = [{"outage": bool(o)} for o in decoded.outage.cpu()]
+        for name, metric in equipment.metrics.items():
+            reason = metric.unavailable(*images.shape[2:])
+            if reason is not None:
+                self.unavailable[name] = reason
+            values = [None] * len(columns) if reason else metric(images, originals).tolist()
+            for row, value in zip(columns, values, strict=True):
+                row[name] = value
+        if seen is not None:
+            for row, picture, found in zip(columns, pictures, seen, strict=True):
+                row["confusion_image"] = _confusion(found, picture.sample.segmentation)
+                row["confusion_clean"] = picture.clean
+        if maps is not None:
+            for row, picture, found in zip(columns, pictures, maps, strict=True):
+                if "miou_map" in self._semantic:
+                    row["confusion_map"] = _confusion(found, picture.sample.segmentation)
+                if "map_fidelity" in self._semantic:
+                    row["confusion_sent"] = _confusion(found, picture.sent)
+        return columns
+
+    def _finish(self, pictures: Sequence[str], config: str) -> None:
+        """Write the tables, of the rows that this sweep's points and pictures name."""
+        keys = [
+            (point.hash, key, realisation)
+            for point in self.points
+            for key in pictures
+            for realisation in range(self.sweep.realisations)
+        ]
+        self.store.compact()
+        table = self.store.select(keys)
+        notes = {
+            choice.title: {
+                **{f"{name}_note": reason for name, reason in self.unavailable.items()},
+                **{
+                    f"{name}_note": "also a training loss of this codec"
+                    for name in self.equipment.trained_on.get(choice.title, ())
+                    if name not in self.unavailable
+                },
+            }
+            for choice in self.sweep.codecs
+        }
+        metrics = [name for name in self.equipment.metrics if name in table.column_names]
+        self.store.write_table("results", table)
+        self.store.write_table("summary", summarise(table, self.points, metrics, notes))
+        counts = {
+            "points": len(self.points),
+            "pictures": len(pictures),
+            "realisations": self.sweep.realisations,
+            "rows": table.num_rows,
+        }
+        content = manifest(self.sweep, self.equipment, self.unavailable, config, counts)
+        self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
+
+    @contextlib.contextmanager
+    def _progress(self, total: int) -> Iterator[Advance]:
+        """A bar on the error output; yields a function that moves it on and says what is done."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        ) as bar:
+            task = bar.add_task("starting", total=total)
+
+            def advance(rows: int, what: str) -> None:
+                bar.update(task, advance=rows, description=what)
+
+            yield advance
+
+
+def picture_key(sample: Sample) -> str:
+    """16 hexadecimal digits over a picture's name, pixels and labels."""
+    total = hashlib.sha256(f"{sample.name} {tuple(sample.image.shape)}\n".encode())
+    total.update(sample.image.contiguous().numpy().tobytes())
+    if sample.segmentation is not None:
+        total.update(sample.segmentation.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _identity(picture: Picture, crossing: Crossing) -> dict[str, Any]:
+    """The columns that say which row it is."""
+    point, sample = crossing.point, picture.sample
+    height, width = sample.image.shape[1:]
+    return {
+        "point": point.hash,
+        "picture_key": picture.key,
+        "realisation": crossing.realisation,
+        "codec": point.encoding.codec.title,
+        "rate": point.encoding.rate.label(),
+        "packet_bytes": point.encoding.packet_bytes,
+        "seed": point.seed,
+        **dict(point.conditions),
+        "picture": sample.name,
+        "block": sample.block,
+        "height": height,
+        "width": width,
+    }
+
+
+def _nothing_sent(answer: Unreachable) -> Row:
+    """The columns of a picture that the codec cannot code this low."""
+    return {
+        "unreachable": True,
+        "lowest_bytes": answer.lowest_bytes,
+        **dict.fromkeys(("bytes", "packets", "delivered", "correct", "undetected"), 0),
+        "channel_uses": 0,
+        **{f"{BITS}{name}": 0 for name in LEDGER},
+    }
+
+
+def _confusion(found: Tensor, truth: Tensor | None) -> list[int] | None:
+    """The 11 x 11 confusion matrix of one map, row by row; None without labels."""
+    if truth is None:
+        return None
+    counts: list[int] = confusion(found.unsqueeze(0), truth.unsqueeze(0))[0].flatten().tolist()
+    return counts
+
+
+def _maps(decoded: Decoded) -> Tensor:
+    """int64 [N, H, W], the maps received; where none came, OUTAGE_CLASS everywhere."""
+    if decoded.segmentation is None:
+        shape = (len(decoded.outage), *decoded.images.shape[2:])
+        return torch.full(shape, OUTAGE_CLASS, dtype=torch.int64)
+    return decoded.segmentation.masked_fill(decoded.segmentation == NO_LABEL, OUTAGE_CLASS)
+
+
+def _encoding_key(point: Point) -> tuple[str, str, int]:
+    encoding = point.encoding
+    return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes
+
+
+@contextlib.contextmanager
+def _exact() -> Iterator[None]:
+    """Full float32 and no choice of algorithms by timing, for as long as the sweep runs."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
