@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES, PALETTE
@@ -25,6 +26,9 @@ from sqlink.errors import ConfigError, DataError
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
 """Pillow's names of the formats that are read; none of them runs another program."""
+
+SOFTWARE = "SQLink"
+"""Text chunk "Software" of the PNGs that are written here."""
 
 MIN_SIDE = 16
 """Pixels: the shortest side of a picture that codecs and networks take."""
@@ -35,6 +39,9 @@ DEFAULT_MAX_PIXELS = 64_000_000
 MAX_PIXELS_VARIABLE = "SQLINK_MAX_PIXELS"
 """Environment variable that sets the limit."""
 
+
+_ORIENTATION = 0x0112
+"""EXIF tag; values 5 to 8 turn a picture on its side."""
 
 _limit: ContextVar[int | None] = ContextVar("max_pixels", default=None)
 
@@ -97,6 +104,20 @@ def load_picture(path: str | Path, max_pixels: int | None = None) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def check_picture(path: str | Path, max_pixels: int | None = None) -> tuple[int, int]:
+    """Height and width of a picture as `load_picture` gives it, from its header alone.
+
+    Raises DataError as `load_picture` does, but for damage behind the header.
+    """
+    with _open(Path(path), max_pixels) as picture:
+        width, height = picture.size
+        try:
+            turned = picture.getexif().get(_ORIENTATION, 1) in range(5, 9)
+        except (OSError, SyntaxError, ValueError):
+            turned = False
+    return (width, height) if turned else (height, width)
+
+
 def load_map(path: str | Path, max_pixels: int | None = None) -> Tensor:
     """A map, a PNG with a palette or in grey whose values are class ids, as int64 [H, W].
 
@@ -150,12 +171,23 @@ def write_aside(content: Image.Image | bytes, path: Path) -> None:
         if isinstance(content, bytes):
             aside.write_bytes(content)
         else:
-            content.save(aside, format="PNG")
+            mark = PngInfo()
+            mark.add_text("Software", SOFTWARE)
+            content.save(aside, format="PNG", pnginfo=mark)
         os.replace(aside, path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {_line(error)}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a file is a PNG that this package wrote, and so may be written again."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def _open(path: Path, max_pixels: int | None) -> Image.Image:

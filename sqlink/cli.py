@@ -1,0 +1,518 @@
+"""The command line: sqlink encode, decode, transmit, segment, train, sweep, plot, demo, doctor.
+
+Nothing heavy is imported before a command needs it. What a user can mend is one line on standard
+error and exit 2; Ctrl-C is exit 130. This module alone, of all in `sqlink`, may import
+`experiments`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from channels.base import Channel
+    from sqlink.codecs.base import Codec, Rate, Stream
+    from sqlink.link import LinkResult
+
+DEFAULT_BPP = 0.04
+RESUMED = "run the same command again to go on from there"
+AFTER_INTERRUPT = {
+    "train": f"interrupted: the last checkpoint is kept; {RESUMED}",
+    "sweep": f"interrupted: finished rows are kept; {RESUMED}",
+    "demo": f"interrupted: finished rows are kept; {RESUMED}",
+}
+
+
+class OneLine(TyperGroup):
+    """Commands whose errors, where a user can mend them, are one line and exit 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        foreign = find_spec("channels")
+        if foreign is not None and find_spec("channels.errors") is None:
+            _fail(
+                f"the package 'channels' in {foreign.origin} is not SQLink's (Django Channels has "
+                "that name too): install SQLink in an environment of its own"
+            )
+        from sqlink.errors import SQLinkError
+
+        try:
+            return super().invoke(ctx)
+        except SQLinkError as error:
+            _fail(" ".join(str(error).split()))
+        except KeyboardInterrupt:
+            line = "interrupted: files that were named are whole; run the same command again"
+            print(AFTER_INTERRUPT.get(ctx.invoked_subcommand or "", line), file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+def _fail(line: str) -> None:
+    print(f"sqlink: {line}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=OneLine,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pictures and their meaning over a simulated channel, with every bit real.",
+)
+
+Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")]
+CodecName = Annotated[str, typer.Option("--codec", help="sqgan, jpeg2000, bpg, ...")]
+Bpp = Annotated[
+    float | None, typer.Option("--bpp", help=f"Bits a pixel at most; {DEFAULT_BPP} if none.")
+]
+Bytes = Annotated[int | None, typer.Option("--bytes", help="Bytes a picture at most.")]
+Quality = Annotated[float | None, typer.Option("--quality", help="The codec's own quality.")]
+Maps = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--segmentation",
+        metavar="MAP.png",
+        help="Map to send in place of the transmitter's own; once a picture, in their order.",
+    ),
+]
+PacketBytes = Annotated[int | None, typer.Option("--packet-bytes", min=1, help="Packet size.")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="FILE", help="Weights, a name or a file.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", min=1, help="The most pixels of a picture to open.")
+]
+
+
+@app.command()
+def encode(
+    pictures: Pictures,
+    output: Output,
+    codec: CodecName = "sqgan",
+    bpp: Bpp = None,
+    bytes_: Bytes = None,
+    quality: Quality = None,
+    segmentation: Maps = None,
+    packet_bytes: PacketBytes = None,
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Encode pictures, one file each, and print its bytes and bits a pixel."""
+    from sqlink.codecs.base import Stream
+    from sqlink.data.pictures import pixel_limit, write_aside
+    from sqlink.errors import DataError
+    from sqlink.transmitter import Transmitter
+
+    rate = _rate(bpp, bytes_, quality)
+    coder = _codec(codec, packet_bytes, weights, device)
+    with pixel_limit(max_pixels):
+        targets = _targets(pictures, output, coder.suffix)
+        transmitter = Transmitter(coder)
+        for path, target, image, labels in _inputs(pictures, targets, segmentation, coder):
+            (answer,) = transmitter.send(image, rate, labels)
+            if not isinstance(answer, Stream):
+                raise DataError(f"{path}: {answer}")
+            write_aside(answer.to_bytes(), target)
+            print(f"{target} {answer.size} bytes {answer.bpp:.4f} bpp", flush=True)
+
+
+@app.command()
+def decode(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Encoded files.")],
+    output: Output,
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Decode files to NAME.png, and NAME.map.png where the stream carries a map."""
+    from sqlink.codecs import codec_for_suffix
+    from sqlink.codecs.base import Received
+    from sqlink.data.pictures import pixel_limit
+    from sqlink.errors import DataError
+
+    with pixel_limit(max_pixels):
+        targets = _targets(files, output, ".png")
+        names = []
+        for path in files:
+            with _naming(path):
+                names.append(codec_for_suffix(path.suffix))
+        coders: dict[str, Codec] = {}
+        for path, name, target in zip(files, names, targets, strict=True):
+            if name not in coders:
+                coders[name] = _codec(name, None, weights, device)
+            with _naming(path):
+                stream = coders[name].parse(_read(path))
+            decoded = coders[name].decode([Received.whole(stream)])
+            if bool(decoded.outage[0]):
+                raise DataError(f"{path}: nothing can be decoded; the file is damaged")
+            maps = decoded.segmentation
+            _write(target, decoded.images[0], None if maps is None else maps[0])
+            size = f"{stream.session.width}x{stream.session.height}"
+            print(f"{target} {size} from {stream.size} bytes {stream.bpp:.4f} bpp", flush=True)
+
+
+@app.command()
+def transmit(
+    pictures: Pictures,
+    output: Output,
+    channel: Annotated[
+        str, typer.Option("--channel", metavar="CHANNEL.yaml|NAME", help="A channel.")
+    ],
+    snr_db: Annotated[float | None, typer.Option("--snr-db", help="Mean Es/N0 in dB.")] = None,
+    loss: Annotated[float | None, typer.Option("--loss", help="Packet loss, 0..1.")] = None,
+    codec: CodecName = "sqgan",
+    bpp: Bpp = None,
+    bytes_: Bytes = None,
+    quality: Quality = None,
+    channel_uses: Annotated[
+        int | None, typer.Option("--channel-uses", help="Channel uses a picture at most.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the channel's randomness.")] = 0,
+    segmentation: Maps = None,
+    packet_bytes: PacketBytes = None,
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Send pictures over a channel, write what is received, print the ledger of every bit."""
+    from channels.config import load
+    from sqlink.codecs.base import DEFAULT_PACKET_BYTES, Unreachable
+    from sqlink.data.pictures import pixel_limit
+    from sqlink.errors import DataError
+    from sqlink.link import Link
+    from sqlink.receiver import Receiver
+    from sqlink.transmitter import Transmitter
+
+    rate = _rate(bpp, bytes_, quality, channel_uses)
+    carrier = load(channel)
+    conditions = _conditions(carrier, {"snr_db": snr_db, "loss": loss})
+    coder = _codec(codec, packet_bytes, weights, device)
+    link = Link(
+        Transmitter(coder),
+        carrier,
+        Receiver(coder),
+        packet_bytes or DEFAULT_PACKET_BYTES,
+        _device(device),
+    )
+    with pixel_limit(max_pixels):
+        targets = _targets(pictures, output, ".png")
+        for path, target, image, labels in _inputs(pictures, targets, segmentation, coder):
+            result = link.run(
+                image, rate, conditions, seed=seed, names=[target.stem], segmentation=labels
+            )
+            (sent,) = result.sent
+            if isinstance(sent, Unreachable):
+                raise DataError(f"{path}: {sent}")
+            _write(target, result.image(0), result.segmentation(0))
+            _print_ledger(target, sent, result)
+
+
+@app.command()
+def segment(
+    pictures: Pictures,
+    output: Output,
+    segmenter: Annotated[str, typer.Option("--segmenter", help="tx, judge, ...")] = "tx",
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Write the map of what each pixel shows, NAME.map.png, class ids under a palette."""
+    from sqlink.data.classes import NAMES, NO_LABEL
+    from sqlink.data.pictures import pixel_limit, save_map
+    from sqlink.segmentation import load_segmenter
+
+    options = {} if weights is None else {"weights": weights}
+    network = load_segmenter(segmenter, device=_device(device), **options)
+    with pixel_limit(max_pixels):
+        targets = _targets(pictures, output, ".map.png")
+        for _, target, image, _ in _inputs(pictures, targets, None, None):
+            labels = network.segment(image)[0]
+            save_map(labels, target)
+            counts = labels[labels != NO_LABEL].bincount(minlength=len(NAMES)).tolist()
+            shares = sorted(zip(counts, NAMES, strict=True), reverse=True)
+            seen = ", ".join(f"{name} {n / labels.numel():.1%}" for n, name in shares[:4] if n)
+            print(f"{target} {seen}", flush=True)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A training.")],
+) -> None:
+    """Train networks as a file says; an interrupted training goes on where it stopped."""
+    from sqlink.training.train import train_from_config
+
+    print(train_from_config(config))
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
+    ] = None,
+) -> None:
+    """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
+    from experiments.runner import run_sweep
+
+    print(run_sweep(config, output))
+
+
+@app.command()
+def plot(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A sweep's folder.")],
+) -> None:
+    """Draw the figures of a sweep."""
+    from experiments.curves import plot_results
+
+    for figure in plot_results(results):
+        print(figure)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
+    ] = Path("results/quickstart"),
+) -> None:
+    """The quickstart: a sweep of streets over a fading channel, and its figures."""
+    from importlib.resources import as_file, files
+
+    from experiments.curves import plot_results
+    from experiments.runner import run_sweep
+
+    with as_file(files("experiments.configs") / "quickstart.yaml") as config:
+        folder = run_sweep(config, output)
+    for figure in plot_results(folder):
+        print(figure)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing and what is wrong; exit 2 where something is."""
+    from sqlink.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(finding)
+    if any(finding.wrong for finding in findings):
+        raise typer.Exit(2)
+
+
+def _rate(
+    bpp: float | None,
+    size: int | None,
+    quality: float | None,
+    channel_uses: int | None = None,
+) -> Rate:
+    from sqlink.codecs.base import Rate
+    from sqlink.errors import ConfigError
+
+    given = {
+        "--bpp": bpp,
+        "--bytes": size,
+        "--quality": quality,
+        "--channel-uses": channel_uses,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)} exclude each other: give one")
+    if not named:
+        bpp = DEFAULT_BPP
+    return Rate(bpp=bpp, bytes=size, quality=quality, channel_uses=channel_uses)
+
+
+def _device(name: str | None) -> str:
+    """A device that is there. Raises ConfigError."""
+    import torch
+
+    from sqlink.errors import ConfigError
+
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError:
+        raise ConfigError(f"--device {name} is no device: use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name} is not supported: use cpu, cuda or cuda:N")
+    return str(device)
+
+
+def _codec(name: str, packet_bytes: int | None, weights: str | None, device: str | None) -> Codec:
+    """A codec with those options that were given; one without networks has no use for a device."""
+    from sqlink.codecs import load_codec, takes_option
+
+    options: dict[str, Any] = {"packet_bytes": packet_bytes, "weights": weights}
+    if takes_option(name, "device"):
+        options["device"] = _device(device)
+    return load_codec(name, **{k: v for k, v in options.items() if v is not None})
+
+
+def _conditions(channel: Channel, given: dict[str, float | None]) -> dict[str, float]:
+    """The conditions that a channel needs, and no others. Raises ConfigError."""
+    from sqlink.errors import ConfigError
+
+    conditions = {name: value for name, value in given.items() if value is not None}
+    for name in channel.needs:
+        if name not in conditions:
+            hint = f"give --{name.replace('_', '-')}" if name in given else "set it in its YAML"
+            raise ConfigError(f"channel '{channel.name}' needs {name}: {hint}")
+    for name in conditions:
+        if name not in channel.needs:
+            needs = ", ".join(channel.needs) or "none"
+            raise ConfigError(
+                f"channel '{channel.name}' does not take --{name.replace('_', '-')}: "
+                f"the conditions it takes are {needs}"
+            )
+    return conditions
+
+
+def _targets(sources: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
+    """The files to write, one a source, checked before anything is written.
+
+    Raises DataError if two sources have one name, if a source would be overwritten, if a picture
+    that this program did not write would be, or if a source is missing.
+    """
+    from sqlink.data.pictures import is_ours
+    from sqlink.errors import DataError
+
+    targets = [folder / f"{source.stem}{suffix}" for source in sources]
+    seen: dict[Path, Path] = {}
+    inputs = {source.resolve() for source in sources}
+    for source, target in zip(sources, targets, strict=True):
+        if target in seen:
+            raise DataError(
+                f"{seen[target]} and {source} would both be written to {target}: "
+                "rename one, or take them apart"
+            )
+        seen[target] = source
+        if not source.exists():
+            raise DataError(f"{source} does not exist")
+        if target.resolve() in inputs:
+            raise DataError(f"{target} is an input and would be overwritten: name another folder")
+        written = [target]
+        if suffix == ".png":
+            written.append(target.with_name(f"{source.stem}.map.png"))
+        for file in written:
+            if file.is_dir():
+                raise DataError(f"{file} is a folder: name another folder to write to")
+            if file.suffix == ".png" and file.exists() and not is_ours(file):
+                raise DataError(
+                    f"{file} is there already and is not of this program's making: "
+                    "name another folder, or move it away"
+                )
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: -o names a folder")
+    return targets
+
+
+def _inputs(
+    pictures: Sequence[Path],
+    targets: Sequence[Path],
+    maps: Sequence[Path] | None,
+    codec: Codec | None,
+) -> Iterator[tuple[Path, Path, Tensor, Tensor | None]]:
+    """Path, target, float32 [1, 3, H, W] and given map, int64 [1, H, W], of each picture.
+
+    Every file is opened and its size checked before the first one is handed out.
+    """
+    from sqlink.data.pictures import check_picture, load_map, load_picture
+    from sqlink.errors import ConfigError, DataError
+
+    if maps and len(maps) != len(pictures):
+        raise ConfigError(
+            f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
+        )
+    if maps and not getattr(codec, "carries_map", True):
+        print(f"note: {getattr(codec, 'name', '')} carries no map", file=sys.stderr)
+    sizes = [check_picture(path) for path in pictures]
+    labels = [load_map(path) for path in maps or []]
+    for path, label, size in zip(maps or [], labels, sizes, strict=False):
+        if tuple(label.shape) != size:
+            raise DataError(
+                f"{path} is {label.shape[1]}x{label.shape[0]}, its picture {size[1]}x{size[0]}: "
+                "a map must have the size of its picture"
+            )
+    for n, path in enumerate(pictures):
+        yield path, targets[n], load_picture(path)[None], labels[n][None] if labels else None
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the name of a file before what is said of it."""
+    from sqlink.errors import SQLinkError
+
+    try:
+        yield
+    except SQLinkError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    from sqlink.errors import DataError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+
+
+def _write(target: Path, image: Tensor, segmentation: Tensor | None) -> None:
+    from sqlink.data.pictures import save_map, save_picture
+
+    save_picture(image, target)
+    if segmentation is not None:
+        save_map(segmentation, target.with_name(f"{target.stem}.map.png"))
+
+
+def _print_ledger(target: Path, sent: Stream, result: LinkResult) -> None:
+    """What came of a crossing, and where each bit went; the entries add up to the total."""
+    present = result.delivered.shape[-1]
+    delivered = int(result.delivered[0, 0].sum())
+    wrong = delivered - int((result.delivered & result.correct)[0, 0].sum())
+    uses = int(result.channel_uses[0, 0])
+    entries = {name: int(bits[0, 0]) for name, bits in result.ledger.items()}
+    total = sum(entries.values())
+    print(
+        f"{target} {sent.size} bytes {sent.bpp:.4f} bpp, packets {delivered} delivered "
+        f"{present - delivered} lost" + (f" {wrong} wrong" if wrong else ""),
+        end="",
+    )
+    print(f", {uses} channel uses" if uses else "", end="")
+    print(", nothing could be decoded" if bool(result.outage[0, 0]) else "")
+    if not sys.stdout.isatty():
+        for name, bits in [*entries.items(), ("total", total)]:
+            print(f"  {name:<8} {bits:>10} bits {bits / total:7.2%}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("entry", show_footer=True)
+    table.columns[0].footer = "total"
+    table.add_column("bits", footer=str(total), justify="right")
+    table.add_column("share", footer="100 %", justify="right")
+    for name, bits in entries.items():
+        table.add_row(name, str(bits), f"{bits / total:.2%}")
+    Console().print(table)
+
+
+def main() -> None:
+    """The entry point `sqlink`."""
+    app(prog_name="sqlink")
+
+
+if __name__ == "__main__":
+    main()

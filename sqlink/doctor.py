@@ -1,0 +1,137 @@
+"""What is installed, what is missing, what is wrong: the examination behind `sqlink doctor`.
+
+What is only missing (an extra, a GPU) is said; what would make results wrong or runs fail (a
+damaged weights file, a foreign package called `channels`, two packages called `sionna`) is wrong.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+CORE = (
+    "torch", "numpy", "scipy", "sionna-no-rt", "matplotlib", "pillow", "pyyaml", "pydantic",
+    "typer", "rich", "constriction", "torchmetrics", "bjontegaard", "pyarrow", "safetensors",
+    "lightning-fabric",
+)  # fmt: skip
+EXTRAS = {
+    "bpg": ("av",),
+    "report": ("plotly", "jinja2"),
+    "ray": ("ray",),
+    "hf": ("transformers",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination."""
+
+    subject: str
+    says: str
+    wrong: bool = False
+
+    def __str__(self) -> str:
+        return f"{'WRONG' if self.wrong else 'ok':<5}  {self.subject:<16} {self.says}"
+
+
+def examine() -> list[Finding]:
+    """Everything there is to say, in an order fit for printing."""
+    return [*_versions(), *_extras(), *_devices(), *_jpeg2000(), *_weights(), *_names()]
+
+
+def version(distribution: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("sqlink", version("sqlink") or "not installed, run from its folder")
+    yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
+    for name in CORE:
+        found = version(name)
+        yield Finding(name, found or f"missing: pip install {name}", wrong=found is None)
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, names in EXTRAS.items():
+        found = [version(name) for name in names]
+        if all(found):
+            says = ", ".join(f"{n} {v}" for n, v in zip(names, found, strict=True))
+        else:
+            says = f"not installed (optional): pip install 'sqlink[{extra}]'"
+        yield Finding(f"extra {extra}", says)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("cpu", f"{torch.get_num_threads()} threads")
+    if not torch.cuda.is_available():
+        yield Finding("cuda", "none")
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield Finding(f"cuda:{index}", f"{facts.name}, {facts.total_memory >> 20} MiB")
+
+
+def _jpeg2000() -> Iterator[Finding]:
+    from PIL import features
+
+    found = features.version("jpg_2000")
+    says = f"OpenJPEG {found}" if found else "Pillow was built without it: pip install pillow"
+    yield Finding("jpeg2000", says, wrong=found is None)
+
+
+def _weights() -> Iterator[Finding]:
+    from sqlink.errors import WeightsError
+    from sqlink.weights.manifest import entries, load
+
+    try:
+        shipped = entries()
+    except WeightsError as error:
+        yield Finding("weights", str(error), wrong=True)
+        return
+    if not shipped:
+        yield Finding("weights", "none are shipped: train some, sqlink train CONFIG.yaml")
+    for entry in shipped:
+        subject = f"weights {entry.name}"
+        try:
+            loaded = load(entry.name, entry.kind)
+        except WeightsError as error:
+            yield Finding(subject, str(error), wrong=True)
+        else:
+            yield Finding(
+                subject, f"{entry.kind}, {entry.bytes} bytes, SHA-256 {loaded.sha256[:12]}..."
+            )
+
+
+def _names() -> Iterator[Finding]:
+    """The top-level names that other distributions use as well."""
+    import sqlink
+
+    home = Path(sqlink.__file__).resolve().parent.parent
+    spec = find_spec("channels")
+    place = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
+    others = sorted(
+        name
+        for name in metadata.packages_distributions().get("channels", [])
+        if name.lower() != "sqlink"
+    )
+    if others or place != home / "channels":
+        says = f"{place} is that of {', '.join(others) or 'another program'}, not SQLink's"
+        yield Finding("channels", f"{says}: give SQLink an environment of its own", wrong=True)
+    else:
+        yield Finding("channels", f"SQLink's own, {place}")
+    if version("sionna") is not None and version("sionna-no-rt") is not None:
+        yield Finding(
+            "sionna",
+            "both sionna and sionna-no-rt are installed and overwrite each other: "
+            "pip uninstall sionna sionna-no-rt, then pip install sionna-no-rt",
+            wrong=True,
+        )
