@@ -1,0 +1,86 @@
+"""What a data set is: pictures in a fixed order, each with the map of what its pixels show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channels.registry import Registry
+from sqlink.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture.
+
+    name: unique in its data set, fit for a file name. image: float32 [3, H, W] in [0, 1].
+    segmentation: int64 [H, W] of class ids with 255 for "no label", or None where there is none.
+    block: the run of neighbouring frames the picture belongs to; what a bootstrap draws, since
+    neighbours of a drive are not independent.
+    """
+
+    name: str
+    image: Tensor
+    segmentation: Tensor | None
+    block: str
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """Samples by number; the order is the same on every machine and in every run."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the samples, in order."""
+        ...
+
+    @property
+    def blocks(self) -> Sequence[str]:
+        """Block of each sample, in order; known without reading a picture."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at `index`, 0 <= index < len. Raises IndexError beyond, DataError if unreadable."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+DATASETS: Registry[DataSet] = Registry("data set", "sqlink.datasets")
+register = DATASETS.register
+
+
+def open_dataset(name: str, **options: object) -> DataSet:
+    """The data set called `name` with the options of its kind.
+
+    `camvid`: root, split. `folder`: root, maps. `streets`: seed, count, height, width. Raises
+    ConfigError for an unknown name or option, DataError where the data cannot be used.
+
+    >>> [sample.name for sample in open_dataset("streets", seed=7, count=2, height=16, width=16)]
+    ['street-7', 'street-8']
+    """
+    from sqlink.data import camvid, folder, streets  # noqa: F401  # they register themselves
+
+    factory = DATASETS.get(name)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise ConfigError(f"data set '{name}': {error}") from error
+
+
+def picture_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """uint8 [H, W, 3] to float32 [3, H, W] in [0, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(torch.float32) / 255
+
+
+def map_tensor(classes: NDArray[np.uint8]) -> Tensor:
+    """uint8 [H, W] of class ids to int64 [H, W]."""
+    return torch.from_numpy(classes.astype(np.int64))

@@ -1,0 +1,155 @@
+"""The canvas: linear light and class ids at a multiple of the picture's size, painted together.
+
+One mask paints both, so picture and map cannot disagree. The picture is the mean of each pixel's
+samples; the map is their majority, a tie going to the rarer class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlink.data.classes import NAMES, NO_LABEL
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Points = NDArray[np.float64]
+Colour = tuple[float, float, float]
+
+SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(
+    len(NAMES)
+)
+
+_RANK = np.zeros(256, np.uint8)
+for _place, _label in enumerate(
+    (SKY, ROAD, BUILDING, PAVEMENT, TREE, NO_LABEL, CAR, FENCE, PEDESTRIAN, BICYCLIST, SIGN, POLE)
+):
+    _RANK[_label] = _place
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Where something is painted: a box of the canvas and a mask in it."""
+
+    rows: slice
+    cols: slice
+    mask: Mask
+
+    @property
+    def y(self) -> Array:
+        """Pixel centres of the rows."""
+        return np.arange(self.rows.start, self.rows.stop, dtype=np.float32) + np.float32(0.5)
+
+    @property
+    def x(self) -> Array:
+        """Pixel centres of the columns."""
+        return np.arange(self.cols.start, self.cols.stop, dtype=np.float32) + np.float32(0.5)
+
+
+class Canvas:
+    """rgb: float32 [H, W, 3], linear. label: uint8 [H, W]. H and W are `factor` times the picture's."""
+
+    def __init__(self, height: int, width: int, factor: int) -> None:
+        self.factor = factor
+        self.height, self.width = height * factor, width * factor
+        self.rgb = np.zeros((self.height, self.width, 3), np.float32)
+        self.label = np.full((self.height, self.width), NO_LABEL, np.uint8)
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice] | None:
+        """Rows and columns whose pixels may lie in a rectangle, or None outside the canvas."""
+        r0, r1 = max(0, int(np.floor(y0))), min(self.height, int(np.ceil(y1)) + 1)
+        c0, c1 = max(0, int(np.floor(x0))), min(self.width, int(np.ceil(x1)) + 1)
+        if r0 >= r1 or c0 >= c1:
+            return None
+        return slice(r0, r1), slice(c0, c1)
+
+    def convex(self, points: Points | None) -> Patch | None:
+        """The pixels whose centre is inside a convex polygon [N, 2] of (x, y)."""
+        if points is None:
+            return None
+        x, y = points[:, 0], points[:, 1]
+        r0 = max(0, int(np.ceil(y.min() - 0.5)))
+        r1 = min(self.height, int(np.ceil(y.max() - 0.5)))
+        if r0 >= r1 or x.max() < 0 or x.min() > self.width:
+            return None
+        rows = np.arange(r0, r1) + 0.5
+        xb, yb = np.roll(x, -1), np.roll(y, -1)
+        level = y == yb
+        slope = (xb - x) / np.where(level, 1.0, yb - y)
+        active = (y[:, None] <= rows) != (yb[:, None] <= rows)
+        at = x[:, None] + (rows - y[:, None]) * slope[:, None]
+        left = np.where(active, at, np.inf).min(axis=0)
+        right = np.where(active, at, -np.inf).max(axis=0)
+        c0 = max(0, int(np.ceil(max(-1.0, left.min()) - 0.5)))
+        c1 = min(self.width, int(np.ceil(min(self.width + 1.0, right.max()) - 0.5)))
+        if c0 >= c1:
+            return None
+        cols = np.arange(c0, c1) + 0.5
+        mask = (cols >= left[:, None]) & (cols < right[:, None])
+        return Patch(slice(r0, r1), slice(c0, c1), mask)
+
+    def paint(self, patch: Patch, colour: Array | Colour, label: int | None) -> None:
+        """Lay a colour [3] or [R, C, 3] over the patch's mask, and its class id if one is given."""
+        region = self.rgb[patch.rows, patch.cols]
+        values = np.asarray(colour, np.float32)
+        if values.ndim == 1:
+            region[patch.mask] = values
+        else:
+            np.copyto(region, values, where=patch.mask[:, :, None])
+        if label is not None:
+            self.label[patch.rows, patch.cols][patch.mask] = label
+
+    def blend(self, patch: Patch, colour: Array | Colour, weight: Array) -> None:
+        """Mix a colour in by weight [R, C]; class ids stay."""
+        region = self.rgb[patch.rows, patch.cols]
+        share = np.where(patch.mask, weight, np.float32(0))[:, :, None]
+        region += (np.asarray(colour, np.float32) - region) * share
+
+    def darken(self, patch: Patch, weight: Array) -> None:
+        """Take light away: 1 leaves black, 0 leaves it."""
+        region = self.rgb[patch.rows, patch.cols]
+        region *= np.where(patch.mask, 1 - weight, np.float32(1))[:, :, None]
+
+    def polygon(
+        self, points: Points | None, top: Colour, label: int | None, bottom: Colour | None = None
+    ) -> None:
+        """A convex polygon in one colour, or from `top` to `bottom` down the picture."""
+        patch = self.convex(points)
+        if patch is None or points is None:
+            return
+        if bottom is None:
+            self.paint(patch, top, label)
+            return
+        y0, y1 = points[:, 1].min(), points[:, 1].max()
+        t = ((patch.y - np.float32(y0)) / np.float32(max(y1 - y0, 1e-6)))[:, None]
+        ramp = np.asarray(top, np.float32) * (1 - t) + np.asarray(bottom, np.float32) * t
+        shape = (*patch.mask.shape, 3)
+        self.paint(patch, np.broadcast_to(ramp[:, None, :], shape), label)
+
+    def resolved(self) -> tuple[Array, NDArray[np.uint8]]:
+        """Light [H, W, 3] and class ids [H, W] at the picture's size."""
+        rgb, label, factor = self.rgb, self.label, self.factor
+        while factor > 1:
+            rgb = (rgb[0::2] + rgb[1::2]) * np.float32(0.5)
+            rgb = (rgb[:, 0::2] + rgb[:, 1::2]) * np.float32(0.5)
+            label = _halved(label)
+            factor //= 2
+        return rgb, label
+
+
+def _halved(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The majority of each 2 x 2 block."""
+    four = (label[0::2, 0::2], label[0::2, 1::2], label[1::2, 0::2], label[1::2, 1::2])
+    best = four[0].copy()
+    score = np.zeros(best.shape, np.uint8)
+    for one in four:
+        votes = np.zeros(best.shape, np.uint8)
+        for other in four:
+            votes += one == other
+        votes = votes * np.uint8(16) + _RANK[one]
+        better = votes > score
+        best[better] = one[better]
+        score[better] = votes[better]
+    return best

@@ -1,0 +1,218 @@
+"""Light: sun, sky, haze, and what the camera makes of them.
+
+Colours are given as they look on a display (0..1) and squared into linear light, and the square
+root is taken at the end: a gamma of 2, near enough to sRGB's and exact on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlink.data.streets.camera import Camera, Point, dot, turn
+from sqlink.data.streets.canvas import SKY, Canvas, Colour, Patch
+from sqlink.data.streets.dice import Dice
+from sqlink.data.streets.noise import sample, smooth
+
+Array = NDArray[np.float32]
+HAZE_METRES = 420.0
+
+
+def linear(colour: Colour) -> Colour:
+    """Display values to linear light."""
+    return (colour[0] * colour[0], colour[1] * colour[1], colour[2] * colour[2])
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
+
+
+def mixed(a: Colour, b: Colour, share: float) -> Colour:
+    """a where share is 0, b where it is 1."""
+    return (
+        a[0] + (b[0] - a[0]) * share,
+        a[1] + (b[1] - a[1]) * share,
+        a[2] + (b[2] - a[2]) * share,
+    )
+
+
+@dataclass(frozen=True)
+class Light:
+    """One scene's light.
+
+    to_sun: unit vector. sun, ambient: linear colours of light on a white surface that faces it.
+    zenith, horizon, cloud: linear colours of the sky. cover: share of the sky in cloud. haze: metres
+    at which half of a colour is the haze's. wet: 0 dry to 1 streaming.
+    """
+
+    to_sun: Point
+    sun: Colour
+    ambient: Colour
+    zenith: Colour
+    horizon: Colour
+    cloud: Colour
+    cover: float
+    haze: float
+    wet: float
+    exposure: float
+    noise: float
+    offset: tuple[float, float]
+
+    def on(self, normal: Point, lit: float = 1.0) -> Colour:
+        """Light on a surface of that normal; `lit` is the share of the sun that reaches it."""
+        sky = 0.62 + 0.38 * normal[1]
+        sun = max(0.0, dot(normal, self.to_sun)) * lit
+        return (
+            self.ambient[0] * sky + self.sun[0] * sun,
+            self.ambient[1] * sky + self.sun[1] * sun,
+            self.ambient[2] * sky + self.sun[2] * sun,
+        )
+
+    def shade(self, albedo: Colour, normal: Point, depth: float, lit: float = 1.0) -> Colour:
+        """Linear colour of a surface as it is seen from `depth` metres away."""
+        on = self.on(normal, lit)
+        return self.through((albedo[0] * on[0], albedo[1] * on[1], albedo[2] * on[2]), depth)
+
+    def through(self, colour: Colour, depth: float) -> Colour:
+        """A colour with the haze of `depth` metres before it."""
+        return mixed(colour, self.horizon, self.haze_share(depth))
+
+    def haze_share(self, depth: float) -> float:
+        d = max(0.0, depth)
+        return 0.9 * d * d / (d * d + self.haze * self.haze)
+
+    def veil(self, colours: Array, depth: Array) -> Array:
+        """Arrays of colours [R, C, 3] with the haze of their depths [R, C] before them."""
+        squared = np.minimum(depth * depth, np.float32(4e6))
+        share = np.float32(0.9) * squared / (squared + np.float32(self.haze * self.haze))
+        return colours + (np.asarray(self.horizon, np.float32) - colours) * share[..., None]
+
+
+def choose(dice: Dice) -> Light:
+    """A time of day and a weather, mostly those of a pale English winter."""
+    weather = dice.pick(("sun", "milky", "overcast", "dusk"), (0.42, 0.26, 0.22, 0.10))
+    azimuth = dice.uniform(-3.14159, 3.14159)
+    height = dice.uniform(0.28, 0.75) if weather != "dusk" else dice.uniform(0.1, 0.2)
+    c, s = turn(azimuth)
+    rise, flat = turn(height)[1], turn(height)[0]
+    to_sun = (s * flat, rise, c * flat)
+    wet = dice.uniform(0.3, 1.0) if dice.chance(0.5 if weather == "overcast" else 0.06) else 0.0
+    haze = dice.uniform(180, 700)
+    offset = (dice.uniform(0, 400), dice.uniform(0, 400))
+    noise = dice.uniform(0.006, 0.014)
+    warm = dice.uniform(0.86, 1.0)
+    if weather == "sun":
+        sun = scaled((1.0, 0.93 * warm, 0.80 * warm), dice.uniform(1.1, 1.7))
+        ambient = scaled((0.42, 0.47, 0.56), dice.uniform(0.5, 0.8))
+        zenith, horizon = linear((0.48, 0.68, 0.93)), linear((0.90, 0.95, 1.0))
+        cloud, cover = linear((1.02, 1.02, 1.02)), dice.uniform(0.0, 0.55)
+    elif weather == "milky":
+        sun = scaled((1.0, 0.96, 0.88), dice.uniform(0.35, 0.8))
+        ambient = scaled((0.62, 0.65, 0.70), dice.uniform(0.6, 0.9))
+        zenith, horizon = linear((0.76, 0.86, 0.97)), linear((0.98, 0.99, 1.0))
+        cloud, cover = linear((1.05, 1.05, 1.05)), dice.uniform(0.5, 0.9)
+    elif weather == "overcast":
+        sun = scaled((1.0, 1.0, 1.0), dice.uniform(0.0, 0.08))
+        ambient = scaled((0.80, 0.84, 0.90), dice.uniform(0.6, 1.0))
+        zenith, horizon = linear((0.70, 0.75, 0.80)), linear((0.93, 0.95, 0.97))
+        cloud, cover = linear((0.84, 0.87, 0.91)), dice.uniform(0.7, 1.0)
+        haze *= 0.6
+    else:
+        sun = scaled((1.0, 0.72, 0.48), dice.uniform(0.1, 0.35))
+        ambient = scaled((0.42, 0.46, 0.56), dice.uniform(0.30, 0.5))
+        zenith, horizon = linear((0.42, 0.50, 0.60)), linear((0.72, 0.74, 0.74))
+        cloud, cover = linear((0.40, 0.43, 0.49)), dice.uniform(0.4, 0.9)
+    return Light(
+        to_sun=to_sun,
+        sun=sun,
+        ambient=ambient,
+        zenith=zenith,
+        horizon=horizon,
+        cloud=cloud,
+        cover=cover,
+        haze=haze,
+        wet=wet,
+        exposure=dice.uniform(0.85, 1.15),
+        noise=noise,
+        offset=offset,
+    )
+
+
+def paint_sky(canvas: Canvas, camera: Camera, light: Light) -> None:
+    """Sky over the whole canvas: a gradient, clouds on a plane far up, and the sun's glow.
+
+    Painted at half the canvas's resolution, which a sky does not show.
+    """
+    rows = np.arange(canvas.height // 2, dtype=np.float32) * 2 + 1
+    cols = np.arange(canvas.width // 2, dtype=np.float32) * 2 + 1
+    up = np.maximum((np.float32(camera.cy) - rows) / np.float32(camera.focal), np.float32(0.004))
+    side = (cols - np.float32(camera.cx)) / np.float32(camera.focal)
+    rise = np.minimum(up * np.float32(1.6), np.float32(1))
+    rise = (rise * (2 - rise))[:, None, None]
+    colour = np.asarray(light.horizon, np.float32) * (1 - rise) + (
+        np.asarray(light.zenith, np.float32) * rise
+    )
+    colour = np.repeat(colour, len(cols), axis=1)
+    if light.cover > 0.02:
+        far = (1 / (up + np.float32(0.12)))[:, None]
+        u, v = side[None, :] * far * 3 + np.float32(light.offset[0]), far * 4
+        v = v + np.float32(light.offset[1]) + np.zeros_like(u)
+        thick = smooth("fractal", u, v, 9.0)
+        edge = np.float32(0.78 - 0.56 * light.cover)
+        share = np.clip((thick - edge) * np.float32(3.2), 0, 1)
+        share = share * share * (3 - 2 * share)
+        relief = smooth("fractal", u + np.float32(0.9), v + np.float32(0.5), 9.0) - thick
+        white = (
+            np.asarray(light.cloud, np.float32)
+            * (1 + np.clip(relief * np.float32(1.6), -0.28, 0.22))[..., None]
+        )
+        haze = (1 / (1 + up * 9))[:, None, None]
+        white = white + (np.asarray(light.horizon, np.float32) - white) * haze
+        colour += (white - colour) * (share * np.float32(0.9))[..., None]
+    sun = camera.direction(light.to_sun)
+    if sun[2] > 0.05:
+        dx = side - np.float32(sun[0] / sun[2])
+        dy = up - np.float32(sun[1] / sun[2])
+        apart = (dx * dx)[None, :] + (dy * dy)[:, None]
+        glow = np.float32(0.02) / (apart + np.float32(0.02)) * np.float32(0.7)
+        colour += glow[..., None] * np.asarray(light.sun, np.float32) * (1 - light.cover * 0.7)
+    colour = np.repeat(np.repeat(colour, 2, axis=0), 2, axis=1)
+    canvas.rgb[: colour.shape[0], : colour.shape[1]] = colour
+    canvas.label[:] = SKY
+
+
+def develop(
+    canvas: Canvas, light: Light, dice: Dice
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The canvas as the camera stores it: glare, lens fall-off, tone curve, sensor noise, 8 bits."""
+    rgb, label = canvas.resolved()
+    height, width = label.shape
+    rgb = rgb * np.float32(light.exposure)
+    y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / height * 2 - 1
+    x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) / width * 2 - 1
+    fall = 1 - np.float32(0.10) * ((y * y)[:, None] + (x * x)[None, :])
+    rgb *= fall[..., None]
+    # Shoulder: bright skies roll off to white; toe: shade goes darker than film would like.
+    np.minimum(rgb, np.float32(4), out=rgb)
+    rgb = rgb * (1 + rgb * np.float32(0.22)) / (1 + rgb * np.float32(0.30))
+    shown = np.sqrt(np.maximum(rgb, 0))
+    shown = shown * (np.float32(0.80) + np.float32(0.20) * np.minimum(shown, 1))
+    soft = shown.copy()
+    soft[:, 1:-1] = shown[:, 1:-1] * np.float32(0.76) + (shown[:, :-2] + shown[:, 2:]) * np.float32(
+        0.12
+    )
+    grain = dice.many(height, width, 2).astype(np.float32)
+    luma = grain[..., 0] - np.float32(0.5)
+    hue = (grain[..., 1] - np.float32(0.5)) * np.float32(0.5)
+    soft[..., 0] += (luma + hue) * np.float32(light.noise * 2.4)
+    soft[..., 1] += luma * np.float32(light.noise * 2.4)
+    soft[..., 2] += (luma - hue) * np.float32(light.noise * 2.4)
+    return (np.clip(soft, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8), label
+
+
+def sheen(canvas: Canvas, patch: Patch, light: Light, weight: Array, u: Array, v: Array) -> None:
+    """Wet ground: the sky in it, broken by puddles."""
+    pools = np.clip(sample("soft", u, v, 22.0) * np.float32(2.4) - np.float32(0.8), 0.15, 1)
+    canvas.blend(patch, light.horizon, weight * pools)

@@ -1,0 +1,80 @@
+"""Noise in periodic tiles, made once, sampled by world coordinates.
+
+Only additions, products and table look-ups, so that the numbers are the same on every machine.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlink.data.streets.dice import Dice
+
+SIZE = 512
+Array = NDArray[np.float32]
+
+
+def _octave(cells: int, name: str) -> Array:
+    """Value noise of `cells` x `cells` lattice points over the tile, periodic, smooth."""
+    lattice = Dice(0, "noise", name, cells).many(cells, cells).astype(np.float32)
+    step = SIZE // cells
+    at = (np.arange(SIZE) // step) % cells
+    part = ((np.arange(SIZE) % step) / np.float32(step)).astype(np.float32)
+    part = part * part * (3 - 2 * part)
+    rows = lattice[at] * (1 - part[:, None]) + lattice[(at + 1) % cells] * part[:, None]
+    return rows[:, at] * (1 - part) + rows[:, (at + 1) % cells] * part
+
+
+@lru_cache(maxsize=8)
+def tile(kind: str) -> Array:
+    """A 512 x 512 tile in [0, 1]: `grain` (white), `fine` (small clumps), `fractal` (1/f), `soft`."""
+    if kind == "grain":
+        return Dice(0, "grain").many(SIZE, SIZE).astype(np.float32)
+    first, last, fall = {"fine": (64, 512, 0.8), "fractal": (4, 512, 0.56), "soft": (4, 64, 0.5)}[
+        kind
+    ]
+    total = np.zeros((SIZE, SIZE), np.float32)
+    weight, cells = 1.0, first
+    while cells <= last:
+        total += np.float32(weight) * _octave(cells, kind)
+        weight *= fall
+        cells *= 2
+    low, high = total.min(), total.max()
+    return (total - low) / (high - low)
+
+
+def sample(kind: str, u: Array, v: Array, scale: float) -> Array:
+    """The tile's nearest texel at (u, v), `scale` texels a unit."""
+    table = tile(kind).ravel()
+    iu = np.floor(u * np.float32(scale)).astype(np.int32) & (SIZE - 1)
+    iv = np.floor(v * np.float32(scale)).astype(np.int32) & (SIZE - 1)
+    return table.take(iv * SIZE + iu)
+
+
+def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
+    """The tile at (u, v), bilinear, `scale` texels a unit."""
+    table = tile(kind).ravel()
+    fu, fv = np.broadcast_arrays(u * np.float32(scale), v * np.float32(scale))
+    ru, rv = np.floor(fu), np.floor(fv)
+    pu, pv = fu - ru, fv - rv
+    iu, iv = ru.astype(np.int32), rv.astype(np.int32)
+    left, right = iu & (SIZE - 1), (iu + 1) & (SIZE - 1)
+    top, bottom = (iv & (SIZE - 1)) * SIZE, ((iv + 1) & (SIZE - 1)) * SIZE
+    upper = table.take(top + left) * (1 - pu) + table.take(top + right) * pu
+    lower = table.take(bottom + left) * (1 - pu) + table.take(bottom + right) * pu
+    return upper * (1 - pv) + lower * pv
+
+
+def hashed(a: Array, b: Array, salt: int) -> Array:
+    """A number in [0, 1) for each pair of whole numbers: what makes each window itself."""
+    mixed = (
+        a.astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1)
+        + b.astype(np.int32).astype(np.uint32) * np.uint32(0x85EBCA77)
+        + np.uint32((salt * 0xC2B2AE3D) & 0xFFFFFFFF)
+    )
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(0x2C1B3C6D)
+    mixed ^= mixed >> np.uint32(12)
+    return (mixed >> np.uint32(8)).astype(np.float32) * np.float32(1 / (1 << 24))

@@ -1,0 +1,296 @@
+"""Trees bare and in leaf, bushes and hedges.
+
+A bare tree is branched level by level, all branches of a level at once. What counts as tree is its
+crown as an annotator would outline it, gaps between twigs included where they are small; the picture
+shows the twigs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlink.data.streets.camera import Camera
+from sqlink.data.streets.canvas import TREE, Canvas, Colour, Patch
+from sqlink.data.streets.dice import Dice
+from sqlink.data.streets.light import Light, linear
+from sqlink.data.streets.noise import sample
+
+Array = NDArray[np.float32]
+Lines = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plant:
+    """kind: `bare`, `leafy`, `conifer`, `bush`. x, z: where it stands. spread: crown width, m."""
+
+    kind: str
+    x: float
+    z: float
+    height: float
+    spread: float
+    seed: int
+    tint: Colour
+
+    @property
+    def depth(self) -> float:
+        return self.z
+
+
+GREENS: tuple[Colour, ...] = (
+    (0.26, 0.33, 0.15),
+    (0.20, 0.29, 0.14),
+    (0.31, 0.34, 0.17),
+    (0.18, 0.25, 0.15),
+    (0.36, 0.33, 0.18),
+)
+BARK: tuple[Colour, ...] = ((0.33, 0.28, 0.22), (0.25, 0.22, 0.19), (0.38, 0.34, 0.28))
+
+
+def choose(dice: Dice, x: float, z: float, kind: str | None = None) -> Plant:
+    """A plant of a kind, or of a winter street's mix."""
+    kind = kind or dice.pick(("bare", "leafy", "conifer"), (0.55, 0.3, 0.15))
+    if kind == "bush":
+        height = dice.uniform(0.8, 2.4)
+        spread = height * dice.uniform(1.0, 2.2)
+    elif kind == "conifer":
+        height = dice.uniform(6, 13)
+        spread = height * dice.uniform(0.3, 0.5)
+    else:
+        height = dice.uniform(5.5, 12)
+        spread = height * dice.uniform(0.55, 0.85)
+    tint = dice.pick(BARK) if kind == "bare" else dice.pick(GREENS)
+    return Plant(kind, x, z, height, spread, dice.integer(0, 1 << 30), linear(tint))
+
+
+def paint(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float) -> None:
+    if plant.kind == "bare":
+        _bare(canvas, camera, light, plant, lit)
+    else:
+        _leafy(canvas, camera, light, plant, lit)
+
+
+def _branches(plant: Plant) -> tuple[Lines, Lines, Lines]:
+    """Segments of a bare tree in units of its height: starts [K, 2], ends [K, 2], widths [K]."""
+    dice = Dice(plant.seed, "branches")
+    lean = dice.uniform(-0.05, 0.05)
+    wide = plant.spread / plant.height
+    start = np.array([[0.0, 0.0]])
+    way = np.array([[lean, 1.0]])
+    length = np.array([dice.uniform(0.24, 0.36)])
+    width = np.array([0.030])
+    starts, ends, widths = [], [], []
+    for level in range(7):
+        end = start + way * length[:, None]
+        bend = (dice.many(len(start), 2) - 0.5) * length[:, None] * 0.16
+        middle = (start + end) / 2 + bend
+        starts += [start, middle]
+        ends += [middle, end]
+        widths += [width, width * 0.85]
+        if level == 6:
+            break
+        count = 4 if level == 0 else 3
+        place = 1 - dice.many(len(start), count) * (0.42 if level else 0.35)
+        place[:, 0] = 1.0
+        origin = np.where(
+            place[..., None] > 0.5,
+            middle[:, None] + (end - middle)[:, None] * (2 * place[..., None] - 1),
+            start[:, None] + (middle - start)[:, None] * 2 * place[..., None],
+        )
+        spread = (dice.many(len(start), count) - 0.5) * 2.0 * (0.75 + 0.5 * wide)
+        spread += np.linspace(-0.55, 0.55, count) * (1.0 + wide)
+        turned = np.stack(
+            [
+                way[:, None, 0] + spread * way[:, None, 1],
+                way[:, None, 1] - spread * way[:, None, 0] + 0.22,
+            ],
+            axis=-1,
+        )
+        size = np.sqrt((turned * turned).sum(axis=-1, keepdims=True))
+        way = (turned / np.maximum(size, 1e-6)).reshape(-1, 2)
+        start = origin.reshape(-1, 2)
+        shrink = 0.58 + 0.24 * dice.many(len(start))
+        length = np.repeat(length, count) * shrink
+        width = np.repeat(width, count) * 0.60
+    return np.concatenate(starts), np.concatenate(ends), np.concatenate(widths)
+
+
+def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float) -> None:
+    x, y, scale = camera.spot((plant.x, 0.0, plant.z))
+    if scale == 0:
+        return
+    starts, ends, widths = _branches(plant)
+    top = max(float(ends[:, 1].max()), 1e-6)
+    size = plant.height * scale / top
+    reach = float(np.abs(ends[:, 0]).max()) * size + 4
+    box = canvas.box(x - reach, y - plant.height * scale - 4, x + reach, y + 2)
+    if box is None:
+        return
+    rows, cols = box
+    shape = (rows.stop - rows.start, cols.stop - cols.start)
+    thick = widths * size
+    seen = thick > 0.16
+    starts, ends, thick = starts[seen] * size, ends[seen] * size, np.maximum(thick[seen], 1.0)
+    span = np.sqrt(((ends - starts) ** 2).sum(axis=1))
+    across = np.ceil(thick * 1.3).astype(np.int64)
+    along = np.ceil(span * 1.3).astype(np.int64) + 1
+    number = across * along
+    which = np.repeat(np.arange(len(number)), number)
+    step = np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
+    t = (step // across[which]) / along[which]
+    w = ((step % across[which]) + 0.5) / across[which] - 0.5
+    way = (ends - starts) / np.maximum(span, 1e-6)[:, None]
+    px = starts[which, 0] + (ends - starts)[which, 0] * t - way[which, 1] * w * thick[which]
+    py = starts[which, 1] + (ends - starts)[which, 1] * t + way[which, 0] * w * thick[which]
+    ix = np.floor(x + px - cols.start).astype(np.int64)
+    iy = np.floor(y - py - rows.start).astype(np.int64)
+    inside = (ix >= 0) & (ix < shape[1]) & (iy >= 0) & (iy < shape[0])
+    ix, iy, w, thick_at = ix[inside], iy[inside], w[inside], thick[which][inside]
+    depth = camera.view((plant.x, 1.0, plant.z))[2]
+    on = light.on((0.0, 0.4, -0.9), lit)
+    side = camera.direction(light.to_sun)[0] * lit
+    bright = (1.0 + 0.9 * side * w * 2).astype(np.float32)
+    fine = np.minimum(thick_at / 3.0, 1.0).astype(np.float32)
+    albedo = np.asarray(plant.tint, np.float32) * np.asarray(on, np.float32)
+    colour = albedo * (bright * (np.float32(0.75) + np.float32(0.25) * fine))[:, None]
+    share = np.float32(light.haze_share(depth))
+    colour = colour + (np.asarray(light.horizon, np.float32) - colour) * share
+    region = canvas.rgb[rows, cols]
+    # Twigs thinner than a sample cover part of it.
+    solid = np.where(thick_at <= 1.0, np.float32(0.62), np.float32(1))[:, None]
+    region[iy, ix] = region[iy, ix] * (1 - solid) + colour * solid
+    hit = np.zeros(shape, np.float32)
+    hit[iy, ix] = 1
+    stem = np.zeros(shape, bool)
+    stem[iy[thick_at > 2], ix[thick_at > 2]] = True
+    radius = max(1, int(canvas.height * 0.0075 + plant.height * scale * 0.008))
+    crown = _boxed(hit, radius) > np.float32(0.17)
+    upper = (np.arange(rows.start, rows.stop) < y - 0.16 * plant.height * scale)[:, None]
+    label = canvas.label[rows, cols]
+    label[(crown & upper) | stem] = TREE
+
+
+def _boxed(field: Array, radius: int) -> Array:
+    """Mean of a field over (2 radius + 1) squares."""
+    size = 2 * radius + 1
+    padded = np.pad(field, ((radius + 1, radius), (radius + 1, radius)))
+    total = padded.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    boxed = (
+        total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+    )
+    return (boxed / (size * size)).astype(np.float32)
+
+
+def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float) -> None:
+    x, y, scale = camera.spot((plant.x, 0.0, plant.z))
+    if scale == 0:
+        return
+    dice = Dice(plant.seed, "crown")
+    half, tall = plant.spread / 2, plant.height
+    box = canvas.box(x - half * 1.25 * scale, y - tall * 1.1 * scale, x + half * 1.25 * scale, y)
+    if box is None:
+        return
+    rows, cols = box
+    depth = camera.view((plant.x, 1.0, plant.z))[2]
+    patch = Patch(rows, cols, np.zeros((0, 0), bool))
+    # Metres right of the stem and above the ground.
+    a = ((patch.x - np.float32(x)) / np.float32(scale))[None, :] + np.zeros(
+        (rows.stop - rows.start, 1), np.float32
+    )
+    b = ((np.float32(y) - patch.y) / np.float32(scale))[:, None] + np.zeros_like(a)
+    salt = np.float32(plant.seed % 997)
+    wobble = sample("fractal", a + salt, b, 60.0) - np.float32(0.5)
+    leaf = sample("fine", a + salt, b, 34.0)
+    grow = np.float32(0.55 if plant.kind != "bush" else 0.35)
+    wa, wb = a + wobble * grow, b + sample("fractal", b, a + salt, 60.0) * grow - grow / 2
+    floor = 0.0 if plant.kind == "bush" else tall * dice.uniform(0.14, 0.28)
+    if plant.kind == "conifer":
+        floor = tall * 0.06
+    crown = tall - floor
+    lumps: list[tuple[float, float, float]] = []
+    for _ in range(16 if plant.kind != "bush" else 8):
+        level = dice.uniform(0.12, 0.92)
+        if plant.kind == "conifer":
+            room = half * (1.02 - level)
+        elif plant.kind == "bush":
+            room = half
+        else:
+            room = half * 2 * (level * (1 - level)) ** 0.5
+        radius = (0.5 if plant.kind != "bush" else 0.42) * max(0.25 * half, room) + 0.12 * half
+        if plant.kind == "bush":
+            radius = min(radius, tall * 0.55)
+        centre = dice.uniform(-1, 1) * max(0.0, room - radius * 0.6)
+        up = floor + level * crown
+        lumps.append((centre, min(up, tall - radius * 0.8), radius))
+    relief = np.full(a.shape, -1, np.float32)
+    nx, ny = np.zeros_like(a), np.zeros_like(a)
+    for centre, up, radius in lumps:
+        da = (wa - np.float32(centre)) / np.float32(radius)
+        db = (wb - np.float32(up)) / np.float32(radius)
+        rise = 1 - da * da - db * db
+        better = rise > relief
+        np.copyto(relief, rise, where=better)
+        np.copyto(nx, da, where=better)
+        np.copyto(ny, db, where=better)
+    mask = relief > (leaf - np.float32(0.5)) * np.float32(0.5)
+    mask &= b > 0
+    sun = camera.direction(light.to_sun)
+    nz = np.sqrt(np.maximum(relief, 0))
+    facing = np.maximum(
+        nx * np.float32(sun[0]) + ny * np.float32(sun[1]) - nz * np.float32(sun[2]), 0
+    )
+    open_sky = np.float32(0.42) + np.float32(0.34) * ny + np.float32(0.2) * nz
+    open_sky = np.maximum(open_sky, 0.1) * (np.float32(0.25) + leaf * np.float32(1.35))
+    direct = facing * np.clip(leaf * 2 - np.float32(0.45), 0, 1.4) * np.float32(lit)
+    shade = open_sky[..., None] * np.asarray(light.ambient, np.float32)
+    shade += direct[..., None] * np.asarray(light.sun, np.float32)
+    warm = (np.float32(0.8) + np.float32(0.4) * sample("fine", a, b + salt, 21.0))[..., None]
+    colour = shade * np.asarray(plant.tint, np.float32) * warm
+    colour = light.veil(colour, np.full(a.shape, depth, np.float32))
+    stem = 0.018 * tall * scale
+    if plant.kind == "leafy" and stem > 0.6:
+        canvas.polygon(
+            np.array(
+                [
+                    (x - stem, y),
+                    (x - stem * 0.7, y - (floor + 0.3 * crown) * scale),
+                    (x + stem * 0.7, y - (floor + 0.3 * crown) * scale),
+                    (x + stem, y),
+                ]
+            ),
+            light.shade(linear((0.27, 0.23, 0.19)), (0.0, 0.3, -0.9), depth, lit),
+            TREE,
+        )
+    canvas.paint(Patch(rows, cols, mask), colour, TREE)
+
+
+def hedge(
+    canvas: Canvas,
+    camera: Camera,
+    light: Light,
+    ends: tuple[tuple[float, float], tuple[float, float]],
+    height: float,
+    tint: Colour,
+    lit: float,
+) -> None:
+    """A clipped hedge along the ground from one (x, z) to another."""
+    (x0, z0), (x1, z1) = ends
+    corners = [(x0, 0.0, z0), (x0, height * 1.06, z0), (x1, height * 1.06, z1), (x1, 0.0, z1)]
+    patch = canvas.convex(camera.project(corners))
+    if patch is None:
+        return
+    size = max(1e-6, ((x1 - x0) ** 2 + (z1 - z0) ** 2) ** 0.5)
+    u, v, depth = camera.plane(
+        (x0, 0.0, z0), ((x1 - x0) / size, 0.0, (z1 - z0) / size), (0.0, 1.0, 0.0), patch.y, patch.x
+    )
+    leaf = sample("fine", u + np.float32(z0), v, 40.0)
+    clump = sample("fractal", u + np.float32(z0), v, 46.0)
+    mask = patch.mask & (v < np.float32(height) * (np.float32(0.94) + clump * np.float32(0.12)))
+    normal = (-1.0 if x0 > camera.x else 1.0, 0.35, -0.3)
+    on = np.asarray(light.on(normal, lit), np.float32)
+    rise = np.float32(0.35) + np.float32(0.65) * np.clip(v / np.float32(height), 0, 1)
+    bright = rise * (np.float32(0.3) + np.float32(0.8) * leaf + np.float32(0.45) * clump)
+    colour = bright[..., None] * on * np.asarray(tint, np.float32)
+    canvas.paint(Patch(patch.rows, patch.cols, mask), light.veil(colour, depth), TREE)
