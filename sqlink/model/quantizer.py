@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 
 class VectorQuantizer(nn.Module):
-    """A codebook of `codes` vectors of `dim` values."""
+    """A codebook of `codes` vectors of `dim` values.
+
+    In training, a code whose moving count falls below `restart_below` uses a batch is put on a vector
+    of that batch; at the first batch that is every code, so that the book starts among the data.
+    """
 
     codebook: Tensor
     counts: Tensor
     sums: Tensor
 
     def __init__(
-        self, codes: int, dim: int, decay: float = 0.99, restart_below: float = 0.05
+        self, codes: int, dim: int, decay: float = 0.99, restart_below: float = 0.03
     ) -> None:
         super().__init__()
         self.codes = codes
@@ -29,8 +33,8 @@ class VectorQuantizer(nn.Module):
         self.restart_below = restart_below
         book = torch.randn(codes, dim, generator=torch.Generator().manual_seed(codes))
         self.register_buffer("codebook", F.normalize(book, dim=1))
-        self.register_buffer("counts", torch.ones(codes))
-        self.register_buffer("sums", self.codebook.clone())
+        self.register_buffer("counts", torch.zeros(codes))
+        self.register_buffer("sums", torch.zeros(codes, dim))
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """[..., dim] to the int64 [...] index of the nearest code, in float32."""
@@ -74,10 +78,11 @@ class VectorQuantizer(nn.Module):
             self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
             unused = self.counts < self.restart_below
             if unused.any():
-                stride = torch.arange(self.codes, device=vectors.device) * 7919 % len(vectors)
-                replacement = vectors[stride]
+                places = torch.arange(self.codes, device=vectors.device) * 7919 % len(vectors)
+                replacement = vectors[places]
                 if torch.distributed.is_available() and torch.distributed.is_initialized():
                     torch.distributed.broadcast(replacement, 0)
-                self.sums[unused] = replacement[unused]
-                self.counts[unused] = 1.0
+                fresh = 8 * self.restart_below
+                self.sums[unused] = replacement[unused] * fresh
+                self.counts[unused] = fresh
             self.codebook.copy_(self.sums / self.counts.clamp(min=1e-6).unsqueeze(1))
