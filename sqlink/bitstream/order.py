@@ -1,0 +1,56 @@
+"""The order in which a grid's places are sent: short runs of a row, the runs far apart.
+
+    raster runs     0 1 | 2 3 | 4 5 | ...        (two runs a row here)
+    sending order   0 5 2 7 4 ...                any stretch of it is spread over the whole picture
+
+A packet covers a stretch of this order. Within a run the left neighbour is known, so that it can
+serve as context; between runs the golden-ratio sequence keeps every stretch, wherever it starts,
+nearly equally spaced (the three-distance theorem), so that what a lost packet held is surrounded by
+what others brought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+RUN = 16
+"""Most places in a run."""
+_GOLDEN = 2654435769  # 2^32 divided by the golden ratio
+
+
+@dataclass(frozen=True)
+class Order:
+    """places: int64 [h*w], raster position of each place in sending order. starts: bool [h*w], True
+    where a run begins, that is, where the place before is not the left neighbour."""
+
+    places: NDArray[np.int64]
+    starts: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=64)
+def sending_order(height: int, width: int) -> Order:
+    """The order for a grid of height x width places, both at least 1.
+
+    >>> sending_order(4, 2).places.tolist()
+    [0, 1, 4, 5, 2, 3, 6, 7]
+    """
+    runs_per_row = -(-width // RUN)
+    bounds = np.arange(runs_per_row + 1) * width // runs_per_row
+    runs = height * runs_per_row
+    keys = (np.arange(runs, dtype=np.uint64) * np.uint64(_GOLDEN)) & np.uint64(0xFFFFFFFF)
+    sequence = np.empty(runs, dtype=np.int64)
+    sequence[np.argsort(keys, kind="stable")] = np.arange(runs)
+    row, column = np.divmod(sequence, runs_per_row)
+    first = row * width + bounds[column]
+    length = bounds[column + 1] - bounds[column]
+    begins = np.cumsum(length) - length
+    places = np.repeat(first - begins, length) + np.arange(height * width)
+    starts = np.zeros(height * width, dtype=np.bool_)
+    starts[begins] = True
+    places.setflags(write=False)
+    starts.setflags(write=False)
+    return Order(places.astype(np.int64), starts)
