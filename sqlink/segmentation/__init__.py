@@ -1,1 +1,63 @@
-"""SQLink: segmentation."""
+"""Segmentation: what says which class each pixel shows.
+
+`tx` makes the transmitter's map and may stand in losses; `judge`, of another architecture, seed and
+augmentation, measures and does nothing else. Networks are loaded when they are asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
+
+from channels.registry import nearest
+from sqlink.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sqlink.segmentation.base import Segmenter
+
+BUILT_IN = {
+    "tx": "sqlink.segmentation.builtin",
+    "judge": "sqlink.segmentation.builtin",
+}
+"""Name -> the module that registers the segmenter."""
+
+GROUND_TRUTH = "ground_truth"
+"""Stands for the labels of a data set; whoever holds them gives them as maps, no network does."""
+
+
+def segmenter_names() -> list[str]:
+    """Every segmenter's name, sorted: the built-in ones and those of installed packages."""
+    from sqlink.segmentation.base import SEGMENTERS
+
+    return sorted({*BUILT_IN, *SEGMENTERS.names()})
+
+
+def load_segmenter(name: str, device: torch.device | str = "cpu", **options: Any) -> Segmenter:
+    """The segmenter called `name`, on `device`, built with `options` (`weights`, `chunk`, ...).
+
+    Raises ConfigError, naming the nearest one, if there is no such segmenter or it has no such
+    option; WeightsError where its weights are missing or damaged.
+    """
+    from sqlink.segmentation.base import SEGMENTERS
+
+    if name == GROUND_TRUTH:
+        raise ConfigError(
+            f"'{GROUND_TRUTH}' is no network: give the labels themselves as the segmentation"
+        )
+    if name in BUILT_IN:
+        import_module(BUILT_IN[name])
+    elif name not in SEGMENTERS.names():
+        raise ConfigError(f"unknown segmenter '{name}': {nearest(name, segmenter_names())}")
+    factory = SEGMENTERS.get(name)
+    accepted = signature(factory).parameters
+    if not any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
+        for option in options:
+            if option not in accepted:
+                raise ConfigError(
+                    f"segmenter '{name}' has no option '{option}': "
+                    f"{nearest(option, list(accepted))}"
+                )
+    return factory(device=device, **options)

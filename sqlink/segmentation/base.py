@@ -16,9 +16,9 @@ class Segmenter(Protocol):
     name: str
 
     def segment(self, images: Tensor) -> Tensor:
-        """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16. Returns int64 [N, H, W] class ids.
+        """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16.
 
-        The result of a picture does not depend on the batch it comes in.
+        Returns int64 [N, H, W] class ids. The result of a picture does not depend on the batch it comes in.
         """
         ...
 

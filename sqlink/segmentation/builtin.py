@@ -1,0 +1,120 @@
+"""The two shipped segmenters, `tx` and `judge`, and the class that runs such a network.
+
+    images [N, 3, H, W] ─ chunks of `chunk`, the last one padded ─ pad by replication to the stride
+    ─ network ─ bilinear to the padded size ─ cut back ─ argmax ─> maps [N, H, W]
+
+`tx` makes the transmitter's map and may stand in losses; `judge` measures, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.errors import DataError, WeightsError
+from sqlink.segmentation.base import register
+from sqlink.segmentation.blocks import fold
+from sqlink.segmentation.two_branch import TwoBranch
+from sqlink.segmentation.unet import UNet
+from sqlink.weights.manifest import load
+
+NETWORKS: dict[str, Callable[[], TwoBranch | UNet]] = {"tx": TwoBranch, "judge": UNet}
+"""What each name is built of."""
+
+
+class BuiltIn:
+    """A network in evaluation mode, run in chunks of one size: no map depends on other pictures.
+
+    network: [n, 3, h, w] -> logits [n, 11, h/k, w/k], with h, w multiples of its `stride`.
+    """
+
+    def __init__(self, name: str, network: nn.Module, chunk: int = 4) -> None:
+        if chunk < 1:
+            raise ValueError(f"chunk {chunk} must be at least 1")
+        self.name = name
+        self.chunk = chunk
+        self.network = network.eval()
+        self.stride = int(getattr(network, "stride", 32))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Differentiable, one batch as it comes: float32 [N, 3, H, W] -> [N, 11, H, W].
+
+        For losses; `segment` is the one whose result does not depend on the batch.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 16:
+            raise DataError(
+                f"segmenter {self.name} takes pictures [N, 3, H, W] of at least 16x16, "
+                f"got {list(images.shape)}"
+            )
+        height, width = images.shape[-2:]
+        padded = F.pad(
+            images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate"
+        ).contiguous(memory_format=torch.channels_last)
+        coarse: Tensor = self.network(padded)
+        full = F.interpolate(coarse, padded.shape[-2:], mode="bilinear", align_corners=False)
+        return full[:, :, :height, :width]
+
+    @torch.inference_mode()
+    def segment(self, images: Tensor) -> Tensor:
+        """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16, on any device, where maps go too.
+
+        Returns int64 [N, H, W] class ids. Raises DataError for another shape.
+        """
+        count = images.shape[0]
+        maps = []
+        for start in range(0, count, self.chunk):
+            part = images[start : start + self.chunk].to(self.device, torch.float32)
+            missing = self.chunk - part.shape[0]
+            if missing:
+                part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
+            maps.append(self.logits(part).argmax(dim=1)[: self.chunk - missing])
+        found = torch.cat(maps) if maps else torch.zeros(0, *images.shape[-2:], dtype=torch.int64)
+        return found.to(images.device)
+
+
+def built_in(
+    name: str, device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 4
+) -> BuiltIn:
+    """`tx` or `judge` with its shipped weights, or those of a file that training wrote.
+
+    Raises WeightsError where they are missing, damaged or of the other network.
+    """
+    loaded = load(weights if weights is not None else name, "segmenter")
+    if loaded.metadata.get("network") != name:
+        raise WeightsError(
+            f"{weights or name} holds the network '{loaded.metadata.get('network', 'unknown')}', "
+            f"not '{name}'"
+        )
+    network = fold(NETWORKS[name]())
+    try:
+        network.load_state_dict(loaded.tensors)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{weights or name} does not fit the network '{name}': train it again"
+        ) from error
+    network.requires_grad_(False)
+    return BuiltIn(name, network.to(device, memory_format=torch.channels_last), chunk)
+
+
+@register("tx")
+def tx(
+    device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 4
+) -> BuiltIn:
+    """The transmitter's segmenter."""
+    return built_in("tx", device, weights, chunk)
+
+
+@register("judge")
+def judge(
+    device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 4
+) -> BuiltIn:
+    """The segmenter that measures."""
+    return built_in("judge", device, weights, chunk)

@@ -1,0 +1,544 @@
+"""Training of the two built-in segmenters, `tx` and `judge`, each on its own.
+
+    frames, maps (uint8, resident) ─ crop, warp, jitter, degrade ─> network ─> logits
+          weighted cross-entropy + Lovász-Softmax <────────────────────────────┘
+    the shipped weights are an exponential average of those of the last steps, folded
+
+Runs are budgeted in time: the learning rate follows a cosine over the seconds given. What a step
+draws depends on the seed and the step's number alone, so a run that was interrupted meets the same
+crops. Checkpoints are safetensors and appear whole or not at all.
+
+    python -m sqlink.training.segmenters sqlink/training/configs/segmenters.yaml --network tx
+
+Sources: Berman, Triki, Blaschko, "The Lovász-Softmax loss", CVPR 2018; median-frequency weights of
+Eigen and Fergus, ICCV 2015, here their square root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from channels.random import Streams
+from sqlink.data.base import DataSet, open_dataset
+from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
+from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
+from sqlink.segmentation.blocks import fold
+from sqlink.segmentation.builtin import NETWORKS, BuiltIn
+from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StreetsPlan(Strict):
+    """Rendered scenes beside the photographs. share: part of the crops that come from them."""
+
+    pictures: int = Field(ge=0)
+    seed: int
+    share: float = Field(ge=0, le=1)
+
+
+class NetworkPlan(Strict):
+    """How one network is trained.
+
+    scale: of a crop, drawn log-uniformly. focus: part of the crops that are centred on a class,
+    drawn uniformly, so that rare ones are seen. blur, noise, shrink: probabilities of a Gaussian
+    blur (up to `blur_pixels`), of white noise (up to `noise_level`), of a loss of resolution (up to
+    4x).
+    """
+
+    seed: int
+    minutes: float = Field(gt=0)
+    batch: int = Field(ge=1)
+    crop: tuple[int, int]
+    rate: float = Field(gt=0)
+    decay: float = Field(ge=0)
+    average: float = Field(ge=0, lt=1)
+    lovasz: float = Field(ge=0)
+    scale: tuple[float, float]
+    turn_degrees: float = Field(ge=0)
+    colour: float = Field(ge=0, le=1)
+    focus: float = Field(ge=0, le=1)
+    blur: float = Field(ge=0, le=1)
+    blur_pixels: float = Field(gt=0)
+    noise: float = Field(ge=0, le=1)
+    noise_level: float = Field(ge=0)
+    shrink: float = Field(ge=0, le=1)
+
+
+class Plan(Strict):
+    """The whole file. camvid: folder in the SegNet tutorial's layout; fit, dev: its splits."""
+
+    kind: Literal["segmenters"]
+    camvid: str
+    fit: str
+    dev: str
+    streets: StreetsPlan
+    networks: dict[str, NetworkPlan]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check a training configuration. Raises ConfigError in one line."""
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Pictures and maps of one size. images: uint8 [N, 3, H, W]. labels: uint8 [N, H, W]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __add__(self, other: Frames) -> Frames:
+        return Frames(
+            torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels])
+        )
+
+
+def read_frames(samples: DataSet) -> Frames:
+    """Every sample of a data set, all of one size. Raises DataError where sizes or maps differ."""
+    images, labels = [], []
+    for sample in samples:
+        if sample.segmentation is None:
+            raise DataError(f"{sample.name} has no map: segmenters learn from labelled pictures")
+        if images and sample.image.shape != images[0].shape:
+            raise DataError(f"{sample.name} is not of the size of the pictures before it")
+        images.append((sample.image * 255).round().to(torch.uint8))
+        labels.append(sample.segmentation.to(torch.uint8))
+    return Frames(torch.stack(images), torch.stack(labels))
+
+
+def rendered_frames(plan: StreetsPlan, size: tuple[int, int], cache: Path) -> Frames:
+    """`plan.pictures` scenes of `size` (height, width), kept in `cache` for the next time."""
+    wanted = {"seed": plan.seed, "shape": [plan.pictures, *size]}
+    if cache.exists():
+        state, facts = load_checkpoint(cache)
+        if facts == wanted:
+            return Frames(state["images"], state["labels"])
+    height, width = size
+    frames = read_frames(
+        open_dataset("streets", seed=plan.seed, count=plan.pictures, height=height, width=width)
+    )
+    save_checkpoint(cache, {"images": frames.images, "labels": frames.labels}, **wanted)
+    return frames
+
+
+class Sampler:
+    """Draws batches of warped crops; what step k gives depends on the seed and k alone."""
+
+    def __init__(
+        self, photographs: Frames, rendered: Frames | None, share: float, plan: NetworkPlan
+    ) -> None:
+        self.plan = plan
+        self.count = len(photographs)
+        self.frames = (
+            photographs + rendered if rendered is not None and len(rendered) else photographs
+        )
+        self.share = share if len(self.frames) > self.count else 0.0
+        labels = self.frames.labels
+        total, self.height, self.width = labels.shape
+        points = 32
+        draws = Streams.derive(plan.seed, [("points", n) for n in range(total)])
+        uniform = draws.uniform(NUM_CLASSES * points, dtype=torch.float32)
+        uniform = uniform.reshape(total, NUM_CLASSES, points)
+        self.points = torch.zeros(total, NUM_CLASSES, points, dtype=torch.int64)
+        self.present = torch.zeros(total, NUM_CLASSES, dtype=torch.bool)
+        for n in range(total):
+            flat = labels[n].flatten()
+            order = torch.argsort(flat, stable=True)
+            counts = torch.bincount(flat.long(), minlength=256)[:NUM_CLASSES]
+            starts = counts.cumsum(0) - counts
+            self.present[n] = counts >= 40
+            self.points[n] = order[
+                (starts[:, None] + (uniform[n] * counts[:, None]).long()).clamp(max=len(order) - 1)
+            ]
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """Batch of a step: images float32 [B, 3, h, w] in [0, 1], labels int64 [B, h/2, w/2]."""
+        plan, batch = self.plan, self.plan.batch
+        streams = Streams.derive(plan.seed, [("crop", step, n) for n in range(batch)])
+        u = streams.uniform(40, dtype=torch.float32)  # [B, 40]
+        noise = torch.Generator().manual_seed(int(streams.child("noise").integers(1)[0, 0]))
+
+        rendered = u[:, 0] < self.share
+        low = torch.where(rendered, self.count, 0)
+        span = torch.where(rendered, len(self.frames) - self.count, self.count)
+        frame = low + (u[:, 1] * span).long()
+        chosen = (u[:, 2] * NUM_CLASSES).long()
+        # The next frame of its kind, from the one drawn, that shows the class.
+        reach = torch.arange(int(span.max()))
+        ring = low[:, None] + (frame[:, None] - low[:, None] + reach) % span[:, None]
+        shows = self.present[ring, chosen[:, None]] & (reach < span[:, None])
+        focused = (u[:, 3] < plan.focus) & shows.any(1)
+        frame = torch.where(
+            focused, ring.gather(1, shows.int().argmax(1, keepdim=True))[:, 0], frame
+        )
+        point = self.points[frame, chosen].gather(1, (u[:, 4:5] * self.points.shape[2]).long())[
+            :, 0
+        ]
+
+        h, w = plan.crop
+        scale = torch.exp(
+            math.log(plan.scale[0]) + u[:, 5] * math.log(plan.scale[1] / plan.scale[0])
+        )
+        stretch = torch.exp((u[:, 6] - 0.5) * 0.3)
+        size_y, size_x = h / (scale * stretch), w / scale * stretch  # source pixels across
+        jitter_y, jitter_x = (u[:, 7] - 0.5) * 0.7 * size_y, (u[:, 8] - 0.5) * 0.7 * size_x
+        y = torch.where(focused, point // self.width + jitter_y, u[:, 7] * self.height)
+        x = torch.where(focused, point % self.width + jitter_x, u[:, 8] * self.width)
+        y = torch.minimum(torch.maximum(y, size_y / 2), self.height - size_y / 2)
+        x = torch.minimum(torch.maximum(x, size_x / 2), self.width - size_x / 2)
+        y = torch.where(size_y > self.height, self.height / 2, y)
+        x = torch.where(size_x > self.width, self.width / 2, x)
+        flip = torch.where(u[:, 9] < 0.5, -1.0, 1.0)
+        angle = (u[:, 10] * 2 - 1) * math.radians(plan.turn_degrees)
+        sin, cos = torch.sin(angle), torch.cos(angle)
+        theta = torch.stack(
+            [
+                torch.stack([flip * cos * size_x, -sin * size_y, 2 * x - self.width], 1)
+                / self.width,
+                torch.stack([flip * sin * size_x, cos * size_y, 2 * y - self.height], 1)
+                / self.height,
+            ],
+            1,
+        )  # [B, 2, 3]
+        grid = F.affine_grid(theta, [batch, 3, h, w], align_corners=False)
+        images = F.grid_sample(
+            self.frames.images[frame].float() / 255,
+            grid,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )
+        coarse = F.affine_grid(theta, [batch, 1, h // 2, w // 2], align_corners=False)
+        raised = self.frames.labels[frame].float()
+        raised = torch.where(raised == NO_LABEL, 0.0, raised + 1)
+        labels = F.grid_sample(raised[:, None], coarse, mode="nearest", align_corners=False)
+        labels = labels[:, 0].round().long() - 1
+        labels = torch.where(labels < 0, NO_LABEL, labels)
+        return degrade(recolour(images, u[:, 11:18], plan.colour), u[:, 18:30], plan, noise), labels
+
+
+def recolour(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Random gain, contrast, saturation, white balance and gamma. u: [B, 7], uniform draws."""
+    signed = ((u * 2 - 1) * strength)[:, :, None, None, None].unbind(1)  # [B, 1, 1, 1] each
+    gain, contrast, saturation, red, blue, gamma, offset = signed
+    x = images.clamp(1e-3, 1) ** torch.exp(0.6 * gamma)
+    grey = x.mean(dim=1, keepdim=True)
+    x = grey + (x - grey) * torch.exp(0.8 * saturation)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    x = mean + (x - mean) * torch.exp(0.6 * contrast)
+    tint = torch.cat([torch.exp(0.25 * red), torch.ones_like(red), torch.exp(0.25 * blue)], 1)
+    return (x * tint * torch.exp(0.5 * gain) + 0.15 * offset).clamp(0, 1)
+
+
+def degrade(images: Tensor, u: Tensor, plan: NetworkPlan, noise: torch.Generator) -> Tensor:
+    """Lose resolution, blur, add noise, each to some pictures. u: [B, 12], uniform draws.
+
+    All of it generic: no codec's own artefacts are seen in training.
+    """
+    batch, _, h, w = images.shape
+    factor = 1.5 + 2.5 * float(u[0, 0])
+    some = u[:, 1] < plan.shrink
+    if bool(some.any()):
+        small = F.interpolate(
+            images[some],
+            size=(round(h / factor), round(w / factor)),
+            mode="bilinear",
+            antialias=True,
+        )
+        rough = F.interpolate(small, size=(h, w), mode="bilinear" if u[0, 2] < 0.7 else "nearest")
+        images = images.index_copy(0, some.nonzero()[:, 0], rough)
+    sigma = torch.where(u[:, 3] < plan.blur, 0.3 + u[:, 4] * (plan.blur_pixels - 0.3), 1e-3)
+    if bool((u[:, 3] < plan.blur).any()):
+        reach = torch.arange(-4, 5, dtype=torch.float32)
+        kernel = torch.exp(-0.5 * (reach / sigma[:, None]) ** 2)  # [B, 9]
+        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)  # [3B, 9]
+        flat = F.pad(images.reshape(1, 3 * batch, h, w), (4, 4, 4, 4), mode="replicate")
+        flat = F.conv2d(flat, kernel[:, None, None, :], groups=3 * batch)
+        flat = F.conv2d(flat, kernel[:, None, :, None], groups=3 * batch)
+        images = flat.reshape(batch, 3, h, w)
+    level = torch.where(u[:, 5] < plan.noise, u[:, 6] * plan.noise_level, 0.0)
+    if bool((level > 0).any()):
+        images = images + level[:, None, None, None] * torch.randn(images.shape, generator=noise)
+    return images.clamp(0, 1)
+
+
+def class_weights(labels: Tensor) -> Tensor:
+    """Square roots of median-frequency weights, float32 [11], from uint8 maps; within [0.3, 4]."""
+    counts = torch.stack(
+        [torch.bincount(m.flatten().long(), minlength=256)[:NUM_CLASSES] for m in labels]
+    ).double()
+    pixels = (counts > 0).sum(0) * labels[0].numel()  # of the pictures that show the class
+    frequency = counts.sum(0) / pixels.clamp(min=1)
+    weights = (frequency[frequency > 0].median() / frequency.clamp(min=1e-9)).sqrt()
+    return weights.clamp(0.3, 4).float()
+
+
+def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovász extension of the Jaccard loss over the classes that occur in the batch, their mean.
+
+    logits: [M, C]; labels: int64 [M], all of them in [0, C).
+    """
+    truth = F.one_hot(labels, logits.shape[1]).float().T  # C×M
+    present = truth.any(1)
+    truth = truth[present]
+    errors = (truth - logits.softmax(1).T[present]).abs()
+    errors, order = errors.sort(dim=1, descending=True)
+    truth = truth.gather(1, order)
+    total = truth.sum(1, keepdim=True)
+    jaccard = 1 - (total - truth.cumsum(1)) / (total + (1 - truth).cumsum(1))
+    gradient = torch.cat([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], dim=1)
+    return (errors * gradient).sum(1).mean()
+
+
+def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, lovasz: float, step: int) -> Tensor:
+    """Weighted cross-entropy at the labels' size, and Lovász-Softmax on every fourth pixel."""
+    if logits.shape[-2:] != labels.shape[-2:]:
+        logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    loss = F.cross_entropy(logits, labels, weights, ignore_index=NO_LABEL)
+    if lovasz > 0:
+        row, column = (step // 2) % 2, step % 2
+        part = labels[:, row::2, column::2]
+        kept = part != NO_LABEL
+        chosen = logits[:, :, row::2, column::2].permute(0, 2, 3, 1)[kept]
+        loss = loss + lovasz * lovasz_softmax(chosen, part[kept])
+    return loss
+
+
+def confusion_of(network: nn.Module, frames: Frames) -> Tensor:
+    """int64 [11, 11] summed over the frames, rows the truth; unlabelled pixels left out."""
+    segmenter = BuiltIn("evaluated", network)
+    total = torch.zeros(NUM_CLASSES * NUM_CLASSES, dtype=torch.int64)
+    for start in range(0, len(frames), 8):
+        found = segmenter.segment(frames.images[start : start + 8].float() / 255)
+        truth = frames.labels[start : start + 8].long()
+        kept = truth != NO_LABEL
+        total += torch.bincount(truth[kept] * NUM_CLASSES + found[kept], minlength=len(total))
+    return total.reshape(NUM_CLASSES, NUM_CLASSES)
+
+
+def class_iou(confusion: Tensor) -> Tensor:
+    """float64 [11], intersection over union; NaN for a class that does not occur in the truth."""
+    hits = confusion.diagonal().double()
+    union = (confusion.sum(0) + confusion.sum(1)).double() - hits
+    return torch.where(confusion.sum(1) > 0, hits / union.clamp(min=1), torch.nan)
+
+
+def mean_iou(confusion: Tensor) -> float:
+    """Mean over the classes that occur, in percent."""
+    return float(class_iou(confusion).nanmean() * 100)
+
+
+class Run:
+    """One network in training: its weights, their average, the optimiser, and what it has done."""
+
+    def __init__(self, name: str, plan: NetworkPlan) -> None:
+        self.plan = plan
+        # Initial weights are drawn in a fork of the generator, so that nothing outside it moves.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            network, average = NETWORKS[name](), NETWORKS[name]()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.average = average.to(memory_format=torch.channels_last).eval()
+        self.average.load_state_dict(self.network.state_dict())
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": plan.decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=plan.rate,
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+
+    def advance(self, images: Tensor, labels: Tensor, weights: Tensor, budget: float) -> float:
+        """One step; returns the loss."""
+        progress = min(self.seconds / budget, 1.0)
+        warm = min(1.0, (self.step + 1) / 100)
+        for group in self.optimiser.param_groups:
+            group["lr"] = (
+                self.plan.rate * warm * (0.005 + 0.4975 * (1 + math.cos(math.pi * progress)))
+            )
+        self.network.train()
+        logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits, labels, weights, self.plan.lovasz, self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(self.plan.average, self.step / (self.step + 10))
+        with torch.no_grad():
+            ours = self.average.state_dict()
+            for key, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    ours[key].lerp_(value, 1 - keep)
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Write everything that `resume` needs."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        save_checkpoint(path, state, step=self.step, seconds=self.seconds, history=self.history)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint. Raises WeightsError where it is damaged or another network's."""
+        state, facts = load_checkpoint(path)
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+            self.history = list(facts["history"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise WeightsError(f"checkpoint {path} is not of this network: remove it") from error
+
+
+def train(
+    name: str,
+    plan: Plan,
+    folder: Path,
+    minutes: float | None = None,
+    report: Callable[[str], None] = print,
+    evaluate_seconds: float = 240.0,
+) -> dict[str, object]:
+    """Train one network within its budget, or go on with it; returns what was measured.
+
+    folder: of checkpoint (`NAME.safetensors`), folded weights (`segmenter-NAME.safetensors`, half
+    precision) and record (`NAME.json`). minutes: instead of the plan's budget.
+    """
+    from sqlink.weights.manifest import save
+
+    if name not in plan.networks or name not in NETWORKS:
+        known = ", ".join(sorted(set(plan.networks) & set(NETWORKS)))
+        raise ConfigError(f"no network '{name}' to train: known: {known}")
+    recipe = plan.networks[name]
+    budget = 60 * (minutes if minutes is not None else recipe.minutes)
+    photographs = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.fit))
+    unseen = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.dev))
+    size = (photographs.labels.shape[1], photographs.labels.shape[2])
+    rendered = None
+    if plan.streets.pictures and plan.streets.share > 0:
+        rendered = rendered_frames(plan.streets, size, folder / "streets.safetensors")
+    sampler = Sampler(photographs, rendered, plan.streets.share, recipe)
+    weights = class_weights(photographs.labels)
+    run = Run(name, recipe)
+    checkpoint = folder / f"{name}.safetensors"
+    if checkpoint.exists():
+        run.resume(checkpoint)
+        report(f"{name}: going on from step {run.step}, {run.seconds / 60:.1f} min")
+
+    def measure() -> Tensor:
+        confusion = confusion_of(run.average, unseen)
+        run.history.append(
+            {"step": run.step, "seconds": run.seconds, "dev_miou": mean_iou(confusion)}
+        )
+        run.save(checkpoint)
+        exported = NETWORKS[name]()
+        exported.load_state_dict(run.average.state_dict())
+        save(
+            folder / f"segmenter-{name}.safetensors",
+            fold(exported).state_dict(),
+            {"kind": "segmenter", "network": name},
+        )
+        return confusion
+
+    losses: list[float] = []
+    measured = run.seconds
+    while run.seconds < budget:
+        started = time.monotonic()
+        images, labels = sampler.draw(run.step)
+        losses.append(run.advance(images, labels, weights, budget))
+        run.seconds += time.monotonic() - started
+        if run.seconds - measured >= evaluate_seconds and run.seconds < budget:
+            measured = run.seconds
+            score = mean_iou(measure())
+            report(
+                f"{name}: {run.seconds / 60:5.1f} min, step {run.step}, "
+                f"{run.step * recipe.batch / run.seconds:.1f} crops/s, "
+                f"loss {sum(losses) / len(losses):.3f}, dev mIoU {score:.2f}"
+            )
+            losses.clear()
+    confusion = measure()
+    record: dict[str, object] = {
+        "network": name,
+        "steps": run.step,
+        "minutes": run.seconds / 60,
+        "crops_per_second": run.step * recipe.batch / max(run.seconds, 1e-9),
+        "dev_frames": len(unseen),
+        "dev_miou": mean_iou(confusion),
+        "dev_iou": dict(zip(NAMES, (100 * class_iou(confusion)).tolist(), strict=True)),
+        "dev_confusion": confusion.tolist(),
+        "history": run.history,
+        "plan": plan.model_dump(),
+    }
+    aside = folder / f".{name}.json"
+    aside.write_text(json.dumps(record, indent=2))
+    os.replace(aside, folder / f"{name}.json")
+    report(
+        f"{name}: {run.seconds / 60:.1f} min, step {run.step}, dev mIoU {mean_iou(confusion):.2f}"
+    )
+    return record
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: train one network of a configuration."""
+    parser = argparse.ArgumentParser(prog="python -m sqlink.training.segmenters")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--network", required=True, choices=sorted(NETWORKS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/segmenters"))
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        train(
+            options.network,
+            read_plan(options.config),
+            options.folder,
+            options.minutes,
+            report=lambda line: print(line, flush=True),
+        )
+    except SQLinkError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
