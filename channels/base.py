@@ -143,7 +143,9 @@ register = CHANNELS.register
 class Chain:
     """Channels one after another: each sees only what the one before delivered.
 
-    Channel uses, ledger bits and delays add up; a packet is delivered if every channel delivers it.
+    Channel uses and delays add up; a packet is delivered if every channel delivers it. The ledger
+    adds up over the channels that count symbols, for only there do bits occupy anything; where none
+    does, it is the first one's.
     """
 
     name = "chain"
@@ -160,6 +162,7 @@ class Chain:
         delay = torch.zeros(n, p, dtype=torch.float64, device=device)
         ledger: dict[str, Tensor] = {}
         statistics: dict[str, Tensor] = {}
+        counting = [link.uses_per_packet(1) is not None for link in self.links]
         for stage, link in enumerate(self.links):
             reception = link.transmit(packets, conditions, randomness.child(f"{stage}:{link.name}"))
             packets = reception.packets
@@ -167,7 +170,8 @@ class Chain:
             correct = correct & reception.correct
             uses = uses + reception.channel_uses
             delay = delay + reception.delay_s
-            for key, bits in reception.ledger.items():
+            occupies = counting[stage] or (stage == 0 and not any(counting))
+            for key, bits in reception.ledger.items() if occupies else ():
                 ledger[key] = ledger[key] + bits if key in ledger else bits
             for key, value in reception.statistics.items():
                 statistics[f"{stage}:{link.name}.{key}" if key in statistics else key] = value

@@ -29,6 +29,9 @@ _ROUNDS = 10
 _CHILD_DOMAIN = 0x6368_6C64
 """Last counter word of key derivation; draws have 0 there, so no child's key is one of them."""
 
+_SPLIT_DOMAIN = 0x7370_6C74
+"""The same for the keys of numbered sub-streams."""
+
 
 def _multiply(multiplier: int, x: Tensor) -> tuple[Tensor, Tensor]:
     """High and low words of a 32 x 32 bit product, by 16-bit halves: int64 never overflows."""
@@ -54,7 +57,8 @@ def philox4x32_10(counter: Tensor, key: Tensor) -> Tensor:
         high1, low1 = _multiply(_MULTIPLIERS[1], c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
+    shape = torch.broadcast_shapes(counter.shape[:-1], key.shape[:-1])
+    return torch.stack([word.expand(shape) for word in (c0, c1, c2, c3)], dim=-1)
 
 
 def _digest(parts: Sequence[str | int], size: int, person: bytes) -> bytes:
@@ -131,6 +135,17 @@ class Streams:
         words = [*_words(_digest([name], 12, b"sqlink-child")), _CHILD_DOMAIN]
         counter = torch.tensor(words, dtype=torch.int64, device=self.device)
         return Streams(philox4x32_10(counter, self.keys)[:, :2].contiguous())
+
+    def split(self, count: int) -> Streams:
+        """Numbered sub-streams, such as one a packet: N * count, i of link n at n * count + i.
+
+        Number i is the same whatever `count` is.
+        """
+        number = torch.arange(count, dtype=torch.int64, device=self.device)
+        zero = torch.zeros_like(number)
+        domain = torch.full_like(number, _SPLIT_DOMAIN)
+        counter = torch.stack([number, zero, zero, domain], dim=-1)  # [count, 4]
+        return Streams(philox4x32_10(counter, self.keys[:, None])[..., :2].reshape(-1, 2))
 
     def integers(self, count: int, start: int = 0) -> Tensor:
         """Draws [start, start + count) as int64 [N, count], uniform over [0, 2^32)."""

@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         return sorted({*self._factories, *(e.name for e in entry_points(group=self.group))})
 
     def get(self, name: str) -> Callable[..., T]:
-        """The factory called `name`. Raises ConfigError, naming the nearest one, if there is none."""
+        """The factory called `name`. Raises ConfigError, naming the nearest, if there is none."""
         if name not in self._factories:
             for entry in entry_points(group=self.group):
                 if entry.name == name:

@@ -95,6 +95,15 @@ def test_children_are_new_streams_that_do_not_depend_on_the_batch() -> None:
     assert not torch.equal(noise.child("a").keys, noise.child("b").keys)
 
 
+def test_numbered_substreams_do_not_depend_on_their_count_or_the_batch() -> None:
+    streams = links(4)
+    split = streams.split(6)
+    assert len(split) == 24
+    assert len({tuple(key) for key in [*split.keys.tolist(), *streams.keys.tolist()]}) == 28
+    assert torch.equal(split.keys.reshape(4, 6, 2)[:, :3], streams.split(3).keys.reshape(4, 3, 2))
+    assert torch.equal(split.keys[6:12], streams.select([1]).split(6).keys)
+
+
 def test_keys_tell_apart_seed_parts_types_and_borders() -> None:
     parts = [("a", "bc"), ("ab", "c"), ("abc",), ("1",), (1,), (1, 1), (11,), ()]
     keys = torch.cat([Streams.derive(seed, parts).keys for seed in (0, 1)])

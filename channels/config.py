@@ -1,0 +1,85 @@
+"""From YAML, or what stands in it, to a channel; the door through which channels are made.
+
+awgn                                                        a ready channel, or a registered name
+{coded: {over: awgn, modulation: qpsk, code_rate: 0.5}}     one with parameters
+{awgn: {modulation: 16qam}}                                 a ready channel with some changed
+[{iid_erasure: {loss: 0.1}}, rayleigh]                      one after another
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from channels import coded, erasure
+from channels.base import CHANNELS, Chain, Channel
+from channels.errors import ConfigError
+from channels.registry import nearest
+from channels.spec import construct, name_and_parameters
+
+__all__ = ["READY", "build", "coded", "erasure", "load", "names"]
+
+READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "iid": ("iid_erasure", {}),
+    "awgn": ("coded", {"over": "awgn", "modulation": "qpsk", "code_rate": 0.5}),
+    "rayleigh": (
+        "coded",
+        {"over": {"rayleigh": {"coherence": "packet"}}, "modulation": "qpsk", "code_rate": 0.5},
+    ),
+}
+"""Ready channels: name -> (registered channel, parameters); `lossless` is one by itself."""
+
+
+def names() -> list[str]:
+    """Every name that `build` takes."""
+    return sorted({*READY, *CHANNELS.names()})
+
+
+def build(spec: object) -> Channel:
+    """Make the channel that `spec` describes: a name, {name: parameters}, or a list of these.
+
+    Raises ConfigError, naming the nearest known name, on an unknown channel or parameter, and on a
+    value of the wrong type or range.
+
+    >>> build("iid").needs
+    ('loss',)
+    >>> build([{"iid_erasure": {"loss": 0.1}}, "awgn"]).needs
+    ('snr_db',)
+    """
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        if not spec:
+            raise ConfigError("a chain of channels must name at least one, such as [lossless]")
+        return Chain([build(link) for link in spec])
+    name, parameters = name_and_parameters("channel", spec)
+    if name in READY:
+        base, preset = READY[name]
+        return construct(CHANNELS, base, {**preset, **parameters})
+    if name not in CHANNELS.names():
+        raise ConfigError(f"unknown channel '{name}': {nearest(name, names())}")
+    return construct(CHANNELS, name, parameters)
+
+
+def load(path_or_name: str | Path) -> Channel:
+    """Make the channel of a YAML file (what exists, or ends in .yaml or .yml) or of a name.
+
+    Raises ConfigError if the file is missing, no YAML, or describes no channel.
+
+    >>> load("lossless").name
+    'lossless'
+    """
+    path = Path(path_or_name)
+    if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
+        return build(str(path_or_name))
+    try:
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read channel file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"channel file {path} is no YAML: {reason}") from error
+    try:
+        return build(spec)
+    except ConfigError as error:
+        raise ConfigError(f"channel file {path}: {error}") from error

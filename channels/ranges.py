@@ -1,0 +1,85 @@
+"""Checks of what a user sets: a failure is one line with parameter, value and range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from channels.errors import ChannelError, ConfigError
+from channels.registry import nearest
+
+
+def number(owner: str, name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float in [low, high]. Raises ConfigError.
+
+    >>> number("iid_erasure", "loss", 0.1, 0, 1)
+    0.1
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{owner}: {name}={value!r} must be a number from {low:g} to {high:g}")
+    if not low <= value <= high:
+        raise ConfigError(f"{owner}: {name}={value!r} must be from {low:g} to {high:g}")
+    return float(value)
+
+
+def integer(owner: str, name: str, value: object, low: int, high: int) -> int:
+    """`value` as an int in [low, high]. Raises ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{owner}: {name}={value!r} must be an integer from {low} to {high}")
+    return value
+
+
+def flag(owner: str, name: str, value: object) -> bool:
+    """`value` as a bool. Raises ConfigError."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{owner}: {name}={value!r} must be true or false")
+    return value
+
+
+def choice(owner: str, name: str, value: object, known: Iterable[str]) -> str:
+    """`value` as one of the known names, upper or lower case. Raises ConfigError with the nearest.
+
+    >>> choice("coded", "modulation", "QPSK", ("qpsk", "16qam"))
+    'qpsk'
+    """
+    names = list(known)
+    key = str(value).lower()
+    if not isinstance(value, str) or key not in names:
+        raise ConfigError(f"{owner}: unknown {name}={value!r}: {nearest(key, names)}")
+    return key
+
+
+def condition(
+    owner: str,
+    conditions: Mapping[str, Tensor],
+    name: str,
+    links: int,
+    low: float,
+    high: float,
+    device: torch.device,
+) -> Tensor:
+    """The condition `name` of every link, float64 [links] on `device`, all within [low, high].
+
+    Raises ChannelError where it is missing, of another shape, not finite or out of range.
+    """
+    if name not in conditions:
+        raise ChannelError(
+            f"{owner}: condition {name} is missing; give one from {low:g} to {high:g}"
+        )
+    values = conditions[name].to(device=device, dtype=torch.float64)
+    if values.shape != (links,):
+        raise ChannelError(
+            f"{owner}: condition {name} has shape {list(values.shape)}, needs [{links}]: one a link"
+        )
+    wrong = ~((values >= low) & (values <= high))
+    if bool(wrong.any()):
+        link = int(wrong.nonzero()[0])
+        value = float(values[link])
+        shown = "NaN" if math.isnan(value) else f"{value:g}"
+        raise ChannelError(
+            f"{owner}: condition {name}={shown} of link {link} must be from {low:g} to {high:g}"
+        )
+    return values
