@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from channels.registry import Registry
 from sqlink.errors import ConfigError
+
+if TYPE_CHECKING:
+    # At run time, PyTorch would only slow the start of the worker that runs decoders.
+    from torch import Tensor
 
 DEFAULT_PACKET_BYTES = 96
 OUTAGE_COLOUR = (0.412, 0.425, 0.427)
