@@ -59,7 +59,8 @@ def _to_bits(payload: Tensor) -> Tensor:
 def _to_bytes(bits: Tensor) -> Tensor:
     """float32 [R, 8B] back to uint8 [R, B]."""
     weights = torch.pow(2.0, torch.arange(7, -1, -1, device=bits.device))
-    return (bits.unflatten(1, (-1, 8)) * weights).sum(dim=-1).to(torch.uint8)
+    octets = bits.reshape(len(bits), bits.shape[1] // 8, 8)
+    return (octets * weights).sum(dim=-1).to(torch.uint8)
 
 
 def _resize(payload: Tensor, size: int) -> Tensor:

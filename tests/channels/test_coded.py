@@ -1,0 +1,294 @@
+"""Coded and uncoded links: right bytes, true verdicts, every bit accounted for, any batch alike."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from channels.base import Chain, Packets, Reception
+from channels.coded import CodedLink, UncodedLink
+from channels.config import build
+from channels.erasure import IidErasure
+from channels.errors import ChannelError, ConfigError
+from channels.ldpc import layout
+from channels.random import Streams
+
+NEAR_THE_EDGE_DB = {"awgn": 0.9, "rayleigh": 3.0}
+
+
+def streams(links: int) -> Streams:
+    return Streams.derive(11, [("link", n) for n in range(links)])
+
+
+def packets(links: int, slots: int = 3, size: int = 20) -> Packets:
+    """Packets of up to `size` bytes, of every length, with empty slots in some links."""
+    words = Streams.derive(5, [("data", n) for n in range(links)]).integers(slots * size) % 256
+    return Packets.from_bytes(
+        [
+            [
+                bytes(words[n, p * size : (p + 1) * size - (n + p) % size].tolist())
+                for p in range(slots - n % 2)
+            ]
+            for n in range(links)
+        ]
+    )
+
+
+def part(sent: Packets, index: torch.Tensor | slice) -> Packets:
+    return Packets(sent.payload[index], sent.lengths[index], sent.priority[index])
+
+
+def snr(links: int, snr_db: float) -> dict[str, torch.Tensor]:
+    return {"snr_db": torch.full((links,), snr_db)}
+
+
+def assert_accounts_hold(link: CodedLink | UncodedLink, sent: Packets, got: Reception) -> None:
+    total = torch.stack(list(got.ledger.values())).sum(dim=0)
+    assert torch.equal(total, got.channel_uses * link.bits_per_symbol)
+    assert torch.equal(got.ledger["payload"], 8 * sent.lengths.sum(dim=1))
+    assert all(bool((bits >= 0).all()) for bits in got.ledger.values())
+    sizes = [[n for n in row if n] for row in sent.lengths.tolist()]
+    uses = [sum(link.uses_per_packet(n) or 0 for n in row) for row in sizes]
+    assert got.channel_uses.tolist() == uses
+
+
+@pytest.mark.parametrize("modulation", ["qpsk", "16qam", "64qam", "256qam"])
+@pytest.mark.parametrize("code_rate", [0.2, 0.3, 0.5, 0.95])
+def test_a_good_channel_delivers_every_byte_and_accounts_for_every_bit(
+    modulation: str, code_rate: float
+) -> None:
+    link = CodedLink(modulation=modulation, code_rate=code_rate, packet_bytes=20)
+    sent = packets(4)
+    got = link.transmit(sent, snr(4, 40.0), streams(4))
+    assert torch.equal(got.delivered, sent.present)
+    assert torch.equal(got.correct, sent.present)
+    assert got.packets.to_bytes() == sent.to_bytes()
+    assert abs(link.layout.k / link.layout.n - code_rate) < 0.03
+    assert_accounts_hold(link, sent, got)
+
+
+@pytest.mark.parametrize(("packet_bytes", "code_rate", "blocks"), [(1500, 0.6, 2), (1000, 0.3, 3)])
+def test_packets_longer_than_a_code_block_are_cut_and_put_together(
+    packet_bytes: int, code_rate: float, blocks: int
+) -> None:
+    link = CodedLink(packet_bytes=packet_bytes, code_rate=code_rate)
+    assert link.layout.blocks == blocks
+    sent = Packets.from_bytes([[bytes(range(250)) * (packet_bytes // 250)]])
+    got = link.transmit(sent, snr(1, 8.0), streams(1))
+    assert got.packets.to_bytes() == sent.to_bytes()
+    assert_accounts_hold(link, sent, got)
+
+
+@pytest.mark.parametrize("m", [2, 4, 6, 8])
+def test_every_layout_is_one_that_5g_allows(m: int) -> None:
+    for bits in [17, 25, 40, 293, 792, 3824, 3825, 3840, 3841, 8448, 8449, 20000]:
+        for rate in [0.2, 0.25, 0.3, 1 / 3, 0.34, 0.5, 2 / 3, 0.9, 0.95]:
+            plan = layout(bits, rate, m)
+            assert plan.n % m == 0
+            assert plan.blocks * plan.k - plan.bits == plan.padding
+            assert 0 <= plan.padding < max(plan.blocks, 12)
+            assert 12 <= plan.k <= (8448 if plan.k / plan.n >= 1 / 3 else 3840)
+            assert 0.2 <= plan.k / plan.n <= 0.95
+
+
+def test_uncoded_packets_come_whole_or_not_at_all() -> None:
+    for modulation in ("qpsk", "64qam"):
+        link, sent = UncodedLink(modulation=modulation), packets(30)
+        good = link.transmit(sent, snr(30, 40.0), streams(30))
+        assert good.packets.to_bytes() == sent.to_bytes()
+        bad = link.transmit(sent, snr(30, 8.0), streams(30))
+        assert 0 < int(bad.delivered.sum()) < int(sent.present.sum())
+        assert torch.equal(bad.packets.payload[bad.delivered], sent.payload[bad.delivered])
+        assert_accounts_hold(link, sent, good)
+        assert_accounts_hold(link, sent, bad)
+
+
+@pytest.mark.parametrize("over", ["awgn", "rayleigh"])
+def test_a_lost_packet_is_empty_and_a_delivered_one_right(over: str) -> None:
+    link, sent = CodedLink(over=over, packet_bytes=20), packets(24)
+    got = link.transmit(sent, snr(24, NEAR_THE_EDGE_DB[over]), streams(24))
+    assert 5 < int(got.delivered.sum()) < int(sent.present.sum()) - 5
+    assert not bool((got.delivered & ~got.correct).any())
+    assert torch.equal(got.packets.lengths, sent.lengths * got.delivered)
+    lost = ~got.delivered
+    assert not bool(got.packets.payload[lost].any())
+    assert bool((got.delay_s[lost] == torch.inf).all())
+    assert_accounts_hold(link, sent, got)
+
+
+def test_the_verdict_is_the_crc_and_the_truth_is_kept_beside_it() -> None:
+    """With a 16-bit CRC looked at 20 times, hopeless packets are taken at a rate near 20 / 2^16."""
+    link = CodedLink(packet_bytes=1, crc="crc16", iterations=4)
+    sent = Packets.from_bytes([[b"\x5a"] * 200])
+    got = link.transmit(sent, snr(1, -4.0), streams(1))
+    assert 0 < int(got.correct.sum()) < 200
+    assert bool((got.delivered != got.correct).any())  # right byte, wrong CRC bits: not taken
+    assert torch.equal(
+        got.packets.payload[got.delivered & got.correct].flatten(),
+        torch.full((int((got.delivered & got.correct).sum()),), 0x5A, dtype=torch.uint8),
+    )
+
+
+def test_stopping_early_delivers_the_same() -> None:
+    sent = packets(16)
+    early, late = (
+        CodedLink(packet_bytes=20, early_stop=stop).transmit(sent, snr(16, 1.0), streams(16))
+        for stop in (True, False)
+    )
+    assert torch.equal(early.delivered, late.delivered)
+    assert torch.equal(early.packets.payload, late.packets.payload)
+
+
+@pytest.mark.parametrize("kind", ["coded", "uncoded", "picture"])
+def test_deliveries_depend_on_neither_batch_nor_order(kind: str) -> None:
+    link = {
+        "coded": CodedLink(over="rayleigh", packet_bytes=20),
+        "uncoded": UncodedLink(modulation="16qam"),
+        "picture": CodedLink(over={"rayleigh": {"coherence": "picture"}}, packet_bytes=20),
+    }[kind]
+    sent, keys = packets(64), streams(64)
+    conditions = {"snr_db": torch.linspace(-1, 7, 64) + (9 if kind == "uncoded" else 0)}
+    whole = link.transmit(sent, conditions, keys)
+    assert 0 < int(whole.delivered.sum()) < int(sent.present.sum())
+
+    def assert_alike(index: torch.Tensor) -> None:
+        got = link.transmit(
+            part(sent, index), {"snr_db": conditions["snr_db"][index]}, keys.select(index)
+        )
+        assert torch.equal(got.delivered, whole.delivered[index])
+        assert torch.equal(got.correct, whole.correct[index])
+        assert torch.equal(got.packets.payload, whole.packets.payload[index])
+        assert torch.equal(got.channel_uses, whole.channel_uses[index])
+
+    for index in torch.arange(64).split(7):
+        assert_alike(index)
+    for link_number in range(0, 64, 9):
+        assert_alike(torch.tensor([link_number]))
+    assert_alike(torch.randperm(64, generator=torch.Generator().manual_seed(2)))
+
+
+def test_a_packet_does_not_notice_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = CodedLink(over="rayleigh", packet_bytes=20)
+    sent = packets(8, slots=5)
+    whole = link.transmit(sent, snr(8, 2.0), streams(8))
+    head = Packets(sent.payload[:, :2], sent.lengths[:, :2], sent.priority[:, :2])
+    got = link.transmit(head, snr(8, 2.0), streams(8))
+    assert torch.equal(got.delivered, whole.delivered[:, :2])
+    monkeypatch.setattr("channels.coded._GROUP_SYMBOLS", 1000)
+    grouped = link.transmit(sent, snr(8, 2.0), streams(8))
+    assert torch.equal(grouped.delivered, whole.delivered)
+    assert torch.equal(grouped.statistics["snr_db"], whole.statistics["snr_db"])
+
+
+def test_no_links_no_packets_and_no_bytes_are_no_trouble() -> None:
+    link = CodedLink(packet_bytes=20)
+    none = link.transmit(Packets.from_bytes([]), snr(0, 1.0), streams(0))
+    assert none.delivered.shape == (0, 0)
+    empty = link.transmit(Packets.from_bytes([[], [b"x"]]), snr(2, 9.0), streams(2))
+    assert empty.delivered.tolist() == [[False], [True]]
+    assert empty.channel_uses[0] == 0
+
+
+def test_a_chain_charges_only_what_reaches_the_air() -> None:
+    sent = packets(12)
+    link = CodedLink(packet_bytes=20)
+    got = Chain([IidErasure(0.5), link]).transmit(sent, snr(12, 10.0), streams(12))
+    total = torch.stack(list(got.ledger.values())).sum(dim=0)
+    assert torch.equal(total, got.channel_uses * 2)
+    assert torch.equal(got.channel_uses, got.delivered.sum(dim=1) * (link.uses_per_packet(20) or 0))
+
+
+def test_no_global_random_state_is_read_or_changed() -> None:
+    def draw() -> tuple[float, float, float]:
+        return (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+
+    def seed(number: int) -> None:
+        random.seed(number)
+        np.random.seed(number)  # noqa: NPY002
+        torch.manual_seed(number)
+
+    sent, seen = packets(6), []
+    for number in (1, 2):
+        seed(number)
+        expected = draw()
+        seed(number)
+        # A size no other test uses, so that its blocks are built here.
+        link = build({"rayleigh": {"packet_bytes": 26 + number, "modulation": "16qam"}})
+        got = link.transmit(sent, snr(6, 9.0), streams(6))
+        seen.append(got.statistics["snr_db"])
+        assert draw() == expected
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_the_first_import_of_the_coding_library_leaves_seeds_alone() -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import torch; torch.manual_seed(7); want = torch.rand(1); torch.manual_seed(7)\n"
+        "from channels.ldpc import code; code(40, 80, 2, 'cpu')\n"
+        "import sys; assert 'sionna.phy' in sys.modules\n"
+        "assert torch.equal(torch.rand(1), want)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
+
+
+def test_autocast_around_the_link_changes_nothing() -> None:
+    link, sent = CodedLink(packet_bytes=20), packets(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = link.transmit(sent, snr(4, 12.0), streams(4))
+    assert torch.equal(got.delivered, sent.present)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"code_rate": 0.1}, "code_rate=0.1 must be from 0.2 to 0.95"),
+        ({"code_rate": 0.96}, "code_rate=0.96 must be from 0.2 to 0.95"),
+        ({"code_rate": float("nan")}, "code_rate=nan must be from 0.2 to 0.95"),
+        ({"modulation": "16qm"}, "modulation='16qm': did you mean '16qam'"),
+        ({"modulation": 4}, "unknown modulation=4"),
+        ({"over": "awng"}, "did you mean 'awgn'"),
+        ({"over": {"rayleigh": {"coherense": "packet"}}}, "did you mean 'coherence'"),
+        ({"over": {"rayleigh": {"coherence": "slot"}}}, "unknown coherence='slot'"),
+        ({"over": 3}, "a symbol channel is a name"),
+        ({"packet_bytes": 0}, "packet_bytes=0 must be an integer from 1 to 65535"),
+        ({"packet_bytes": 9.5}, "packet_bytes=9.5 must be an integer"),
+        ({"crc": "crc32"}, "unknown crc='crc32'"),
+        ({"iterations": 0}, "iterations=0 must be an integer from 1 to 1000"),
+        ({"early_stop": 1}, "early_stop=1 must be true or false"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(
+    parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        CodedLink(**parameters)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_channel_cannot_carry_is_refused() -> None:
+    link = CodedLink(packet_bytes=20)
+    with pytest.raises(ChannelError, match="21 bytes is too long, the code carries 1 to 20"):
+        link.transmit(Packets.from_bytes([[b"x" * 21]]), snr(1, 9.0), streams(1))
+    with pytest.raises(ChannelError, match="21 bytes is too long"):
+        link.uses_per_packet(21)
+    for value in (float("nan"), float("inf"), -61.0):
+        with pytest.raises(ChannelError, match=r"snr_db=.* must be from -60 to 100"):
+            link.transmit(packets(2), snr(2, value), streams(2))
+    with pytest.raises(ChannelError, match="condition snr_db is missing"):
+        link.transmit(packets(2), {}, streams(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_delivers_what_the_cpu_delivers_away_from_the_edge() -> None:
+    link, sent = CodedLink(packet_bytes=20), packets(16)
+    on_cuda = Packets(sent.payload.cuda(), sent.lengths.cuda(), sent.priority.cuda())
+    for snr_db in (-8.0, 8.0):
+        cpu = link.transmit(sent, snr(16, snr_db), streams(16))
+        cuda = link.transmit(on_cuda, snr(16, snr_db), streams(16).to("cuda"))
+        assert torch.equal(cuda.delivered.cpu(), cpu.delivered)
+        assert torch.equal(cuda.packets.payload.cpu(), cpu.packets.payload)
