@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from channels.registry import nearest
 from sqlink.errors import ConfigError
@@ -16,7 +17,8 @@ class ModelConfig:
 
     stem: pixel-unshuffle factor before the first convolution (1: work at full size).
     channels, map_channels: width of each level of the image and the map branch; every level but the
-        first halves the resolution, so the latent grid is 1 / (stem * 2**(levels - 1)) of the picture.
+        first halves the resolution, so the latent grid is 1 / (stem * 2**(levels - 1)) of the
+        picture.
     encoder_blocks, decoder_blocks, map_blocks: residual blocks in each level.
     label_width: 0 gives every SPADE its own 3x3 convolution on the resized one-hot map (the paper);
         above 0, each level shares one set of that many map features.
@@ -59,8 +61,11 @@ class ModelConfig:
     def from_json(cls, text: str) -> ModelConfig:
         """The inverse of `to_json`. Raises ConfigError on unknown or missing keys."""
         try:
-            values = json.loads(text)
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            values: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            }
+            return cls(**fields)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"model configuration cannot be read: {error}") from None
 

@@ -1,6 +1,7 @@
 """D_s and D_x: from the demasked grid back to a map, and to a picture steered by that map.
 
-    z ── [blocks ── double] per level, coarsest first ── norm ── conv3x3 ── shuffle ──(+ refinement)──> out
+    z ── [blocks ── double] per level, coarsest first ── norm ── conv3x3 ── shuffle ──(+
+    refinement)──> out
 
 Every norm of D_x is a SPADE norm on the *decoded* map: the receiver has no other. Source: VQ-GAN's
 decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
@@ -13,6 +14,24 @@ from torch import Tensor, nn
 
 from sqlink.model.residual import ResidualBlock, SelfAttention, Upsample
 from sqlink.model.spade import LabelPyramid, SpadeNorm
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution."""
+
+    def __init__(
+        self, width: int, blocks: int, groups: int, labels: int, spade_hidden: int
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width, width, groups, labels, spade_hidden) for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """x: [N, width, h, w]; labels: [N, L, h, w] where the norms are SPADE."""
+        for block in self.blocks:
+            x = block(x, labels)
+        return x
 
 
 class Decoder(nn.Module):
@@ -33,14 +52,14 @@ class Decoder(nn.Module):
         super().__init__()
         self.stem = stem
         self.pyramid = (
-            LabelPyramid(label_channels, stem, len(channels), label_width) if label_channels else None
+            LabelPyramid(label_channels, stem, len(channels), label_width)
+            if label_channels
+            else None
         )
         labels = self.pyramid.channels if self.pyramid else 0
         self.attention = SelfAttention(channels[-1], groups)
         self.levels = nn.ModuleList(
-            nn.ModuleList(
-                ResidualBlock(width, width, groups, labels, spade_hidden) for _ in range(count)
-            )
+            Level(width, count, groups, labels, spade_hidden)
             for width, count in zip(channels, blocks, strict=True)
         )
         self.upsamples = nn.ModuleList(
@@ -66,8 +85,7 @@ class Decoder(nn.Module):
         x = self.attention(z)
         for level in reversed(range(len(self.levels))):
             condition = None if features is None else features[level]
-            for block in self.levels[level]:  # type: ignore[union-attr]
-                x = block(x, condition)
+            x = self.levels[level](x, condition)
             if level:
                 x = self.upsamples[level - 1](x)
         x = self.norm_out(x) if features is None else self.norm_out(x, features[0])

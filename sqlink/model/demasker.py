@@ -1,10 +1,11 @@
 """ADM, the attention demasker: what was not sent, or not received, is made up from what was.
 
-    codes at their places, a learned mask token elsewhere ── conv1x1 ── B x [residual ── attention] ──>
+    codes at their places, a learned mask token elsewhere ── conv1x1 ── B x [residual ── attention]
+    ──>
 
-Each block's attention gives a place the weight 1 where its code came and `start` where not; the weight
-is square-rooted after every block, so that made-up places come to take part. Source: arXiv 2502.09520,
-after MQ-VAE's demasker (Huang et al., CVPR 2023).
+Each block's attention gives a place the weight 1 where its code came and `start` where not; the
+weight is square-rooted after every block, so that made-up places come to take part. Source: arXiv
+2502.09520, after MQ-VAE's demasker (Huang et al., CVPR 2023).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class AttentionDemasker(nn.Module):
     def forward(self, codes: Tensor, received: Tensor) -> Tensor:
         """codes: [N, h, w, code_dim]; received: bool [N, h, w]. Returns [N, width, h, w]."""
         placed = torch.where(received.unsqueeze(-1), codes, self.mask_token.to(codes.dtype))
-        x = self.project(placed.permute(0, 3, 1, 2))
+        x: Tensor = self.project(placed.permute(0, 3, 1, 2))
         weights = torch.where(received, 1.0, self.start).flatten(1)  # [N, h*w]
         for residual, attention in zip(self.residuals, self.attentions, strict=True):
             x = attention(residual(x), weights)

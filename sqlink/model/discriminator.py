@@ -1,12 +1,13 @@
 """The semantic-aware discriminator: a PatchGAN whose eyes are turned to the classes that matter.
 
 Where the exact look of a class does not matter (vegetation, sky), the fake it is shown is blended
-towards the real picture, so that it spends itself on the other classes. Source: Isola et al., CVPR 2017
-(PatchGAN); arXiv 2502.09520 (the blend).
+towards the real picture, so that it spends itself on the other classes. Source: Isola et al., CVPR
+2017 (PatchGAN); arXiv 2502.09520 (the blend).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,7 @@ class PatchDiscriminator(nn.Module):
         widths = [inputs] + [width * 2**level for level in range(layers)]
         self.layers = nn.ModuleList(
             spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1))
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            for a, b in itertools.pairwise(widths)
         )
         self.verdict = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
@@ -41,8 +42,8 @@ def blend_towards_real(
 ) -> Tensor:
     """`fake` with `share` of `real` mixed in wherever `segmentation` is one of `classes`.
 
-    fake, real: [N, C, H, W]; segmentation: int64 [N, H, W]; share in [0, 1]. Each pixel has one class,
-    so no weight exceeds `share`.
+    fake, real: [N, C, H, W]; segmentation: int64 [N, H, W]; share in [0, 1]. Each pixel has one
+    class, so no weight exceeds `share`.
     """
     chosen = torch.isin(segmentation, torch.tensor(classes, device=segmentation.device))
     weight = share * chosen.unsqueeze(1).to(fake.dtype)

@@ -20,7 +20,9 @@ class SemanticPreEmbedding(nn.Module):
     def __init__(self, label_channels: int, hidden: int, outputs: int, stem: int) -> None:
         super().__init__()
         self.stem = stem
-        self.conv1 = nn.Conv2d(label_channels * stem**2, hidden, 3 if stem == 1 else 1, padding="same")
+        self.conv1 = nn.Conv2d(
+            label_channels * stem**2, hidden, 3 if stem == 1 else 1, padding="same"
+        )
         self.conv2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, labels: Tensor) -> Tensor:

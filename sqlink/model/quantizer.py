@@ -2,8 +2,8 @@
 
     v ── nearest code ──> index; the gradient passes straight through to v
 
-Source: van den Oord et al., "Neural discrete representation learning", NeurIPS 2017 (appendix A.1, the
-EMA update); restart of unused codes as in Dhariwal et al., "Jukebox", 2020.
+Source: van den Oord et al., "Neural discrete representation learning", NeurIPS 2017 (appendix A.1,
+the EMA update); restart of unused codes as in Dhariwal et al., "Jukebox", 2020.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 class VectorQuantizer(nn.Module):
     """A codebook of `codes` vectors of `dim` values.
 
-    In training, a code whose moving count falls below `restart_below` uses a batch is put on a vector
-    of that batch; at the first batch that is every code, so that the book starts among the data.
+    In training, a code whose moving count falls below `restart_below` uses a batch is put on a
+    vector of that batch; at the first batch that is every code, so that the book starts among the
+    data.
     """
 
     codebook: Tensor

@@ -3,8 +3,8 @@
     z ── SPADE(.|s) ── conv3x3 ── ReLU ── SPADE(.|s) ── conv1x1 ── sigmoid ──> score in (0, 1)
     z ── layer norm ──(x score)── linear ──> code-sized vector, ready to be quantised
 
-Multiplying by the score is what lets the gradient reach the scorer. Source: arXiv 2502.09520, built on
-MQ-VAE (Huang et al., "Not all image regions matter", CVPR 2023).
+Multiplying by the score is what lets the gradient reach the scorer. Source: arXiv 2502.09520,
+built on MQ-VAE (Huang et al., "Not all image regions matter", CVPR 2023).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class SemanticAwareMasking(nn.Module):
 
 
 def keep_most_relevant(scores: Tensor, fraction: Tensor) -> Tensor:
-    """bool [N, h, w]: the ceil(fraction * h * w) places of highest score, ties to the earlier place.
+    """bool [N, h, w]: the ceil(fraction * h * w) places of highest score, ties to the earlier
+    place.
 
     scores: [N, h, w]; fraction: [N] in [0, 1].
 

@@ -3,8 +3,8 @@
     x ── group norm (no affine) ──(*)(1 + gamma)──(+) beta ── out
     map features ── [conv3x3 ── ReLU] ── conv ──> gamma, beta, one value a place and channel
 
-Source: Park et al., "Semantic image synthesis with spatially-adaptive normalization", CVPR 2019; as a
-group norm in SQ-GAN (arXiv 2502.09520).
+Source: Park et al., "Semantic image synthesis with spatially-adaptive normalization", CVPR 2019;
+as a group norm in SQ-GAN (arXiv 2502.09520).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 
 def one_hot_map(segmentation: Tensor, num_classes: int) -> Tensor:
-    """int64 [N, H, W] class ids to float32 [N, num_classes + 1, H, W]; any other id is the null class.
+    """int64 [N, H, W] class ids to float32 [N, num_classes + 1, H, W]; any other id is the null
+    class.
 
     >>> one_hot_map(torch.tensor([[[0, 255]]]), 2)[0, :, 0].tolist()
     [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
@@ -56,8 +57,8 @@ class LabelPyramid(nn.Module):
     """Features of a one-hot map at every resolution of a decoder, finest first.
 
     With `width` 0: the one-hot map itself, resized by nearest neighbour. Else: the finest level is
-    pixel-unshuffled, so that no thin class is lost, and each coarser one is a strided convolution of
-    the level before.
+    pixel-unshuffled, so that no thin class is lost, and each coarser one is a strided convolution
+    of the level before.
     """
 
     def __init__(self, label_channels: int, stem: int, levels: int, width: int) -> None:
@@ -67,11 +68,14 @@ class LabelPyramid(nn.Module):
         self.channels = width or label_channels
         self.finest = nn.Conv2d(label_channels * stem**2, width, 1) if width else None
         self.coarser = nn.ModuleList(
-            nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(levels - 1 if width else 0)
+            nn.Conv2d(width, width, 3, stride=2, padding=1)
+            for _ in range(levels - 1 if width else 0)
         )
 
     def forward(self, labels: Tensor) -> list[Tensor]:
-        """labels: one-hot [N, L, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2 stem, ..."""
+        """labels: one-hot [N, L, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2 stem,
+        ...
+        """
         if self.finest is None:
             factors = [self.stem * 2**level for level in range(self.levels)]
             return [

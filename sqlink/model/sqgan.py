@@ -30,7 +30,8 @@ from sqlink.model.spade import one_hot_map
 class Analysis:
     """What the transmitter knows of a batch: a code for every place, and how much it matters.
 
-    image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0, 1).
+    image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0,
+    1).
     """
 
     image_indices: Tensor
@@ -50,9 +51,7 @@ class SQGAN(nn.Module):
         self.sempe = SemanticPreEmbedding(
             labels, 128 if config.stem == 1 else 48, config.channels[0], config.stem
         )
-        self.image_encoder = Encoder(
-            3, config.channels, config.encoder_blocks, config.stem, groups
-        )
+        self.image_encoder = Encoder(3, config.channels, config.encoder_blocks, config.stem, groups)
         self.map_encoder = Encoder(
             labels, config.map_channels, config.map_blocks, config.stem, groups
         )
@@ -127,7 +126,9 @@ class SQGAN(nn.Module):
         return logits
 
     def decode_image(self, codes: Tensor, received: Tensor, labels: Tensor) -> Tensor:
-        """As `decode_map`, with the one-hot decoded map [N, L, h*f, w*f]. Returns RGB, not clamped."""
+        """As `decode_map`, with the one-hot decoded map [N, L, h*f, w*f]. Returns RGB, not
+        clamped.
+        """
         out: Tensor = self.image_decoder(self.image_demasker(codes, received), labels)
         return (out + 1) / 2
 

@@ -48,7 +48,9 @@ class CropSettings:
 
 def step_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
     """A generator of its own for every step and rank, so that resuming changes nothing."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xC2B2AE3D27D4EB4F + rank * 0x165667B19E3779F9) % 2**63
+    mixed = (
+        seed * 0x9E3779B97F4A7C15 + step * 0xC2B2AE3D27D4EB4F + rank * 0x165667B19E3779F9
+    ) % 2**63
     return torch.Generator(device=device).manual_seed(mixed)
 
 
@@ -57,7 +59,8 @@ def draw_crops(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random zoomed, shifted, mirrored and relit crops of the pictures `chosen` (int64 [B]).
 
-    Returns images float32 [B, 3, h, w] in [0, 1], maps int64 [B, h, w] and input maps int64 [B, h, w].
+    Returns images float32 [B, 3, h, w] in [0, 1], maps int64 [B, h, w] and input maps int64 [B, h,
+    w].
     """
     device = pictures.images.device
     batch, (height, width) = len(chosen), settings.size
@@ -99,7 +102,8 @@ def draw_crops(
 def draw_losses(
     shape: tuple[int, int, int], rate: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """bool [B, h, w] of tokens that arrive: each picture loses a share of its own, drawn from `rate`.
+    """bool [B, h, w] of tokens that arrive: each picture loses a share of its own, drawn from
+    `rate`.
 
     Half of the pictures lose nothing. Lost places are scattered: packets carry scattered places.
     """

@@ -1,7 +1,7 @@
 """The YAML of a training run, validated before anything is loaded.
 
-Unknown keys are refused with the nearest known one; every mistake is one line that names the file and
-the key.
+Unknown keys are refused with the nearest known one; every mistake is one line that names the file
+and the key.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Source(Section):
 class Losses(Section):
     """Weight of each loss; see `sqlink.training.losses`.
 
-    lpips needs the LPIPS files (`lpips_weights`, or the environment variable SQLINK_LPIPS); semantic
-    is the cross-entropy of the transmitter's segmenter on the rebuilt picture.
+    lpips needs the LPIPS files (`lpips_weights`, or the environment variable SQLINK_LPIPS);
+    semantic is the cross-entropy of the transmitter's segmenter on the rebuilt picture.
     """
 
     l1: Weight = 2.0
@@ -114,8 +114,18 @@ def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        fields: dict[str, type[Section]] = {"losses": Losses, "sources": Source, "validation": Source}
-        owner = fields.get(str(problem["loc"][0]), TrainConfig) if len(problem["loc"]) > 1 else TrainConfig
-        return f"unknown key '{where}': {nearest(str(problem['loc'][-1]), list(owner.model_fields))}"
+        fields: dict[str, type[Section]] = {
+            "losses": Losses,
+            "sources": Source,
+            "validation": Source,
+        }
+        owner = (
+            fields.get(str(problem["loc"][0]), TrainConfig)
+            if len(problem["loc"]) > 1
+            else TrainConfig
+        )
+        return (
+            f"unknown key '{where}': {nearest(str(problem['loc'][-1]), list(owner.model_fields))}"
+        )
     given = json.dumps(problem.get("input"), default=str)
     return f"{where}: {problem['msg']} (got {given})"

@@ -1,7 +1,8 @@
 """What the networks are trained for.
 
 Sources: class weights and the semantic-aware blend, arXiv 2502.09520; hinge loss, Lim & Ye 2017;
-feature matching, Wang et al., "High-resolution image synthesis ... with conditional GANs", CVPR 2018.
+feature matching, Wang et al., "High-resolution image synthesis ... with conditional GANs", CVPR
+2018.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from torch import Tensor
 
 from sqlink.data.classes import NAMES
 
-MAP_RELEVANCE = {"pole": 1.0, "sign": 1.0, "pedestrian": 0.85, "bicyclist": 0.85, "tree": 0.3, "sky": 0.2}
+MAP_RELEVANCE = {
+    "pole": 1.0,
+    "sign": 1.0,
+    "pedestrian": 0.85,
+    "bicyclist": 0.85,
+    "tree": 0.3,
+    "sky": 0.2,
+}
 """Weight of a class in the map's cross-entropy; every class not named has 0.5."""
 
 IMAGE_RELEVANCE = {"pole": 1.0, "sign": 1.0, "pedestrian": 1.0, "bicyclist": 1.0}

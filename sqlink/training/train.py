@@ -2,8 +2,8 @@
 
     crops (x, s) ── E, SAMM, VQ ── mask, losses of tokens ── ADM, D ── x̂, ŝ ── losses
 
-Data stay on the device, every step draws from a generator of its own, and a checkpoint holds all that
-a run is, so that one which was stopped goes on as if it had not been. `output/` receives
+Data stay on the device, every step draws from a generator of its own, and a checkpoint holds all
+that a run is, so that one which was stopped goes on as if it had not been. `output/` receives
 `checkpoint.safetensors`, `NAME.safetensors` (the moving average of the weights, ready to be used as
 `--weights`), `log.csv` and `samples.png`.
 """
@@ -29,6 +29,7 @@ from sqlink.data.classes import NO_LABEL, PALETTE
 from sqlink.errors import ConfigError, DataError, SQLinkError
 from sqlink.model.config import ModelConfig, model_config
 from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
+from sqlink.model.memory import channels_last
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
@@ -79,7 +80,9 @@ class ThroughTheLink(nn.Module):
         arrived: tuple[Tensor, Tensor],
         true_map: bool,
     ) -> Rebuilt:
-        """images [N, 3, H, W]; segmentation [N, H, W]; (image, map) fractions [N] and arrivals [N, h, w]."""
+        """images [N, 3, H, W]; segmentation [N, H, W]; (image, map) fractions [N] and arrivals
+        [N, h, w].
+        """
         net = self.network
         v_x, scores_x, v_s, scores_s = net.encode_vectors(images, segmentation)
         kept_x = keep_most_relevant(scores_x.detach(), fractions[0])
@@ -96,7 +99,8 @@ class ThroughTheLink(nn.Module):
 def load_pictures(source: Source, segmenter: str | None, device: torch.device) -> ResidentPictures:
     """A whole data set on the device. Raises DataError if a picture has no map or another size."""
     data = open_dataset(source.name, **source.options)
-    images, maps = [], []
+    images: list[Tensor] = []
+    maps: list[Tensor] = []
     for index in range(len(data)):
         sample = data[index]
         if sample.segmentation is None:
@@ -128,7 +132,9 @@ class Trainer:
         from lightning_fabric import Fabric
 
         if config.segmenter == "judge":
-            raise ConfigError("segmenter: 'judge' only measures and may not be trained against; use 'tx'")
+            raise ConfigError(
+                "segmenter: 'judge' only measures and may not be trained against; use 'tx'"
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
@@ -142,12 +148,12 @@ class Trainer:
         self.model_config: ModelConfig = model_config(config.model)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = SQGAN(self.model_config).to(memory_format=torch.channels_last)
+            self.network = channels_last(SQGAN(self.model_config))
             self.average = SQGAN(self.model_config).requires_grad_(False).eval()
             labels = self.model_config.num_classes + 1
-            self.critic = PatchDiscriminator(3 + labels).to(memory_format=torch.channels_last)
+            self.critic = channels_last(PatchDiscriminator(3 + labels))
         self.average.load_state_dict(self.network.state_dict())
-        self.average.to(self.device, memory_format=torch.channels_last)
+        channels_last(self.average.to(self.device))
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -172,9 +178,7 @@ class Trainer:
         if config.losses.lpips:
             from sqlink.metrics.perceptual import load_lpips
 
-            self.lpips = load_lpips(config.lpips_weights).to(
-                self.device, memory_format=torch.channels_last
-            )
+            self.lpips = channels_last(load_lpips(config.lpips_weights).to(self.device))
         self.segmenter: Any = None
         if config.losses.semantic:
             if config.segmenter is None:
@@ -226,7 +230,9 @@ class Trainer:
         )
 
     def resume(self) -> bool:
-        """Go on from the checkpoint where there is one. Raises ConfigError if it is another model's."""
+        """Go on from the checkpoint where there is one. Raises ConfigError if it is another
+        model's.
+        """
         if not self.checkpoint_path.exists():
             return False
         state, facts = load_checkpoint(self.checkpoint_path)
@@ -247,9 +253,7 @@ class Trainer:
         """Crops from the sources by their shares; see `draw_crops`."""
         count = self.config.batch_size
         owner = torch.multinomial(self.shares, count, replacement=True, generator=generator)
-        settings = CropSettings(
-            self.config.crop, sent_share=0.5 if self.config.segmenter else 0.0
-        )
+        settings = CropSettings(self.config.crop, sent_share=0.5 if self.config.segmenter else 0.0)
         parts = []
         for number, pictures in enumerate(self.sources):
             chosen = torch.randint(
@@ -317,8 +321,8 @@ class Trainer:
         total = torch.stack([term.float() for term in terms.values()]).sum()
         if not torch.isfinite(total):
             raise SQLinkError(
-                f"training stopped at step {self.step}: a loss is not finite; the last checkpoint is "
-                f"kept in {self.checkpoint_path}; lower learning_rate and run again"
+                f"training stopped at step {self.step}: a loss is not finite; the last checkpoint "
+                f"is kept in {self.checkpoint_path}; lower learning_rate and run again"
             )
         self.optimizer.zero_grad()
         self.fabric.backward(total)
@@ -345,7 +349,9 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self, fraction: float = 0.4, limit: int = 8) -> dict[str, float]:
-        """PSNR, LPIPS and map fidelity of the moving average on pictures spread over the held-out set."""
+        """PSNR, LPIPS and map fidelity of the moving average on pictures spread over the held-out
+        set.
+        """
         if self.held_out is None:
             return {}
         chosen = torch.linspace(0, len(self.held_out) - 1, limit).long().to(self.device)
@@ -379,7 +385,9 @@ class Trainer:
     def _draw(
         self, images: Tensor, rebuilt: Tensor, sent: Tensor, maps: Tensor, scores: Tensor
     ) -> None:
-        """`samples.png`: a column a picture; original, rebuilt, map sent, map decoded, relevance."""
+        """`samples.png`: a column a picture; original, rebuilt, map sent, map decoded,
+        relevance.
+        """
         from PIL import Image
 
         palette = torch.tensor([*PALETTE] + [(0, 0, 0)] * (256 - len(PALETTE)), dtype=torch.uint8)
@@ -388,7 +396,11 @@ class Trainer:
         )[..., : images.shape[-2], : images.shape[-1]]
         low, high = relevance.amin((1, 2, 3), True), relevance.amax((1, 2, 3), True)
         relevance = ((relevance - low) / (high - low + 1e-9)).expand(-1, 3, -1, -1)
-        rows = [images, rebuilt, *(palette[m.cpu()].permute(0, 3, 1, 2) / 255 for m in (sent, maps))]
+        rows = [
+            images,
+            rebuilt,
+            *(palette[m.cpu()].permute(0, 3, 1, 2) / 255 for m in (sent, maps)),
+        ]
         rows.append(relevance)
         sheet = torch.cat([torch.cat(list(row.cpu()[:4]), dim=-1) for row in rows], dim=-2)
         pixels = (sheet.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -398,14 +410,18 @@ class Trainer:
 
     @torch.inference_mode()
     def export(self) -> Path:
-        """Write `NAME.safetensors`: the moving average, the codes' counts, and the record of the run."""
+        """Write `NAME.safetensors`: the moving average, the codes' counts, and the record of the
+        run.
+        """
         from sqlink.bitstream.tables import count_indices
         from sqlink.weights.manifest import save
 
         found = [
             self.average.analyse(part.float() / 255, maps.long())
             for pictures in self.sources
-            for part, maps in zip(pictures.images.split(8), pictures.sent_maps.split(8), strict=True)
+            for part, maps in zip(
+                pictures.images.split(8), pictures.sent_maps.split(8), strict=True
+            )
         ]
         image_indices = torch.cat([f.image_indices.flatten() for f in found]).cpu().numpy()
         map_indices = torch.cat([f.map_indices.flatten() for f in found]).cpu().numpy()
@@ -430,7 +446,9 @@ class Trainer:
         return path
 
     def run(self) -> Path:
-        """Train until the budget is spent. Ctrl-C saves a checkpoint first. Returns the weights' path."""
+        """Train until the budget is spent. Ctrl-C saves a checkpoint first. Returns the weights'
+        path.
+        """
         config = self.config
         self.output.mkdir(parents=True, exist_ok=True)
         last = time.monotonic()
