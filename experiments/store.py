@@ -134,7 +134,7 @@ class Store:
         tables = []
         for path in sorted(self.parts.glob("*.parquet")):
             try:
-                tables.append(pa.parquet.read_table(path, columns=columns, partitioning=None))
+                tables.append(read_parquet(path, columns))
             except (pa.ArrowException, OSError):
                 path.replace(path.with_suffix(".damaged"))
         if not tables:
@@ -185,13 +185,19 @@ def read_results(folder: str | Path) -> pa.Table:
     """The finished table of a results folder. Raises ConfigError if there is none."""
     path = Path(folder) / RESULTS
     try:
-        return pa.parquet.read_table(path, partitioning=None)
+        return read_parquet(path)
     except FileNotFoundError as error:
         begun = (Path(folder) / "parts").is_dir()
         remedy = "run the sweep again to its end" if begun else "run `sqlink sweep` first"
         raise ConfigError(f"{folder}: no {RESULTS} here: {remedy}") from error
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: run the sweep again to write it") from error
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file. (`pyarrow.parquet.read_table` would load pandas where it is installed.)"""
+    with pa.parquet.ParquetFile(path) as file:
+        return file.read(columns)
 
 
 def _write(path: Path, content: Callable[[Path], object]) -> None:
