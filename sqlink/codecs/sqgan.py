@@ -1,0 +1,421 @@
+"""SQ-GAN as a codec: tokens of the picture and of its map, within a budget of true bytes.
+
+    images, map ─ model.analyse ─ indices and scores of every place
+                    └─ keep the (m_map, m_image) most relevant ─ packetise ─ Stream
+    packets that came ─ unpacketise ─ indices, -1 where masked or lost ─ model.synthesise ─ Decoded
+
+A stored `.sqg` is an 18-byte session and then the packets, all of `packet_bytes` but the last:
+
+    offset 0   "SQG"            3 bytes
+           3   version, 1       1
+           4   height, width    2 + 2, big-endian
+           8   packet_bytes     2
+          10   weights          4, the first bytes of their file's SHA-256
+          14   CRC-32           4, of all the other bytes of the file
+
+A budget is filled along a path of (m_map, m_image), the kept fractions of the two streams, which
+the weights bring or the user gives: the farthest point of it whose bytes, packets made, fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sqlink.bitstream.packets import (
+    LAYERS,
+    MAX_PACKET_BYTES,
+    MIN_PACKET_BYTES,
+    Tokens,
+    packetise,
+    read_packet,
+    unpacketise,
+)
+from sqlink.bitstream.relevance import keep, layers, ranks
+from sqlink.bitstream.tables import Tables
+from sqlink.codecs.base import (
+    DEFAULT_PACKET_BYTES,
+    OUTAGE_COLOUR,
+    Decoded,
+    Packet,
+    Rate,
+    Received,
+    Session,
+    Stream,
+    Unreachable,
+    register,
+)
+from sqlink.data.classes import NO_LABEL
+from sqlink.data.pictures import check_size
+from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.weights.manifest import load
+
+if TYPE_CHECKING:
+    from sqlink.model.sqgan import Analysis
+    from sqlink.segmentation.base import Segmenter
+
+DEFAULT_SPLIT = ((0.04, 0.04), (0.30, 0.36), (0.45, 0.70), (1.0, 1.0))
+"""Path of kept fractions (map, image) where the weights bring none."""
+
+_HEADER = struct.Struct(">3sBHHH4sI")
+_MAGIC = b"SQG"
+_VERSION = 1
+_STEPS = 4096
+"""Points of the path that a budget is fitted to."""
+_REMEMBERED = 256
+"""Pictures whose analysis is kept for the next rate."""
+
+Split = Sequence[tuple[float, float]]
+
+
+class TokenModel(Protocol):
+    """The two halves of a network; see `sqlink.model.sqgan.SQGAN`."""
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        ...
+
+    def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
+        """Indices and scores of every place."""
+        ...
+
+    def synthesise(
+        self, image_indices: Tensor, map_indices: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """Pictures and maps from indices, -1 where masked."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Analysed:
+    """One picture's tokens: indices and ranks of every place, int64 [h, w] each."""
+
+    map_indices: NDArray[np.int64]
+    image_indices: NDArray[np.int64]
+    map_ranks: NDArray[np.int64]
+    image_ranks: NDArray[np.int64]
+
+
+class SQGANCodec:
+    """The codec around a model and its count tables; `load_codec("sqgan")` makes one from weights.
+
+    weights_sha256: hex, what a stored file names its weights by. segmenter: what makes the map
+    where `encode` gets none, or its name. split: the path of (m_map, m_image), both rising.
+    image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
+    relevant first, at 7 % more bytes for the second. chunk: pictures that the network takes at
+    once, always; a picture's result does not depend on the others.
+    """
+
+    name = "sqgan"
+    suffix = ".sqg"
+
+    def __init__(
+        self,
+        model: TokenModel,
+        tables: Tables,
+        weights_sha256: str,
+        *,
+        packet_bytes: int = DEFAULT_PACKET_BYTES,
+        segmenter: Segmenter | str = "tx",
+        split: Split = DEFAULT_SPLIT,
+        image_layers: int = 1,
+        device: torch.device | str = "cpu",
+        chunk: int = 4,
+    ) -> None:
+        if not MIN_PACKET_BYTES <= packet_bytes <= MAX_PACKET_BYTES:
+            raise ConfigError(
+                f"packet_bytes={packet_bytes} must be from {MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}"
+            )
+        if not 1 <= image_layers <= LAYERS:
+            raise ConfigError(f"image_layers={image_layers} must be from 1 to {LAYERS}")
+        self.model = model
+        self.tables = tables
+        self.weights_sha256 = weights_sha256
+        self.packet_bytes = packet_bytes
+        self.segmenter = segmenter
+        self.split = _checked_split(split)
+        self.image_layers = image_layers
+        self.device = torch.device(device)
+        self.chunk = chunk
+        self._remembered: OrderedDict[bytes, _Analysed] = OrderedDict()
+
+    def encode(
+        self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
+    ) -> list[Stream | Unreachable]:
+        """Encode float32 [N, 3, H, W] in [0, 1] with int64 [N, H, W] maps, or the segmenter's.
+
+        A native `quality` in (0, 1] is the fraction of tokens kept in both streams. Unreachable
+        below the bytes of the path's first point. Raises ConfigError for a quality out of range and
+        for channel uses, DataError for a picture too small or too large.
+        """
+        height, width = images.shape[2:]
+        check_size(height, width, "the picture")
+        if max(height, width) > 65535:
+            raise DataError(f"the picture is {width}x{height}: sqgan takes sides up to 65535")
+        budget = rate.budget_bytes(height, width)
+        answers: list[Stream | Unreachable] = []
+        for analysed in self._analyse(images, segmentation):
+            if budget is not None:
+                answers.append(self._fit(analysed, height, width, budget))
+                continue
+            quality = rate.quality
+            assert quality is not None
+            if not 0 < quality <= 1:
+                raise ConfigError(
+                    f"sqgan quality={quality:g} is the fraction of tokens kept: above 0, up to 1"
+                )
+            count = max(1, round(quality * analysed.map_ranks.size))
+            answers.append(self._stream(self._packets(analysed, count, count), height, width))
+        return answers
+
+    def decode(self, received: Sequence[Received]) -> Decoded:
+        """Rebuild pictures of one size; what did not come is masked. An outage without any token.
+
+        Never raises for missing or wrong bytes. Raises WeightsError where a session names other
+        weights than this codec's.
+        """
+        if not received:
+            raise ValueError("nothing to decode")
+        height, width = received[0].session.height, received[0].session.width
+        if any((r.session.height, r.session.width) != (height, width) for r in received):
+            raise ValueError("pictures that are decoded together must be of one size")
+        rows, columns = self.model.grid(height, width)
+        tokens = np.empty((2, len(received), rows, columns), dtype=np.int64)
+        for n, one in enumerate(received):
+            header = one.session.header
+            if len(header) == _HEADER.size and header[:4] == _MAGIC + bytes([_VERSION]):
+                self._check_weights(_HEADER.unpack(header)[5])
+            tokens[0, n], tokens[1, n] = unpacketise(one.packets, rows, columns, self.tables)
+        there = np.flatnonzero((tokens >= 0).any(axis=(0, 2, 3)))
+        count = len(received)
+        images = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(count, 1, height, width)
+        maps = torch.full((count, height, width), NO_LABEL, dtype=torch.int64)
+        outage = torch.ones(count, dtype=torch.bool)
+        for start in range(0, len(there), self.chunk):
+            which = there[start : start + self.chunk]
+            batch = torch.from_numpy(tokens[:, self._whole(which)]).to(self.device)
+            with torch.inference_mode():
+                pictures, labels = self.model.synthesise(batch[1], batch[0], height, width)
+            images[which] = pictures[: which.size].float().cpu()
+            maps[which] = labels[: which.size].cpu()
+            outage[which] = False
+        return Decoded(images, maps, outage)
+
+    def parse(self, data: bytes) -> Stream:
+        """A stored `.sqg` back into its stream.
+
+        Raises DataError if it is cut short or damaged, WeightsError if it is of other weights.
+        """
+        if len(data) < _HEADER.size or data[:3] != _MAGIC:
+            raise DataError(f"no .sqg stream: {len(data)} bytes that do not begin as one")
+        _, version, height, width, packet_bytes, weights, crc = _HEADER.unpack_from(data)
+        if version != _VERSION:
+            raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
+        header, body = data[: _HEADER.size], data[_HEADER.size :]
+        if zlib.crc32(body, zlib.crc32(header[:-4])) != crc:
+            raise DataError("the .sqg stream is cut short or damaged: its CRC-32 does not hold")
+        self._check_weights(weights)
+        check_size(height, width, "the .sqg stream's picture")
+        if packet_bytes < MIN_PACKET_BYTES or not body:
+            raise DataError("the .sqg stream is damaged: it has no packets")
+        rows, columns = self.model.grid(height, width)
+        packets = []
+        for rank, start in enumerate(range(0, len(body), packet_bytes)):
+            piece = body[start : start + packet_bytes]
+            packets.append(Packet(piece, rank, read_packet(piece, rows, columns, self.tables).bits))
+        return Stream(Session(self.name, height, width, header), tuple(packets))
+
+    def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:
+        """Tokens of every picture; those seen of late are remembered: a second rate is cheap."""
+        keys = [
+            hashlib.blake2b(
+                repr(tuple(picture.shape)).encode()
+                + picture.numpy().tobytes()
+                + (b"" if segmentation is None else segmentation[n].cpu().numpy().tobytes())
+            ).digest()
+            for n, picture in enumerate(images.detach().cpu())
+        ]
+        found = {key: self._remembered[key] for key in keys if key in self._remembered}
+        missing = np.array([n for n, key in enumerate(keys) if key not in found], dtype=np.int64)
+        for start in range(0, len(missing), self.chunk):
+            which = missing[start : start + self.chunk]
+            batch = images[self._whole(which)].to(self.device, torch.float32)
+            if segmentation is None:
+                labels = self._segmenter().segment(batch)
+            else:
+                labels = segmentation[self._whole(which)]
+            with torch.inference_mode():
+                analysis = self.model.analyse(batch, labels.to(self.device))
+            parts = [
+                part.cpu().numpy()
+                for part in (
+                    analysis.map_indices,
+                    analysis.image_indices,
+                    analysis.map_scores,
+                    analysis.image_scores,
+                )
+            ]
+            for i, n in enumerate(which.tolist()):
+                found[keys[n]] = _Analysed(
+                    parts[0][i], parts[1][i], ranks(parts[2][i]), ranks(parts[3][i])
+                )
+        self._remembered.update(found)
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return [found[key] for key in keys]
+
+    def _whole(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`which` made up to a whole chunk with its last."""
+        return np.pad(which, (0, self.chunk - which.size), mode="edge")
+
+    def _segmenter(self) -> Segmenter:
+        """The segmenter, loaded when first needed."""
+        if isinstance(self.segmenter, str):
+            from sqlink.segmentation import load_segmenter
+
+            self.segmenter = load_segmenter(self.segmenter, device=self.device)
+        return self.segmenter
+
+    def _fit(
+        self, analysed: _Analysed, height: int, width: int, budget: int
+    ) -> Stream | Unreachable:
+        """The most of the path that fits the budget.
+
+        Sizes grow nearly in proportion along the path: guess by interpolation, and bisect every
+        second time.
+        """
+        tried: dict[int, list[Packet]] = {}
+
+        def size(step: int) -> int:
+            tried[step] = self._packets(analysed, *self._counts(step, analysed.map_ranks.size))
+            return _HEADER.size + sum(len(p.data) for p in tried[step])
+
+        low, high = 0, _STEPS
+        low_size = size(low)
+        if low_size > budget:
+            return Unreachable(self.name, height, width, budget, low_size)
+        high_size = size(high)
+        if high_size <= budget:
+            return self._stream(tried[high], height, width)
+        best = low
+        interpolate = True
+        while high - low > 1 and low_size < budget - 1:
+            share = (budget - 1 - low_size) / (high_size - low_size) if interpolate else 0.5
+            step = low + min(max(round(share * (high - low)), 1), high - low - 1)
+            found = size(step)
+            if found <= budget:
+                low, low_size, best = step, found, step
+            else:
+                high, high_size = step, found
+            interpolate = not interpolate
+        return self._stream(tried[best], height, width)
+
+    def _counts(self, step: int, places: int) -> tuple[int, int]:
+        """Tokens of map and image at a point of the path, 0.._STEPS."""
+        at = step / _STEPS * (len(self.split) - 1)
+        knots = np.arange(len(self.split))
+        fractions = [float(np.interp(at, knots, [p[s] for p in self.split])) for s in range(2)]
+        return max(1, round(fractions[0] * places)), max(1, round(fractions[1] * places))
+
+    def _packets(self, analysed: _Analysed, map_count: int, image_count: int) -> list[Packet]:
+        tokens = Tokens(
+            keep(analysed.map_indices, analysed.map_ranks, map_count),
+            keep(analysed.image_indices, analysed.image_ranks, image_count),
+            np.zeros_like(analysed.map_ranks),
+            layers(analysed.image_ranks, image_count, self.image_layers),
+        )
+        return packetise(tokens, self.tables, self.packet_bytes)
+
+    def _stream(self, packets: list[Packet], height: int, width: int) -> Stream:
+        weights = bytes.fromhex(self.weights_sha256[:8])
+        fields = (_MAGIC, _VERSION, height, width, self.packet_bytes, weights)
+        crc = zlib.crc32(_HEADER.pack(*fields, 0)[:-4])
+        for packet in packets:
+            crc = zlib.crc32(packet.data, crc)
+        header = _HEADER.pack(*fields, crc)
+        return Stream(Session(self.name, height, width, header), tuple(packets))
+
+    def _check_weights(self, named: bytes) -> None:
+        own = self.weights_sha256[:8]
+        if named.hex() != own:
+            raise WeightsError(
+                f"the stream was made with weights {named.hex()}..., these are {own}...: "
+                "give the weights it was made with"
+            )
+
+
+@register("sqgan")
+def sqgan(
+    weights: str | Path = "streets",
+    packet_bytes: int = DEFAULT_PACKET_BYTES,
+    device: torch.device | str = "cpu",
+    segmenter: Segmenter | str = "tx",
+    split: Split | None = None,
+    image_layers: int = 1,
+) -> SQGANCodec:
+    """The codec `sqgan` with shipped or own weights; the options are `SQGANCodec`'s.
+
+    Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
+    """
+    from sqlink.model.config import ModelConfig
+    from sqlink.model.sqgan import SQGAN
+
+    loaded = load(weights, "sqgan")
+    tables = Tables.from_tensors(loaded.tensors)
+    try:
+        config = ModelConfig.from_json(loaded.metadata["model"])
+        model = SQGAN(config)
+        state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
+        model.load_state_dict(state)
+    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"weights '{weights}' do not fit the model they name: {reason}"
+        ) from None
+    if (tables.map.size, tables.image.size) != (config.map_codes, config.image_codes):
+        raise WeightsError(f"weights '{weights}' have tables of another size than their codebooks")
+    if split is None:
+        text = loaded.metadata.get("rate_path")
+        try:
+            split = DEFAULT_SPLIT if text is None else _checked_split(json.loads(text))
+        except (ConfigError, ValueError) as error:
+            raise WeightsError(f"weights '{weights}' have a wrong rate_path: {error}") from None
+    return SQGANCodec(
+        model.eval().requires_grad_(False).to(device),
+        tables,
+        loaded.sha256,
+        packet_bytes=packet_bytes,
+        segmenter=segmenter,
+        split=split,
+        image_layers=image_layers,
+        device=device,
+    )
+
+
+def _checked_split(split: Split) -> tuple[tuple[float, float], ...]:
+    """Pairs of fractions, rising. Raises ConfigError if they are none."""
+    try:
+        points = tuple((float(map_share), float(image_share)) for map_share, image_share in split)
+    except (TypeError, ValueError):
+        points = ()
+    if len(points) < 2 or not all(0 < v <= 1 and math.isfinite(v) for p in points for v in p):
+        raise ConfigError(
+            "split must be two or more pairs (map, image) of fractions above 0, up to 1"
+        )
+    if any(q[0] < p[0] or q[1] < p[1] for p, q in pairwise(points)):
+        raise ConfigError("split's fractions must rise from pair to pair")
+    return points
