@@ -102,11 +102,8 @@ class CamVid:
         missing = [stem for stem in stems if stem not in known]
         if missing:
             raise DataError(
-                f"{listing} names '{missing[0]}', and {len(missing) - 1} more, that are not under "
-                f"{self.root}: add the frames or take them from the list"
-                if len(missing) > 1
-                else f"{listing} names '{missing[0]}', which is not under {self.root}: add the frame "
-                "or take it from the list"
+                f"{listing} names '{missing[0]}', which is not under {self.root} ({len(missing)} "
+                "such in all): add the frames or take them from the list"
             )
         return {stem: known[stem] for stem in stems}
 
@@ -144,7 +141,8 @@ def _labels(path: Path) -> Tensor:
         with Image.open(path, formats=("PNG",)) as picture:
             if picture.mode not in ("L", "P"):
                 raise DataError(
-                    f"{path} is no map: its mode is {picture.mode}, but class ids need grey or a palette"
+                    f"{path} is no map: its mode is {picture.mode}, but class ids need "
+                    "grey or a palette"
                 )
             ids = np.array(picture)
     except (OSError, SyntaxError, ValueError) as error:
@@ -153,7 +151,8 @@ def _labels(path: Path) -> Tensor:
     wrong = ids[(ids >= NUM_CLASSES) & (ids != NO_LABEL)]
     if wrong.size:
         raise DataError(
-            f"{path} holds the value {wrong[0]}: CamVid's maps hold class ids 0 to 10 and 11 for void"
+            f"{path} holds the value {wrong[0]}: CamVid's maps hold class ids 0 to 10, and 11 for "
+            "void"
         )
     return torch.from_numpy(ids.astype(np.int64))
 

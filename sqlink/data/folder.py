@@ -86,7 +86,8 @@ class Folder:
                 high, wide = segmentation.shape
                 raise DataError(
                     f"{self._maps[index]} is {wide}x{high} but {path} is "
-                    f"{image.shape[2]}x{image.shape[1]}: scale one of them, maps by nearest neighbour"
+                    f"{image.shape[2]}x{image.shape[1]}: scale one of them, maps by "
+                    "nearest neighbour"
                 )
         return Sample(path.stem, image, segmentation, path.stem)
 
@@ -101,5 +102,6 @@ def _map_of(picture: Path, folder: Path) -> Path:
         if path.is_file() and path != picture:
             return path
     raise DataError(
-        f"{picture} has no map: {folder / (picture.stem + '.png')} is missing; add it or leave maps out"
+        f"{picture} has no map: {folder / (picture.stem + '.png')} is missing; add it or leave "
+        "maps out"
     )

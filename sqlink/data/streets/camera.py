@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ def dot(a: Point, b: Point) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
+@lru_cache(maxsize=4096)
 def turn(angle: float) -> tuple[float, float]:
     """Cosine and sine, rounded so that every machine's mathematics library gives the same."""
     return round(math.cos(angle), 9), round(math.sin(angle), 9)

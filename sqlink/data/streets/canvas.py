@@ -6,6 +6,7 @@ samples; the map is their majority, a tie going to the rarer class.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +50,15 @@ class Patch:
 
 
 class Canvas:
-    """rgb: float32 [H, W, 3], linear. label: uint8 [H, W]. H and W are `factor` times the picture's."""
+    """What is painted on, `factor` times the picture's height and width.
+
+    rgb: float32 [3, H, W], linear. label: uint8 [H, W].
+    """
 
     def __init__(self, height: int, width: int, factor: int) -> None:
         self.factor = factor
         self.height, self.width = height * factor, width * factor
-        self.rgb = np.zeros((self.height, self.width, 3), np.float32)
+        self.rgb = np.zeros((3, self.height, self.width), np.float32)
         self.label = np.full((self.height, self.width), NO_LABEL, np.uint8)
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice] | None:
@@ -69,13 +73,18 @@ class Canvas:
         """The pixels whose centre is inside a convex polygon [N, 2] of (x, y)."""
         if points is None:
             return None
-        x, y = points[:, 0], points[:, 1]
-        r0 = max(0, int(np.ceil(y.min() - 0.5)))
-        r1 = min(self.height, int(np.ceil(y.max() - 0.5)))
-        if r0 >= r1 or x.max() < 0 or x.min() > self.width:
+        corners = points.tolist()
+        ys = [p[1] for p in corners]
+        r0 = max(0, math.ceil(max(-1.0, min(ys)) - 0.5))
+        r1 = min(self.height, math.ceil(min(self.height + 1.0, max(ys)) - 0.5))
+        if r0 >= r1 or corners[0][0] != corners[0][0]:
             return None
+        if max(p[0] for p in corners) < 0 or min(p[0] for p in corners) > self.width:
+            return None
+        x, y = points[:, 0], points[:, 1]
         rows = np.arange(r0, r1) + 0.5
-        xb, yb = np.roll(x, -1), np.roll(y, -1)
+        after = points[[*range(1, len(corners)), 0]]
+        xb, yb = after[:, 0], after[:, 1]
         level = y == yb
         slope = (xb - x) / np.where(level, 1.0, yb - y)
         active = (y[:, None] <= rows) != (yb[:, None] <= rows)
@@ -91,26 +100,27 @@ class Canvas:
         return Patch(slice(r0, r1), slice(c0, c1), mask)
 
     def paint(self, patch: Patch, colour: Array | Colour, label: int | None) -> None:
-        """Lay a colour [3] or [R, C, 3] over the patch's mask, and its class id if one is given."""
-        region = self.rgb[patch.rows, patch.cols]
+        """Lay a colour [3] or [3, R, C] over the patch's mask, and its class id if one is given."""
+        region = self.rgb[:, patch.rows, patch.cols]
         values = np.asarray(colour, np.float32)
         if values.ndim == 1:
-            region[patch.mask] = values
-        else:
-            np.copyto(region, values, where=patch.mask[:, :, None])
+            values = values[:, None, None]
+        np.copyto(region, values, where=patch.mask)
         if label is not None:
-            self.label[patch.rows, patch.cols][patch.mask] = label
+            np.copyto(self.label[patch.rows, patch.cols], np.uint8(label), where=patch.mask)
 
-    def blend(self, patch: Patch, colour: Array | Colour, weight: Array) -> None:
-        """Mix a colour in by weight [R, C]; class ids stay."""
-        region = self.rgb[patch.rows, patch.cols]
-        share = np.where(patch.mask, weight, np.float32(0))[:, :, None]
-        region += (np.asarray(colour, np.float32) - region) * share
+    def blend(self, patch: Patch, colour: Array | Colour, weight: Array | float) -> None:
+        """Mix a colour [3] or [3, R, C] in by weight, which may be [R, C]; class ids stay."""
+        region = self.rgb[:, patch.rows, patch.cols]
+        values = np.asarray(colour, np.float32)
+        if values.ndim == 1:
+            values = values[:, None, None]
+        region += (values - region) * (patch.mask * np.asarray(weight, np.float32))
 
-    def darken(self, patch: Patch, weight: Array) -> None:
+    def darken(self, patch: Patch, weight: float) -> None:
         """Take light away: 1 leaves black, 0 leaves it."""
-        region = self.rgb[patch.rows, patch.cols]
-        region *= np.where(patch.mask, 1 - weight, np.float32(1))[:, :, None]
+        region = self.rgb[:, patch.rows, patch.cols]
+        region *= 1 - patch.mask * np.float32(weight)
 
     def polygon(
         self, points: Points | None, top: Colour, label: int | None, bottom: Colour | None = None
@@ -123,17 +133,16 @@ class Canvas:
             self.paint(patch, top, label)
             return
         y0, y1 = points[:, 1].min(), points[:, 1].max()
-        t = ((patch.y - np.float32(y0)) / np.float32(max(y1 - y0, 1e-6)))[:, None]
-        ramp = np.asarray(top, np.float32) * (1 - t) + np.asarray(bottom, np.float32) * t
-        shape = (*patch.mask.shape, 3)
-        self.paint(patch, np.broadcast_to(ramp[:, None, :], shape), label)
+        t = (patch.y - np.float32(y0)) / np.float32(max(y1 - y0, 1e-6))
+        upper, lower = np.asarray(top, np.float32), np.asarray(bottom, np.float32)
+        self.paint(patch, (upper[:, None] * (1 - t) + lower[:, None] * t)[..., None], label)
 
     def resolved(self) -> tuple[Array, NDArray[np.uint8]]:
-        """Light [H, W, 3] and class ids [H, W] at the picture's size."""
+        """Light [3, H, W] and class ids [H, W] at the picture's size."""
         rgb, label, factor = self.rgb, self.label, self.factor
         while factor > 1:
-            rgb = (rgb[0::2] + rgb[1::2]) * np.float32(0.5)
-            rgb = (rgb[:, 0::2] + rgb[:, 1::2]) * np.float32(0.5)
+            rgb = rgb[:, 0::2] + rgb[:, 1::2]
+            rgb = (rgb[:, :, 0::2] + rgb[:, :, 1::2]) * np.float32(0.25)
             label = _halved(label)
             factor //= 2
         return rgb, label

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.data.streets.camera import Camera, Point
+from sqlink.data.streets.camera import Camera, Point, dot
 from sqlink.data.streets.canvas import BUILDING, SIGN, Canvas, Colour
 from sqlink.data.streets.dice import Dice
 from sqlink.data.streets.light import Light, linear
@@ -46,7 +46,10 @@ ROOFS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class House:
-    """One building. side: -1 left, 1 right. x0, x1: its street face at z0 and at z1."""
+    """One building. side: -1 left, 1 right. x0, x1: its street face at z0 and at z1.
+
+    hidden: metres of its near end wall that the next house stands against.
+    """
 
     side: int
     x0: float
@@ -68,6 +71,7 @@ class House:
     dressed: bool
     seed: int
     projecting: bool
+    hidden: float = 0.0
 
 
 def choose(dice: Dice, side: int, x0: float, x1: float, z0: float, z1: float, town: float) -> House:
@@ -118,14 +122,15 @@ def paint(
 
 def _end_wall(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:
     out = house.x0 + house.side * house.depth
-    ridge = house.height + (house.depth * 0.36 if house.roof != "flat" else 0.0)
+    low, top = house.hidden, house.height
+    ridge = top + (house.depth * 0.36 if house.roof != "flat" else 0.0)
     middle = house.x0 + house.side * house.depth / 2
     corners: list[Point] = [
-        (house.x0, 0.0, house.z0),
-        (house.x0, house.height, house.z0),
+        (house.x0, low, house.z0),
+        (house.x0, top, house.z0),
         (middle, ridge, house.z0),
-        (out, house.height, house.z0),
-        (out, 0.0, house.z0),
+        (out, top, house.z0),
+        (out, low, house.z0),
     ]
     patch = canvas.convex(camera.project(corners))
     if patch is None:
@@ -133,9 +138,11 @@ def _end_wall(canvas: Canvas, camera: Camera, light: Light, house: House) -> Non
     s, y, depth = camera.plane(
         (house.x0, 0.0, house.z0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), patch.y, patch.x
     )
-    colour = _wall(house, s, y, _step(s)) * np.asarray(light.on((0.0, 0.0, -1.0), 1.0), np.float32)
-    low = np.float32(0.62) + np.float32(0.38) * np.clip(y / np.float32(3), 0, 1)
-    canvas.paint(patch, light.veil(colour * low[..., None], depth), BUILDING)
+    bright = _wall(house, s, y, _step(s))
+    bright *= np.float32(0.62) + np.float32(0.38) * np.clip(y / np.float32(3), 0, 1)
+    sun = max(0.0, -light.to_sun[2])
+    flat = np.zeros(s.shape, np.uint8)
+    canvas.paint(patch, light.seen([house.wall], flat, bright, 0.6, sun, depth), BUILDING)
 
 
 def _roof(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:
@@ -162,10 +169,9 @@ def _roof(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:
         bright = np.float32(0.55) + np.float32(0.35) * tile + np.float32(0.6) * stain
         line = (t * np.float32(5) - course) < np.float32(0.18)
         bright = np.where(line & (depth < 30), bright * np.float32(0.7), bright)
-        normal = (-up[1] * house.side, abs(up[0]), 0.0)
-        on = np.asarray(light.on(normal, 1.0), np.float32)
-        colour = bright[..., None] * on * np.asarray(house.roof_tone, np.float32)
-        canvas.paint(patch, light.veil(colour, depth), BUILDING)
+        sun = max(0.0, -up[1] * house.side * light.to_sun[0] + abs(up[0]) * light.to_sun[1])
+        flat = np.zeros(s.shape, np.uint8)
+        canvas.paint(patch, light.seen([house.roof_tone], flat, bright, 0.9, sun, depth), BUILDING)
     if house.seed % 3:
         where = 0.15 if house.seed % 2 else 0.8
         z = house.z0 + (house.z1 - house.z0) * where
@@ -217,45 +223,52 @@ def _block(
 
 
 def _step(s: Array) -> Array:
-    """Metres from a column to the next, at each column [1, C]."""
+    """Metres from a column to the next, at each column [C]."""
     row = s[s.shape[0] // 2]
     if len(row) < 2:
-        return np.full((1, len(row)), 0.05, np.float32)
+        return np.full(len(row), 0.05, np.float32)
     step = np.abs(np.diff(row, append=row[-1:]))
     step[-1] = step[-2]
-    return step[None, :]
+    return step
 
 
 def _wall(house: House, s: Array, y: Array, step: Array) -> Array:
-    """Reflectance of the bare wall [R, C, 3] at s metres along it and y up."""
+    """Brightness of the bare wall [R, C] at s metres along it and y up."""
     salt = np.float32(house.seed % 389)
     stain = sample("fractal", s + salt, y, 22.0)
-    bright = np.float32(0.70) + np.float32(0.55) * stain
     near = np.clip(1.25 - step / np.float32(0.09), 0, 1)
+    close = bool(near.any())
     if house.material == "brick":
-        course = np.floor(y * np.float32(12))
-        along = s * np.float32(4.4) + np.where(course % 2 == 0, np.float32(0.5), np.float32(0))
-        brick = np.floor(along)
-        tone = sample("grain", brick, course, 1.0) - np.float32(0.5)
-        joint = ((y * np.float32(12) - course) < 0.16) | ((along - brick) < 0.07)
-        bright = bright * (1 + near * tone * np.float32(0.55))
-        bright = np.where(joint, bright + near * np.float32(0.16), bright)
+        bright = np.float32(0.70) + np.float32(0.55) * stain
+        if close:
+            course = np.floor(y * np.float32(12))
+            along = s * np.float32(4.4) + (course % 2) * np.float32(0.5)
+            brick = np.floor(along)
+            tone = sample("grain", brick, course, 1.0) - np.float32(0.5)
+            joint = ((y * np.float32(12) - course) < 0.16) | ((along - brick) < 0.07)
+            bright *= 1 + near * tone * np.float32(0.55)
+            bright += joint * (near * np.float32(0.16))
     elif house.material == "stone":
         course = np.floor(y * np.float32(2.6))
         along = s * np.float32(1.5) + course * np.float32(0.37)
         stone = np.floor(along)
         tone = sample("grain", stone, course, 1.0) - np.float32(0.5)
-        joint = ((y * np.float32(2.6) - course) < 0.06) | ((along - stone) < 0.04)
-        bright = bright * (1 + tone * np.float32(0.28))
-        bright = np.where(joint, bright * (1 - near * np.float32(0.35)), bright)
+        bright = (np.float32(0.70) + np.float32(0.55) * stain) * (1 + tone * np.float32(0.28))
+        if close:
+            joint = ((y * np.float32(2.6) - course) < 0.06) | ((along - stone) < 0.04)
+            bright *= 1 - joint * (near * np.float32(0.35))
     elif house.material == "concrete":
         panel = (y * np.float32(0.7) - np.floor(y * np.float32(0.7))) < 0.03
-        bright = np.where(panel, bright * np.float32(0.7), bright)
+        bright = (np.float32(0.72) + np.float32(0.5) * stain) * (1 - panel * np.float32(0.3))
     else:
         bright = np.float32(0.86) + np.float32(0.2) * stain
-    # Rain leaves walls darker below, and under the eaves.
-    foot = np.clip(y / np.float32(1.4), 0, 1) * np.float32(0.25) + np.float32(0.75)
-    return (bright * foot)[..., None] * np.asarray(house.wall, np.float32)
+    # Rain leaves walls darker below.
+    bright *= np.clip(y / np.float32(1.4), 0, 1) * np.float32(0.25) + np.float32(0.75)
+    return bright
+
+
+WALL, DRESSING, FRAME, PANE, SHOP, LETTERS, GOODS, IRON = range(8)
+"""What a pixel of a street face is made of."""
 
 
 def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Array | None) -> None:
@@ -275,122 +288,125 @@ def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Arr
         (house.x0, 0.0, house.z0), (dx / size, 0.0, dz / size), (0.0, 1.0, 0.0), patch.y, patch.x
     )
     step = _step(s)
-    near = np.clip(1.3 - step / np.float32(0.25), 0, 1)
-    colour = _wall(house, s, y, step)
+    near = step < 0.2
+    bright = _wall(house, s, y, step)
+    which = np.zeros(s.shape, np.uint8)
+    glow = np.zeros(s.shape, np.float32)
 
-    normal = (-side * dz / size, 0.0, dx / size * side)
-    direct = np.float32(max(0.0, sum(a * b for a, b in zip(normal, light.to_sun, strict=True))))
-    lit = np.ones_like(y)
-    if shade is not None and direct > 0:
-        at = np.clip(s * np.float32(dz / size) + np.float32(house.z0), 0, len(shade) - 1)
-        lit = np.clip((y - shade[at.astype(np.int32)]) * np.float32(2.5) + np.float32(0.5), 0, 1)
-    # Less sky is seen from low down in a street.
-    sky = np.float32(0.42) + np.float32(0.24) * np.clip(y / np.float32(9), 0, 1)
+    normal: Point = (-side * dz / size, 0.0, dx / size * side)
+    direct = np.float32(max(0.0, dot(normal, light.to_sun)))
+    sun: Array | float = 0.0
+    if direct > 0:
+        sun = np.full(s.shape, direct, np.float32)
+        if shade is not None:
+            at = np.clip(s * np.float32(dz / size) + np.float32(house.z0), 0, len(shade) - 1)
+            sun *= np.clip((y - shade.take(at.astype(np.int32))) * np.float32(2.5) + 0.5, 0, 1)
+    # Less sky is seen from low down in a street, and none under the eaves.
+    sky = np.float32(0.46) + np.float32(0.24) * np.clip(y / np.float32(9), 0, 1)
+    cornice = y > np.float32(h - 0.22)
+    sky *= np.where(cornice, np.float32(1), np.clip((np.float32(h - 0.2) - y) * 2, 0.6, 1))
 
-    storey, pitch = np.float32(house.storey), np.float32(house.pitch)
+    storey = np.float32(house.storey)
     bays = max(1, int(size / house.pitch))
     along = s * np.float32(bays / size)
-    bay = np.floor(along)
-    level = np.floor(y / storey)
-    fx, fy = along - bay, y / storey - level
+    bay, level = np.floor(along), np.floor(y / storey)
+    ex, ey = np.abs(along - bay - np.float32(0.5)), y / storey - level
     number = hashed(bay + np.float32(house.seed % 1000), level, house.seed)
-    first = 1.0 if house.ground == "shop" else 0.0
     half = np.float32(house.window_share / 2)
     low, high = (0.28, 0.80) if house.material != "glass" else (0.12, 0.92)
-    top_level = int(h / house.storey)
-    upper = (level >= first) & (level < top_level)
-    ex, ey = np.abs(fx - np.float32(0.5)), fy
-    inside = upper & (ex < half) & (ey > low) & (ey < high)
-    if house.ground == "plain":
-        inside &= level > 0
-    # Windows: frame, bars, glass that mirrors the sky above and rooms below.
-    fm = np.float32(0.07 / house.pitch)
-    fn = np.float32(0.07 / house.storey)
+    first = 0.0 if house.ground == "door" else 1.0
+    upper = (level >= first) & (level < int(h / house.storey))
+    # Frames, bars and glass; sills and lintels about them.
+    fm, fn = np.float32(0.075 * bays / size), np.float32(0.075 / house.storey)
+    tall = (ey > low) & (ey < high)
+    inside = upper & (ex < half) & tall
     pane = inside & (ex < half - fm) & (ey > low + fn) & (ey < high - fn)
     mid = np.float32((low + high) / 2)
-    bars = (ex < fm * np.float32(0.4)) | (np.abs(ey - mid) < fn * np.float32(0.5))
-    pane &= ~bars | (near < 0.4)
-    sill = upper & (ex < half + fm) & (ey > low - 0.035) & (ey <= low)
-    lintel = upper & (ex < half + fm) & (ey >= high) & (ey < high + 0.06)
-    if house.ground == "plain":
-        sill &= level > 0
-        lintel &= level > 0
-    dressing = np.asarray(linear((0.74, 0.71, 0.64)), np.float32)
+    bars = (ex < fm * np.float32(0.45)) | (np.abs(ey - mid) < fn * np.float32(0.5))
+    pane &= ~bars | ~near
+    around = upper & (ex < half + fm) & ~tall
+    sill = around & (ey > low - 0.035) & (ey < mid)
+    lintel = around & (ey < high + 0.06) & (ey > mid)
     if house.dressed:
-        colour[sill | lintel] = dressing
-        band = (np.abs(ey - 0.02) < 0.03) & (level > 0)
-        colour[band] = dressing * np.float32(0.9)
+        band = (np.abs(ey - np.float32(0.02)) < 0.03) & (level > 0)
+        which[sill | lintel | band] = DRESSING
     else:
-        colour[sill] *= np.float32(1.15)
-    reveal = inside & (ey > high - 0.05)
-    frame = np.asarray(house.frame, np.float32)
-    colour[inside] = frame
-    colour[reveal] *= np.float32(0.45)
-    glow = np.zeros_like(colour)
-    if pane.any():
-        tone = np.float32(0.012) + np.float32(0.05) * number * number
-        curtain = (number > 0.7) & (ey > mid + (number - np.float32(0.85)))
-        tone = np.where(curtain, np.float32(0.22), tone)
-        colour[pane] = tone[pane][:, None] * np.asarray((1.0, 0.98, 0.94), np.float32)
-        mirrored = np.clip(
-            (ey - np.float32(low)) * np.float32(0.9) + number - np.float32(0.55), 0, 1
-        )
-        mirrored = mirrored * np.float32(0.28 if house.material != "glass" else 0.55)
-        glow[pane] = mirrored[pane][:, None] * np.asarray(light.horizon, np.float32)
-    if house.ground == "shop":
-        _shop(house, light, colour, glow, s, y, number)
-    elif house.ground == "door":
-        door_bay = np.float32(house.seed % bays)
-        door = (bay == door_bay) & (ex < 0.5 / house.pitch) & (y < 2.15)
-        leaf = (bay == door_bay) & (ex < 0.42 / house.pitch) & (y < 2.05)
-        colour[door] = frame
-        colour[leaf] = np.asarray(house.shop, np.float32)
-        glow[door] = 0
-    # Eaves: gutter and the shadow under it; drainpipes between bays.
-    cornice = y > np.float32(h - 0.22)
-    colour[cornice] = (
-        np.asarray(house.frame if house.roof != "flat" else house.wall, np.float32) * 0.8
+        bright *= 1 + sill * np.float32(0.25) + lintel * np.float32(0.12)
+    which[inside] = FRAME
+    bright[inside] = 1
+    if near.any():
+        bright *= 1 - (inside & (ey > high - 0.06)) * np.float32(0.55)
+        sky *= 1 - (around & (ey > low - 0.09) & (ey <= low - 0.035)) * np.float32(0.3)
+    which[pane] = PANE
+    # Glass: a dark room or a curtain, and the sky of the other side's roofs in it.
+    curtain = (number > 0.62) & (ey > mid + (number - np.float32(0.9)))
+    room = np.float32(0.3) + number * np.float32(0.9) + curtain * np.float32(7)
+    np.copyto(bright, room, where=pane)
+    tilt = (ey - np.float32(low)) * np.float32(1.1) + (number * np.float32(1.7)) % 1
+    glass = np.clip(tilt - np.float32(0.45), 0, 1) * np.float32(
+        0.34 if house.material != "glass" else 0.6
     )
-    under = np.clip((np.float32(h - 0.22) - y) / np.float32(0.5), 0.55, 1)
-    under = np.where(cornice, np.float32(1), under)
+    np.copyto(glow, glass + np.float32(0.035), where=pane)
+    if house.ground == "shop":
+        _shop(house, which, bright, glow, s, y)
+    elif house.ground == "door":
+        mine = bay == np.float32(house.seed % bays)
+        metres = ex * np.float32(size / bays)
+        door = mine & (metres < 0.5) & (y < 2.5)
+        which[door], bright[door], glow[door] = FRAME, 1, 0
+        leaf = mine & (metres < 0.41) & (y < 2.02)
+        which[leaf] = SHOP
+        panel = leaf & (np.abs(metres - np.float32(0.2)) < 0.1) & ((y % 1) > 0.3)
+        bright[panel] = 0.75
+        fan = mine & (metres < 0.41) & (y > 2.1) & (y < 2.42)
+        which[fan], bright[fan] = PANE, 1
     pipe = (s < 0.16) & (s > 0.05) & (step < 0.12)
-    colour[pipe] = np.asarray((0.02, 0.02, 0.02), np.float32)
+    which[pipe], bright[pipe] = IRON, 1
+    which[cornice] = DRESSING if house.roof == "flat" else FRAME
+    bright[cornice] = 0.75
     glow[pipe | cornice] = 0
-    light_on = (sky * under)[..., None] * np.asarray(light.ambient, np.float32)
-    light_on += (direct * lit)[..., None] * np.asarray(light.sun, np.float32)
-    shown = colour * light_on + glow
-    canvas.paint(patch, light.veil(shown, depth), BUILDING)
+    tones = [
+        house.wall,
+        linear((0.74, 0.71, 0.64)),
+        house.frame,
+        (0.03, 0.03, 0.03),
+        house.shop,
+        (0.60, 0.58, 0.50) if sum(house.shop) < 0.9 else (0.03, 0.03, 0.05),
+        (0.30, 0.25, 0.20),
+        (0.02, 0.02, 0.02),
+    ]
+    shown = light.seen(tones, which, bright, sky, sun, depth, glow=glow)
+    canvas.paint(patch, shown, BUILDING)
     if house.projecting:
         _projecting(canvas, camera, light, house)
 
 
 def _shop(
-    house: House, light: Light, colour: Array, glow: Array, s: Array, y: Array, number: Array
+    house: House, which: NDArray[np.uint8], bright: Array, glow: Array, s: Array, y: Array
 ) -> None:
     """Ground floor of a shop: fascia with lettering, glass, pilasters, stall riser."""
-    storey = house.storey
+    storey = np.float32(house.storey)
     ground = y < storey
-    colour[ground] = np.asarray(house.shop, np.float32) * np.float32(0.8)
-    glow[ground] = 0
-    fascia = ground & (y > storey - 0.75)
-    colour[fascia] = np.asarray(house.shop, np.float32)
-    letters = np.floor(s * np.float32(3.2))
-    ink = hashed(letters, np.zeros_like(letters), house.seed + 5)
-    stroke = s * np.float32(3.2) - letters
-    word = (ink > 0.28) & (stroke > 0.15) & (stroke < 0.8)
-    word &= (y > storey - 0.55) & (y < storey - 0.2) & (s > 0.8)
-    pale = sum(house.shop) < 0.9
-    colour[fascia & word] = (0.72, 0.70, 0.62) if pale else (0.03, 0.03, 0.05)
-    part = s * np.float32(0.42) - np.floor(s * np.float32(0.42))
-    glass = (y > 0.55) & (y < storey - 0.85) & (part > 0.06) & (part < 0.94)
-    goods = sample("fine", s, y, 9.0) * sample("grain", np.floor(s * 3), np.floor(y * 2.5), 1.0)
-    lamp = np.clip(y / np.float32(storey), 0, 1)
-    inside = goods[..., None] * np.asarray((0.36, 0.30, 0.24), np.float32)
-    colour[glass] = inside[glass]
-    hue = hashed(np.floor(s * 2), np.floor(y * 2), house.seed + 9)
-    glow[glass] = (np.float32(0.05) * goods * lamp)[glass][:, None] * np.asarray(
-        (1.0, 0.9, 0.7), np.float32
-    ) + (np.float32(0.05) * hue * lamp)[glass][:, None] * np.asarray(light.horizon, np.float32)
+    which[ground], bright[ground], glow[ground] = SHOP, 0.85, 0
+    letter = np.floor(s * np.float32(3.2))
+    stroke = s * np.float32(3.2) - letter
+    ink = hashed(letter, np.zeros_like(letter), house.seed + 5)
+    word = ground & (y > storey - 0.56) & (y < storey - 0.22) & (s > 0.8)
+    word &= (ink > 0.25) & (stroke > 0.12) & (stroke < 0.86)
+    # A stroke or two of each letter left out makes it one.
+    part = (y - storey + np.float32(0.56)) * np.float32(2.9)
+    word &= ~((np.abs(stroke - np.float32(0.5)) < 0.16) & (np.abs(part - ink) < 0.3))
+    which[word], bright[word] = LETTERS, 1
+    along = s * np.float32(0.42)
+    along = along - np.floor(along)
+    glass = (y > 0.55) & (y < storey - 0.85) & (along > 0.05) & (along < 0.95)
+    bar = (np.abs(along - np.float32(0.5)) < 0.012) | (np.abs(y - storey + np.float32(1.25)) < 0.03)
+    glass &= ~bar
+    goods = sample("soft", s, y, 26.0) * sample("fractal", s + 3, y, 50.0) * 2
+    lamp = np.clip(y / storey, 0, 1)
+    np.copyto(which, np.uint8(GOODS), where=glass)
+    np.copyto(bright, goods * np.float32(1.4), where=glass)
+    np.copyto(glow, goods * lamp * np.float32(0.10) + np.float32(0.03), where=glass)
 
 
 def _projecting(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:

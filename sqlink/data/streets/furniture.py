@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sqlink.data.classes import NO_LABEL
-from sqlink.data.streets.camera import Camera, Point, turn
+from sqlink.data.streets.camera import Camera, Point, dot, turn
 from sqlink.data.streets.canvas import FENCE, POLE, SIGN, Canvas, Colour
 from sqlink.data.streets.dice import Dice
 from sqlink.data.streets.light import Light, linear
@@ -74,8 +74,15 @@ class _Drawing:
         y0, y1 = y - low * scale, y - high * scale
         sun = self.camera.direction(self.light.to_sun)[0] * self.lit
 
-        def strip(l: float, r: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-            return np.array([(x + a * l, y0), (x + b * l, y1), (x + b * r, y1), (x + a * r, y0)])
+        def strip(left: float, right: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+            return np.array(
+                [
+                    (x + a * left, y0),
+                    (x + b * left, y1),
+                    (x + b * right, y1),
+                    (x + a * right, y0),
+                ]
+            )
 
         self.canvas.polygon(strip(-1, 1), self.tone(colour), label)
         if a > 1.5:
@@ -248,28 +255,24 @@ def barrier(
     if len(step) > 1:
         step[-1] = step[-2]
     normal = (-1.0 if x0 > camera.x else 1.0, 0.2, -0.3)
-    on = np.asarray(light.on(normal, lit), np.float32)
+    sun = max(0.0, dot(normal, light.to_sun)) * lit
+    flat = np.zeros(u.shape, np.uint8)
     if kind == "boards":
-        part = u * np.float32(7) - np.floor(u * np.float32(7))
         board = np.floor(u * np.float32(7))
-        grain = np.float32(0.78) + np.float32(0.3) * ((board * np.float32(0.377)) % 1)
-        gap = np.where((part < 0.12) & (step[None, :] < 0.1), np.float32(0.45), np.float32(1))
-        top = np.where(v > np.float32(height - 0.08), np.float32(1.25), np.float32(1))
-        colour = (grain * gap * top)[..., None] * on * np.asarray(tone, np.float32)
-        canvas.paint(patch, light.veil(colour, depth), FENCE)
+        part = u * np.float32(7) - board
+        bright = np.float32(0.78) + np.float32(0.3) * ((board * np.float32(0.377)) % 1)
+        bright *= np.where((part < 0.12) & (step < 0.1), np.float32(0.45), np.float32(1))
+        bright *= np.where(v > np.float32(height - 0.08), np.float32(1.25), np.float32(1))
+        canvas.paint(patch, light.seen([tone], flat, bright, 0.75, sun, depth), FENCE)
         return
     pitch = np.float32(0.13)
     bars = u / pitch - np.floor(u / pitch)
     # Where bars are finer than a sample, they cover their share of it.
     share = np.float32(0.024) / pitch
-    sharp = np.clip(1.6 - step / np.float32(0.03), 0, 1)[None, :].astype(np.float32)
+    sharp = np.clip(1.6 - step / np.float32(0.03), 0, 1).astype(np.float32)
     cover = sharp * (bars < share * 1.5) + (1 - sharp) * share * np.float32(1.4)
     rail = (v > np.float32(height - 0.07)) | ((v < 0.16) & (v > 0.09))
     cover = np.where(rail, np.float32(1), cover.astype(np.float32))
-    colour = light.veil(
-        on * np.asarray(tone, np.float32) * np.ones((*u.shape, 1), np.float32), depth
-    )
-    region = canvas.rgb[patch.rows, patch.cols]
-    weight = np.where(patch.mask, cover, np.float32(0))[..., None]
-    region += (colour - region) * weight
-    canvas.label[patch.rows, patch.cols][patch.mask] = FENCE
+    colour = light.seen([tone], flat, np.ones_like(u), 0.75, sun, depth)
+    canvas.blend(patch, colour, cover)
+    np.copyto(canvas.label[patch.rows, patch.cols], np.uint8(FENCE), where=patch.mask)

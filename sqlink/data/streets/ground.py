@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.data.streets.camera import Camera
-from sqlink.data.streets.canvas import PAVEMENT, ROAD, TREE, Canvas, Patch
+from sqlink.data.streets.canvas import PAVEMENT, ROAD, TREE, Canvas, Colour
 from sqlink.data.streets.light import Light, linear
 from sqlink.data.streets.noise import sample, smooth
 
@@ -16,6 +16,8 @@ Array = NDArray[np.float32]
 LENGTH = 400
 """Metres of street that are described; beyond them is haze."""
 KERB = 0.16
+PAVED, GRASS, ASPHALT, BUILT = range(4)
+"""What is behind the pavement."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,7 @@ class Road:
     """The street's section and what is painted on it.
 
     half: half the carriageway, m. walk: width of the pavements (left, right), m. bend: the road's
-    axis is at x = bend z^2 / 2. verge: what is behind the pavement at each metre, [2, LENGTH]: 0
-    paving, 1 grass, 2 asphalt. open: where a side street comes in, [2, LENGTH].
+    axis is at x = bend z^2 / 2. verge: what is behind the pavement at each metre, [2, LENGTH]. open: where a side street comes in, [2, LENGTH].
     """
 
     half: float
@@ -56,102 +57,142 @@ def paint(canvas: Canvas, camera: Camera, light: Light, road: Road, roofs: Array
     r0 = max(0, int(np.ceil(camera.cy + 0.5)))
     if r0 >= canvas.height:
         return
-    rows, cols = slice(r0, canvas.height), slice(0, canvas.width)
-    shape = (canvas.height - r0, canvas.width)
-    patch = Patch(rows, cols, np.ones(shape, bool))
-    x, z, depth = camera.plane((0, 0, 0), (1, 0, 0), (0, 0, 1), patch.y, patch.x)
+    rows = np.arange(r0, canvas.height, dtype=np.float32) + np.float32(0.5)
+    cols = np.arange(canvas.width, dtype=np.float32) + np.float32(0.5)
+    x, z, depth = camera.plane((0, 0, 0), (1, 0, 0), (0, 0, 1), rows, cols)
     zc = np.clip(z, 0, 160)
     u = x - np.float32(road.bend / 2) * zc * zc
-    iz = np.clip(z, 0, LENGTH - 1).astype(np.int32)
-    step = depth * (1 / np.float32(camera.focal))
-    near = np.clip(1.4 - step * np.float32(12), 0, 1)
-    side = (u > 0).astype(np.int32)
+    side = u > 0
     away = np.abs(u)
+    at = np.clip(z, 0, LENGTH - 1).astype(np.int32) + side * np.int32(LENGTH)
+    walk = np.asarray(road.walk, np.float32).take(side)
+    flat = road.open.ravel().take(at)
+    verge = road.verge.ravel().take(at)
+    beyond = away > np.float32(road.half) + walk
+    on_road = (away < np.float32(road.half)) | flat | ((verge == ASPHALT) & beyond)
+    hidden = beyond & (verge == BUILT) & ~flat
+    label = np.where(on_road, np.uint8(ROAD), np.uint8(PAVEMENT))
+    canvas.rgb[:, r0:] = np.asarray(light.through((0.05, 0.05, 0.05), 60), np.float32)[
+        :, None, None
+    ]
 
-    half = np.float32(road.half)
-    walk = np.where(side == 1, np.float32(road.walk[1]), np.float32(road.walk[0]))
-    flat = road.open.ravel().take(side * LENGTH + iz)
-    verge = road.verge.ravel().take(side * LENGTH + iz)
-    on_road = (away < half) | flat | ((verge == 2) & (away > half + walk))
-    kerb = ~on_road & (away < half + np.float32(KERB))
-    grass = ~on_road & (away > half + walk) & (verge == 1)
-    strip = np.where(side == 1, road.grass_strip[1], road.grass_strip[0])
-    grass |= (
-        strip
-        & ~on_road
-        & (away > half + walk * np.float32(0.12))
-        & (away < half + walk * np.float32(0.5))
-    )
+    def part(chosen: NDArray[np.bool_], carriageway: bool) -> None:
+        index = np.flatnonzero(chosen)
+        if not len(index):
+            return
+        spot = _Ground(
+            u.take(index), z.take(index), depth.take(index), walk.take(index), flat.take(index)
+        )
+        if carriageway:
+            tones, which, bright, blotch = _carriageway(road, camera, spot)
+            kind = None
+        else:
+            tones, which, bright, blotch = _pavement(road, camera, spot, verge.take(index))
+            kind = which == GRASS_TONE
+            label.ravel()[index[kind]] = TREE
+        distance = np.abs(spot.u)
+        sun = sunlit(light, road, roofs, spot.u, np.zeros_like(spot.u), spot.z)
+        sun *= np.float32(max(0.0, light.to_sun[1]))
+        wall = np.float32(road.half) + spot.walk
+        sky = np.float32(0.78) - np.float32(0.22) * np.clip(distance / wall, 0, 1)
+        # At a grazing look asphalt turns into a dull mirror; rain makes it a better one.
+        graze = spot.depth / (spot.depth + np.float32(camera.height * 6))
+        mirror = graze * graze * np.float32(0.07 + 0.40 * light.wet) * (np.float32(0.4) + blotch)
+        if light.wet > 0:
+            pools = smooth("soft", spot.u + 7, spot.z * np.float32(0.5), 16.0) * 3
+            pools = np.clip(pools - np.float32(1.3), 0.1, 1)
+            mirror += pools * graze * np.float32(0.35 * light.wet)
+            bright *= np.float32(1 - 0.35 * light.wet)
+        mirror = np.clip(mirror, 0, 0.8)
+        if kind is not None:
+            mirror[kind] = 0
+        seen = light.seen(tones, which, bright, sky, sun, spot.depth, mirror)
+        for c in range(3):
+            canvas.rgb[c, r0:].reshape(-1)[index] = seen[c]
 
+    part(on_road, True)
+    part(~on_road & ~hidden, False)
+    canvas.label[r0:] = label
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """Points of the ground [n]: across and along the street, distance, width of the pavement."""
+
+    u: Array
+    z: Array
+    depth: Array
+    walk: Array
+    flat: NDArray[np.bool_]
+
+
+GRASS_TONE = 2
+
+
+def _carriageway(
+    road: Road, camera: Camera, at: _Ground
+) -> tuple[list[Colour], NDArray[np.uint8], Array, Array]:
+    """Reflectances, which of them, brightness, and blotches of dust."""
+    u, z = at.u, at.z
+    half, away = np.float32(road.half), np.abs(at.u)
+    near = np.clip(1.4 - at.depth * np.float32(12 / camera.focal), 0, 1)
     coarse = sample("fractal", u, z, 10.0)
     blotch = smooth("soft", u * np.float32(2.2), z, 6.0)
-    fine = sample("fine", u, z, 60.0) - np.float32(0.5)
-    tone = np.float32(road.asphalt) * (
-        np.float32(0.72) + np.float32(0.34) * blotch + np.float32(0.22) * coarse
-    )
-    tone *= 1 + near * fine * np.float32(0.75)
-    # Tyres polish two tracks in each lane.
-    lane = np.abs(away - half * np.float32(0.5))
-    tone *= 1 - np.float32(0.10) * np.clip(1 - np.abs(lane - np.float32(0.75)) * 3, 0, 1)
-    tone *= 1 - np.float32(0.22) * np.clip(1 - (half - away) * np.float32(2.5), 0, 1)
+    fine = (sample("fine", u, z, 60.0) - np.float32(0.5)) * near
+    bright = np.float32(0.72) + np.float32(0.34) * blotch + np.float32(0.22) * coarse
+    bright *= 1 + fine * np.float32(0.8)
+    # Tyres polish two tracks in each lane; dirt gathers along the kerb.
+    track = np.abs(np.abs(away - half * np.float32(0.5)) - np.float32(0.75))
+    bright *= 1 - np.float32(0.12) * np.clip(1 - track * 3, 0, 1)
+    bright *= 1 - np.float32(0.22) * np.clip(1 - (half - away) * np.float32(2.5), 0, 1)
     if road.patches > 0:
         block = sample("grain", np.floor(u * np.float32(0.45)), np.floor(z * np.float32(0.13)), 1.0)
-        tone = np.where(block < road.patches, tone * np.float32(0.74), tone)
-    seam = (np.abs(u - half * np.float32(0.07)) < 0.03) & (depth < 40)
-    tone = np.where(seam, tone * np.float32(0.7), tone)
-    warm = np.asarray((1 + road.warm, 1.0, 1 - road.warm), np.float32)
-    colour = tone[..., None] * warm
-
-    wear = np.clip(np.float32(1.15) - road.worn * (coarse + fine * near), 0.1, 1)
-    white, yellow = _markings(road, u, z, away, side, flat)
-    paint_white = np.asarray(linear((0.78, 0.78, 0.76)), np.float32)
-    paint_yellow = np.asarray(linear((0.72, 0.58, 0.22)), np.float32)
-    for mask, ink in ((white, paint_white), (yellow, paint_yellow)):
-        share = (mask & on_road) * wear
-        colour += (ink - colour) * share[..., None]
-
-    slab_u, slab_z = u * np.float32(1.55), z * np.float32(1.1)
-    joint = ((slab_u - np.floor(slab_u)) < 0.06) | ((slab_z - np.floor(slab_z)) < 0.05)
-    slab = sample("grain", np.floor(slab_u), np.floor(slab_z), 1.0) - np.float32(0.5)
-    paving = np.float32(road.asphalt * 1.5 + 0.05) * (
-        np.float32(0.75) + np.float32(0.35) * coarse + near * slab * np.float32(0.28)
+        bright *= np.where(block < road.patches, np.float32(0.76), np.float32(1))
+    wander = smooth("soft", z * np.float32(0.8), np.full_like(z, 3.0), 6.0)
+    seam = (np.abs(u - half * np.float32(0.07) - wander + np.float32(0.5)) < 0.025) & (
+        at.depth < 45
     )
-    paving = np.where(joint, paving * (1 - near * np.float32(0.38)), paving)
-    paving *= 1 + near * fine * np.float32(0.35)
-    stone = paving[..., None] * np.asarray((1.04, 1.0, 0.94), np.float32)
-    np.copyto(colour, stone, where=~on_road[..., None])
-    edge = away - half
-    kerb_tone = np.where(edge < 0.05, np.float32(0.16), np.float32(0.36))
-    stones = (z * np.float32(1.1) - np.floor(z * np.float32(1.1))) < 0.04
-    kerb_tone = np.where(stones & (depth < 25), kerb_tone * np.float32(0.7), kerb_tone)
-    kerb_tone = kerb_tone * (np.float32(0.75) + np.float32(0.4) * coarse)
-    np.copyto(colour, kerb_tone[..., None], where=kerb[..., None])
-    blades = np.float32(0.6) + np.float32(0.9) * sample("fine", u, z, 28.0) * coarse * 2
-    lawn = blades[..., None] * np.asarray(linear((0.28, 0.34, 0.16)), np.float32)
-    np.copyto(colour, lawn, where=grass[..., None])
+    bright *= np.where(seam, np.float32(0.66), np.float32(1))
+    which = np.zeros(len(u), np.uint8)
+    white, yellow = _markings(road, u, z, away, (u > 0).astype(np.int32), at.flat)
+    bright_paint = np.clip(np.float32(1.1) - road.worn * (coarse * np.float32(0.9) + fine), 0.25, 1)
+    which[white], which[yellow] = 1, 2
+    bright = np.where(which > 0, bright_paint, bright)
+    tar = (road.asphalt * (1 + road.warm), road.asphalt, road.asphalt * (1 - road.warm))
+    tones = [tar, linear((0.78, 0.78, 0.76)), linear((0.72, 0.58, 0.22))]
+    return tones, which, bright, blotch
 
-    lit = sunlit(light, road, roofs, u, np.zeros_like(u), z)
-    wall = half + walk
-    canyon = np.float32(0.78) - np.float32(0.22) * np.clip(away / wall, 0, 1)
-    amount = np.float32(max(0.0, light.to_sun[1])) * lit
-    on = canyon[..., None] * np.asarray(light.ambient, np.float32)
-    on += amount[..., None] * np.asarray(light.sun, np.float32)
-    colour *= on
-    # At a grazing look asphalt turns into a dull mirror; rain makes it a better one.
-    graze = step * np.float32(camera.focal) / (depth + np.float32(camera.height * 6))
-    mirror = graze * graze * np.float32(0.10 + 0.45 * light.wet) * (np.float32(0.5) + blotch)
-    if light.wet > 0:
-        pools = np.clip(
-            smooth("soft", u + 7, z * np.float32(0.5), 16.0) * 3 - np.float32(1.3), 0.1, 1
-        )
-        mirror += pools * graze * np.float32(0.35 * light.wet)
-        colour *= np.float32(1 - 0.35 * light.wet)
-    mirror = np.where(grass, np.float32(0), np.clip(mirror, 0, 0.8))
-    colour += (np.asarray(light.horizon, np.float32) - colour) * mirror[..., None]
-    canvas.rgb[rows] = light.veil(colour, depth)
-    label = np.where(on_road, np.uint8(ROAD), np.uint8(PAVEMENT))
-    label[grass] = TREE
-    canvas.label[rows] = label
+
+def _pavement(
+    road: Road, camera: Camera, at: _Ground, verge: NDArray[np.uint8]
+) -> tuple[list[Colour], NDArray[np.uint8], Array, Array]:
+    """The same for kerbs, slabs and grass."""
+    u, z = at.u, at.z
+    edge = np.abs(u) - np.float32(road.half)
+    near = np.clip(1.4 - at.depth * np.float32(12 / camera.focal), 0, 1)
+    coarse = sample("fractal", u, z, 10.0)
+    fine = sample("fine", u, z, 28.0)
+    slab_u, slab_z = u * np.float32(1.55), z * np.float32(1.1)
+    row, column = np.floor(slab_u), np.floor(slab_z)
+    joint = ((slab_u - row) < 0.06) | ((slab_z - column) < 0.05)
+    slab = sample("grain", row, column, 1.0) - np.float32(0.5)
+    bright = np.float32(0.72) + np.float32(0.42) * coarse + near * slab * np.float32(0.3)
+    bright *= 1 - joint * near * np.float32(0.38)
+    bright *= 1 + near * (fine - np.float32(0.5)) * np.float32(0.3)
+    which = np.zeros(len(u), np.uint8)
+    kerb = edge < np.float32(KERB)
+    face = np.where(edge < 0.05, np.float32(0.5), np.float32(1.05))
+    face *= 1 - np.float32(0.3) * (((slab_z - column) < 0.04) & (at.depth < 25))
+    bright = np.where(kerb, face * (np.float32(0.75) + np.float32(0.4) * coarse), bright)
+    which[kerb] = 1
+    strip = np.asarray(road.grass_strip).take((u > 0).astype(np.int32))
+    strip &= (edge > at.walk * np.float32(0.12)) & (edge < at.walk * np.float32(0.5))
+    grass = strip | ((edge > at.walk) & (verge == GRASS))
+    bright = np.where(grass, np.float32(0.6) + np.float32(1.8) * fine * coarse, bright)
+    which[grass] = GRASS_TONE
+    grey = road.asphalt * 1.5 + 0.05
+    tones = [(grey * 1.04, grey, grey * 0.94), (0.33, 0.33, 0.31), linear((0.30, 0.36, 0.18))]
+    return tones, which, bright, coarse
 
 
 def sunlit(light: Light, road: Road, roofs: Array, u: Array, y: Array, z: Array) -> Array:

@@ -6,15 +6,16 @@ root is taken at the end: a gamma of 2, near enough to sRGB's and exact on every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.data.streets.camera import Camera, Point, dot, turn
-from sqlink.data.streets.canvas import SKY, Canvas, Colour, Patch
+from sqlink.data.streets.canvas import SKY, Canvas, Colour
 from sqlink.data.streets.dice import Dice
-from sqlink.data.streets.noise import sample, smooth
+from sqlink.data.streets.noise import smooth
 
 Array = NDArray[np.float32]
 HAZE_METRES = 420.0
@@ -83,11 +84,39 @@ class Light:
         d = max(0.0, depth)
         return 0.9 * d * d / (d * d + self.haze * self.haze)
 
-    def veil(self, colours: Array, depth: Array) -> Array:
-        """Arrays of colours [R, C, 3] with the haze of their depths [R, C] before them."""
+    def seen(
+        self,
+        tones: Sequence[Colour],
+        which: NDArray[np.uint8],
+        bright: Array,
+        sky: Array | float,
+        sun: Array | float,
+        depth: Array,
+        mirror: Array | None = None,
+        glow: Array | None = None,
+    ) -> Array:
+        """Linear colour [3, ...] of surfaces [...] as the camera sees them.
+
+        tones: reflectances, of which `which` picks each pixel's; bright: a factor on it. sky, sun:
+        share of the ambient light and of the sun that arrive. mirror: share of the horizon's light
+        in place of the surface's own; glow: the same, added. depth: metres of haze.
+        """
+        table = np.asarray(tones, np.float32)
         squared = np.minimum(depth * depth, np.float32(4e6))
         share = np.float32(0.9) * squared / (squared + np.float32(self.haze * self.haze))
-        return colours + (np.asarray(self.horizon, np.float32) - colours) * share[..., None]
+        out = np.empty((3, *depth.shape), np.float32)
+        for c in range(3):
+            colour = table[:, c].take(which)
+            colour *= bright
+            colour *= sky * np.float32(self.ambient[c]) + sun * np.float32(self.sun[c])
+            far = np.float32(self.horizon[c])
+            if mirror is not None:
+                colour += (far - colour) * mirror
+            if glow is not None:
+                colour += glow * far
+            colour += (far - colour) * share
+            out[c] = colour
+        return out
 
 
 def choose(dice: Dice) -> Light:
@@ -104,12 +133,12 @@ def choose(dice: Dice) -> Light:
     noise = dice.uniform(0.006, 0.014)
     warm = dice.uniform(0.86, 1.0)
     if weather == "sun":
-        sun = scaled((1.0, 0.93 * warm, 0.80 * warm), dice.uniform(1.1, 1.7))
+        sun = scaled((1.0, 0.93 * warm, 0.80 * warm), dice.uniform(1.6, 2.8))
         ambient = scaled((0.42, 0.47, 0.56), dice.uniform(0.5, 0.8))
         zenith, horizon = linear((0.48, 0.68, 0.93)), linear((0.90, 0.95, 1.0))
         cloud, cover = linear((1.02, 1.02, 1.02)), dice.uniform(0.0, 0.55)
     elif weather == "milky":
-        sun = scaled((1.0, 0.96, 0.88), dice.uniform(0.35, 0.8))
+        sun = scaled((1.0, 0.96, 0.88), dice.uniform(0.5, 1.3))
         ambient = scaled((0.62, 0.65, 0.70), dice.uniform(0.6, 0.9))
         zenith, horizon = linear((0.76, 0.86, 0.97)), linear((0.98, 0.99, 1.0))
         cloud, cover = linear((1.05, 1.05, 1.05)), dice.uniform(0.5, 0.9)
@@ -134,85 +163,87 @@ def choose(dice: Dice) -> Light:
         cover=cover,
         haze=haze,
         wet=wet,
-        exposure=dice.uniform(0.85, 1.15),
+        exposure=dice.uniform(0.75, 1.25) * (0.4 if weather == "dusk" else 1.0),
         noise=noise,
         offset=offset,
     )
 
 
 def paint_sky(canvas: Canvas, camera: Camera, light: Light) -> None:
-    """Sky over the whole canvas: a gradient, clouds on a plane far up, and the sun's glow.
+    """Sky down to the horizon: a gradient, clouds on a plane far up, and the sun's glow.
 
     Painted at half the canvas's resolution, which a sky does not show.
     """
-    rows = np.arange(canvas.height // 2, dtype=np.float32) * 2 + 1
+    last = min(canvas.height, max(2, int(camera.cy) + 4)) // 2
+    rows = np.arange(last, dtype=np.float32) * 2 + 1
     cols = np.arange(canvas.width // 2, dtype=np.float32) * 2 + 1
     up = np.maximum((np.float32(camera.cy) - rows) / np.float32(camera.focal), np.float32(0.004))
     side = (cols - np.float32(camera.cx)) / np.float32(camera.focal)
     rise = np.minimum(up * np.float32(1.6), np.float32(1))
-    rise = (rise * (2 - rise))[:, None, None]
-    colour = np.asarray(light.horizon, np.float32) * (1 - rise) + (
-        np.asarray(light.zenith, np.float32) * rise
-    )
-    colour = np.repeat(colour, len(cols), axis=1)
+    rise = rise * (2 - rise)
+    horizon = np.asarray(light.horizon, np.float32)[:, None, None]
+    zenith = np.asarray(light.zenith, np.float32)[:, None, None]
+    ramp = horizon + (zenith - horizon) * rise[:, None]
+    colour = ramp + np.zeros((1, 1, len(cols)), np.float32)
     if light.cover > 0.02:
         far = (1 / (up + np.float32(0.12)))[:, None]
-        u, v = side[None, :] * far * 3 + np.float32(light.offset[0]), far * 4
-        v = v + np.float32(light.offset[1]) + np.zeros_like(u)
+        u = side * far * 3 + np.float32(light.offset[0])
+        v = far * 4 + np.float32(light.offset[1]) + np.zeros_like(u)
         thick = smooth("fractal", u, v, 9.0)
         edge = np.float32(0.78 - 0.56 * light.cover)
         share = np.clip((thick - edge) * np.float32(3.2), 0, 1)
-        share = share * share * (3 - 2 * share)
+        share = share * share * (3 - 2 * share) * np.float32(0.9)
         relief = smooth("fractal", u + np.float32(0.9), v + np.float32(0.5), 9.0) - thick
-        white = (
-            np.asarray(light.cloud, np.float32)
-            * (1 + np.clip(relief * np.float32(1.6), -0.28, 0.22))[..., None]
-        )
-        haze = (1 / (1 + up * 9))[:, None, None]
-        white = white + (np.asarray(light.horizon, np.float32) - white) * haze
-        colour += (white - colour) * (share * np.float32(0.9))[..., None]
+        relief = 1 + np.clip(relief * np.float32(1.6), -0.28, 0.22)
+        haze = (1 / (1 + up * 9))[:, None]
+        for c in range(3):
+            white = np.float32(light.cloud[c]) * relief
+            white += (np.float32(light.horizon[c]) - white) * haze
+            colour[c] += (white - colour[c]) * share
     sun = camera.direction(light.to_sun)
     if sun[2] > 0.05:
         dx = side - np.float32(sun[0] / sun[2])
         dy = up - np.float32(sun[1] / sun[2])
         apart = (dx * dx)[None, :] + (dy * dy)[:, None]
-        glow = np.float32(0.02) / (apart + np.float32(0.02)) * np.float32(0.7)
-        colour += glow[..., None] * np.asarray(light.sun, np.float32) * (1 - light.cover * 0.7)
-    colour = np.repeat(np.repeat(colour, 2, axis=0), 2, axis=1)
-    canvas.rgb[: colour.shape[0], : colour.shape[1]] = colour
+        glow = np.float32(0.02 * 0.5 * (1 - light.cover * 0.7)) / (apart + np.float32(0.02))
+        colour += glow * np.asarray(light.sun, np.float32)[:, None, None]
+    for a in (0, 1):
+        for b in (0, 1):
+            canvas.rgb[:, a : 2 * last : 2, b::2] = colour
+    canvas.rgb[:, 2 * last :] = horizon
     canvas.label[:] = SKY
 
 
 def develop(
     canvas: Canvas, light: Light, dice: Dice
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The canvas as the camera stores it: glare, lens fall-off, tone curve, sensor noise, 8 bits."""
+    """The canvas as the camera stores it: metering, lens fall-off, tone curve, noise, 8 bits.
+
+    The meter looks at the lower two thirds, so that a bright sky washes out as it does in a car.
+    """
     rgb, label = canvas.resolved()
     height, width = label.shape
-    rgb = rgb * np.float32(light.exposure)
+    green = np.minimum(rgb[1, height // 3 :: 2, ::2], np.float32(1.0))
+    mean = int((green * 65536).astype(np.int64).sum()) / (65536 * green.size)
+    gain = light.exposure * 0.17 / max(0.02, mean)
+    rgb *= np.float32(min(max(gain, 0.5), 3.0))
     y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / height * 2 - 1
     x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) / width * 2 - 1
-    fall = 1 - np.float32(0.10) * ((y * y)[:, None] + (x * x)[None, :])
-    rgb *= fall[..., None]
-    # Shoulder: bright skies roll off to white; toe: shade goes darker than film would like.
-    np.minimum(rgb, np.float32(4), out=rgb)
-    rgb = rgb * (1 + rgb * np.float32(0.22)) / (1 + rgb * np.float32(0.30))
-    shown = np.sqrt(np.maximum(rgb, 0))
-    shown = shown * (np.float32(0.80) + np.float32(0.20) * np.minimum(shown, 1))
-    soft = shown.copy()
-    soft[:, 1:-1] = shown[:, 1:-1] * np.float32(0.76) + (shown[:, :-2] + shown[:, 2:]) * np.float32(
-        0.12
+    rgb *= 1 - np.float32(0.08) * ((y * y)[:, None] + (x * x)[None, :])
+    np.clip(rgb, 0, 4, out=rgb)
+    rgb *= (1 + rgb * np.float32(0.22)) / (1 + rgb * np.float32(0.30))
+    shown = np.sqrt(rgb)
+    shown *= np.float32(0.80) + np.float32(0.20) * np.minimum(shown, 1)
+    soft = shown * np.float32(0.76)
+    soft[:, :, 1:-1] += (shown[:, :, :-2] + shown[:, :, 2:]) * np.float32(0.12)
+    soft[:, :, 0] += shown[:, :, 1] * np.float32(0.24)
+    soft[:, :, -1] += shown[:, :, -2] * np.float32(0.24)
+    grain = (dice.many(2, height, width).astype(np.float32) - np.float32(0.5)) * np.float32(
+        light.noise * 2.4
     )
-    grain = dice.many(height, width, 2).astype(np.float32)
-    luma = grain[..., 0] - np.float32(0.5)
-    hue = (grain[..., 1] - np.float32(0.5)) * np.float32(0.5)
-    soft[..., 0] += (luma + hue) * np.float32(light.noise * 2.4)
-    soft[..., 1] += luma * np.float32(light.noise * 2.4)
-    soft[..., 2] += (luma - hue) * np.float32(light.noise * 2.4)
-    return (np.clip(soft, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8), label
-
-
-def sheen(canvas: Canvas, patch: Patch, light: Light, weight: Array, u: Array, v: Array) -> None:
-    """Wet ground: the sky in it, broken by puddles."""
-    pools = np.clip(sample("soft", u, v, 22.0) * np.float32(2.4) - np.float32(0.8), 0.15, 1)
-    canvas.blend(patch, light.horizon, weight * pools)
+    hue = grain[1] * np.float32(0.5)
+    soft += grain[0]
+    soft[0] += hue
+    soft[2] -= hue
+    pixels = (np.clip(soft, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0)), label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -175,7 +176,7 @@ def shadow(canvas: Canvas, camera: Camera, x: float, z: float, across: float, al
         points = [(x + c * across * grow, 0.0, z + s * along * grow) for c, s in ring]
         patch = canvas.convex(camera.project(points))
         if patch is not None:
-            canvas.darken(patch, np.full(patch.mask.shape, weight, np.float32))
+            canvas.darken(patch, weight)
 
 
 def paint(canvas: Canvas, camera: Camera, light: Light, person: Person, lit: float) -> None:
@@ -235,9 +236,9 @@ def _bicyclist(canvas: Canvas, camera: Camera, light: Light, person: Person, lit
         points = [body.at(along + c * 0.33, 0.34 + s * 0.33, 0) for c, s in ring[:-1]]
         patch = canvas.convex(camera.project(points))
         if patch is not None:
-            canvas.blend(patch, black, np.full(patch.mask.shape, 0.35, np.float32))
+            canvas.blend(patch, black, 0.35)
             canvas.label[patch.rows, patch.cols][patch.mask] = BICYCLIST
-        for (c0, s0), (c1, s1) in zip(ring, ring[1:], strict=False):
+        for (c0, s0), (c1, s1) in pairwise(ring):
             body.stroke(
                 body.at(along + c0 * 0.33, 0.34 + s0 * 0.33, 0),
                 body.at(along + c1 * 0.33, 0.34 + s1 * 0.33, 0),

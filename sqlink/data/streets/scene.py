@@ -9,7 +9,8 @@ any size; a wider picture shows more of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +139,7 @@ def _plots(dice: Dice) -> list[Plot]:
 
 
 def _road(dice: Dice, plots: list[Plot]) -> ground.Road:
-    verge = np.zeros((2, ground.LENGTH), np.uint8)
+    verge = np.full((2, ground.LENGTH), ground.PAVED, np.uint8)
     gap = np.zeros((2, ground.LENGTH), bool)
     for plot in plots:
         k = 0 if plot.side < 0 else 1
@@ -146,9 +147,11 @@ def _road(dice: Dice, plots: list[Plot]) -> ground.Road:
         if plot.kind == "side":
             gap[k, span] = True
         elif plot.kind == "open":
-            verge[k, span] = dice.pick((1, 2, 0), (3, 2, 1))
+            verge[k, span] = dice.pick((ground.GRASS, ground.ASPHALT, ground.PAVED), (3, 2, 1))
         elif plot.kind == "gardens":
-            verge[k, span] = 1
+            verge[k, span] = ground.GRASS
+        else:
+            verge[k, span] = ground.BUILT
     junction = [p for p in plots if p.kind == "side" and p.z0 > 6]
     box = None
     if junction and dice.chance(0.2):
@@ -190,6 +193,7 @@ def _buildings(
         back = 0.0 if plot.kind == "houses" else dice.uniform(4, 9)
         alike = dice.chance(0.3)
         mood = dice.integer(0, 1 << 30)
+        before: facades.House | None = None
         while z < plot.z1 - 3:
             long = dice.uniform(5, 14) if plot.kind == "houses" else dice.uniform(8, 14)
             end = min(z + long, plot.z1)
@@ -201,6 +205,9 @@ def _buildings(
             own = Dice(mood, "row") if alike else Dice(dice.integer(0, 1 << 30), "house")
             urban = town if plot.kind == "houses" else town * 0.15
             house = facades.choose(own, plot.side, x0, x1, z, end, urban)
+            if before is not None and abs(before.x1 - x0) < 0.4 and before.z1 > z - 0.1:
+                house = replace(house, hidden=min(before.height, house.height))
+            before = house
             built.append(house)
             if back < 1:
                 roofs[k, max(0, int(z)) : max(0, int(end))] = house.height
@@ -250,7 +257,7 @@ def _gardens(
         tone = linear(dice.pick(((0.12, 0.13, 0.13), (0.44, 0.35, 0.26), (0.7, 0.7, 0.68))))
         parts = max(1, int((z1 - z0) / 12))
         cuts = [z0 + (z1 - z0) * i / parts for i in range(parts + 1)]
-        for a, b in reversed(list(zip(cuts, cuts[1:], strict=False))):
+        for a, b in reversed(list(pairwise(cuts))):
             gate = 1.2 if dice.chance(0.4) else 0.0
             ends = (
                 (road.axis(a) + plot.side * edge, a),
@@ -434,10 +441,8 @@ def _silhouettes(canvas: Canvas, camera: Camera, weather: Light, dice: Dice) -> 
         ]
         wood = weather.shade(linear((0.30, 0.28, 0.22)), (0.0, 0.4, -0.9), distance)
         wall = weather.shade(linear((0.52, 0.46, 0.38)), (0.0, 0.3, -0.9), distance)
-        colour = np.where(town[None, :, None], np.asarray(wall), np.asarray(wood)).astype(
-            np.float32
-        )
-        colour = colour * (np.float32(0.75) + np.float32(0.5) * leaf)[..., None]
+        colour = np.stack([np.where(town, a, b) for a, b in zip(wall, wood, strict=True)])
+        colour = colour.astype(np.float32)[:, None] * (np.float32(0.75) + np.float32(0.5) * leaf)
         rows = slice(r0, r1)
         canvas.paint(Patch(rows, slice(0, canvas.width), mask), colour, None)
         label = canvas.label[rows]

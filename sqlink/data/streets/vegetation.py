@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.data.streets.camera import Camera
+from sqlink.data.streets.camera import Camera, dot
 from sqlink.data.streets.canvas import TREE, Canvas, Colour, Patch
 from sqlink.data.streets.dice import Dice
 from sqlink.data.streets.light import Light, linear
@@ -72,8 +72,11 @@ def paint(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
         _leafy(canvas, camera, light, plant, lit)
 
 
-def _branches(plant: Plant) -> tuple[Lines, Lines, Lines]:
-    """Segments of a bare tree in units of its height: starts [K, 2], ends [K, 2], widths [K]."""
+def _branches(plant: Plant, thinnest: float) -> tuple[Lines, Lines, Lines]:
+    """Segments of a bare tree in units of its height: starts [K, 2], ends [K, 2], widths [K].
+
+    Levels whose branches are thinner than `thinnest` are left out.
+    """
     dice = Dice(plant.seed, "branches")
     lean = dice.uniform(-0.05, 0.05)
     wide = plant.spread / plant.height
@@ -89,7 +92,7 @@ def _branches(plant: Plant) -> tuple[Lines, Lines, Lines]:
         starts += [start, middle]
         ends += [middle, end]
         widths += [width, width * 0.85]
-        if level == 6:
+        if level == 6 or float(width.max()) * 0.6 < thinnest:
             break
         count = 4 if level == 0 else 3
         place = 1 - dice.many(len(start), count) * (0.42 if level else 0.35)
@@ -121,7 +124,10 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     x, y, scale = camera.spot((plant.x, 0.0, plant.z))
     if scale == 0:
         return
-    starts, ends, widths = _branches(plant)
+    room = plant.spread * 1.1 * scale
+    if x + room < 0 or x - room > canvas.width:
+        return
+    starts, ends, widths = _branches(plant, 0.16 / (plant.height * scale))
     top = max(float(ends[:, 1].max()), 1e-6)
     size = plant.height * scale / top
     reach = float(np.abs(ends[:, 0]).max()) * size + 4
@@ -154,13 +160,15 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     bright = (1.0 + 0.9 * side * w * 2).astype(np.float32)
     fine = np.minimum(thick_at / 3.0, 1.0).astype(np.float32)
     albedo = np.asarray(plant.tint, np.float32) * np.asarray(on, np.float32)
-    colour = albedo * (bright * (np.float32(0.75) + np.float32(0.25) * fine))[:, None]
+    bright *= np.float32(0.75) + np.float32(0.25) * fine
     share = np.float32(light.haze_share(depth))
-    colour = colour + (np.asarray(light.horizon, np.float32) - colour) * share
-    region = canvas.rgb[rows, cols]
     # Twigs thinner than a sample cover part of it.
-    solid = np.where(thick_at <= 1.0, np.float32(0.62), np.float32(1))[:, None]
-    region[iy, ix] = region[iy, ix] * (1 - solid) + colour * solid
+    solid = np.where(thick_at <= 1.0, np.float32(0.62), np.float32(1))
+    for c in range(3):
+        colour = albedo[c] * bright
+        colour += (np.float32(light.horizon[c]) - colour) * share
+        region = canvas.rgb[c, rows, cols]
+        region[iy, ix] = region[iy, ix] * (1 - solid) + colour * solid
     hit = np.zeros(shape, np.float32)
     hit[iy, ix] = 1
     stem = np.zeros(shape, bool)
@@ -227,28 +235,45 @@ def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: floa
     relief = np.full(a.shape, -1, np.float32)
     nx, ny = np.zeros_like(a), np.zeros_like(a)
     for centre, up, radius in lumps:
-        da = (wa - np.float32(centre)) / np.float32(radius)
-        db = (wb - np.float32(up)) / np.float32(radius)
+        reach = radius * 1.1 + grow * 0.5
+        near = canvas.box(
+            x + (centre - reach) * scale,
+            y - (up + reach) * scale,
+            x + (centre + reach) * scale,
+            y - (up - reach) * scale,
+        )
+        if near is None:
+            continue
+        here = (
+            slice(max(0, near[0].start - rows.start), max(0, near[0].stop - rows.start)),
+            slice(max(0, near[1].start - cols.start), max(0, near[1].stop - cols.start)),
+        )
+        da = (wa[here] - np.float32(centre)) / np.float32(radius)
+        db = (wb[here] - np.float32(up)) / np.float32(radius)
         rise = 1 - da * da - db * db
-        better = rise > relief
-        np.copyto(relief, rise, where=better)
-        np.copyto(nx, da, where=better)
-        np.copyto(ny, db, where=better)
-    mask = relief > (leaf - np.float32(0.5)) * np.float32(0.5)
+        better = rise > relief[here]
+        np.copyto(relief[here], rise, where=better)
+        np.copyto(nx[here], da, where=better)
+        np.copyto(ny[here], db, where=better)
+    mask = relief > (leaf - np.float32(0.42)) * np.float32(0.9)
     mask &= b > 0
     sun = camera.direction(light.to_sun)
     nz = np.sqrt(np.maximum(relief, 0))
     facing = np.maximum(
         nx * np.float32(sun[0]) + ny * np.float32(sun[1]) - nz * np.float32(sun[2]), 0
     )
-    open_sky = np.float32(0.42) + np.float32(0.34) * ny + np.float32(0.2) * nz
-    open_sky = np.maximum(open_sky, 0.1) * (np.float32(0.25) + leaf * np.float32(1.35))
-    direct = facing * np.clip(leaf * 2 - np.float32(0.45), 0, 1.4) * np.float32(lit)
-    shade = open_sky[..., None] * np.asarray(light.ambient, np.float32)
-    shade += direct[..., None] * np.asarray(light.sun, np.float32)
-    warm = (np.float32(0.8) + np.float32(0.4) * sample("fine", a, b + salt, 21.0))[..., None]
-    colour = shade * np.asarray(plant.tint, np.float32) * warm
-    colour = light.veil(colour, np.full(a.shape, depth, np.float32))
+    sky = np.float32(0.60) + np.float32(0.36) * ny + np.float32(0.2) * nz
+    sky = np.maximum(sky, 0.12) * (np.float32(0.2) + leaf * np.float32(1.9))
+    direct = facing * np.clip(leaf * 3 - np.float32(0.7), 0, 1.8) * np.float32(lit)
+    warm = np.float32(0.8) + np.float32(0.4) * sample("fine", a, b + salt, 21.0)
+    colour = light.seen(
+        [plant.tint],
+        np.zeros(a.shape, np.uint8),
+        warm,
+        sky,
+        direct,
+        np.full(a.shape, depth, np.float32),
+    )
     stem = 0.018 * tall * scale
     if plant.kind == "leafy" and stem > 0.6:
         canvas.polygon(
@@ -289,8 +314,8 @@ def hedge(
     clump = sample("fractal", u + np.float32(z0), v, 46.0)
     mask = patch.mask & (v < np.float32(height) * (np.float32(0.94) + clump * np.float32(0.12)))
     normal = (-1.0 if x0 > camera.x else 1.0, 0.35, -0.3)
-    on = np.asarray(light.on(normal, lit), np.float32)
+    sun = max(0.0, dot(normal, light.to_sun)) * lit
     rise = np.float32(0.35) + np.float32(0.65) * np.clip(v / np.float32(height), 0, 1)
-    bright = rise * (np.float32(0.3) + np.float32(0.8) * leaf + np.float32(0.45) * clump)
-    colour = bright[..., None] * on * np.asarray(tint, np.float32)
-    canvas.paint(Patch(patch.rows, patch.cols, mask), light.veil(colour, depth), TREE)
+    bright = rise * (np.float32(0.3) + np.float32(1.1) * leaf + np.float32(0.45) * clump)
+    colour = light.seen([tint], np.zeros(u.shape, np.uint8), bright, 0.75, sun, depth)
+    canvas.paint(Patch(patch.rows, patch.cols, mask), colour, TREE)

@@ -190,7 +190,7 @@ def paint(canvas: Canvas, camera: Camera, light: Light, car: Vehicle, lit: float
             )
         )
         if patch is not None:
-            canvas.darken(patch, np.full(patch.mask.shape, weight, np.float32))
+            canvas.darken(patch, weight)
     for along in body.wheels:
         for side in (-1, 1):
             low, high = (0.55, 0.98) if side > 0 else (-0.98, -0.55)
