@@ -1,29 +1,25 @@
-"""The YAML of a training run, validated before anything is loaded.
-
-Unknown keys are refused with the nearest known one; every mistake is one line that names the file
-and the key.
-"""
+"""The YAML of a training run, validated before anything is loaded; see `sqlink.settings`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from channels.registry import nearest
 from sqlink.errors import ConfigError
+from sqlink.settings import Section, load_settings
+
+
+def _as_pair(value: object) -> object:
+    """YAML has lists, the settings have pairs."""
+    return tuple(value) if isinstance(value, list) else value
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """Base of every part of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Pixels = Annotated[int, Field(ge=16)]
+Range = Annotated[tuple[Share, Share], BeforeValidator(_as_pair)]
 
 
 class Source(Section):
@@ -58,7 +54,7 @@ class TrainConfig(Section):
     seed: int = 1
     sources: Annotated[list[Source], Field(min_length=1)]
     validation: Source | None = None
-    crop: tuple[int, int] = (128, 256)
+    crop: Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)] = (128, 256)
     batch_size: Annotated[int, Field(gt=0)] = 4
     max_steps: Annotated[int, Field(gt=0)] | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
@@ -68,9 +64,9 @@ class TrainConfig(Section):
     weight_decay: Weight = 1e-4
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Share = 0.998
-    image_fraction: tuple[Share, Share] = (0.1, 1.0)
-    map_fraction: tuple[Share, Share] = (0.1, 1.0)
-    token_loss: tuple[Share, Share] = (0.05, 0.5)
+    image_fraction: Range = (0.1, 1.0)
+    map_fraction: Range = (0.1, 1.0)
+    token_loss: Range = (0.05, 0.5)
     """Range of the share of tokens that half of the crops lose on the way."""
     stream_loss: Share = 0.03
     """Probability that every token of one of the two streams is lost."""
@@ -92,40 +88,7 @@ class TrainConfig(Section):
 
 def load_train_config(path: Path) -> TrainConfig:
     """Read and check a file. Raises ConfigError, one line, on any mistake."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
-        raise ConfigError(f"{path}: not valid YAML: {line}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a training configuration is a mapping of keys")
-    try:
-        config = TrainConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_first(error)}") from None
+    config = load_settings(path, TrainConfig)
     if config.max_steps is None and config.max_minutes is None:
-        raise ConfigError(f"{path}: name a budget: max_steps, max_minutes, or both")
+        raise ConfigError(f"{path.name}: name a budget: max_steps, max_minutes, or both")
     return config
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        fields: dict[str, type[Section]] = {
-            "losses": Losses,
-            "sources": Source,
-            "validation": Source,
-        }
-        owner = (
-            fields.get(str(problem["loc"][0]), TrainConfig)
-            if len(problem["loc"]) > 1
-            else TrainConfig
-        )
-        return (
-            f"unknown key '{where}': {nearest(str(problem['loc'][-1]), list(owner.model_fields))}"
-        )
-    given = json.dumps(problem.get("input"), default=str)
-    return f"{where}: {problem['msg']} (got {given})"
