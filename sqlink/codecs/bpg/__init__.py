@@ -1,0 +1,15 @@
+"""BPG: HEVC intra pictures in Fabrice Bellard's container, genuine files in and out.
+
+    encode_bpg(image, qp) -> bytes          decode_bpg(data) -> image
+    codec.BPG: the codec `bpg`, fitted to a budget      conformance: against libbpg's own figures
+
+Needs PyAV, the extra `bpg`: its wheels carry x265 (GPL) and libavcodec.
+"""
+
+from __future__ import annotations
+
+from sqlink.codecs.bpg.codec import BPG
+from sqlink.codecs.bpg.decoder import decode_bpg
+from sqlink.codecs.bpg.encoder import encode_bpg
+
+__all__ = ["BPG", "decode_bpg", "encode_bpg"]
