@@ -1,8 +1,8 @@
 """Procedural street scenes with exact maps: endless pictures that need no download.
 
 A dash camera's view of an English street, rendered from a seed in NumPy: perspective road and
-markings, façades, trees, cars, people, weather, film. Picture and map come from one canvas and agree
-to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are close
+markings, façades, trees, cars, people, weather, film. Picture and map come from one canvas and
+agree to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are close
 together, and what shows between rails or spokes belongs to the fence or the bicyclist.
 
 The same seed gives the same bytes on every machine: only IEEE basic arithmetic and square roots

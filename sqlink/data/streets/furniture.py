@@ -23,7 +23,7 @@ STEEL: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Furniture:
-    """kind: `lamp`, `lights`, `sign`, `bollard`, `beacon`, `bin`. side: -1 left of the road, 1 right."""
+    """kind: `lamp`, `lights`, `sign`, `bollard`, `beacon`, `bin`. side: -1 left, 1 right."""
 
     kind: str
     x: float

@@ -44,8 +44,8 @@ class Light:
     """One scene's light.
 
     to_sun: unit vector. sun, ambient: linear colours of light on a white surface that faces it.
-    zenith, horizon, cloud: linear colours of the sky. cover: share of the sky in cloud. haze: metres
-    at which half of a colour is the haze's. wet: 0 dry to 1 streaming.
+    zenith, horizon, cloud: linear colours of the sky. cover: share of the sky in cloud. haze:
+    metres at which half of a colour is the haze's. wet: 0 dry to 1 streaming.
     """
 
     to_sun: Point

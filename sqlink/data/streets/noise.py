@@ -29,7 +29,7 @@ def _octave(cells: int, name: str) -> Array:
 
 @lru_cache(maxsize=8)
 def tile(kind: str) -> Array:
-    """A 512 x 512 tile in [0, 1]: `grain` (white), `fine` (small clumps), `fractal` (1/f), `soft`."""
+    """512 x 512 in [0, 1]: `grain` (white), `fine` (small clumps), `fractal` (1/f), `soft`."""
     if kind == "grain":
         return Dice(0, "grain").many(SIZE, SIZE).astype(np.float32)
     first, last, fall = {"fine": (64, 512, 0.8), "fractal": (4, 512, 0.56), "soft": (4, 64, 0.5)}[

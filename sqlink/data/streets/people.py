@@ -43,7 +43,7 @@ HAIR: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Person:
-    """x, z: where the feet are. heading: radians, 0 walks away. stride: -1..1, phase of the step."""
+    """x, z: where the feet are. heading: radians, 0 walks away. stride: -1..1 of the step."""
 
     x: float
     z: float

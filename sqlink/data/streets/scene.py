@@ -2,8 +2,8 @@
 
     sky ─> far silhouettes ─> ground ─> houses and gardens, far to near ─> street life, far to near
 
-Everything is decided by the seed before the picture's size is looked at, so one seed is one scene at
-any size; a wider picture shows more of it.
+Everything is decided by the seed before the picture's size is looked at, so one seed is one scene
+at any size; a wider picture shows more of it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _of(paint: Callable[..., None], *arguments: object) -> Paint:
 
 
 def _camera(dice: Dice, canvas: Canvas) -> Camera:
-    """Focal length and horizon in terms of the picture's height, so that scenes keep their shape."""
+    """Focal length and horizon go with the picture's height, so that scenes keep their shape."""
     h = canvas.height
     return Camera(
         x=0.0,
@@ -225,7 +225,7 @@ def _gardens(
     plots: list[Plot],
     jobs: list[tuple[float, Paint]],
 ) -> None:
-    """Hedges, fences, bushes and trees behind the pavement, painted after the houses behind them."""
+    """Hedges, fences, bushes and trees behind the pavement, after the houses behind them."""
     for plot in plots:
         if plot.kind not in ("gardens", "open") or plot.z1 < 3:
             continue

@@ -1,8 +1,8 @@
 """Trees bare and in leaf, bushes and hedges.
 
 A bare tree is branched level by level, all branches of a level at once. What counts as tree is its
-crown as an annotator would outline it, gaps between twigs included where they are small; the picture
-shows the twigs.
+crown as an annotator would outline it, gaps between twigs included where they are small; the
+picture shows the twigs.
 """
 
 from __future__ import annotations

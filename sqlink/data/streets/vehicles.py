@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from itertools import pairwise
 
 from sqlink.data.streets.camera import Camera, Point, cross, dot, turn
 from sqlink.data.streets.canvas import CAR, Canvas, Colour
@@ -160,62 +159,70 @@ def choose(dice: Dice, x: float, z: float, heading: float, moving: bool) -> Vehi
 
 def paint(canvas: Canvas, camera: Camera, light: Light, car: Vehicle, lit: float) -> None:
     """The vehicle with its shadow. `lit`: the share of the sun that reaches it."""
-    c, s = turn(car.heading)
-    body = car.body
-    half = body.width / 2
+    depth = camera.view((car.x, 0.5, car.z))[2]
+    reach = camera.focal * car.body.length / max(depth, 1.0)
+    x = camera.spot((car.x, 0.5, car.z))[0]
+    if depth < 1.0 or x < -reach or x > canvas.width + reach:
+        return
+    _Painter(canvas, camera, light, car, lit, depth).all()
 
-    def at(along: float, height: float, across: float) -> Point:
+
+class _Painter:
+    """Faces of one vehicle, those turned away left out, the rest in an order that hides right."""
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        camera: Camera,
+        light: Light,
+        car: Vehicle,
+        lit: float,
+        depth: float,
+    ) -> None:
+        self.canvas, self.camera, self.light = canvas, camera, light
+        self.car, self.body, self.lit, self.depth = car, car.body, lit, depth
+        self.c, self.s = turn(car.heading)
+        self.size = camera.focal / depth * car.body.width
+        self.eye: Point = (camera.x, camera.height, 0.0)
+        self.boxy = self.body in (VAN, BUS)
+
+    def at(self, along: float, height: float, across: float) -> Point:
         """Share of the length from the tail, metres up, share of the half width to the right."""
-        forward = (along - 0.5) * body.length
-        side = across * half
-        return (car.x + forward * s + side * c, height, car.z + forward * c - side * s)
-
-    def poly(points: list[Point], top: Colour, bottom: Colour | None = None) -> None:
-        canvas.polygon(camera.project(points), top, CAR, bottom)
-
-    depth = max(1.0, camera.view((car.x, 0.5, car.z))[2])
-    scale = camera.focal / depth
-    fine = scale * body.width > 22
-    eye = (camera.x, camera.height, 0.0)
-    veil = light.through
-
-    # Contact shadow, then the sun's.
-    for grow, weight in ((1.16, 0.45), (1.0, 0.62)):
-        patch = canvas.convex(
-            camera.project(
-                [
-                    at(0.5 + a * 0.5 * grow, 0.0, b * grow)
-                    for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))
-                ]
-            )
+        forward = (along - 0.5) * self.body.length
+        side = across * self.body.width / 2
+        return (
+            self.car.x + forward * self.s + side * self.c,
+            height,
+            self.car.z + forward * self.c - side * self.s,
         )
-        if patch is not None:
-            canvas.darken(patch, weight)
-    for along in body.wheels:
-        for side in (-1, 1):
-            low, high = (0.55, 0.98) if side > 0 else (-0.98, -0.55)
-            reach = body.radius / body.length
-            for edge in (along - reach * 0.8, along + reach * 0.8):
-                poly(
-                    [
-                        at(edge, 0, low),
-                        at(edge, body.radius, low),
-                        at(edge, body.radius, high),
-                        at(edge, 0, high),
-                    ],
-                    veil(RUBBER, depth),
-                )
 
-    def shaded(albedo: Colour, normal: Point, gloss: float) -> tuple[Colour, Colour]:
+    def edge(self, i: int, side: float) -> Point:
+        """Where station i of the hull meets the flank: a little tucked in, as sheet metal is."""
+        along, y, w = self.body.hull[i]
+        tuck = 0.006 if self.boxy else 0.022
+        if along < 0.12:
+            along += tuck
+        elif along > 0.9:
+            along -= tuck * 1.4
+        if y > 1.2:
+            y -= 0.05
+        return self.at(along, y, side * w)
+
+    def poly(self, points: list[Point], top: Colour, bottom: Colour | None = None) -> None:
+        self.canvas.polygon(self.camera.project(points), top, CAR, bottom)
+
+    def veiled(self, colour: Colour) -> Colour:
+        return self.light.through(colour, self.depth)
+
+    def shaded(self, albedo: Colour, normal: Point, gloss: float) -> tuple[Colour, Colour]:
         """Colours at the top and the foot of a face: it mirrors more sky above, road below."""
-        base = light.shade(albedo, normal, 0.0, lit)
-        sky = mixed(light.horizon, light.zenith, 0.3)
-        up = max(0.0, 0.35 + 0.65 * normal[1])
-        top = mixed(base, sky, gloss * up)
-        low = mixed(scaled(base, 0.62), scaled(light.ambient, 0.06), gloss)
-        return veil(top, depth), veil(low, depth)
+        base = self.light.shade(albedo, normal, 0.0, self.lit)
+        sky = mixed(self.light.horizon, self.light.zenith, 0.3)
+        top = mixed(base, sky, gloss * max(0.0, 0.35 + 0.65 * normal[1]))
+        low = mixed(scaled(base, 0.55), scaled(self.light.ambient, 0.06), gloss)
+        return self.veiled(top), self.veiled(low)
 
-    def facing(points: list[Point]) -> Point | None:
+    def facing(self, points: list[Point]) -> Point | None:
         """Outward unit normal of a face that the camera sees, or None."""
         a, b, d = points[0], points[1], points[-1]
         normal = cross(
@@ -225,249 +232,355 @@ def paint(canvas: Canvas, camera: Camera, light: Light, car: Vehicle, lit: float
         if size < 1e-9:
             return None
         normal = (normal[0] / size, normal[1] / size, normal[2] / size)
+        eye = self.eye
         if dot(normal, (eye[0] - a[0], eye[1] - a[1], eye[2] - a[2])) <= 0:
             return None
         return normal
 
-    hull = body.hull
-    back, front = body.belt
-    glass_gloss = 0.22 if body is not BUS else 0.12
-    for side in (-1.0, 1.0):
-        outline = [at(hull[0][0], hull[0][1], side * hull[0][2])]
-        probe = [at(0.2, 0.4, side), at(0.2, 0.9, side), at(0.8, 0.9, side), at(0.8, 0.4, side)]
-        normal = facing(probe if side < 0 else probe[::-1])
+    def all(self) -> None:
+        self.underneath()
+        for side in (-1.0, 1.0):
+            self.flank(side)
+        self.skin()
+        self.tail()
+        self.nose()
+        if self.size > 40 and self.body is not BUS:
+            self.mirrors()
+
+    def underneath(self) -> None:
+        """Shadow on the ground, soft at its rim, and the tyres under the floor."""
+        ring = [turn(k * 0.3926991) for k in range(16)]
+        for grow in (1.20, 1.12, 1.04, 0.96):
+            points = []
+            for c, s in ring:
+                # A rectangle with round corners.
+                a = (1 if c > 0 else -1) * min(1.0, abs(c) * 1.35)
+                b = (1 if s > 0 else -1) * min(1.0, abs(s) * 1.35)
+                along = a * (0.5 * self.body.length + (grow - 1) * 1.6) / self.body.length
+                points.append(self.at(0.5 + along, 0.0, b * (1 + (grow - 1) * 2.2)))
+            patch = self.canvas.convex(self.camera.project(points))
+            if patch is not None:
+                self.canvas.darken(patch, 0.34)
+        dark = self.veiled(scaled(self.light.on((0.0, 0.0, -1.0), 0.2), 0.02))
+        for along in self.body.wheels:
+            reach = self.body.radius * 0.8 / self.body.length
+            for low, high in ((-0.9, -0.62), (0.62, 0.9)):
+                for e in (along - reach, along + reach):
+                    tall = self.body.radius * 1.2
+                    self.poly(
+                        [
+                            self.at(e, 0, low),
+                            self.at(e, tall, low),
+                            self.at(e, tall, high),
+                            self.at(e, 0, high),
+                        ],
+                        dark,
+                    )
+
+    def flank(self, side: float) -> None:
+        """One side: body, side windows, doors, wheels."""
+        body, hull = self.body, self.body.hull
+        back, front = body.belt
+        probe = [
+            self.at(0.2, 0.4, side),
+            self.at(0.2, 0.9, side),
+            self.at(0.8, 0.9, side),
+            self.at(0.8, 0.4, side),
+        ]
+        normal = self.facing(probe if side < 0 else probe[::-1])
         if normal is None:
-            continue
-        top, low = shaded(car.paint, normal, 0.10)
-        lower = [*range(back + 1), *range(front, len(hull))]
-        outline = [at(hull[i][0], hull[i][1], side * hull[i][2]) for i in lower]
-        poly(outline, top, low)
-        upper = [at(hull[i][0], hull[i][1], side * hull[i][2]) for i in range(back, front + 1)]
-        poly(upper, top, veil(scaled(light.shade(car.paint, normal, 0.0, lit), 0.9), depth))
-        g_top, g_low = shaded(GLASS, normal, glass_gloss)
-
-        def rim(share: float, side: float = side) -> tuple[Point, Point]:
-            """Lower and upper edge of the side glass at a share of the belt."""
-            l0, l1 = hull[back][0], hull[front][0]
-            along = l0 + share * (l1 - l0)
-            belt_y = hull[back][1] + share * (hull[front][1] - hull[back][1])
-            belt_w = hull[back][2] + share * (hull[front][2] - hull[back][2])
-            for i in range(back, front):
-                a, b = hull[i], hull[i + 1]
-                if a[0] <= along <= b[0] and b[0] > a[0]:
-                    t = (along - a[0]) / (b[0] - a[0])
-                    y, w = a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2])
-                    break
-            else:
-                y, w = belt_y, belt_w
-            low_t, high_t = 0.07, 0.86
-            return (
-                at(
-                    along,
-                    belt_y + low_t * (y - belt_y),
-                    side * (belt_w + low_t * (w - belt_w)) * 1.005,
-                ),
-                at(
-                    along,
-                    belt_y + high_t * (y - belt_y),
-                    side * (belt_w + high_t * (w - belt_w)) * 1.005,
-                ),
-            )
-
+            return
+        top, low = self.shaded(self.car.paint, normal, 0.12)
+        self.poly(
+            [self.edge(i, side) for i in [*range(back + 1), *range(front, len(hull))]], top, low
+        )
+        tilted: Point = (normal[0] * 0.93, 0.36, normal[2] * 0.93)
+        t_top, t_low = self.shaded(self.car.paint, tilted, 0.14)
+        self.poly([self.edge(i, side) for i in range(back, front + 1)], t_top, t_low)
+        g_top, g_low = self.shaded(GLASS, tilted, 0.26)
         for start, end in body.glass:
-            cuts = [start + (end - start) * k / 4 for k in range(5)]
-            pairs = [rim(k) for k in cuts]
-            poly([*(p[1] for p in pairs), *(p[0] for p in reversed(pairs))], g_top, g_low)
+            pairs = [self.side_glass(start + (end - start) * k / 4, side) for k in range(5)]
+            self.poly([*(p[1] for p in pairs), *(p[0] for p in reversed(pairs))], g_top, g_low)
         if body is BUS:
             for low_y, high_y in ((1.35, 2.15), (2.85, 3.65)):
-                panes = 7
-                for k in range(panes):
-                    a, b = 0.03 + 0.94 * k / panes, 0.03 + 0.94 * (k + 0.9) / panes
-                    poly(
+                for k in range(7):
+                    a, b = 0.03 + 0.94 * k / 7, 0.03 + 0.94 * (k + 0.9) / 7
+                    self.poly(
                         [
-                            at(a, low_y, side),
-                            at(a, high_y, side),
-                            at(b, high_y, side),
-                            at(b, low_y, side),
+                            self.at(a, low_y, side),
+                            self.at(a, high_y, side),
+                            self.at(b, high_y, side),
+                            self.at(b, low_y, side),
                         ],
                         g_top,
                         g_low,
                     )
-        if fine:
-            dark = veil(scaled(top, 0.35), depth)
-            for share in (0.30, 0.58) if body is not BUS else ():
-                poly(
+        if self.size > 22 and body is not BUS:
+            dark = scaled(low, 0.5)
+            for share in (0.32, 0.60):
+                self.poly(
                     [
-                        at(share, 0.30, side * 1.0),
-                        at(share, 0.92, side * 0.985),
-                        at(share + 0.005, 0.92, side * 0.985),
-                        at(share + 0.005, 0.30, side),
+                        self.at(share, 0.30, side * 1.0),
+                        self.at(share, 0.90, side),
+                        self.at(share + 0.006, 0.90, side),
+                        self.at(share + 0.006, 0.30, side),
                     ],
                     dark,
                 )
-            sill = [
-                at(0.0, 0.24, side),
-                at(0.0, 0.34, side),
-                at(1.0, 0.34, side * 0.97),
-                at(1.0, 0.24, side * 0.97),
-            ]
-            poly(sill, veil(RUBBER, depth))
-        for along in body.wheels:
-            rings = (
-                (1.22, RUBBER),
-                (1.0, (0.02, 0.02, 0.021)),
-                (0.62, (0.22, 0.23, 0.24)),
-                (0.2, (0.06, 0.06, 0.06)),
+            self.poly(
+                [
+                    self.at(0.03, 0.22, side),
+                    self.at(0.03, 0.32, side),
+                    self.at(0.97, 0.32, side * 0.97),
+                    self.at(0.97, 0.22, side * 0.97),
+                ],
+                self.veiled(RUBBER),
             )
-            for size, tone in rings[: 4 if fine else 3]:
-                radius = body.radius * size
-                centre = body.radius
+        rings = (
+            (1.2, RUBBER),
+            (1.0, (0.02, 0.02, 0.021)),
+            (0.64, (0.24, 0.25, 0.26)),
+            (0.5, (0.12, 0.12, 0.13)),
+            (0.2, (0.25, 0.25, 0.25)),
+        )
+        number = 5 if self.size > 40 else 3 if self.size > 12 else 2
+        for along in body.wheels:
+            for grow, tone in rings[:number]:
+                radius = body.radius * grow
                 circle = []
-                for k in range(14):
-                    cc, ss = turn(k * 0.448799)
-                    y = centre + radius * ss
-                    if size > 1:
-                        y = max(y, body.radius * 0.8)
-                    circle.append(at(along + radius * cc / body.length, y, side * 1.01))
-                tinted = light.shade(tone, normal, depth, lit)
-                poly(circle, tinted)
-
-    for i in range(len(hull) - 1):
-        a, b = hull[i], hull[i + 1]
-        face = [
-            at(a[0], a[1], -a[2]),
-            at(b[0], b[1], -b[2]),
-            at(b[0], b[1], b[2]),
-            at(a[0], a[1], a[2]),
-        ]
-        normal = facing(face)
-        if normal is None:
-            continue
-        steep = normal[1] < 0.85
-        top, low = shaded(car.paint, normal, 0.12 if steep else 0.30)
-        if i in (0, len(hull) - 2):
-            tone = mixed(car.paint, (0.02, 0.02, 0.02), 0.25 if body is not VAN else 0.9)
-            top, low = shaded(tone, normal, 0.05)
-        poly(face, top, low)
-        window = (back <= i < front) and 0.1 < abs(b[1] - a[1]) and normal[1] < 0.9
-        if window and not (body is SALOON and i == back - 1):
-            if body is VAN and i == back and car.paint[0] > 0.6:
-                continue
-            g_top, g_low = shaded(GLASS, normal, 0.30)
-            u0, u1 = 0.12, 0.9
-            w0, w1 = (a[2] + (b[2] - a[2]) * t for t in (u0, u1))
-
-            def inset(
-                t: float,
-                w: float,
-                a: tuple[float, float, float] = a,
-                b: tuple[float, float, float] = b,
-            ) -> Point:
-                return at(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, w)
-
-            if body is BUS:
-                for t0, t1 in ((0.03, 0.36), (0.56, 0.88)):
-                    poly(
-                        [inset(t0, -0.9), inset(t1, -0.9), inset(t1, 0.9), inset(t0, 0.9)],
-                        g_top,
-                        g_low,
+                for k in range(16):
+                    cc, ss = turn(k * 0.3926991)
+                    y = body.radius + radius * ss
+                    circle.append(
+                        self.at(
+                            along + radius * cc / body.length,
+                            max(y, body.radius * 0.8) if grow > 1 else y,
+                            side * 1.0,
+                        )
                     )
-            else:
-                poly(
+                self.poly(circle, self.light.shade(tone, normal, self.depth, self.lit))
+
+    def side_glass(self, share: float, side: float) -> tuple[Point, Point]:
+        """Lower and upper edge of the side glass at a share of the belt."""
+        hull = self.body.hull
+        back, front = self.body.belt
+        along = hull[back][0] + share * (hull[front][0] - hull[back][0])
+        belt_y = hull[back][1] + share * (hull[front][1] - hull[back][1])
+        belt_w = hull[back][2] + share * (hull[front][2] - hull[back][2])
+        y, w = belt_y, belt_w
+        for a, b in pairwise(hull[back : front + 1]):
+            if a[0] <= along <= b[0] and b[0] > a[0]:
+                t = (along - a[0]) / (b[0] - a[0])
+                y, w = a[1] + t * (b[1] - a[1]) - 0.05, a[2] + t * (b[2] - a[2])
+                break
+        low, high = 0.08, 0.88
+        return (
+            self.at(along, belt_y + low * (y - belt_y), side * (belt_w + low * (w - belt_w))),
+            self.at(along, belt_y + high * (y - belt_y), side * (belt_w + high * (w - belt_w))),
+        )
+
+    def skin(self) -> None:
+        """Tail, rear window, roof, windscreen, bonnet, front: each a middle and two rounded edges."""
+        hull = self.body.hull
+        back, front = self.body.belt
+        for i in range(len(hull) - 1):
+            a, b = hull[i], hull[i + 1]
+            inner = 0.74
+            middle = [
+                self.at(a[0], a[1], -a[2] * inner),
+                self.at(b[0], b[1], -b[2] * inner),
+                self.at(b[0], b[1], b[2] * inner),
+                self.at(a[0], a[1], a[2] * inner),
+            ]
+            left = [self.edge(i, -1), self.edge(i + 1, -1), middle[1], middle[0]]
+            right = [middle[3], middle[2], self.edge(i + 1, 1), self.edge(i, 1)]
+            bumper = i in (0, len(hull) - 2)
+            straight = self.facing(middle)
+            for face in (left, right, middle):
+                normal = self.facing(face)
+                if normal is None:
+                    continue
+                paint = self.car.paint
+                if bumper:
+                    paint = mixed(paint, (0.02, 0.02, 0.02), 0.9 if self.body is VAN else 0.35)
+                gloss = 0.30 if normal[1] > 0.85 else 0.05 if bumper else 0.14
+                top, low = self.shaded(paint, normal, gloss)
+                self.poly(face, top, low)
+            if straight is None or not back <= i < front or straight[1] > 0.9:
+                continue
+            if abs(b[1] - a[1]) < 0.1 or (self.body is VAN and i == back):
+                continue
+            self.window(a, b, straight, rear=i < front - 1)
+
+    def window(
+        self,
+        a: tuple[float, float, float],
+        b: tuple[float, float, float],
+        normal: Point,
+        rear: bool,
+    ) -> None:
+        """Glass in a face between two stations of the hull."""
+
+        def inset(t: float, w: float) -> Point:
+            return self.at(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, w)
+
+        g_top, g_low = self.shaded(GLASS, normal, 0.30)
+        if self.body is BUS:
+            for t0, t1 in ((0.03, 0.36), (0.56, 0.88)):
+                self.poly(
+                    [inset(t0, -0.9), inset(t1, -0.9), inset(t1, 0.9), inset(t0, 0.9)], g_top, g_low
+                )
+            return
+        u0, u1 = (0.14, 0.84) if rear else (0.10, 0.92)
+        w0, w1 = (a[2] + (b[2] - a[2]) * t for t in (u0, u1))
+        k = 0.84 if rear else 0.92
+        pane = [
+            inset(u0, -w0 * k),
+            inset(u0 + 0.06, -w0 * k * 1.02),
+            inset(u1, -w1 * k),
+            inset(u1, w1 * k),
+            inset(u0 + 0.06, w0 * k * 1.02),
+            inset(u0, w0 * k),
+        ]
+        self.poly(pane, g_top, g_low)
+        if self.size > 46:
+            # Seats and heads through the glass.
+            shadow = self.veiled(scaled(GLASS, 0.5))
+            for x in (-0.42, 0.42):
+                t0, t1 = (u0 + 0.02, u0 + 0.52) if b[1] > a[1] else (u1 - 0.02, u1 - 0.52)
+                self.poly(
                     [
-                        inset(u0, -w0 * 0.93),
-                        inset(u1, -w1 * 0.9),
-                        inset(u1, w1 * 0.9),
-                        inset(u0, w0 * 0.93),
+                        inset(t0, x - 0.17),
+                        inset(t1, x - 0.11),
+                        inset(t1, x + 0.11),
+                        inset(t0, x + 0.17),
                     ],
-                    g_top,
-                    g_low,
+                    mixed(shadow, g_low, 0.5),
                 )
 
-    rear = facing([at(0, 0.3, -1), at(0, 0.9, -1), at(0, 0.9, 1), at(0, 0.3, 1)])
-    nose = facing([at(1, 0.3, 1), at(1, 0.9, 1), at(1, 0.9, -1), at(1, 0.3, -1)])
-    shine = 2.2 if car.braking and car.moving else 0.5
-    if rear is not None:
-        on = light.on(rear, lit)
-        red = veil(
-            (0.10 * on[0] + 0.30 * (shine > 1), 0.006 * on[1] + 0.012, 0.006 * on[2] + 0.01), depth
+    def tail(self) -> None:
+        """Lamps, plate and bumper strip of the rear."""
+        normal = self.facing(
+            [self.at(0, 0.3, -1), self.at(0, 0.9, -1), self.at(0, 0.9, 1), self.at(0, 0.3, 1)]
         )
-        lamp = (0.60, 0.86) if body is HATCH else (0.64, 0.86) if body is SALOON else (0.7, 1.0)
+        if normal is None:
+            return
+        body, on = self.body, self.light.on(normal, self.lit)
+        bright = 0.45 if self.car.braking and self.car.moving else 0.0
+        red = self.veiled(
+            (0.12 * on[0] + bright, 0.008 * on[1] + bright * 0.03, 0.007 * on[2] + bright * 0.03)
+        )
+        tall = {3.9: (0.62, 0.90), 4.5: (0.68, 0.88), 4.9: (0.72, 1.05)}.get(
+            body.length, (0.8, 1.1)
+        )
+        w0, w1 = (0.72, 0.94) if body is not BUS else (0.84, 0.97)
         for side in (-1, 1):
-            w0, w1 = (0.70, 0.93) if body is not BUS else (0.82, 0.97)
-            poly(
+            self.poly(
                 [
-                    at(-0.002, lamp[0], side * w0),
-                    at(0.0, lamp[1], side * w0),
-                    at(0.0, lamp[1], side * w1),
-                    at(-0.002, lamp[0], side * w1),
+                    self.at(0.0, tall[0], side * w0),
+                    self.at(0.0, tall[1], side * (w0 + 0.06)),
+                    self.at(0.012, tall[1], side * w1),
+                    self.at(0.012, tall[0], side * w1),
                 ],
                 red,
+                scaled(red, 0.7),
             )
-        plate = veil((0.42 * on[0], 0.33 * on[1], 0.03 * on[2]), depth)
-        y = 0.50 if body is not BUS else 0.7
-        poly(
-            [
-                at(-0.004, y, -0.3),
-                at(-0.004, y + 0.13, -0.3),
-                at(-0.004, y + 0.13, 0.3),
-                at(-0.004, y, 0.3),
-            ],
-            plate,
-        )
-        if fine:
-            poly(
+        if self.size > 26:
+            self.poly(
                 [
-                    at(-0.003, 0.30, -0.92),
-                    at(-0.003, 0.46, -0.92),
-                    at(-0.003, 0.46, 0.92),
-                    at(-0.003, 0.30, 0.92),
+                    self.at(-0.002, 0.34, -0.86),
+                    self.at(-0.002, 0.44, -0.86),
+                    self.at(-0.002, 0.44, 0.86),
+                    self.at(-0.002, 0.34, 0.86),
                 ],
-                veil(light.shade((0.03, 0.03, 0.032), rear, 0, lit), depth),
+                self.veiled(self.light.shade((0.025, 0.025, 0.027), normal, 0, self.lit)),
             )
-    if nose is not None:
-        on = light.on(nose, lit)
+            seam = self.veiled(scaled(self.light.shade(self.car.paint, normal, 0, self.lit), 0.4))
+            self.poly(
+                [
+                    self.at(-0.002, 0.58, -0.7),
+                    self.at(-0.002, 0.595, -0.7),
+                    self.at(-0.002, 0.595, 0.7),
+                    self.at(-0.002, 0.58, 0.7),
+                ],
+                seam,
+            )
+        y = 0.60 if body is not BUS else 0.75
+        self.plate(-0.004, y, normal, (0.45, 0.35, 0.03))
+
+    def plate(self, along: float, y: float, normal: Point, tone: Colour) -> None:
+        """A number plate with its characters."""
+        on = self.light.on(normal, self.lit)
+        ground = self.veiled((tone[0] * on[0], tone[1] * on[1], tone[2] * on[2]))
+        self.poly(
+            [
+                self.at(along, y, -0.3),
+                self.at(along, y + 0.12, -0.3),
+                self.at(along, y + 0.12, 0.3),
+                self.at(along, y, 0.3),
+            ],
+            ground,
+        )
+        if self.size > 60:
+            ink = self.veiled((0.02, 0.02, 0.02))
+            for k in range(7):
+                x = -0.26 + 0.074 * k + (0.02 if k > 3 else 0.0)
+                self.poly(
+                    [
+                        self.at(along - 0.001, y + 0.025, x),
+                        self.at(along - 0.001, y + 0.1, x),
+                        self.at(along - 0.001, y + 0.1, x + 0.045),
+                        self.at(along - 0.001, y + 0.025, x + 0.045),
+                    ],
+                    ink,
+                )
+
+    def nose(self) -> None:
+        """Headlamps, grille and plate of the front."""
+        normal = self.facing(
+            [self.at(1, 0.3, 1), self.at(1, 0.9, 1), self.at(1, 0.9, -1), self.at(1, 0.3, -1)]
+        )
+        if normal is None:
+            return
+        on = self.light.on(normal, self.lit)
+        glow = 1.2 if self.car.moving and self.light.exposure < 0.55 else 0.0
+        lamp = self.veiled((0.40 * on[0] + glow, 0.42 * on[1] + glow, 0.43 * on[2] + glow * 0.9))
         for side in (-1, 1):
-            lamp_light = 0.9 if car.moving and light.exposure * light.ambient[0] < 0.25 else 0.0
-            bright = (
-                0.35 * on[0] + lamp_light,
-                0.37 * on[1] + lamp_light,
-                0.38 * on[2] + lamp_light,
-            )
-            poly(
+            self.poly(
                 [
-                    at(1.0, 0.60, side * 0.55),
-                    at(0.985, 0.74, side * 0.55),
-                    at(0.985, 0.74, side * 0.88),
-                    at(1.0, 0.60, side * 0.88),
+                    self.at(1.0, 0.60, side * 0.52),
+                    self.at(0.992, 0.73, side * 0.52),
+                    self.at(0.965, 0.76, side * 0.88),
+                    self.at(0.975, 0.61, side * 0.88),
                 ],
-                veil(bright, depth),
+                lamp,
+                scaled(lamp, 0.55),
             )
-        grille = veil(light.shade((0.02, 0.02, 0.022), nose, 0, lit), depth)
-        poly(
-            [
-                at(1.002, 0.56, -0.42),
-                at(0.995, 0.70, -0.42),
-                at(0.995, 0.70, 0.42),
-                at(1.002, 0.56, 0.42),
-            ],
-            grille,
-        )
-        poly(
-            [
-                at(1.003, 0.28, -0.8),
-                at(1.003, 0.40, -0.8),
-                at(1.003, 0.40, 0.8),
-                at(1.003, 0.28, 0.8),
-            ],
-            grille,
-        )
-        poly(
-            [
-                at(1.004, 0.42, -0.3),
-                at(1.004, 0.54, -0.3),
-                at(1.004, 0.54, 0.3),
-                at(1.004, 0.42, 0.3),
-            ],
-            veil((0.5 * on[0], 0.5 * on[1], 0.48 * on[2]), depth),
-        )
+        dark = self.veiled(self.light.shade((0.02, 0.02, 0.022), normal, 0, self.lit))
+        for y0, y1, w in ((0.58, 0.70, 0.42), (0.28, 0.40, 0.74)):
+            self.poly(
+                [
+                    self.at(1.002, y0, -w),
+                    self.at(0.998, y1, -w),
+                    self.at(0.998, y1, w),
+                    self.at(1.002, y0, w),
+                ],
+                dark,
+            )
+        self.plate(1.004, 0.44, normal, (0.52, 0.52, 0.5))
+
+    def mirrors(self) -> None:
+        """The ears at the windscreen's foot."""
+        along = 0.69 if self.body is not VAN else 0.80
+        y = self.body.hull[self.body.belt[1]][1]
+        tone = self.veiled(scaled(self.light.shade(self.car.paint, (0, 0, -1), 0, self.lit), 0.6))
+        for side in (-1, 1):
+            self.poly(
+                [
+                    self.at(along, y, side * 0.97),
+                    self.at(along, y + 0.13, side * 0.99),
+                    self.at(along, y + 0.13, side * 1.14),
+                    self.at(along, y + 0.01, side * 1.14),
+                ],
+                tone,
+            )
