@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.errors import DataError, WeightsError
+from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.segmentation.base import register
 from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.two_branch import TwoBranch
@@ -34,7 +34,7 @@ class BuiltIn:
 
     def __init__(self, name: str, network: nn.Module, chunk: int = 4) -> None:
         if chunk < 1:
-            raise ValueError(f"chunk {chunk} must be at least 1")
+            raise ConfigError(f"segmenter {name}: chunk={chunk!r} must be 1 or more")
         self.name = name
         self.chunk = chunk
         self.network = network.eval()
@@ -44,16 +44,19 @@ class BuiltIn:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Differentiable, one batch as it comes: float32 [N, 3, H, W] -> [N, 11, H, W].
-
-        For losses; `segment` is the one whose result does not depend on the batch.
-        """
+    def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 16:
             raise DataError(
                 f"segmenter {self.name} takes pictures [N, 3, H, W] of at least 16x16, "
                 f"got {list(images.shape)}"
             )
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Differentiable, one batch as it comes: float32 [N, 3, H, W] -> [N, 11, H, W].
+
+        For losses; `segment` is the one whose result does not depend on the batch.
+        """
+        self._check(images)
         height, width = images.shape[-2:]
         padded = F.pad(
             images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate"
@@ -68,6 +71,7 @@ class BuiltIn:
 
         Returns int64 [N, H, W] class ids. Raises DataError for another shape.
         """
+        self._check(images)
         count = images.shape[0]
         maps = []
         for start in range(0, count, self.chunk):

@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from channels.random import Streams
+from channels.registry import nearest
 from sqlink.data.base import DataSet, open_dataset
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
@@ -96,15 +97,31 @@ class Plan(Strict):
 def read_plan(path: Path) -> Plan:
     """Read and check a training configuration. Raises ConfigError in one line."""
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text()))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a training configuration is a mapping of keys")
+    try:
+        return Plan.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+        raise ConfigError(f"{path}: {_mistake(error)}") from error
+
+
+def _mistake(error: ValidationError) -> str:
+    """The first mistake in words, unknown keys before others."""
+    problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if not unknown:
+        return f"{where}: {problem['msg']}"
+    owners: dict[str, type[Strict]] = {"streets": StreetsPlan, "networks": NetworkPlan}
+    place, key = str(problem["loc"][0]), str(problem["loc"][-1])
+    owner = owners[place] if len(problem["loc"]) > 1 else Plan
+    return f"unknown key '{where}': {nearest(key, list(owner.model_fields))}"
 
 
 @dataclass(frozen=True)
