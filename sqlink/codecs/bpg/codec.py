@@ -179,7 +179,7 @@ def finest_qp(size: Callable[[int], int], budget: int, pixels: int) -> int | Non
 
 
 def _qp(quality: float) -> int:
-    if quality != int(quality) or not MIN_QP <= quality <= MAX_QP:
+    if not MIN_QP <= quality <= MAX_QP or quality != int(quality):
         raise ConfigError(
             f"bpg quality={quality:g} is a QP: a whole number from {MIN_QP} (best) to {MAX_QP}"
         )

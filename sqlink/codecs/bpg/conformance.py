@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -49,9 +50,9 @@ def read_picture(path: Path) -> Plane:
 
 
 def psnr(one: Plane, other: Plane) -> float:
-    """Peak signal-to-noise ratio over all samples, dB."""
-    error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / error))
+    """Peak signal-to-noise ratio over all samples, dB; infinite between equals."""
+    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def vectors(shared: Path) -> Iterator[tuple[str, int, float]]:
