@@ -11,9 +11,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := channels sqlink experiments tests
 
-# One thread a process: the test workers already fill the cores.
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: demo test lint train clean help
 
 help:
@@ -24,20 +21,19 @@ help:
 	@echo "make clean    remove caches and build output (keeps $(VENV) and results)"
 	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) EXTRAS=$(EXTRAS) WORKERS=$(WORKERS)"
 
-demo: export OMP_NUM_THREADS = $(shell getconf _NPROCESSORS_ONLN)
 demo: $(READY)
 	$(BIN)/sqlink demo
 	@echo "Figures, pictures and tables: results/quickstart"
 
+# One thread a process: the workers already fill the cores.
 test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-train: export OMP_NUM_THREADS = $(shell getconf _NPROCESSORS_ONLN)
 train: $(READY)
 	$(BIN)/sqlink train $(CONFIG)
 
@@ -48,6 +44,6 @@ clean:
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("SQLink needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	@echo "Making the environment in $(VENV), once; this takes some minutes"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $(READY)

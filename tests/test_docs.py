@@ -1,0 +1,53 @@
+"""The documents keep their word: their Python runs, their links lead somewhere.
+
+All ```python blocks of a page run in order in one namespace, in an empty folder. A block right
+after the line `<!-- no-test -->` is shown but not run.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+_BLOCK = re.compile(r"^(?P<mark><!-- no-test -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S)
+_COMMENT = re.compile(r"<!--.*?-->", re.S)
+_LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
+
+
+def blocks(text: str) -> list[tuple[int, str]]:
+    """(line number of the first line, code) of each block that is to run."""
+    return [
+        (text.count("\n", 0, match.start("code")), match["code"])
+        for match in _BLOCK.finditer(text)
+        if not match["mark"]
+    ]
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text("utf-8"))], ids=_name)
+def test_python_in_documents_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "document"}
+    for line, code in blocks(page.read_text("utf-8")):
+        exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_in_documents_lead_to_files(page: Path) -> None:
+    links = _LINK.findall(_COMMENT.sub("", page.read_text("utf-8")))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_marked_blocks_are_left_out_and_lines_are_kept() -> None:
+    text = "one\n```python\na = 1\n```\n<!-- no-test -->\n```python\nfails(\n```\n```sh\nls\n```\n"
+    assert blocks(text) == [(2, "a = 1\n")]
