@@ -75,7 +75,7 @@ class Tools:
     def from_bytes(cls, data: bytes) -> Tools:
         """Read what `to_bytes` writes. Raises DataError if it is cut short or out of range."""
         bits = BitReader(data)
-        sizes = [bits.ue() for _ in range(5)]
+        min_cb, diff_cb, min_tb, diff_tb, depth = (bits.ue() for _ in range(5))
         sao = bits.u(1)
         pcm = _read_pcm(bits)
         strong = bits.u(1)
@@ -85,9 +85,9 @@ class Tools:
             if bits.u(7):
                 raise DataError("the HEVC header asks for an extension that BPG does not have")
             extension = bits.u(_RANGE_FLAGS) if has_range else None
-        if sizes[0] + 3 > 6 or sizes[0] + 3 + sizes[1] > 6 or max(sizes[2:]) > 4:
+        if min_cb + 3 + diff_cb > 6 or max(min_tb, diff_tb, depth) > 4:
             raise DataError("the HEVC header holds a block size out of range")
-        return cls(*sizes, sao, pcm, strong, extension)
+        return cls(min_cb, diff_cb, min_tb, diff_tb, depth, sao, pcm, strong, extension)
 
 
 def _write_pcm(bits: BitWriter, pcm: PCM | None) -> None:

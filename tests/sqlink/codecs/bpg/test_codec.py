@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sqlink.codecs.bpg.conformance import (
     vectors,
 )
 from sqlink.codecs.bpg.conformance import main as conformance
+from sqlink.codecs.bpg.hevc import nal_units
 from sqlink.errors import ConfigError, DataError, MissingExtraError
 
 
@@ -120,16 +122,17 @@ def test_pixels_are_those_of_another_decoding_of_x265s_own_stream(
     """Our parameter sets in place of x265's must change nothing."""
     import av
 
-    import sqlink.codecs.bpg.encoder as encoder
+    streams: list[bytes] = []
 
-    kept: list[bytes] = []
-    split = encoder.nal_units
-    monkeypatch.setattr(encoder, "nal_units", lambda data: kept.append(data) or split(data))
-    image = scene(64, 72)
-    ours = decode_bpg(encode_bpg(image, 20, "grey"))[..., 0]
+    def record(stream: bytes) -> list[bytes]:
+        streams.append(stream)
+        return nal_units(stream)
+
+    monkeypatch.setattr("sqlink.codecs.bpg.encoder.nal_units", record)
+    ours = decode_bpg(encode_bpg(scene(64, 72), 20, "grey"))[..., 0]
     context = av.CodecContext.create("hevc", "r")
-    (frame,) = [*context.decode(av.Packet(kept[0])), *context.decode(None)]
-    np.testing.assert_array_equal(ours, frame.to_ndarray()[:64, :72])
+    frames = [*context.decode(av.Packet(streams[0])), *context.decode(None)]
+    np.testing.assert_array_equal(ours, frames[0].to_ndarray()[:64, :72])
 
 
 def test_more_quantisation_is_fewer_bytes_and_less_quality() -> None:
@@ -316,6 +319,13 @@ def test_without_pyav_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         load_codec("bpg")
     with pytest.raises(MissingExtraError, match=r"pip install sqlink\[bpg\]"):
         encode_bpg(scene(16, 16), 30)
+
+
+def test_the_worker_need_not_load_pytorch() -> None:
+    code = (
+        "import sys, sqlink.codecs.bpg.decoder as d; d.load_av(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_file_decodes_alike_in_the_worker_and_here(codec: Codec, tmp_path: Path) -> None:
