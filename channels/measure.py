@@ -123,7 +123,9 @@ def bit_errors(
     One bit a realisation makes the trials independent, under fading too.
     """
     channel = from_spec(SYMBOL_CHANNELS, over)
-    streams = Streams.derive(seed, [("ber",)], device).split(bits)
+    streams = Streams.derive(seed, [("ber", str(over), modulation, str(snr_db))], device).split(
+        bits
+    )
     sent = (streams.child("data").uniform(BITS_PER_SYMBOL[modulation]) < 0.5).to(torch.float32)
     llr = _over_the_air(sent, modulation, channel, snr_db, streams)
     return Proportion(int(((llr > 0) != (sent > 0.5))[:, 0].sum()), bits)
@@ -152,7 +154,9 @@ def block_errors(
         llr = _over_the_air(ldpc.encode(sent), modulation, channel, snr_db, streams)
         return ((ldpc.decode(llr, iterations) != sent).any(dim=1),)
 
-    streams = Streams.derive(seed, [("bler", k, n)], device).split(blocks)
+    streams = Streams.derive(
+        seed, [("bler", str(over), modulation, k, n, str(ebno_db))], device
+    ).split(blocks)
     (wrong,) = in_chunks(run, ldpc.chunk, streams.keys)
     return Proportion(int(wrong.sum()), blocks)
 

@@ -13,7 +13,7 @@ from channels.coded import CodedLink, UncodedLink
 from channels.config import build
 from channels.erasure import IidErasure
 from channels.errors import ChannelError, ConfigError
-from channels.ldpc import layout
+from channels.ldpc import code, layout
 from channels.random import Streams
 
 NEAR_THE_EDGE_DB = {"awgn": 0.9, "rayleigh": 3.0}
@@ -92,6 +92,16 @@ def test_every_layout_is_one_that_5g_allows(m: int) -> None:
             assert 0 <= plan.padding < max(plan.blocks, 12)
             assert 12 <= plan.k <= (8448 if plan.k / plan.n >= 1 / 3 else 3840)
             assert 0.2 <= plan.k / plan.n <= 0.95
+
+
+@pytest.mark.parametrize("k", [17, 40, 61, 100, 184, 241, 292, 293, 792, 3841])
+def test_every_extreme_rate_decodes_where_there_is_no_noise(k: int) -> None:
+    for rate in (0.2, 1 / 3, 0.92, 0.95):
+        plan = layout(k, rate, 2)
+        ldpc = code(plan.k, plan.n, 2, "cpu")
+        bits = (Streams.derive(k, [("bits", n) for n in range(4)]).uniform(k) < 0.5).float()
+        bits = torch.nn.functional.pad(bits, (0, plan.padding)).reshape(-1, plan.k)
+        assert torch.equal(ldpc.decode(20 * (2 * ldpc.encode(bits) - 1)), bits), plan
 
 
 def test_uncoded_packets_come_whole_or_not_at_all() -> None:
