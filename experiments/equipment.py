@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import TypeVar
 
@@ -21,16 +22,20 @@ from channels.base import CHANNELS, Channel, Packets
 from channels.config import READY, build
 from channels.random import Streams
 from channels.registry import nearest
-from channels.spec import name_and_parameters
-from experiments.grid import Identities
-from experiments.schema import SEMANTIC, Choice, Sweep
+from channels.spec import construct, name_and_parameters
+from experiments.grid import Identities, rates
+from experiments.schema import SEMANTIC, Choice, CodecChoice, Sweep
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
 from sqlink.data.base import DataSet, open_dataset
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
-from sqlink.metrics import Metric, load_metric
+from sqlink.link import resolve_rate
+from sqlink.metrics import METRICS, Metric
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
+
+TRAINED_ON: Mapping[str, tuple[str, ...]] = {"sqgan": ("lpips",)}
+"""Codec -> metrics that were also its training losses; other codecs say so by `trained_on`."""
 
 Part = TypeVar("Part")
 
@@ -73,17 +78,17 @@ class Equipment:
         codecs = {
             (choice.title, packet_bytes): _built(
                 f"{where}: codecs[{i}]",
-                lambda choice=choice, packet_bytes=packet_bytes: load_codec(  # type: ignore[misc]
-                    choice.name,
-                    **({"device": device} if takes_option(choice.name, "device") else {}),
-                    **choice.options,
-                    packet_bytes=packet_bytes,
-                ),
+                partial(_codec, choice, packet_bytes, device),
             )
             for i, choice in enumerate(sweep.codecs)
             for packet_bytes in sweep.packet_bytes
         }
         sends_map = any(carries_map(codec) for codec in codecs.values())
+        for rate in (
+            rate for choice in sweep.codecs for rate in rates(choice.rates or sweep.rates)
+        ):
+            for packet_bytes, channel in channels.items():
+                _built(f"{where}: rates", partial(resolve_rate, rate, channel, packet_bytes))
         segmenter = judge = None
         if sends_map and sweep.segmenter.name != GROUND_TRUTH:
             segmenter = _segmenter(sweep.segmenter, f"{where}: segmenter", device)
@@ -100,7 +105,7 @@ class Equipment:
             metrics=metrics,
             unavailable=unavailable,
             trained_on={
-                title: tuple(getattr(codec, "trained_on", ()))
+                title: tuple(getattr(codec, "trained_on", TRAINED_ON.get(codec.name, ())))
                 for (title, _), codec in codecs.items()
             },
             identities=Identities(
@@ -117,8 +122,8 @@ class Equipment:
 
 
 def carries_map(codec: Codec) -> bool:
-    """Whether a codec takes the transmitter's map: it says so by `carries_map`."""
-    return bool(getattr(codec, "carries_map", False))
+    """Whether a codec sends a map: one that does has a `segmenter`, for where it gets none."""
+    return hasattr(codec, "segmenter")
 
 
 def column(metric: Metric) -> str:
@@ -129,9 +134,9 @@ def column(metric: Metric) -> str:
 def fingerprint(part: object) -> str:
     """SHA-256 over the networks that a codec, segmenter or metric holds; empty if it holds none.
 
-    A part that keeps its learned numbers elsewhere names their hash itself, as `sha256`.
+    A part that was read from a file of weights names the file's hash itself, as `weights_sha256`.
     """
-    own = getattr(part, "sha256", None)
+    own = getattr(part, "weights_sha256", None)
     if isinstance(own, str):
         return own
     total = hashlib.sha256()
@@ -151,6 +156,12 @@ def _built(where: str, build: Callable[[], Part]) -> Part:
         raise type(error)(f"{where}: {error}") from error
 
 
+def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Codec:
+    """A codec for one packet size, on the device where it takes one."""
+    placed = {"device": device} if takes_option(choice.name, "device") else {}
+    return load_codec(choice.name, packet_bytes=packet_bytes, **{**placed, **choice.options})
+
+
 def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:
     return _built(where, lambda: load_segmenter(choice.name, device=device, **choice.options))
 
@@ -163,14 +174,13 @@ def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str
         if choice.name in SEMANTIC:
             continue
         try:
-            metric = _built(
-                f"{where}: metrics[{i}]",
-                lambda choice=choice: load_metric(choice.name, **choice.options),  # type: ignore[misc]
-            )
+            metric = construct(METRICS, choice.name, choice.options)
         except WeightsError as error:
             if choice.options:
-                raise
-            unavailable[choice.name] = str(error)
+                raise WeightsError(f"{where}: metrics[{i}]: {error}") from error
+            unavailable[choice.name] = f"unavailable: {error}"
+        except SQLinkError as error:
+            raise type(error)(f"{where}: metrics[{i}]: {error}") from error
         else:
             metrics[column(metric)] = metric
     return metrics, unavailable

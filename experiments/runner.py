@@ -379,7 +379,7 @@ class Runner:
         for name, metric in equipment.metrics.items():
             reason = metric.unavailable(*images.shape[2:])
             if reason is not None:
-                self.unavailable[name] = reason
+                self.unavailable[name] = f"unavailable: {reason}"
             values = [None] * len(columns) if reason else metric(images, originals).tolist()
             for row, value in zip(columns, values, strict=True):
                 row[name] = value

@@ -73,7 +73,7 @@ class Mosaic:
 
     name = "mosaic"
     suffix = ".mos"
-    carries_map = True
+    segmenter = None
     trained_on = ("psnr_db",)
     encoded = 0
     decoded = 0
