@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.segmentation.base import register
-from sqlink.segmentation.blocks import fold
+from sqlink.segmentation.blocks import channels_last, fold
 from sqlink.segmentation.two_branch import TwoBranch
 from sqlink.segmentation.unet import UNet
 from sqlink.weights.manifest import load
@@ -104,8 +104,9 @@ def built_in(
         raise WeightsError(
             f"{weights or name} does not fit the network '{name}': train it again"
         ) from error
-    network.requires_grad_(False)
-    return BuiltIn(name, network.to(device, memory_format=torch.channels_last), chunk)
+    network.requires_grad_(False).to(device)
+    channels_last(network)
+    return BuiltIn(name, network, chunk)
 
 
 @register("tx")

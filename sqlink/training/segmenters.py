@@ -38,7 +38,7 @@ from channels.registry import nearest
 from sqlink.data.base import DataSet, open_dataset
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
-from sqlink.segmentation.blocks import fold
+from sqlink.segmentation.blocks import channels_last, fold
 from sqlink.segmentation.builtin import NETWORKS, BuiltIn
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -142,7 +142,8 @@ class Frames:
 
 def read_frames(samples: DataSet) -> Frames:
     """Every sample of a data set, all of one size. Raises DataError where sizes or maps differ."""
-    images, labels = [], []
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
     for sample in samples:
         if sample.segmentation is None:
             raise DataError(f"{sample.name} has no map: segmenters learn from labelled pictures")
@@ -383,9 +384,9 @@ class Run:
         # Initial weights are drawn in a fork of the generator, so that nothing outside it moves.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
-            network, average = NETWORKS[name](), NETWORKS[name]()
-        self.network = network.to(memory_format=torch.channels_last)
-        self.average = average.to(memory_format=torch.channels_last).eval()
+            self.network, self.average = NETWORKS[name](), NETWORKS[name]().eval()
+        channels_last(self.network)
+        channels_last(self.average)
         self.average.load_state_dict(self.network.state_dict())
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         plain = [p for p in self.network.parameters() if p.ndim <= 1]
