@@ -1,4 +1,4 @@
-"""The documents keep their word: their Python runs, their links lead somewhere.
+"""The documents keep their word: Python runs, sweeps are valid, links lead somewhere.
 
 All ```python blocks of a page run in order in one namespace, in an empty folder. A block right
 after the line `<!-- no-test -->` is shown but not run.
@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.schema import parse_sweep
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
 _BLOCK = re.compile(r"^(?P<mark><!-- no-test -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S)
+_SWEEP = re.compile(r"^```yaml\n(data:.*?)^```$", re.M | re.S)
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 
@@ -39,6 +42,14 @@ def test_python_in_documents_runs(
     namespace: dict[str, object] = {"__name__": "document"}
     for line, code in blocks(page.read_text("utf-8")):
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if _SWEEP.search(p.read_text("utf-8"))], ids=_name
+)
+def test_sweeps_in_documents_are_valid(page: Path) -> None:
+    for text in _SWEEP.findall(page.read_text("utf-8")):
+        assert parse_sweep(text, _name(page)).codecs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
