@@ -41,7 +41,7 @@ def fit_table(
     codes: int,
     codebook: NDArray[np.float32] | None = None,
     fractions: Sequence[float] = (0.2, 0.35, 0.5, 0.8),
-    clusters: int = 16,
+    clusters: int = 32,
 ) -> IndexTable:
     """A stream's count table from what a model says of training pictures.
 

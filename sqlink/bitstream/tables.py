@@ -85,10 +85,10 @@ class Tables:
         tensors = {}
         for stream in STREAMS:
             table: IndexTable = getattr(self, stream)
-            tensors[f"tables.{stream}_counts"] = torch.from_numpy(table.counts.copy())
+            tensors[f"tables.{stream}_counts"] = _stored(table.counts)
             if table.clusters is not None and table.contexts is not None:
-                tensors[f"tables.{stream}_clusters"] = torch.from_numpy(table.clusters.copy())
-                tensors[f"tables.{stream}_context_counts"] = torch.from_numpy(table.contexts.copy())
+                tensors[f"tables.{stream}_clusters"] = _stored(table.clusters)
+                tensors[f"tables.{stream}_context_counts"] = _stored(table.contexts)
         return tensors
 
     @classmethod
@@ -114,7 +114,7 @@ def count_indices(indices: NDArray[np.int64], codes: int) -> NDArray[np.int64]:
     return np.bincount(indices[indices >= 0].ravel(), minlength=codes).astype(np.int64) + 1
 
 
-def cluster_codebook(vectors: NDArray[np.float32], clusters: int = 16) -> NDArray[np.int64]:
+def cluster_codebook(vectors: NDArray[np.float32], clusters: int = 32) -> NDArray[np.int64]:
     """k-means of a codebook float32 [J, d]: the cluster of each entry, int64 [J].
 
     Starts from the entries farthest apart (each next the farthest from those chosen), so that it
@@ -184,6 +184,13 @@ def _table(tensors: Mapping[str, Tensor], prefix: str) -> IndexTable:
         if contexts.min() < 1:
             raise WeightsError(f"{prefix}_context_counts must be counts of at least 1")
     return IndexTable(counts, clusters, contexts)
+
+
+def _stored(values: NDArray[np.int64]) -> Tensor:
+    """Counts as int32, halved together until the largest fits."""
+    while int(values.max()) > np.iinfo(np.int32).max:
+        values = np.maximum(values // 2, 1)
+    return torch.from_numpy(values.astype(np.int32))
 
 
 def _integers(tensors: Mapping[str, Tensor], name: str, axes: int) -> NDArray[np.int64] | None:

@@ -33,7 +33,8 @@ def smooth_scores(rng: np.random.Generator, height: int, width: int) -> NDArray[
     """Scores with neighbours alike, as relevance is."""
     noise = rng.random((height + 4, width + 4))
     windows = [noise[i : i + height, j : j + width] for i in range(5) for j in range(5)]
-    return np.stack(windows).sum(axis=0)
+    summed: NDArray[np.float64] = np.stack(windows).sum(axis=0)
+    return summed
 
 
 def made_tokens(
