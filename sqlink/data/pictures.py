@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES, PALETTE
 from sqlink.errors import ConfigError, DataError
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
 """Pillow's names of the formats that are read; none of them runs another program."""
 
 SOFTWARE = "SQLink"
@@ -178,7 +178,8 @@ def write_aside(content: Image.Image | bytes, path: Path) -> None:
     except OSError as error:
         raise DataError(f"cannot write {path}: {_line(error)}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def is_ours(path: str | Path) -> bool:
@@ -194,7 +195,8 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
     """Open a file and check its size; nothing is decoded yet."""
     try:
         with _any_size():
-            picture = Image.open(path, formats=FORMATS)
+            Image.init()
+            picture = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -236,5 +238,7 @@ def _rgb(picture: Image.Image) -> npt.NDArray[np.float32]:
 
 def _line(error: BaseException) -> str:
     """The first line of what an error says, or its name."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     said = str(error).strip().splitlines()
     return said[0] if said else type(error).__name__
