@@ -130,7 +130,6 @@ def test_a_lost_packet_is_empty_and_a_delivered_one_right(over: str) -> None:
 
 
 def test_the_verdict_is_the_crc_and_the_truth_is_kept_beside_it() -> None:
-    """With a 16-bit CRC looked at 20 times, hopeless packets are taken at a rate near 20 / 2^16."""
     link = CodedLink(packet_bytes=1, crc="crc16", iterations=4)
     sent = Packets.from_bytes([[b"\x5a"] * 200])
     got = link.transmit(sent, snr(1, -4.0), streams(1))
@@ -140,6 +139,20 @@ def test_the_verdict_is_the_crc_and_the_truth_is_kept_beside_it() -> None:
         got.packets.payload[got.delivered & got.correct].flatten(),
         torch.full((int((got.delivered & got.correct).sum()),), 0x5A, dtype=torch.uint8),
     )
+
+
+def test_a_wrong_packet_that_the_crc_lets_through_is_delivered_and_known_to_be_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "channels.ldpc.Crc.holds", lambda self, rows: torch.ones(len(rows), dtype=torch.bool)
+    )
+    link, sent = CodedLink(packet_bytes=20), packets(8)
+    got = link.transmit(sent, snr(8, -10.0), streams(8))
+    assert torch.equal(got.delivered, sent.present)
+    assert torch.equal(got.packets.lengths, sent.lengths)
+    assert not bool(got.correct.any())
+    assert bool((got.packets.payload != sent.payload).any(dim=-1)[sent.present].all())
 
 
 def test_stopping_early_delivers_the_same() -> None:
