@@ -38,9 +38,12 @@ from channels.registry import nearest
 from sqlink.data.base import DataSet, open_dataset
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
+from sqlink.metrics.bootstrap import interval, mean_iou
+from sqlink.metrics.semantic import confusion, iou, miou
 from sqlink.segmentation.blocks import channels_last, fold
 from sqlink.segmentation.builtin import NETWORKS, BuiltIn
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
+from sqlink.weights.manifest import save
 
 
 class Strict(BaseModel):
@@ -87,6 +90,7 @@ class Plan(Strict):
     """The whole file. camvid: folder in the SegNet tutorial's layout; fit, dev: its splits."""
 
     kind: Literal["segmenters"]
+    output: str
     camvid: str
     fit: str
     dev: str
@@ -353,27 +357,14 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, lovasz: float, step
 
 
 def confusion_of(network: nn.Module, frames: Frames) -> Tensor:
-    """int64 [11, 11] summed over the frames, rows the truth; unlabelled pixels left out."""
-    segmenter = BuiltIn("evaluated", network)
-    total = torch.zeros(NUM_CLASSES * NUM_CLASSES, dtype=torch.int64)
-    for start in range(0, len(frames), 8):
-        found = segmenter.segment(frames.images[start : start + 8].float() / 255)
-        truth = frames.labels[start : start + 8].long()
-        kept = truth != NO_LABEL
-        total += torch.bincount(truth[kept] * NUM_CLASSES + found[kept], minlength=len(total))
-    return total.reshape(NUM_CLASSES, NUM_CLASSES)
-
-
-def class_iou(confusion: Tensor) -> Tensor:
-    """float64 [11], intersection over union; NaN for a class that does not occur in the truth."""
-    hits = confusion.diagonal().double()
-    union = (confusion.sum(0) + confusion.sum(1)).double() - hits
-    return torch.where(confusion.sum(1) > 0, hits / union.clamp(min=1), torch.nan)
-
-
-def mean_iou(confusion: Tensor) -> float:
-    """Mean over the classes that occur, in percent."""
-    return float(class_iou(confusion).nanmean() * 100)
+    """int64 [N, 11, 11], a matrix a frame, rows the truth; unlabelled pixels left out."""
+    segmenter = BuiltIn("in training", network)
+    return torch.cat(
+        [
+            confusion(segmenter.segment(images.float() / 255), labels.long())
+            for images, labels in zip(frames.images.split(8), frames.labels.split(8), strict=True)
+        ]
+    )
 
 
 class Run:
@@ -450,25 +441,29 @@ class Run:
 def train(
     name: str,
     plan: Plan,
-    folder: Path,
+    folder: Path | None = None,
     minutes: float | None = None,
     report: Callable[[str], None] = print,
     evaluate_seconds: float = 240.0,
-) -> dict[str, object]:
-    """Train one network within its budget, or go on with it; returns what was measured.
+) -> Path:
+    """Train one network within its budget, or go on with it. Returns the weights' path.
 
     folder: of checkpoint (`NAME.safetensors`), folded weights (`segmenter-NAME.safetensors`, half
-    precision) and record (`NAME.json`). minutes: instead of the plan's budget.
+    precision) and record (`NAME.json`: what was measured), the plan's `output` by default. minutes:
+    instead of the plan's budget. Raises ConfigError, DataError or WeightsError if it cannot begin.
     """
-    from sqlink.weights.manifest import save
-
     if name not in plan.networks or name not in NETWORKS:
         known = ", ".join(sorted(set(plan.networks) & set(NETWORKS)))
         raise ConfigError(f"no network '{name}' to train: known: {known}")
     recipe = plan.networks[name]
     budget = 60 * (minutes if minutes is not None else recipe.minutes)
-    photographs = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.fit))
-    unseen = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.dev))
+    root = os.path.expandvars(plan.camvid)
+    if "$" in root:
+        raise ConfigError(f"camvid is {root}: set that variable to the folder of CamVid")
+    dev = open_dataset("camvid", root=root, split=plan.dev)
+    photographs = read_frames(open_dataset("camvid", root=root, split=plan.fit))
+    unseen = read_frames(dev)
+    folder = Path(plan.output) if folder is None else folder
     size = (photographs.labels.shape[1], photographs.labels.shape[2])
     rendered = None
     if plan.streets.pictures and plan.streets.share > 0:
@@ -476,25 +471,30 @@ def train(
     sampler = Sampler(photographs, rendered, plan.streets.share, recipe)
     weights = class_weights(photographs.labels)
     run = Run(name, recipe)
-    checkpoint = folder / f"{name}.safetensors"
+    checkpoint, weights_file = (
+        folder / f"{name}.safetensors",
+        folder / f"segmenter-{name}.safetensors",
+    )
     if checkpoint.exists():
         run.resume(checkpoint)
         report(f"{name}: going on from step {run.step}, {run.seconds / 60:.1f} min")
 
     def measure() -> Tensor:
-        confusion = confusion_of(run.average, unseen)
-        run.history.append(
-            {"step": run.step, "seconds": run.seconds, "dev_miou": mean_iou(confusion)}
-        )
+        matrices = confusion_of(run.average, unseen)
+        score = 100 * float(miou(matrices.sum(0)))
+        run.history.append({"step": run.step, "seconds": run.seconds, "dev_miou": score})
         run.save(checkpoint)
         exported = NETWORKS[name]()
         exported.load_state_dict(run.average.state_dict())
-        save(
-            folder / f"segmenter-{name}.safetensors",
-            fold(exported).state_dict(),
-            {"kind": "segmenter", "network": name},
+        save(weights_file, fold(exported).state_dict(), {"kind": "segmenter", "network": name})
+        return matrices
+
+    def told() -> str:
+        return (
+            f"{name}: {run.seconds / 60:5.1f} min, step {run.step}, "
+            f"{run.step * recipe.batch / max(run.seconds, 1e-9):.1f} crops/s, "
+            f"dev mIoU {run.history[-1]['dev_miou']:.2f}"
         )
-        return confusion
 
     losses: list[float] = []
     measured = run.seconds
@@ -505,33 +505,44 @@ def train(
         run.seconds += time.monotonic() - started
         if run.seconds - measured >= evaluate_seconds and run.seconds < budget:
             measured = run.seconds
-            score = mean_iou(measure())
-            report(
-                f"{name}: {run.seconds / 60:5.1f} min, step {run.step}, "
-                f"{run.step * recipe.batch / run.seconds:.1f} crops/s, "
-                f"loss {sum(losses) / len(losses):.3f}, dev mIoU {score:.2f}"
-            )
+            measure()
+            report(f"{told()}, loss {sum(losses) / len(losses):.3f}")
             losses.clear()
-    confusion = measure()
-    record: dict[str, object] = {
+    matrices = measure()
+    names = list(dict.fromkeys(dev.blocks))
+    spread = interval(
+        matrices[:, None].numpy(),
+        mean_iou,
+        seed=0,
+        blocks=[names.index(block) for block in dev.blocks],
+    )
+    record = {
         "network": name,
         "steps": run.step,
         "minutes": run.seconds / 60,
         "crops_per_second": run.step * recipe.batch / max(run.seconds, 1e-9),
+        "threads": torch.get_num_threads(),
         "dev_frames": len(unseen),
-        "dev_miou": mean_iou(confusion),
-        "dev_iou": dict(zip(NAMES, (100 * class_iou(confusion)).tolist(), strict=True)),
-        "dev_confusion": confusion.tolist(),
+        "dev_blocks": len(names),
+        "dev_miou": 100 * spread.estimate,
+        "dev_miou_interval_95": [100 * spread.low, 100 * spread.high],
+        "dev_iou": dict(zip(NAMES, (100 * iou(matrices.sum(0))).tolist(), strict=True)),
         "history": run.history,
         "plan": plan.model_dump(),
     }
     aside = folder / f".{name}.json"
     aside.write_text(json.dumps(record, indent=2))
     os.replace(aside, folder / f"{name}.json")
-    report(
-        f"{name}: {run.seconds / 60:.1f} min, step {run.step}, dev mIoU {mean_iou(confusion):.2f}"
-    )
-    return record
+    report(told())
+    return weights_file
+
+
+def train_segmenters(path: Path | str, report: Callable[[str], None] = print) -> Path:
+    """Train every network of a configuration, one after another. Returns the folder of results."""
+    plan = read_plan(Path(path))
+    for name in plan.networks:
+        train(name, plan, report=report)
+    return Path(plan.output)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -539,7 +550,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sqlink.training.segmenters")
     parser.add_argument("config", type=Path)
     parser.add_argument("--network", required=True, choices=sorted(NETWORKS))
-    parser.add_argument("--folder", type=Path, default=Path("runs/segmenters"))
+    parser.add_argument("--folder", type=Path, help="instead of the output named there")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
