@@ -2,8 +2,8 @@
 
 A dash camera's view of an English street, rendered from a seed in NumPy: perspective road and
 markings, façades, trees, cars, people, weather, film. Picture and map come from one canvas and
-agree to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are close
-together, and what shows between rails or spokes belongs to the fence or the bicyclist.
+agree to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are
+close together, and what shows between rails or spokes belongs to the fence or the bicyclist.
 
 The same seed gives the same bytes on every machine: only IEEE basic arithmetic and square roots
 touch pixels, and all chance is Philox by seed and purpose.

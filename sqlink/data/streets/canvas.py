@@ -85,14 +85,15 @@ class Canvas:
         rows = np.arange(r0, r1) + 0.5
         after = points[[*range(1, len(corners)), 0]]
         xb, yb = after[:, 0], after[:, 1]
-        level = y == yb
-        slope = (xb - x) / np.where(level, 1.0, yb - y)
-        active = (y[:, None] <= rows) != (yb[:, None] <= rows)
-        at = x[:, None] + (rows - y[:, None]) * slope[:, None]
-        left = np.where(active, at, np.inf).min(axis=0)
-        right = np.where(active, at, -np.inf).max(axis=0)
-        c0 = max(0, int(np.ceil(max(-1.0, left.min()) - 0.5)))
-        c1 = min(self.width, int(np.ceil(min(self.width + 1.0, right.max()) - 0.5)))
+        rise = yb - y
+        rise[rise == 0] = 1.0
+        above = y[:, None] <= rows
+        active = above != (yb[:, None] <= rows)
+        at = x[:, None] + (rows - y[:, None]) * ((xb - x) / rise)[:, None]
+        left = np.minimum.reduce(np.where(active, at, np.inf))
+        right = np.maximum.reduce(np.where(active, at, -np.inf))
+        c0 = max(0, math.ceil(max(-1.0, float(left.min())) - 0.5))
+        c1 = min(self.width, math.ceil(min(self.width + 1.0, float(right.max())) - 0.5))
         if c0 >= c1:
             return None
         cols = np.arange(c0, c1) + 0.5

@@ -33,10 +33,6 @@ class Furniture:
     tone: Colour
     variant: int
 
-    @property
-    def depth(self) -> float:
-        return self.z
-
 
 def choose(dice: Dice, kind: str, x: float, z: float, side: int) -> Furniture:
     height = {

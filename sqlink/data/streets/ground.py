@@ -25,7 +25,8 @@ class Road:
     """The street's section and what is painted on it.
 
     half: half the carriageway, m. walk: width of the pavements (left, right), m. bend: the road's
-    axis is at x = bend z^2 / 2. verge: what is behind the pavement at each metre, [2, LENGTH]. open: where a side street comes in, [2, LENGTH].
+    axis is at x = bend z^2 / 2. verge: what is behind the pavement at each metre, [2, LENGTH].
+    open: where a side street comes in, [2, LENGTH].
     """
 
     half: float

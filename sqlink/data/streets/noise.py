@@ -45,11 +45,16 @@ def tile(kind: str) -> Array:
     return (total - low) / (high - low)
 
 
+def whole(values: Array) -> NDArray[np.int32]:
+    """Floor as int32; what lies beyond int32, near a horizon, is cut, as machines differ there."""
+    return np.clip(np.floor(values), -2e9, 2e9).astype(np.int32)
+
+
 def sample(kind: str, u: Array, v: Array, scale: float) -> Array:
     """The tile's nearest texel at (u, v), `scale` texels a unit."""
     table = tile(kind).ravel()
-    iu = np.floor(u * np.float32(scale)).astype(np.int32) & (SIZE - 1)
-    iv = np.floor(v * np.float32(scale)).astype(np.int32) & (SIZE - 1)
+    iu = whole(u * np.float32(scale)) & (SIZE - 1)
+    iv = whole(v * np.float32(scale)) & (SIZE - 1)
     return table.take(iv * SIZE + iu)
 
 
@@ -59,7 +64,7 @@ def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
     fu, fv = np.broadcast_arrays(u * np.float32(scale), v * np.float32(scale))
     ru, rv = np.floor(fu), np.floor(fv)
     pu, pv = fu - ru, fv - rv
-    iu, iv = ru.astype(np.int32), rv.astype(np.int32)
+    iu, iv = whole(ru), whole(rv)
     left, right = iu & (SIZE - 1), (iu + 1) & (SIZE - 1)
     top, bottom = (iv & (SIZE - 1)) * SIZE, ((iv + 1) & (SIZE - 1)) * SIZE
     upper = table.take(top + left) * (1 - pu) + table.take(top + right) * pu
@@ -70,8 +75,8 @@ def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
 def hashed(a: Array, b: Array, salt: int) -> Array:
     """A number in [0, 1) for each pair of whole numbers: what makes each window itself."""
     mixed = (
-        a.astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1)
-        + b.astype(np.int32).astype(np.uint32) * np.uint32(0x85EBCA77)
+        whole(a).astype(np.uint32) * np.uint32(0x9E3779B1)
+        + whole(b).astype(np.uint32) * np.uint32(0x85EBCA77)
         + np.uint32((salt * 0xC2B2AE3D) & 0xFFFFFFFF)
     )
     mixed ^= mixed >> np.uint32(15)

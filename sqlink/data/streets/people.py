@@ -58,10 +58,6 @@ class Person:
     bag: bool
     cycling: bool
 
-    @property
-    def depth(self) -> float:
-        return self.z
-
 
 def choose(dice: Dice, x: float, z: float, heading: float, cycling: bool) -> Person:
     """Somebody in winter clothes."""
@@ -91,6 +87,7 @@ class _Figure:
         self.light, self.person, self.lit = light, person, lit
         self.c, self.s = turn(person.heading)
         self.depth = max(1.0, camera.view((person.x, 1.0, person.z))[2])
+        self.near = camera.focal / self.depth > 36
         side = camera.direction(light.to_sun)[0]
         self.from_right = side
 
@@ -149,7 +146,7 @@ class _Figure:
 
         bump = 0.35 * self.from_right * self.lit
         self.canvas.polygon(strip(-1, 1), self.tone(albedo, bright), self.label)
-        if max(wa, wb) > 1.6:
+        if max(wa, wb) > 3.0:
             self.canvas.polygon(strip(0.3, 1), self.tone(albedo, bright * (0.8 + bump)), self.label)
             self.canvas.polygon(
                 strip(-1, -0.4), self.tone(albedo, bright * (0.8 - bump)), self.label
@@ -198,7 +195,9 @@ def _pedestrian(canvas: Canvas, camera: Camera, light: Light, person: Person, li
         dim = 0.85 if side * step > 0 else 1.0
         body.stroke(body.at(0, hip, side * 0.08), knee, 0.19, 0.14, person.trousers, dim)
         body.stroke(knee, foot, 0.14, 0.10, person.trousers, dim)
-        body.stroke(foot, body.at(swing + 0.12, 0.03, side * 0.1), 0.09, 0.07, (0.01, 0.01, 0.01))
+        if body.near:
+            toe = body.at(swing + 0.12, 0.03, side * 0.1)
+            body.stroke(foot, toe, 0.09, 0.07, (0.01, 0.01, 0.01))
     coat = person.coat
     foot_of_coat = 0.34 * h if person.long_coat else 0.47 * h
     for side in (-1, 1):
@@ -207,7 +206,8 @@ def _pedestrian(canvas: Canvas, camera: Camera, light: Light, person: Person, li
         hand = body.at(swing + 0.05, 0.47 * h, side * 0.25)
         body.stroke(body.at(0, 0.79 * h, side * 0.19), elbow, 0.13, 0.11, coat, 0.78)
         body.stroke(elbow, hand, 0.11, 0.08, coat, 0.78)
-        body.stroke(hand, body.at(swing + 0.06, 0.44 * h, side * 0.25), 0.08, 0.06, person.skin)
+        if body.near:
+            body.stroke(hand, body.at(swing + 0.06, 0.44 * h, side * 0.25), 0.08, 0.06, person.skin)
     body.stroke(body.at(0, 0.66 * h, 0), body.at(0, foot_of_coat, 0), 0.38, 0.36, coat)
     body.stroke(body.at(0, neck - 0.03, 0), body.at(0, 0.62 * h, 0), 0.36, 0.38, coat)
     if person.bag:
@@ -229,7 +229,8 @@ def _bicyclist(canvas: Canvas, camera: Camera, light: Light, person: Person, lit
     black: Colour = (0.012, 0.012, 0.013)
     frame = scaled(person.hair, 1.5)
     h = person.height
-    ring = [turn(k * 0.392699) for k in range(17)]
+    steps = 16 if body.near else 8
+    ring = [turn(k * 6.283184 / steps) for k in range(steps + 1)]
 
     def wheel(along: float) -> None:
         """A tyre seen as it stands; its spokes let the street through, its class does not."""

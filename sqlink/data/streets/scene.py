@@ -25,6 +25,7 @@ from sqlink.data.streets.noise import tile
 
 Array = NDArray[np.float32]
 Paint = Callable[[], None]
+Thing = vehicles.Vehicle | people.Person | vegetation.Plant | furniture.Furniture
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ def render(
     for house in built:
         line = lines[0 if house.side < 0 else 1]
         background.append((house.z0, _of(facades.paint, canvas, camera, weather, house, line)))
-    _gardens(Dice(seed, "gardens"), canvas, camera, weather, road, roofs, plots, background)
-    for _, act in sorted(background, key=lambda item: -item[0]):
-        act()
+    _gardens(Dice(seed, "gardens"), canvas, camera, weather, road, plots, background)
 
     def lit(x: float, z: float) -> float:
         """Share of the sun a metre above the ground."""
@@ -78,23 +77,37 @@ def render(
         one = np.ones(1, np.float32)
         return float(ground.sunlit(weather, road, roofs, u, one, one * np.float32(z))[0])
 
-    for thing in _street_life(seed, road, plots):
+    paints: dict[type, Callable[..., None]] = {
+        vehicles.Vehicle: vehicles.paint,
+        people.Person: people.paint,
+        vegetation.Plant: vegetation.paint,
+        furniture.Furniture: furniture.paint,
+    }
+    for thing in sorted(_street_life(seed, road, plots), key=lambda one: -one.z):
         shine = lit(thing.x, thing.z)
-        if isinstance(thing, vehicles.Vehicle):
-            act = _of(vehicles.paint, canvas, camera, weather, thing, shine)
-        elif isinstance(thing, people.Person):
-            act = _of(people.paint, canvas, camera, weather, thing, shine)
-        elif isinstance(thing, vegetation.Plant):
-            act = _of(vegetation.paint, canvas, camera, weather, thing, shine)
+        act = _of(paints[type(thing)], canvas, camera, weather, thing, shine)
+        plot = _off_street(thing, road, plots)
+        if plot is None:
+            street.append((thing.z, act))
         else:
-            act = _of(furniture.paint, canvas, camera, weather, thing, shine)
-        street.append((thing.depth, act))
+            background.append((plot.z0 - 0.02, act))
+    for _, act in sorted(background, key=lambda item: -item[0]):
+        act()
     _guard_rails(Dice(seed, "rails"), canvas, camera, weather, road, plots, lit, street)
     for _, act in sorted(street, key=lambda item: -item[0]):
         act()
-    if Dice(seed, "bonnet").chance(0.15):
+    if Dice(seed, "bonnet").chance(0.2):
         _bonnet(canvas, weather)
     return light.develop(canvas, weather, Dice(seed, "film"))
+
+
+def _off_street(thing: Thing, road: ground.Road, plots: list[Plot]) -> Plot | None:
+    """The plot that a thing stands on, behind the pavement, where houses may hide it."""
+    u = thing.x - road.axis(thing.z)
+    side = -1 if u < 0 else 1
+    if abs(u) < road.half + road.walk[0 if side < 0 else 1]:
+        return None
+    return next((p for p in plots if p.side == side and p.z0 <= thing.z < p.z1), None)
 
 
 def _of(paint: Callable[..., None], *arguments: object) -> Paint:
@@ -221,7 +234,6 @@ def _gardens(
     camera: Camera,
     weather: Light,
     road: ground.Road,
-    roofs: Array,
     plots: list[Plot],
     jobs: list[tuple[float, Paint]],
 ) -> None:
@@ -302,9 +314,6 @@ def _guard_rails(
             start += 2
 
 
-Thing = vehicles.Vehicle | people.Person | vegetation.Plant | furniture.Furniture
-
-
 def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]:
     """Cars, people, street trees and furniture."""
     things: list[Thing] = []
@@ -322,7 +331,7 @@ def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]
                 things.append(vehicles.choose(dice, x, z, away + dice.uniform(-0.03, 0.03), False))
             z += dice.uniform(5.2, 8.5)
     lane = road.half / 2 if road.half > 4 else road.half * 0.45
-    z = dice.uniform(7, 50)
+    z = dice.uniform(9.5, 50)
     while z < 120:
         x = road.axis(z) - lane + dice.uniform(-0.3, 0.3)
         things.append(vehicles.choose(dice, x, z, dice.uniform(-0.03, 0.03), True))
@@ -347,8 +356,8 @@ def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]
 
     dice = Dice(seed, "people")
     for k, side in ((0, -1), (1, 1)):
-        for _ in range(dice.integer(0, 9)):
-            z = dice.uniform(5, 60) if dice.chance(0.8) else dice.uniform(4, 14)
+        for _ in range(dice.integer(0, 8)):
+            z = dice.uniform(9, 70) if dice.chance(0.9) else dice.uniform(6, 14)
             off = road.half + dice.uniform(0.4, max(0.6, road.walk[k] - 0.3))
             x = road.axis(z) + side * off
             heading = dice.pick((0.0, 3.14159)) + dice.uniform(-0.4, 0.4)
@@ -392,7 +401,7 @@ def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]
             for _ in range(dice.integer(2, 6)):
                 things.append(furniture.choose(dice, "bollard", kerb(z), z, side))
                 z += 1.6
-        if dice.chance(0.4):
+        if dice.chance(0.5):
             z = dice.uniform(6, 30)
             things.append(furniture.choose(dice, "bin", kerb(z, 0.6), z, side))
         if dice.chance(0.16):

@@ -34,19 +34,15 @@ class Plant:
     seed: int
     tint: Colour
 
-    @property
-    def depth(self) -> float:
-        return self.z
-
 
 GREENS: tuple[Colour, ...] = (
-    (0.26, 0.33, 0.15),
-    (0.20, 0.29, 0.14),
-    (0.31, 0.34, 0.17),
-    (0.18, 0.25, 0.15),
-    (0.36, 0.33, 0.18),
+    (0.34, 0.38, 0.20),
+    (0.28, 0.34, 0.19),
+    (0.38, 0.39, 0.22),
+    (0.25, 0.31, 0.20),
+    (0.42, 0.38, 0.22),
 )
-BARK: tuple[Colour, ...] = ((0.33, 0.28, 0.22), (0.25, 0.22, 0.19), (0.38, 0.34, 0.28))
+BARK: tuple[Colour, ...] = ((0.29, 0.24, 0.19), (0.22, 0.19, 0.16), (0.33, 0.29, 0.24))
 
 
 def choose(dice: Dice, x: float, z: float, kind: str | None = None) -> Plant:
@@ -94,7 +90,7 @@ def _branches(plant: Plant, thinnest: float) -> tuple[Lines, Lines, Lines]:
         widths += [width, width * 0.85]
         if level == 6 or float(width.max()) * 0.6 < thinnest:
             break
-        count = 4 if level == 0 else 3
+        count = 4 if level in (0, 2, 4) else 3
         place = 1 - dice.many(len(start), count) * (0.42 if level else 0.35)
         place[:, 0] = 1.0
         origin = np.where(
@@ -163,7 +159,7 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     bright *= np.float32(0.75) + np.float32(0.25) * fine
     share = np.float32(light.haze_share(depth))
     # Twigs thinner than a sample cover part of it.
-    solid = np.where(thick_at <= 1.0, np.float32(0.62), np.float32(1))
+    solid = np.where(thick_at <= 1.0, np.float32(0.8), np.float32(1))
     for c in range(3):
         colour = albedo[c] * bright
         colour += (np.float32(light.horizon[c]) - colour) * share
@@ -218,18 +214,21 @@ def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: floa
         floor = tall * 0.06
     crown = tall - floor
     lumps: list[tuple[float, float, float]] = []
-    for _ in range(16 if plant.kind != "bush" else 8):
-        level = dice.uniform(0.12, 0.92)
+    for k in range({"bush": 9, "conifer": 34}.get(plant.kind, 26)):
         if plant.kind == "conifer":
-            room = half * (1.02 - level)
+            level = k / 34
+            room = half * (1.04 - level)
+            radius = 0.55 * room + 0.10 * half
+            centre = dice.uniform(-1, 1) * max(0.0, room - radius * 0.5)
         elif plant.kind == "bush":
-            room = half
+            level, room = dice.uniform(0.12, 0.85), half
+            radius = min(0.42 * room + 0.1 * half, tall * 0.5) * dice.uniform(0.7, 1.1)
+            centre = dice.uniform(-1, 1) * max(0.0, room - radius * 0.6)
         else:
+            level = dice.uniform(0.1, 0.95)
             room = half * 2 * (level * (1 - level)) ** 0.5
-        radius = (0.5 if plant.kind != "bush" else 0.42) * max(0.25 * half, room) + 0.12 * half
-        if plant.kind == "bush":
-            radius = min(radius, tall * 0.55)
-        centre = dice.uniform(-1, 1) * max(0.0, room - radius * 0.6)
+            radius = half * dice.uniform(0.24, 0.46)
+            centre = dice.uniform(-1, 1) * max(0.1 * half, room - radius * 0.4)
         up = floor + level * crown
         lumps.append((centre, min(up, tall - radius * 0.8), radius))
     relief = np.full(a.shape, -1, np.float32)

@@ -140,10 +140,6 @@ class Vehicle:
     braking: bool
     moving: bool
 
-    @property
-    def depth(self) -> float:
-        return self.z
-
 
 def choose(dice: Dice, x: float, z: float, heading: float, moving: bool) -> Vehicle:
     """A vehicle of the usual mix; large ones only where they are moving."""
@@ -250,7 +246,7 @@ class _Painter:
     def underneath(self) -> None:
         """Shadow on the ground, soft at its rim, and the tyres under the floor."""
         ring = [turn(k * 0.3926991) for k in range(16)]
-        for grow in (1.20, 1.12, 1.04, 0.96):
+        for grow in (1.20, 1.12, 1.04, 0.96) if self.size > 16 else (1.08,):
             points = []
             for c, s in ring:
                 # A rectangle with round corners.
@@ -260,7 +256,7 @@ class _Painter:
                 points.append(self.at(0.5 + along, 0.0, b * (1 + (grow - 1) * 2.2)))
             patch = self.canvas.convex(self.camera.project(points))
             if patch is not None:
-                self.canvas.darken(patch, 0.34)
+                self.canvas.darken(patch, 0.34 if self.size > 16 else 0.7)
         dark = self.veiled(scaled(self.light.on((0.0, 0.0, -1.0), 0.2), 0.02))
         for along in self.body.wheels:
             reach = self.body.radius * 0.8 / self.body.length
@@ -380,7 +376,7 @@ class _Painter:
         )
 
     def skin(self) -> None:
-        """Tail, rear window, roof, windscreen, bonnet, front: each a middle and two rounded edges."""
+        """Tail, rear window, roof, windscreen, bonnet, front: a middle and two rounded edges."""
         hull = self.body.hull
         back, front = self.body.belt
         for i in range(len(hull) - 1):
@@ -396,7 +392,8 @@ class _Painter:
             right = [middle[3], middle[2], self.edge(i + 1, 1), self.edge(i, 1)]
             bumper = i in (0, len(hull) - 2)
             straight = self.facing(middle)
-            for face in (left, right, middle):
+            whole = [left[0], left[1], right[2], right[3]]
+            for face in (left, right, middle) if self.size > 14 else (whole,):
                 normal = self.facing(face)
                 if normal is None:
                     continue
