@@ -6,6 +6,9 @@ colours as in the SegNet tutorial (Badrinarayanan, Kendall, Cipolla, PAMI 2017).
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 NAMES = (
     "sky",
     "building",
@@ -36,3 +39,14 @@ PALETTE = (
     (64, 64, 0),
     (0, 128, 192),
 )
+
+
+def colourise(segmentation: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Class ids of any shape [...] as colours of PALETTE, uint8 [..., 3]; black for anything else.
+
+    >>> colourise(np.array([[8, 255]])).tolist()
+    [[[64, 0, 128], [0, 0, 0]]]
+    """
+    table = np.zeros((256, 3), np.uint8)
+    table[:NUM_CLASSES] = PALETTE
+    return table[np.where((segmentation >= 0) & (segmentation < 256), segmentation, NO_LABEL)]
