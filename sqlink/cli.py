@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sqlink.link import LinkResult
 
 DEFAULT_BPP = 0.04
+OWN_CHANNELS = Path(__file__).resolve().parents[1] / "channels" / "__init__.py"
+"""Both packages are installed side by side."""
+
 RESUMED = "run the same command again to go on from there"
 AFTER_INTERRUPT = {
     "train": f"interrupted: the last checkpoint is kept; {RESUMED}",
@@ -37,11 +40,12 @@ class OneLine(TyperGroup):
     """Commands whose errors, where a user can mend them, are one line and exit 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        foreign = find_spec("channels")
-        if foreign is not None and find_spec("channels.errors") is None:
+        found = find_spec("channels")
+        origin = None if found is None else found.origin
+        if origin is None or Path(origin).resolve() != OWN_CHANNELS:
             _fail(
-                f"the package 'channels' in {foreign.origin} is not SQLink's (Django Channels has "
-                "that name too): install SQLink in an environment of its own"
+                f"the package 'channels' in {origin} is not SQLink's (Django Channels has that "
+                "name too): install SQLink in an environment of its own"
             )
         from sqlink.errors import SQLinkError
 
@@ -436,8 +440,6 @@ def _inputs(
         raise ConfigError(
             f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
         )
-    if maps and not getattr(codec, "carries_map", True):
-        print(f"note: {getattr(codec, 'name', '')} carries no map", file=sys.stderr)
     sizes = [check_picture(path) for path in pictures]
     labels = [load_map(path) for path in maps or []]
     for path, label, size in zip(maps or [], labels, sizes, strict=False):
@@ -446,6 +448,8 @@ def _inputs(
                 f"{path} is {label.shape[1]}x{label.shape[0]}, its picture {size[1]}x{size[0]}: "
                 "a map must have the size of its picture"
             )
+    if maps and not getattr(codec, "carries_map", True):
+        print(f"note: {getattr(codec, 'name', '')} carries no map", file=sys.stderr)
     for n, path in enumerate(pictures):
         yield path, targets[n], load_picture(path)[None], labels[n][None] if labels else None
 

@@ -36,12 +36,15 @@ from sqlink.codecs.codestream import (
     read_header,
     strip_comments,
 )
-from sqlink.codecs.worker import decode_in_worker
+from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError
 
 _STEPS = 14
 """Encodings tried for the largest file within a budget."""
+
+_SLOWEST = 1e6
+"""Pixels a second that a decoder must reach before it is stopped."""
 
 
 @register("jpeg2000")
@@ -57,6 +60,7 @@ class JPEG2000:
 
     name = "jpeg2000"
     suffix = ".j2k"
+    carries_map = False
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int = 1) -> None:
         if packet_bytes < 1:
@@ -195,7 +199,8 @@ def _decode(received: Received) -> npt.NDArray[np.uint8] | None:
             data = cut_to_packets(data, header)
             if data is None:
                 return None
-        pixels = decode_in_worker("sqlink.codecs.codestream:decode_codestream", data)
+        limit_s = DEFAULT_TIME_LIMIT_S + header.height * header.width / _SLOWEST
+        pixels = decode_in_worker("sqlink.codecs.codestream:decode_codestream", data, limit_s)
     except DataError:
         return None
     return pixels if pixels.shape == size else None

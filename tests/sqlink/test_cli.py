@@ -1,0 +1,398 @@
+"""The command line does what it says, and says in one line what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from sqlink.cli import app
+from sqlink.codecs.base import (
+    CODECS,
+    Decoded,
+    Packet,
+    Rate,
+    Received,
+    Session,
+    Stream,
+    Unreachable,
+    register,
+)
+from sqlink.data.classes import PALETTE
+from sqlink.data.pictures import load_map, load_picture, save_map, save_picture
+from sqlink.data.streets import Streets
+from sqlink.errors import DataError
+
+IMAGE = Streets(seed=2, count=1, height=64, width=80)[0].image
+J2K = ("--codec", "jpeg2000")
+BUDGET = ("--bytes", "600")
+
+
+class Mapped:
+    """A codec with a map: a header, the grey level, and the class of a picture's first pixel.
+
+    Quality 0 is below what it reaches.
+    """
+
+    name = "mapped"
+    suffix = ".mapped"
+    carries_map = True
+
+    def __init__(self, packet_bytes: int = 96) -> None:
+        self.packet_bytes = packet_bytes
+
+    def encode(
+        self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
+    ) -> list[Stream | Unreachable]:
+        height, width = images.shape[2:]
+        if rate.quality == 0:
+            return [Unreachable(self.name, height, width, 3, 7)] * len(images)
+        header = b"MAP" + height.to_bytes(2, "big") + width.to_bytes(2, "big")
+        session = Session(self.name, height, width, header)
+        answers: list[Stream | Unreachable] = []
+        for n, image in enumerate(images):
+            label = 1 if segmentation is None else int(segmentation[n, 0, 0])
+            data = bytes([round(float(image.mean()) * 255)]), bytes([label])
+            packets = Packet(data[0], 0, {"index": 8}), Packet(data[1], 1, {"index": 8})
+            answers.append(Stream(session, packets))
+        return answers
+
+    def decode(self, received: Sequence[Received]) -> Decoded:
+        (one,) = received
+        shape = (1, one.session.height, one.session.width)
+        grey = 0 if one.packets[0] is None else one.packets[0][0]
+        label = 255 if one.packets[1] is None else one.packets[1][0]
+        images = torch.full((1, 3, *shape[1:]), grey / 255)
+        return Decoded(images, torch.full(shape, label), torch.tensor([one.packets[0] is None]))
+
+    def parse(self, data: bytes) -> Stream:
+        if len(data) != 9 or data[:3] != b"MAP":
+            raise DataError("the stream is cut short or damaged")
+        height, width = (int.from_bytes(data[at : at + 2], "big") for at in (3, 5))
+        packets = tuple(Packet(data[7 + n : 8 + n], n, {"index": 8}) for n in range(2))
+        return Stream(Session(self.name, height, width, data[:7]), packets)
+
+
+if "mapped" not in CODECS.names():
+    register("mapped")(Mapped)
+
+
+def sqlink(*arguments: object, code: int = 0) -> str:
+    """Run a command in this process; returns its output, or its one line of error."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    if code == 0:
+        return result.stdout
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("sqlink: ")
+    return result.stderr
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """A picture file that this package did not write."""
+    path = tmp_path / "in" / "street.png"
+    path.parent.mkdir()
+    pixels = (IMAGE * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def test_encode_and_decode_a_picture(street: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = sqlink("encode", street, "-o", out, *J2K, *BUDGET)
+    size = (out / "street.j2k").stat().st_size
+    assert size <= 600
+    assert said == f"{out / 'street.j2k'} {size} bytes {8 * size / (64 * 80):.4f} bpp\n"
+    sqlink("decode", out / "street.j2k", "-o", out)
+    assert files(out) == ["street.j2k", "street.png"]
+    decoded = load_picture(out / "street.png")
+    assert decoded.shape == IMAGE.shape
+    assert ((decoded - IMAGE) ** 2).mean() < 0.01
+    sqlink("decode", out / "street.j2k", "-o", out)
+
+
+def test_several_pictures_of_several_sizes(street: Path, tmp_path: Path) -> None:
+    small = street.with_name("small.jpg")
+    Image.open(street).resize((40, 33)).save(small)
+    out = tmp_path / "out"
+    assert len(sqlink("encode", street, small, "-o", out, *J2K, *BUDGET).splitlines()) == 2
+    sqlink("decode", out / "street.j2k", out / "small.j2k", "-o", out)
+    assert load_picture(out / "small.png").shape == (3, 33, 40)
+
+
+def test_a_map_is_written_where_the_stream_carries_one(street: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.png"
+    save_map(torch.full((64, 80), 4), labels)
+    given = ("--codec", "mapped", "--segmentation", labels)
+    sqlink("encode", street, "-o", tmp_path, *given)
+    sqlink("decode", tmp_path / "street.mapped", "-o", tmp_path / "out")
+    assert files(tmp_path / "out") == ["street.map.png", "street.png"]
+    assert (load_map(tmp_path / "out" / "street.map.png") == 4).all()
+    with Image.open(tmp_path / "out" / "street.map.png") as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == PALETTE[4]
+    sqlink("transmit", street, "-o", tmp_path / "sent", "--channel", "lossless", *given)
+    assert (load_map(tmp_path / "sent" / "street.map.png") == 4).all()
+
+
+def test_transmit_prints_a_ledger_that_adds_up(street: Path, tmp_path: Path) -> None:
+    command = ("transmit", street, "-o", tmp_path / "out", "--channel", "iid", *J2K, *BUDGET)
+    said = sqlink(*command, "--loss", 0, "--seed", 3).splitlines()
+    size = int(said[0].split()[1])
+    assert f"packets {-(-size // 96)} delivered 0 lost" in said[0]
+    bits = {line.split()[0]: int(line.split()[1]) for line in said[1:]}
+    assert bits.pop("total") == sum(bits.values()) == 8 * size
+    assert bits["header"] > 0
+    lost = sqlink(*command, "--loss", 1)
+    assert "0 delivered" in lost
+    assert "nothing could be decoded" in lost
+    assert files(tmp_path / "out") == ["street.png"]
+
+
+def test_a_seed_decides_what_is_lost(street: Path, tmp_path: Path) -> None:
+    def run(seed: int) -> bytes:
+        options = ("--channel", "iid", "--loss", 0.2, "--seed", seed, *J2K, "--bytes", 1500)
+        sqlink("transmit", street, "-o", tmp_path / "out", *options)
+        return (tmp_path / "out" / "street.png").read_bytes()
+
+    assert run(1) == run(1)
+    assert len({run(seed) for seed in range(6)}) > 1
+
+
+def test_a_channel_may_come_from_a_file(street: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("{iid_erasure: {loss: 1.0}}")
+    channel = ("--channel", tmp_path / "c.yaml")
+    said = sqlink("transmit", street, "-o", tmp_path, *channel, *J2K, *BUDGET)
+    assert "0 delivered" in said
+
+
+BAD_PICTURES = {
+    "text.png": (b"no picture", "is no picture"),
+    "empty.jpg": (b"", "is no picture"),
+    "missing.png": (None, "does not exist"),
+    "tiny.png": ((1, 1), "1x1: at least 16x16"),
+    "huge.png": ((20000, 20000), "over the limit of 64000000"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PICTURES)
+@pytest.mark.parametrize("command", ["encode", "transmit"])
+def test_bad_pictures_stop_all_before_anything_is_written(
+    street: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    content, says = BAD_PICTURES[name]
+    bad, out = tmp_path / name, tmp_path / "out"
+    if isinstance(content, bytes):
+        bad.write_bytes(content)
+    elif content is not None:
+        header = Image.new("1", (16, 16))
+        header.save(bad)
+        data = bytearray(bad.read_bytes())
+        data[16:24] = content[0].to_bytes(4, "big") + content[1].to_bytes(4, "big")
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        bad.write_bytes(data)
+    channel = ("--channel", "lossless") if command == "transmit" else ()
+    line = sqlink(command, street, bad, "-o", out, *J2K, *channel, code=2)
+    assert says in line
+    assert name in line
+    assert files(out) == []
+
+
+def test_damaged_files_are_named_in_one_line(street: Path, tmp_path: Path) -> None:
+    sqlink("encode", street, "-o", tmp_path, *J2K, *BUDGET)
+    whole = (tmp_path / "street.j2k").read_bytes()
+    flipped = bytearray(whole)
+    flipped[5] ^= 1
+    for name, data in {"cut": whole[:-40], "flipped": bytes(flipped), "empty": b""}.items():
+        (tmp_path / f"{name}.j2k").write_bytes(data)
+        line = sqlink("decode", tmp_path / f"{name}.j2k", "-o", tmp_path / "out", code=2)
+        assert f"{name}.j2k: " in line
+    assert "no codec" in sqlink("decode", street, "-o", tmp_path / "out", code=2)
+    (tmp_path / "a.mapped").write_bytes(b"MAP")
+    assert "cut short" in sqlink("decode", tmp_path / "a.mapped", "-o", tmp_path / "out", code=2)
+    assert files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--codec", "jpg2000"), "did you mean 'jpeg2000'"),
+        ((*J2K, "--bpp", "0.1", "--bytes", "9"), "--bpp and --bytes exclude each other"),
+        ((*J2K, "--bpp", "-1"), "must be above 0"),
+        ((*J2K, "--bytes", "20"), "its lowest is"),
+        (("--codec", "mapped", "--quality", "0"), "its lowest is 7 bytes"),
+        ((*J2K, "--weights", "x"), "no option 'weights'"),
+        (("--codec", "sqgan", "--device", "gpu"), "use cpu, cuda or cuda:N"),
+        (("--codec", "sqgan", "--weights", "no/such.safetensors"), "no sqgan weights"),
+        ((*J2K, "--segmentation", "missing.png"), "missing.png does not exist"),
+        ((*J2K, "--max-pixels", "100"), "over the limit of 100"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    street: Path, tmp_path: Path, arguments: Sequence[str], says: str
+) -> None:
+    assert says in sqlink("encode", street, "-o", tmp_path / "out", *arguments, code=2)
+    assert files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--channel", "awng"), "did you mean 'awgn'"),
+        (("--channel", "missing.yaml"), "missing.yaml"),
+        (("--channel", "awgn"), "needs snr_db: give --snr-db"),
+        (("--channel", "iid", "--loss", "0.1", "--snr-db", "3"), "does not take --snr-db"),
+        (("--channel", "iid", "--loss", "1.5"), "loss"),
+        (("--channel", "iid", "--loss", "0", "--channel-uses", "5"), "counts no symbols"),
+        (("--channel", "awgn", "--snr-db", "3", "--packet-bytes", "200"), "96"),
+    ],
+)
+def test_channels_that_do_not_fit_are_one_line(
+    street: Path, tmp_path: Path, arguments: Sequence[str], says: str
+) -> None:
+    rate = () if "--channel-uses" in arguments else BUDGET
+    line = sqlink("transmit", street, "-o", tmp_path / "out", *J2K, *rate, *arguments, code=2)
+    assert says in line
+    assert files(tmp_path / "out") == []
+
+
+def test_maps_that_do_not_fit_are_one_line(street: Path, tmp_path: Path) -> None:
+    command = ("encode", street, "-o", tmp_path / "out", "--codec", "mapped", "--segmentation")
+    save_map(torch.zeros(16, 16, dtype=torch.int64), tmp_path / "small.png")
+    assert "16x16, its picture 80x64" in sqlink(*command, tmp_path / "small.png", code=2)
+    assert "is no map" in sqlink(*command, street, code=2)
+    two = (*command, tmp_path / "small.png", "--segmentation", tmp_path / "small.png")
+    assert "2 maps for 1 pictures" in sqlink(*two, code=2)
+
+
+def test_a_codec_without_a_map_says_that_it_uses_none(street: Path, tmp_path: Path) -> None:
+    save_map(torch.zeros(64, 80, dtype=torch.int64), tmp_path / "map.png")
+    command = ["encode", street, "-o", tmp_path, *J2K, *BUDGET]
+    command += ["--segmentation", tmp_path / "map.png"]
+    result = CliRunner().invoke(app, [str(argument) for argument in command])
+    assert result.exit_code == 0
+    assert "jpeg2000 carries no map" in result.stderr
+
+
+def test_names_that_clash_are_refused(street: Path, tmp_path: Path) -> None:
+    other = tmp_path / "street.jpg"
+    Image.open(street).save(other)
+    line = sqlink("encode", street, other, "-o", tmp_path / "out", *J2K, code=2)
+    assert "would both be written to" in line
+    assert files(tmp_path / "out") == []
+
+
+def test_a_users_picture_is_never_overwritten(street: Path, tmp_path: Path) -> None:
+    before = street.read_bytes()
+    sqlink("encode", street, "-o", street.parent, *J2K, *BUDGET)
+    line = sqlink("decode", street.with_suffix(".j2k"), "-o", street.parent, code=2)
+    assert "not of this program's making" in line
+    channel = ("--channel", "lossless")
+    line = sqlink("transmit", street, "-o", street.parent, *J2K, *channel, code=2)
+    assert "would be overwritten" in line
+    assert street.read_bytes() == before
+
+
+def test_a_folder_that_is_a_file_is_refused(street: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    line = sqlink("encode", street, "-o", tmp_path / "out", *J2K, code=2)
+    assert "-o names a folder" in line
+
+
+def test_segment_writes_a_map(
+    street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sky:
+        name = "sky"
+
+        def segment(self, images: Tensor) -> Tensor:
+            return torch.zeros(len(images), *images.shape[2:], dtype=torch.int64)
+
+    monkeypatch.setattr("sqlink.segmentation.load_segmenter", lambda name, **_: Sky())
+    said = sqlink("segment", street, "-o", tmp_path / "out")
+    assert "sky 100.0%" in said
+    assert (load_map(tmp_path / "out" / "street.map.png") == 0).all()
+    monkeypatch.undo()
+    line = sqlink("segment", street, "-o", tmp_path, "--segmenter", "jugde", code=2)
+    assert "did you mean 'judge'" in line
+
+
+def test_a_sweep_with_a_wrong_key_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("codec: [jpeg2000]\n")
+    line = sqlink("sweep", tmp_path / "s.yaml", "-o", tmp_path / "out", code=2)
+    assert "codecs" in line
+    assert files(tmp_path / "out") == []
+    (tmp_path / "t.yaml").write_text("no_such_key: 1\n")
+    assert "t.yaml" in sqlink("train", tmp_path / "t.yaml", code=2)
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.runner.run_sweep", interrupted)
+    result = CliRunner().invoke(app, ["sweep", "any.yaml"])
+    assert result.exit_code == 130
+    assert "run the same command again" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_as_a_process_it_is_quick_to_help_and_short_in_error(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    light = "import sqlink.cli, sys; sys.exit(any(m in sys.modules for m in ('torch', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", light], env=environment).returncode == 0
+    (tmp_path / "a.png").write_text("no picture")
+    run = subprocess.run(
+        [sys.executable, "-m", "sqlink.cli", "encode", "a.png", "-o", "out", *J2K],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("sqlink: a.png is no picture that can be read")
+    assert run.stderr.count("\n") == 1
+    assert files(tmp_path) == ["a.png"]
+
+
+def test_a_foreign_package_called_channels_is_named(tmp_path: Path) -> None:
+    foreign = tmp_path / "channels"
+    foreign.mkdir()
+    (foreign / "__init__.py").write_text('__version__ = "4.1"\n')
+    run = subprocess.run(
+        [sys.executable, "-m", "sqlink.cli", "doctor"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert run.returncode == 2
+    assert "is not SQLink's" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_no_command_shows_the_help() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for name in ("encode", "decode", "transmit", "segment", "train", "sweep", "plot", "demo"):
+        assert name in result.output
+
+
+def test_saved_pictures_may_be_written_again(tmp_path: Path) -> None:
+    save_picture(IMAGE, tmp_path / "street.png")
+    sqlink("encode", tmp_path / "street.png", "-o", tmp_path / "out", *J2K, *BUDGET)
+    sqlink("decode", tmp_path / "out" / "street.j2k", "-o", tmp_path)
