@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ def layers(rank: Ints, count: int, number: int) -> Ints:
 
 
 def fit_table(
-    indices: Ints,
-    scores: NDArray[np.float32],
+    indices: Iterable[Ints],
+    scores: Iterable[NDArray[np.float32]],
     codes: int,
     codebook: NDArray[np.float32] | None = None,
     fractions: Sequence[float] = (0.2, 0.35, 0.5, 0.8),
@@ -45,14 +45,16 @@ def fit_table(
 ) -> IndexTable:
     """A stream's count table from what a model says of training pictures.
 
-    indices: int64 and scores: float32, both [N, h, w], of every place; counted are those that are
-    kept at each of `fractions`. codebook: float32 [codes, d], whose k-means clusters serve as
-    contexts; None leaves contexts out.
+    indices: int64 and scores: float32, of every place: arrays [N, h, w], or lists of arrays
+    [..., h, w] where grids differ; counted are those that are kept at each of `fractions`.
+    codebook: float32 [codes, d], whose k-means clusters serve as contexts; None leaves them out.
     """
-    rank = ranks(scores)
-    places = indices.shape[-2] * indices.shape[-1]
-    kept = np.concatenate([keep(indices, rank, max(1, round(f * places))) for f in fractions])
-    counts = count_indices(kept, codes)
+    kept = [
+        keep(part, ranks(score), max(1, round(f * part.shape[-2] * part.shape[-1])))
+        for part, score in zip(indices, scores, strict=True)
+        for f in fractions
+    ]
+    counts = count_indices(np.concatenate([part.ravel() for part in kept]), codes)
     if codebook is None:
         return IndexTable(counts)
     labels = cluster_codebook(codebook, clusters)

@@ -12,7 +12,7 @@ as integer tensors, so that every machine builds the same probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,10 @@ class IndexTable:
         categorical = constriction.stream.model.Categorical
         object.__setattr__(self, "models", [categorical(p, perfect=False) for p in probabilities])
         object.__setattr__(self, "cost", -np.log2(probabilities))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and sent to workers as counts: constriction's models cannot be."""
+        return IndexTable, (self.counts, self.clusters, self.contexts)
 
     @property
     def size(self) -> int:
@@ -145,20 +149,22 @@ def cluster_codebook(vectors: NDArray[np.float32], clusters: int = 32) -> NDArra
 
 
 def count_contexts(
-    indices: NDArray[np.int64], clusters: NDArray[np.int64], smoothing: float = 32.0
+    indices: Iterable[NDArray[np.int64]], clusters: NDArray[np.int64], smoothing: float = 32.0
 ) -> NDArray[np.int64]:
-    """Counts given the left neighbour, int64 [K+2, J], from grids of indices int64 [N, h, w].
+    """Counts given the left neighbour, int64 [K+2, J], from grids of indices int64 [..., h, w].
 
     -1 marks masked places. Every row is smoothed by `smoothing` occurrences spread as at order 0;
     the row "unknown" is order 0 itself.
     """
     kinds, codes = int(clusters.max()) + 1, len(clusters)
-    prior = count_indices(indices, codes)
-    left = np.where(indices >= 0, clusters[np.maximum(indices, 0)], kinds)[..., :-1]
-    here = indices[..., 1:]
-    cells = (left * codes + here)[here >= 0]
-    counts = np.bincount(cells, minlength=(kinds + 1) * codes).reshape(kinds + 1, codes)
-    smooth = _SCALE * (counts + smoothing * prior / prior.sum())
+    prior = np.ones(codes, dtype=np.int64)
+    counts = np.zeros((kinds + 1) * codes, dtype=np.int64)
+    for grid in indices:
+        prior += count_indices(grid, codes) - 1
+        left = np.where(grid >= 0, clusters[np.maximum(grid, 0)], kinds)[..., :-1]
+        here = grid[..., 1:]
+        counts += np.bincount((left * codes + here)[here >= 0], minlength=counts.size)
+    smooth = _SCALE * (counts.reshape(kinds + 1, codes) + smoothing * prior / prior.sum())
     rows = np.concatenate([smooth, _SCALE * prior[None].astype(np.float64)])
     counted: NDArray[np.int64] = np.rint(np.maximum(1.0, rows)).astype(np.int64)
     return counted

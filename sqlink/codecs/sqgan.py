@@ -162,8 +162,13 @@ class SQGANCodec:
         below the bytes of the path's first point. Raises ConfigError for a quality out of range and
         for channel uses, DataError for a picture too small or too large.
         """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"pictures must be [N, 3, H, W], not {list(images.shape)}")
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
+        expected = [images.shape[0], height, width]
+        if segmentation is not None and list(segmentation.shape) != expected:
+            raise DataError(f"a map must be {expected}, not {list(segmentation.shape)}")
         if max(height, width) > 65535:
             raise DataError(f"the picture is {width}x{height}: sqgan takes sides up to 65535")
         budget = rate.budget_bytes(height, width)
@@ -253,11 +258,12 @@ class SQGANCodec:
         missing = np.array([n for n, key in enumerate(keys) if key not in found], dtype=np.int64)
         for start in range(0, len(missing), self.chunk):
             which = missing[start : start + self.chunk]
-            batch = images[self._whole(which)].to(self.device, torch.float32)
+            rows = torch.from_numpy(self._whole(which))
+            batch = images[rows.to(images.device)].to(self.device, torch.float32)
             if segmentation is None:
                 labels = self._segmenter().segment(batch)
             else:
-                labels = segmentation[self._whole(which)]
+                labels = segmentation[rows.to(segmentation.device)]
             with torch.inference_mode():
                 analysis = self.model.analyse(batch, labels.to(self.device))
             parts = [

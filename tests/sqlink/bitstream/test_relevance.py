@@ -34,4 +34,7 @@ def test_tables_count_what_is_kept_only() -> None:
     assert table.counts.tolist() == [1, 129, 1]
     informed = fit_table(indices, scores, 3, np.eye(3, dtype=np.float32), (0.5,), clusters=3)
     assert informed.contexts is not None
+    parts = [indices[:1], indices[1:]], [scores[:1], scores[1:]]
+    apart = fit_table(*parts, 3, np.eye(3, dtype=np.float32), (0.5,), clusters=3)
+    np.testing.assert_array_equal(apart.contexts, informed.contexts)
     assert informed.contexts.shape == (5, 3)

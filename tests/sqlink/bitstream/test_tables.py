@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,12 @@ def test_they_come_back_from_tensors() -> None:
         np.testing.assert_array_equal(back.of(stream).cost, tables.of(stream).cost)
     assert back.map.clusters is None
     np.testing.assert_array_equal(back.image.clusters, tables.image.clusters)
+
+
+def test_they_can_be_copied_to_workers() -> None:
+    copied = copy.deepcopy(made())
+    np.testing.assert_array_equal(copied.image.cost, made().image.cost)
+    assert len(copied.image.models) == len(made().image.models)
 
 
 def test_counts_given_the_left_neighbour_are_counted() -> None:

@@ -286,6 +286,13 @@ def test_wrong_rates_are_refused(rate: Rate) -> None:
         made_codec().encode(pictures(1), rate)
 
 
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match="map"):
+        made_codec().encode(pictures(2), Rate(bpp=0.1), torch.zeros(1, 360, 480).long())
+    with pytest.raises(DataError, match="pictures"):
+        made_codec().encode(pictures(1)[0], Rate(bpp=0.1))
+
+
 def test_a_picture_too_small_is_refused() -> None:
     with pytest.raises(DataError, match="15x40"):
         made_codec().encode(torch.zeros(1, 3, 40, 15), Rate(bpp=0.1))
