@@ -227,7 +227,7 @@ def _step(s: Array) -> Array:
     row = s[s.shape[0] // 2]
     if len(row) < 2:
         return np.full(len(row), 0.05, np.float32)
-    step = np.abs(np.diff(row, append=row[-1:]))
+    step: Array = np.abs(np.diff(row, append=row[-1:]))
     step[-1] = step[-2]
     return step
 

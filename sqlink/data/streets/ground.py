@@ -207,7 +207,9 @@ def sunlit(light: Light, road: Road, roofs: Array, u: Array, y: Array, z: Array)
     run = np.maximum(run, 0)
     tall = y + run * np.float32(sy)
     at = np.clip(z + run * np.float32(sz), 0, LENGTH - 1).astype(np.int32)
-    return np.clip((tall - roofs[side].take(at)) * np.float32(1.8) + np.float32(0.5), 0, 1)
+    above = (tall - roofs[side].take(at)) * np.float32(1.8) + np.float32(0.5)
+    share: Array = np.clip(above, 0, 1)
+    return share
 
 
 def shadow_line(light: Light, road: Road, roofs: Array, side: int) -> Array | None:
@@ -265,11 +267,11 @@ def _markings(
         white |= (z > z0) & (z < z0 + np.float32(3.0)) & (bars < 0.5) & (away < half)
         white |= (np.abs(z - z0 + np.float32(1.2)) < 0.12) & (u < 0) & (away < half)
     if road.box is not None:
-        z0, z1 = road.box
-        zone = (z > z0) & (z < z1) & (away < half)
+        b0, b1 = road.box
+        zone = (z > b0) & (z < b1) & (away < half)
         white &= ~zone
         a, b = (u + z) * np.float32(0.42), (u - z) * np.float32(0.42)
         grid = ((a - np.floor(a)) < 0.055) | ((b - np.floor(b)) < 0.055)
-        rim = (z < z0 + 0.18) | (z > z1 - 0.18) | (away > half - np.float32(0.15))
+        rim = (z < b0 + 0.18) | (z > b1 - 0.18) | (away > half - np.float32(0.15))
         yellow = np.where(zone, grid | rim, yellow)
     return white & (z < 160), yellow & (z < 120)

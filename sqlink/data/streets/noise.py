@@ -24,7 +24,8 @@ def _octave(cells: int, name: str) -> Array:
     part = ((np.arange(SIZE) % step) / np.float32(step)).astype(np.float32)
     part = part * part * (3 - 2 * part)
     rows = lattice[at] * (1 - part[:, None]) + lattice[(at + 1) % cells] * part[:, None]
-    return rows[:, at] * (1 - part) + rows[:, (at + 1) % cells] * part
+    mixed: Array = rows[:, at] * (1 - part) + rows[:, (at + 1) % cells] * part
+    return mixed
 
 
 @lru_cache(maxsize=8)
@@ -42,7 +43,8 @@ def tile(kind: str) -> Array:
         weight *= fall
         cells *= 2
     low, high = total.min(), total.max()
-    return (total - low) / (high - low)
+    scaled: Array = (total - low) / (high - low)
+    return scaled
 
 
 def whole(values: Array) -> NDArray[np.int32]:
@@ -69,7 +71,8 @@ def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
     top, bottom = (iv & (SIZE - 1)) * SIZE, ((iv + 1) & (SIZE - 1)) * SIZE
     upper = table.take(top + left) * (1 - pu) + table.take(top + right) * pu
     lower = table.take(bottom + left) * (1 - pu) + table.take(bottom + right) * pu
-    return upper * (1 - pv) + lower * pv
+    between: Array = upper * (1 - pv) + lower * pv
+    return between
 
 
 def hashed(a: Array, b: Array, salt: int) -> Array:

@@ -211,10 +211,10 @@ def _pedestrian(canvas: Canvas, camera: Camera, light: Light, person: Person, li
     body.stroke(body.at(0, 0.66 * h, 0), body.at(0, foot_of_coat, 0), 0.38, 0.36, coat)
     body.stroke(body.at(0, neck - 0.03, 0), body.at(0, 0.62 * h, 0), 0.36, 0.38, coat)
     if person.bag:
-        side = 0.26 if step > 0 else -0.26
+        hand_side = 0.26 if step > 0 else -0.26
         body.stroke(
-            body.at(0, 0.48 * h, side),
-            body.at(0, 0.32 * h, side),
+            body.at(0, 0.48 * h, hand_side),
+            body.at(0, 0.32 * h, hand_side),
             0.2,
             0.24,
             scaled(person.hair, 1.4),

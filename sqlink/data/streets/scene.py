@@ -218,7 +218,8 @@ def _buildings(
             own = Dice(mood, "row") if alike else Dice(dice.integer(0, 1 << 30), "house")
             urban = town if plot.kind == "houses" else town * 0.15
             house = facades.choose(own, plot.side, x0, x1, z, end, urban)
-            if before is not None and abs(before.x1 - x0) < 0.4 and before.z1 > z - 0.1:
+            flush = before is not None and -1 < plot.side * (before.x1 - x0) < 0.01
+            if before is not None and flush and before.z1 > z - 0.1:
                 house = replace(house, hidden=min(before.height, house.height))
             before = house
             built.append(house)

@@ -184,7 +184,8 @@ def _boxed(field: Array, radius: int) -> Array:
     boxed = (
         total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
     )
-    return (boxed / (size * size)).astype(np.float32)
+    mean: Array = (boxed / (size * size)).astype(np.float32)
+    return mean
 
 
 def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float) -> None:
@@ -234,7 +235,7 @@ def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: floa
     relief = np.full(a.shape, -1, np.float32)
     nx, ny = np.zeros_like(a), np.zeros_like(a)
     for centre, up, radius in lumps:
-        reach = radius * 1.1 + grow * 0.5
+        reach = radius * 1.1 + float(grow) * 0.5
         near = canvas.box(
             x + (centre - reach) * scale,
             y - (up + reach) * scale,

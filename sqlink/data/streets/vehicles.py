@@ -283,7 +283,7 @@ class _Painter:
             self.at(0.8, 0.9, side),
             self.at(0.8, 0.4, side),
         ]
-        normal = self.facing(probe if side < 0 else probe[::-1])
+        normal = self.facing(probe if side > 0 else probe[::-1])
         if normal is None:
             return
         top, low = self.shaded(self.car.paint, normal, 0.12)
