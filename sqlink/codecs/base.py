@@ -53,8 +53,8 @@ class Rate:
     def budget_bytes(self, height: int, width: int) -> int | None:
         """Whole bytes that a picture may take; None for a native quality.
 
-        Raises ConfigError for channel uses: only a link knows what one of them carries, and resolves
-        them (`Link`) before a codec sees the rate.
+        Raises ConfigError for channel uses: only a link knows what one of them carries, and
+        resolves them (`Link`) before a codec sees the rate.
         """
         if self.channel_uses is not None:
             raise ConfigError("a rate in channel_uses needs a channel: use it in a Link or a sweep")
@@ -74,9 +74,9 @@ class Rate:
 class Packet:
     """One packet of a stream.
 
-    priority: 0 the most relevant. bits: the ledger, name -> bits, that adds up to 8 * len(data); names
-    are `index`, `mask`, `header`, `coder` (remainder of the entropy coder), `padding`, and `payload`
-    for a stream whose inside the codec does not tell apart.
+    priority: 0 the most relevant. bits: the ledger, name -> bits, that adds up to 8 * len(data);
+    names are `index`, `mask`, `header`, `coder` (remainder of the entropy coder), `padding`, and
+    `payload` for a stream whose inside the codec does not tell apart.
     """
 
     data: bytes
@@ -92,8 +92,8 @@ class Packet:
 class Session:
     """What both ends know before the first packet; charged once.
 
-    header: the bytes that stand before the packets in a stored file (magic, size, weights hash, ...);
-    empty where the first packet itself holds them (JPEG2000, BPG).
+    header: the bytes that stand before the packets in a stored file (magic, size, weights hash,
+    ...); empty where the first packet itself holds them (JPEG2000, BPG).
     """
 
     codec: str
@@ -158,7 +158,7 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Received:
-    """What a receiver holds of one stream: packets in sending order, None where one did not come."""
+    """What a receiver holds of one stream: packets in sending order, None where one is lost."""
 
     session: Session
     packets: tuple[bytes | None, ...]
@@ -174,7 +174,8 @@ class Decoded:
     """Decoded pictures of one size.
 
     images: float32 [N, 3, H, W] in [0, 1]. segmentation: int64 [N, H, W] or None where the codec
-    carries no map. outage: bool [N], True where nothing could be decoded and OUTAGE_COLOUR is shown.
+    carries no map. outage: bool [N], True where nothing could be decoded and OUTAGE_COLOUR
+    is shown.
     """
 
     images: Tensor
@@ -200,7 +201,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Rebuild pictures, all of one size, from what came. Never raises on missing or wrong bytes."""
+        """Rebuild pictures, all of one size, from what came; wrong bytes never raise."""
         ...
 
     def parse(self, data: bytes) -> Stream:
