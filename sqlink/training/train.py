@@ -159,12 +159,14 @@ class Trainer:
             lr=config.learning_rate,
             betas=(0.8, 0.99),
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self.critic_optimizer = torch.optim.AdamW(
             self.critic.parameters(),
             lr=config.discriminator_rate,
             betas=(0.5, 0.99),
             weight_decay=0.0,
+            fused=True,
         )
         self.generator, self.optimizer = self.fabric.setup(
             ThroughTheLink(self.network), self.optimizer
@@ -246,6 +248,8 @@ class Trainer:
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        for optimizer in (self.optimizer, self.critic_optimizer):
+            _lay_out_as_parameters(optimizer)
         self.step, self.seconds = facts["step"], facts["seconds"]
         return True
 
@@ -409,27 +413,36 @@ class Trainer:
         os.replace(aside, self.output / "samples.png")
 
     @torch.inference_mode()
-    def export(self) -> Path:
-        """Write `NAME.safetensors`: the moving average, the codes' counts, and the record of the
-        run.
+    def export(self, pictures_a_source: int | None = None) -> Path:
+        """Write `NAME.safetensors`: the moving average, the codes' counts, the record of the run.
+
+        The counts are of every training picture, or of that many spread over each source.
         """
-        from sqlink.bitstream.tables import count_indices
+        from sqlink.bitstream.relevance import fit_table
+        from sqlink.bitstream.tables import Tables
         from sqlink.weights.manifest import save
 
-        found = [
-            self.average.analyse(part.float() / 255, maps.long())
-            for pictures in self.sources
-            for part, maps in zip(
-                pictures.images.split(8), pictures.sent_maps.split(8), strict=True
+        found = []
+        for source in self.sources:
+            count = min(pictures_a_source or len(source), len(source))
+            chosen = torch.linspace(0, len(source) - 1, count).long().to(self.device)
+            for part in chosen.split(8):
+                images = source.images[part].float() / 255
+                found.append(self.average.analyse(images, source.sent_maps[part].long()))
+        tables = []
+        for indices, scores, quantizer in (
+            ("map_indices", "map_scores", self.average.map_quantizer),
+            ("image_indices", "image_scores", self.average.image_quantizer),
+        ):
+            tables.append(
+                fit_table(
+                    [getattr(part, indices).cpu().numpy() for part in found],
+                    [getattr(part, scores).float().cpu().numpy() for part in found],
+                    quantizer.codes,
+                    quantizer.codebook.float().cpu().numpy(),
+                )
             )
-        ]
-        image_indices = torch.cat([f.image_indices.flatten() for f in found]).cpu().numpy()
-        map_indices = torch.cat([f.map_indices.flatten() for f in found]).cpu().numpy()
-        tensors = dict(self.average.state_dict())
-        counts_x = count_indices(image_indices, self.model_config.image_codes)
-        counts_s = count_indices(map_indices, self.model_config.map_codes)
-        tensors["tables.image_counts"] = torch.from_numpy(np.asarray(counts_x, dtype=np.int32))
-        tensors["tables.map_counts"] = torch.from_numpy(np.asarray(counts_s, dtype=np.int32))
+        tensors = self.average.state_dict() | Tables(*tables).to_tensors()
         path = self.output / f"{self.config.model}.safetensors"
         save(
             path,
@@ -465,6 +478,7 @@ class Trainer:
                 if self.seconds - checked >= 60 * config.validate_minutes or self.progress >= 1:
                     figures = {name: value / since for name, value in sums.items()}
                     self._log(figures | self.validate(), since, self.seconds - checked)
+                    self.export(pictures_a_source=32)
                     sums, since, checked, last = {}, 0, self.seconds, time.monotonic()
                 if self.seconds - saved >= 60 * config.checkpoint_minutes:
                     self.save()
@@ -499,6 +513,15 @@ class Trainer:
             writer.writeheader()
             writer.writerows(rows)
         os.replace(aside, path)
+
+
+def _lay_out_as_parameters(optimizer: Any) -> None:
+    """Give moments the memory layout of their parameters: the fused kernel takes it for granted."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            for name in {"exp_avg", "exp_avg_sq"} & state.keys():
+                state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def train_from_config(path: Path | str, report: Callable[[str], None] = print) -> Path:
