@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,7 +161,7 @@ def _roof(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:
     patch = canvas.convex(camera.project(corners))
     if patch is not None:
         up: Point = (half, rise, 0.0)
-        size = (half * half + rise * rise) ** 0.5
+        size = math.sqrt(half * half + rise * rise)
         up = (up[0] / size, up[1] / size, 0.0)
         s, t, depth = camera.plane((house.x0, h, 0.0), (0.0, 0.0, 1.0), up, patch.y, patch.x)
         course = np.floor(t * np.float32(5))
@@ -283,7 +284,7 @@ def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Arr
     if patch is None:
         return
     dx, dz = house.x1 - house.x0, house.z1 - house.z0
-    size = (dx * dx + dz * dz) ** 0.5
+    size = math.sqrt(dx * dx + dz * dz)
     s, y, depth = camera.plane(
         (house.x0, 0.0, house.z0), (dx / size, 0.0, dz / size), (0.0, 1.0, 0.0), patch.y, patch.x
     )

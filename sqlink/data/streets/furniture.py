@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -243,7 +244,7 @@ def barrier(
     patch = canvas.convex(camera.project(corners))
     if patch is None:
         return
-    size = max(1e-6, ((x1 - x0) ** 2 + (z1 - z0) ** 2) ** 0.5)
+    size = max(1e-6, math.sqrt((x1 - x0) * (x1 - x0) + (z1 - z0) * (z1 - z0)))
     u, v, depth = camera.plane(
         (x0, 0.0, z0), ((x1 - x0) / size, 0.0, (z1 - z0) / size), (0.0, 1.0, 0.0), patch.y, patch.x
     )

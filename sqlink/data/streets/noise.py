@@ -24,8 +24,8 @@ def _octave(cells: int, name: str) -> Array:
     part = ((np.arange(SIZE) % step) / np.float32(step)).astype(np.float32)
     part = part * part * (3 - 2 * part)
     rows = lattice[at] * (1 - part[:, None]) + lattice[(at + 1) % cells] * part[:, None]
-    mixed: Array = rows[:, at] * (1 - part) + rows[:, (at + 1) % cells] * part
-    return mixed
+    mixed = rows[:, at] * (1 - part) + rows[:, (at + 1) % cells] * part
+    return np.asarray(mixed, np.float32)
 
 
 @lru_cache(maxsize=8)

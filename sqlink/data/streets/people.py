@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -121,7 +122,7 @@ class _Figure:
         if sa == 0 or sb == 0:
             return
         dx, dy = xb - xa, yb - ya
-        size = (dx * dx + dy * dy) ** 0.5
+        size = math.sqrt(dx * dx + dy * dy)
         if size < 1e-6:
             dx, dy, size = 0.0, 1.0, 1.0
         nx, ny = -dy / size, dx / size

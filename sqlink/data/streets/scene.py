@@ -463,7 +463,10 @@ def _silhouettes(canvas: Canvas, camera: Camera, weather: Light, dice: Dice) -> 
 def _bonnet(canvas: Canvas, weather: Light) -> None:
     """The edge of one's own car at the foot of the picture: no class of the street's."""
     w, h = canvas.width, canvas.height
-    ring = [(x, h * (0.985 - 0.05 * (1 - (2 * x / w - 1.1) ** 2))) for x in np.linspace(0, w, 9)]
+    ring = []
+    for k in range(9):
+        a = k / 4 - 1.1
+        ring.append((w * k / 8, h * (0.985 - 0.05 * (1 - a * a))))
     points = np.array([*ring, (float(w), float(h)), (0.0, float(h))])
     base = weather.on((0.0, 1.0, 0.0))
     top = (0.02 + 0.15 * base[0], 0.02 + 0.15 * base[1], 0.025 + 0.16 * base[2])

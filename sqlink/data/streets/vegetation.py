@@ -7,6 +7,7 @@ picture shows the twigs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +124,7 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     room = plant.spread * 1.1 * scale
     if x + room < 0 or x - room > canvas.width:
         return
-    starts, ends, widths = _branches(plant, 0.16 / (plant.height * scale))
+    starts, ends, widths = _branches(plant, 0.2 / (plant.height * scale))
     top = max(float(ends[:, 1].max()), 1e-6)
     size = plant.height * scale / top
     reach = float(np.abs(ends[:, 0]).max()) * size + 4
@@ -133,23 +134,28 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     rows, cols = box
     shape = (rows.stop - rows.start, cols.stop - cols.start)
     thick = widths * size
-    seen = thick > 0.16
+    seen = thick > 0.2
     starts, ends, thick = starts[seen] * size, ends[seen] * size, np.maximum(thick[seen], 1.0)
-    span = np.sqrt(((ends - starts) ** 2).sum(axis=1))
-    across = np.ceil(thick * 1.3).astype(np.int64)
-    along = np.ceil(span * 1.3).astype(np.int64) + 1
+    dx, dy = ends[:, 0] - starts[:, 0], ends[:, 1] - starts[:, 1]
+    span = np.sqrt(dx * dx + dy * dy)
+    across = np.ceil(thick * 1.2).astype(np.int64)
+    along = np.ceil(span * 1.2).astype(np.int64) + 1
     number = across * along
-    which = np.repeat(np.arange(len(number)), number)
-    step = np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
-    t = (step // across[which]) / along[which]
-    w = ((step % across[which]) + 0.5) / across[which] - 0.5
-    way = (ends - starts) / np.maximum(span, 1e-6)[:, None]
-    px = starts[which, 0] + (ends - starts)[which, 0] * t - way[which, 1] * w * thick[which]
-    py = starts[which, 1] + (ends - starts)[which, 1] * t + way[which, 0] * w * thick[which]
+    step = np.arange(int(number.sum())) - np.repeat(np.cumsum(number) - number, number)
+    wide = np.repeat(across, number)
+    t = (step // wide) / np.repeat(along, number)
+    w = ((step % wide) + 0.5) / wide - 0.5
+    thick_at = np.repeat(thick, number)
+    off = w * thick_at
+    inverse = 1 / np.maximum(span, 1e-6)
+    px = np.repeat(starts[:, 0], number) + np.repeat(dx, number) * t
+    px -= np.repeat(dy * inverse, number) * off
+    py = np.repeat(starts[:, 1], number) + np.repeat(dy, number) * t
+    py += np.repeat(dx * inverse, number) * off
     ix = np.floor(x + px - cols.start).astype(np.int64)
     iy = np.floor(y - py - rows.start).astype(np.int64)
     inside = (ix >= 0) & (ix < shape[1]) & (iy >= 0) & (iy < shape[0])
-    ix, iy, w, thick_at = ix[inside], iy[inside], w[inside], thick[which][inside]
+    ix, iy, w, thick_at = ix[inside], iy[inside], w[inside], thick_at[inside]
     depth = camera.view((plant.x, 1.0, plant.z))[2]
     on = light.on((0.0, 0.4, -0.9), lit)
     side = camera.direction(light.to_sun)[0] * lit
@@ -227,7 +233,7 @@ def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: floa
             centre = dice.uniform(-1, 1) * max(0.0, room - radius * 0.6)
         else:
             level = dice.uniform(0.1, 0.95)
-            room = half * 2 * (level * (1 - level)) ** 0.5
+            room = half * 2 * math.sqrt(level * (1 - level))
             radius = half * dice.uniform(0.24, 0.46)
             centre = dice.uniform(-1, 1) * max(0.1 * half, room - radius * 0.4)
         up = floor + level * crown
@@ -306,7 +312,7 @@ def hedge(
     patch = canvas.convex(camera.project(corners))
     if patch is None:
         return
-    size = max(1e-6, ((x1 - x0) ** 2 + (z1 - z0) ** 2) ** 0.5)
+    size = max(1e-6, math.sqrt((x1 - x0) * (x1 - x0) + (z1 - z0) * (z1 - z0)))
     u, v, depth = camera.plane(
         (x0, 0.0, z0), ((x1 - x0) / size, 0.0, (z1 - z0) / size), (0.0, 1.0, 0.0), patch.y, patch.x
     )

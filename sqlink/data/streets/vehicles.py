@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -224,7 +225,7 @@ class _Painter:
         normal = cross(
             (b[0] - a[0], b[1] - a[1], b[2] - a[2]), (d[0] - a[0], d[1] - a[1], d[2] - a[2])
         )
-        size = dot(normal, normal) ** 0.5
+        size = math.sqrt(dot(normal, normal))
         if size < 1e-9:
             return None
         normal = (normal[0] / size, normal[1] / size, normal[2] / size)
