@@ -104,7 +104,7 @@ def _branches(plant: Plant, thinnest: float) -> tuple[Lines, Lines, Lines]:
         turned = np.stack(
             [
                 way[:, None, 0] + spread * way[:, None, 1],
-                way[:, None, 1] - spread * way[:, None, 0] + 0.22,
+                way[:, None, 1] - spread * way[:, None, 0] + 0.3,
             ],
             axis=-1,
         )
@@ -134,7 +134,8 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     rows, cols = box
     shape = (rows.stop - rows.start, cols.stop - cols.start)
     thick = widths * size
-    seen = thick > 0.2
+    # Boughs that hang low over a street are cut.
+    seen = (thick > 0.2) & ((ends[:, 1] > 0.27 * top) | (widths > 0.024))
     starts, ends, thick = starts[seen] * size, ends[seen] * size, np.maximum(thick[seen], 1.0)
     dx, dy = ends[:, 0] - starts[:, 0], ends[:, 1] - starts[:, 1]
     span = np.sqrt(dx * dx + dy * dy)

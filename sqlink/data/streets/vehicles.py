@@ -453,7 +453,7 @@ class _Painter:
                         inset(t1, x + 0.11),
                         inset(t0, x + 0.17),
                     ],
-                    mixed(shadow, g_low, 0.5),
+                    mixed(shadow, g_low, 0.7),
                 )
 
     def tail(self) -> None:
