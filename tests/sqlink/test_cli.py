@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
+from sqlink.bitstream import Tables
 from sqlink.cli import app
 from sqlink.codecs.base import (
     CODECS,
@@ -31,6 +33,9 @@ from sqlink.data.classes import PALETTE
 from sqlink.data.pictures import load_map, load_picture, save_map, save_picture
 from sqlink.data.streets import Streets
 from sqlink.errors import DataError
+from sqlink.model.config import STREETS
+from sqlink.model.sqgan import SQGAN
+from sqlink.weights import manifest
 
 IMAGE = Streets(seed=2, count=1, height=64, width=80)[0].image
 J2K = ("--codec", "jpeg2000")
@@ -396,3 +401,79 @@ def test_saved_pictures_may_be_written_again(tmp_path: Path) -> None:
     save_picture(IMAGE, tmp_path / "street.png")
     sqlink("encode", tmp_path / "street.png", "-o", tmp_path / "out", *J2K, *BUDGET)
     sqlink("decode", tmp_path / "out" / "street.j2k", "-o", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SQ-GAN of few channels and no training: its pictures are noise, its bytes are real."""
+    config = dataclasses.replace(
+        STREETS,
+        name="tiny",
+        channels=(16, 16, 16),
+        map_channels=(16, 16, 16),
+        encoder_blocks=(1, 1, 1),
+        decoder_blocks=(1, 1, 1),
+        image_codes=64,
+        map_codes=32,
+        code_dim=8,
+        demasker_blocks=1,
+        samm_width=16,
+        label_width=8,
+        norm_groups=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SQGAN(config)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    tensors = {**model.state_dict(), **Tables.uniform(32, 64).to_tensors()}
+    manifest.save(path, tensors, {"kind": "sqgan", "model": config.to_json()})
+    return path
+
+
+def test_sqgan_from_picture_to_channel_and_back(
+    street: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    save_map(torch.full((64, 80), 3), tmp_path / "labels.png")
+    weights = ("--weights", tiny_weights)
+    given = ("--segmentation", tmp_path / "labels.png", "--bytes", 60)
+    said = sqlink("encode", street, "-o", tmp_path, *given, *weights)
+    size = (tmp_path / "street.sqg").stat().st_size
+    assert size <= 60
+    assert f"street.sqg {size} bytes" in said
+    sqlink("decode", tmp_path / "street.sqg", "-o", tmp_path / "out", *weights)
+    assert files(tmp_path / "out") == ["street.map.png", "street.png"]
+    assert load_picture(tmp_path / "out" / "street.png").shape == IMAGE.shape
+    said = sqlink(
+        "transmit", street, "-o", tmp_path / "sent", "--channel", "lossless", *given, *weights
+    )
+    bits = {line.split()[0]: int(line.split()[1]) for line in said.splitlines()[1:]}
+    assert bits.pop("total") == sum(bits.values()) == 8 * size
+    assert bits["session"] == 8 * 18
+    for name in ("street.png", "street.map.png"):
+        sent, stored = (tmp_path / folder / name for folder in ("sent", "out"))
+        assert sent.read_bytes() == stored.read_bytes()
+
+
+def test_damaged_sqgan_streams_and_weights_are_one_line(
+    street: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    save_map(torch.full((64, 80), 3), tmp_path / "labels.png")
+    given = ("--segmentation", tmp_path / "labels.png", "--bytes", 60)
+    sqlink("encode", street, "-o", tmp_path, *given, "--weights", tiny_weights)
+    whole = (tmp_path / "street.sqg").read_bytes()
+    weights = ("--weights", tiny_weights)
+    for at in range(len(whole)):
+        if at % 7 == 0:
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << at % 8
+            (tmp_path / "bad.sqg").write_bytes(flipped)
+            line = sqlink("decode", tmp_path / "bad.sqg", "-o", tmp_path / "out", *weights, code=2)
+            assert "bad.sqg: " in line
+    (tmp_path / "bad.sqg").write_bytes(whole[:-1])
+    line = sqlink("decode", tmp_path / "bad.sqg", "-o", tmp_path / "out", *weights, code=2)
+    assert "cut short or damaged" in line
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(tiny_weights.read_bytes()[:-9])
+    line = sqlink("encode", street, "-o", tmp_path / "out", "--weights", cut, code=2)
+    assert "cut.safetensors" in line
+    assert files(tmp_path / "out") == []

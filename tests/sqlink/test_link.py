@@ -84,7 +84,7 @@ class Flips:
     """Delivers everything, but turns the first byte of each picture's first packet into 9."""
 
     name = "flips"
-    needs = ()
+    needs: tuple[str, ...] = ()
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         payload = packets.payload.clone()
