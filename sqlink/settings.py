@@ -91,6 +91,15 @@ def parse_settings(text: str, model: type[S], where: str) -> S:
         raise ConfigError(_sentence(error, where, model)) from error
 
 
+def settings_kind(path: str | Path) -> str | None:
+    """The file's own `kind`, where it can be read and has one; its mistakes are for the loader."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return raw.get("kind") if isinstance(raw, Mapping) else None
+
+
 def one_line(error: BaseException) -> str:
     """An error's text on one line."""
     return " ".join(str(error).split()) or type(error).__name__

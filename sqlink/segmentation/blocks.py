@@ -63,13 +63,6 @@ def fold(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def channels_last(network: nn.Module) -> None:
-    """Lay a network's filters out channels last, in place: on CPUs 1.3 to 1.7 times as quick."""
-    for parameter in network.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
 class Residual(nn.Module):
     """x + f(x), where f is two 3x3 convolutions: [N, C, H, W] -> the same."""
 

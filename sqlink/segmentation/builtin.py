@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.model.memory import channels_last
 from sqlink.segmentation.base import register
-from sqlink.segmentation.blocks import channels_last, fold
+from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.two_branch import TwoBranch
 from sqlink.segmentation.unet import UNet
 from sqlink.weights.manifest import load

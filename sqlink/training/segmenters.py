@@ -29,24 +29,26 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from channels.random import Streams
-from channels.registry import nearest
 from sqlink.data.base import DataSet, open_dataset
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
 from sqlink.metrics.bootstrap import interval, mean_iou
 from sqlink.metrics.semantic import confusion, iou, miou
-from sqlink.segmentation.blocks import channels_last, fold
+from sqlink.model.memory import channels_last
+from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.builtin import NETWORKS, BuiltIn
+from sqlink.settings import load_settings
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
 from sqlink.weights.manifest import save
 
 
 class Strict(BaseModel):
+    """Base of every part of the file: unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -100,32 +102,7 @@ class Plan(Strict):
 
 def read_plan(path: Path) -> Plan:
     """Read and check a training configuration. Raises ConfigError in one line."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a training configuration is a mapping of keys")
-    try:
-        return Plan.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_mistake(error)}") from error
-
-
-def _mistake(error: ValidationError) -> str:
-    """The first mistake in words, unknown keys before others."""
-    problems = error.errors()
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
-    problem = (unknown or problems)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if not unknown:
-        return f"{where}: {problem['msg']}"
-    owners: dict[str, type[Strict]] = {"streets": StreetsPlan, "networks": NetworkPlan}
-    place, key = str(problem["loc"][0]), str(problem["loc"][-1])
-    owner = owners[place] if len(problem["loc"]) > 1 else Plan
-    return f"unknown key '{where}': {nearest(key, list(owner.model_fields))}"
+    return load_settings(path, Plan)
 
 
 @dataclass(frozen=True)
@@ -457,11 +434,8 @@ def train(
         raise ConfigError(f"no network '{name}' to train: known: {known}")
     recipe = plan.networks[name]
     budget = 60 * (minutes if minutes is not None else recipe.minutes)
-    root = os.path.expandvars(plan.camvid)
-    if "$" in root:
-        raise ConfigError(f"camvid is {root}: set that variable to the folder of CamVid")
-    dev = open_dataset("camvid", root=root, split=plan.dev)
-    photographs = read_frames(open_dataset("camvid", root=root, split=plan.fit))
+    dev = open_dataset("camvid", root=plan.camvid, split=plan.dev)
+    photographs = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.fit))
     unseen = read_frames(dev)
     folder = Path(plan.output) if folder is None else folder
     size = (photographs.labels.shape[1], photographs.labels.shape[2])

@@ -33,6 +33,7 @@ from sqlink.model.memory import channels_last
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
+from sqlink.settings import settings_kind
 from sqlink.training.augmentation import (
     CropSettings,
     ResidentPictures,
@@ -527,10 +528,14 @@ def _lay_out_as_parameters(optimizer: Any) -> None:
 def train_from_config(path: Path | str, report: Callable[[str], None] = print) -> Path:
     """Train as the file says, going on from its output's checkpoint. Returns the weights' path.
 
+    A file of `kind: segmenters` trains the built-in segmenters instead, and gives their folder.
     Raises ConfigError, DataError or WeightsError in one line where the run cannot begin.
     """
-    config = load_train_config(Path(path))
-    trainer = Trainer(config, report)
+    if settings_kind(path) == "segmenters":
+        from sqlink.training.segmenters import train_segmenters
+
+        return train_segmenters(path, report)
+    trainer = Trainer(load_train_config(Path(path)), report)
     if trainer.resume():
         report(f"going on from step {trainer.step} ({trainer.seconds / 60:.1f} minutes done)")
     return trainer.run()

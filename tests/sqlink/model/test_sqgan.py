@@ -155,7 +155,8 @@ def test_spade_without_map_features_is_a_plain_group_norm() -> None:
     norm = SpadeNorm(8, 4, 3, hidden=0)
     x = torch.randn(2, 8, 5, 5)
     assert torch.allclose(
-        torch.nn.functional.group_norm(x, 4, eps=1e-6) * (1 + norm.modulation.bias[:8].view(8, 1, 1))
+        torch.nn.functional.group_norm(x, 4, eps=1e-6)
+        * (1 + norm.modulation.bias[:8].view(8, 1, 1))
         + norm.modulation.bias[8:].view(8, 1, 1),
         norm(x, torch.zeros(2, 3, 5, 5)),
         atol=1e-5,
