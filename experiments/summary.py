@@ -1,8 +1,8 @@
-"""One line a point: what its rows come to, with 95 % intervals.
+"""One line a point, its seeds taken together: what its rows come to, with 95 % intervals.
 
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
 matrix. Intervals are by the two-level bootstrap of `sqlink.metrics.bootstrap`: blocks of pictures,
-realisations inside. Seeds are points of their own.
+realisations inside; another seed is as good as more realisations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 
-from experiments.grid import Point
+from experiments.grid import Point, canonical
 from experiments.store import BITS, table_of
 from sqlink.data.classes import NAMES, NUM_CLASSES
 from sqlink.metrics.bootstrap import Interval, interval, mean_iou, mean_sums
@@ -44,7 +44,7 @@ def summarise(
     metrics: Sequence[str],
     notes: Mapping[str, Mapping[str, str]],
 ) -> pa.Table:
-    """The lines of `points`, in their order.
+    """The lines of `points`, in their order, those that differ by the seed alone as one.
 
     table: the sweep's rows. metrics: the columns of float metrics. notes: codec's title -> column
     of text -> what stands there. For each metric there are `NAME`, `NAME_low`, `NAME_high`, and
@@ -53,20 +53,34 @@ def summarise(
     where: dict[str, list[int]] = {}
     for i, name in enumerate(table["point"].to_pylist()):
         where.setdefault(name, []).append(i)
-    lines = [
-        _line(point, table.take(pa.array(where[point.hash], pa.int64())), metrics, notes)
-        for point in points
-    ]
-    return table_of(lines, keys=("point",))
+    cells: dict[str, list[Point]] = {}
+    for point in points:
+        cell = [point.encoding.codec.title, point.encoding.rate.label(), point.conditions]
+        cells.setdefault(canonical([*cell, point.encoding.packet_bytes]), []).append(point)
+    lines = []
+    for group in cells.values():
+        rows = [i for point in group for i in where[point.hash]]
+        lines.append(_line(group, table.take(pa.array(rows, pa.int64())), metrics, notes))
+    return table_of(lines, keys=("codec", "rate"))
 
 
 def _line(
-    point: Point, rows: pa.Table, metrics: Sequence[str], notes: Mapping[str, Mapping[str, str]]
+    points: Sequence[Point],
+    rows: pa.Table,
+    metrics: Sequence[str],
+    notes: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
+    point = points[0]
     pictures = rows["picture_key"].to_pylist()
     order = {key: n for n, key in enumerate(dict.fromkeys(pictures))}
     shape = (len(order), len(pictures) // len(order))
-    cells = np.lexsort((rows["realisation"].to_numpy(), [order[key] for key in pictures]))
+    cells = np.lexsort(
+        (
+            rows["realisation"].to_numpy(),
+            rows["seed"].to_numpy(),
+            [order[key] for key in pictures],
+        )
+    )
     blocks = np.asarray(rows["block"].to_pylist())[cells].reshape(shape)[:, 0]
     seed = int.from_bytes(hashlib.sha256(point.hash.encode()).digest()[:8], "little")
 
@@ -81,15 +95,14 @@ def _line(
     sent = column("unreachable") == 0
     lost = column("outage")
     line: dict[str, Any] = {
-        "point": point.hash,
         "codec": point.encoding.codec.title,
         "rate": point.encoding.rate.label(),
         "packet_bytes": point.encoding.packet_bytes,
-        "seed": point.seed,
         **dict(point.conditions),
         "pictures": shape[0],
         "blocks": len(set(blocks.tolist())),
         "realisations": shape[1],
+        "seeds": len(points),
         "bpp": float(bpp[sent].mean()) if sent.any() else float("nan"),
         "bytes": float(column("bytes")[sent].mean()) if sent.any() else float("nan"),
         "channel_uses": float(column("channel_uses").mean()),
