@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -71,9 +72,10 @@ def open_dataset(name: str, **options: object) -> DataSet:
 
     factory = DATASETS.get(name)
     try:
-        return factory(**options)
+        inspect.signature(factory).bind(**options)
     except TypeError as error:
         raise ConfigError(f"data set '{name}': {error}") from error
+    return factory(**options)
 
 
 def picture_tensor(pixels: NDArray[np.uint8]) -> Tensor:
