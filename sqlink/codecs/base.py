@@ -190,6 +190,8 @@ class Codec(Protocol):
     name: str
     suffix: str
     """Of a stored file, with the dot."""
+    carries_map: bool
+    """Whether a segmentation map travels in the stream, and so comes out of `decode`."""
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None

@@ -122,6 +122,7 @@ class SQGANCodec:
 
     name = "sqgan"
     suffix = ".sqg"
+    carries_map = True
 
     def __init__(
         self,

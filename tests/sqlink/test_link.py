@@ -31,6 +31,7 @@ class Echo:
 
     name = "echo"
     suffix = ".echo"
+    carries_map = False
     packet_bytes = BYTES
 
     def __init__(self, reach: float = 1) -> None:

@@ -56,6 +56,7 @@ class BPG:
 
     name = "bpg"
     suffix = ".bpg"
+    carries_map = False
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, chroma: str = "420") -> None:
         if packet_bytes < 1:
