@@ -68,12 +68,15 @@ STYLE: dict[str, Any] = {
 }
 
 
+NO_UNIT = "no unit"
+
+
 @dataclass(frozen=True)
 class Axis:
     """How a quantity is drawn: its name, its unit, the factor to it, and which way is better."""
 
     title: str
-    unit: str = "no unit"
+    unit: str = NO_UNIT
     factor: float = 1.0
     better: str = ""
 
@@ -83,7 +86,7 @@ class Axis:
 
     def said(self, value: float, digits: str = "g") -> str:
         """A value with its unit, if it has one."""
-        unit = "" if self.unit == "no unit" else f" {self.unit}"
+        unit = "" if self.unit == NO_UNIT else f" {self.unit}"
         return f"{value * self.factor:{digits}}{unit}"
 
 
@@ -164,7 +167,7 @@ class Results:
             return Axis(name.replace("_", " "))
         better = "higher" if about["higher_is_better"] else "lower"
         title = name.removesuffix(f"_{about['unit'].lower()}").replace("_", " ")
-        return Axis(title, about["unit"] or "no unit", better=better)
+        return Axis(title, about["unit"] or NO_UNIT, better=better)
 
     def trained(self, name: str) -> list[str]:
         """Codecs that had the metric as a training loss, too."""
@@ -422,9 +425,8 @@ def _under(results: Results, row: Line) -> str:
         if row.get(name) is not None:
             axis = results.axis(name)
             star = "*" if row["codec"] in results.trained(name) else ""
-            parts.append(
-                f"{axis.title}{star} {axis.said(row[name], '.3f' if axis.unit == 'no unit' else '.2f')}"
-            )
+            digits = ".3f" if axis.unit == NO_UNIT else ".2f"
+            parts.append(f"{axis.title}{star} {axis.said(row[name], digits)}")
     seen = miou_of(row.get("confusion_image"))
     if seen is not None:
         parts.append(f"mIoU {100 * seen:.1f} %")

@@ -84,9 +84,7 @@ class Equipment:
             for packet_bytes in sweep.packet_bytes
         }
         sends_map = any(carries_map(codec) for codec in codecs.values())
-        for rate in (
-            rate for choice in sweep.codecs for rate in rates(choice.rates or sweep.rates)
-        ):
+        for rate in (rate for choice in sweep.codecs for rate in rates(sweep.rates_of(choice))):
             for packet_bytes, channel in channels.items():
                 _built(f"{where}: rates", partial(resolve_rate, rate, channel, packet_bytes))
         segmenter = judge = None

@@ -101,7 +101,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
     found: dict[str, Point] = {}
     for codec in sweep.codecs:
         for rate, packet_bytes, values, seed in itertools.product(
-            rates(codec.rates or sweep.rates), sweep.packet_bytes, cells, sweep.seeds
+            rates(sweep.rates_of(codec)), sweep.packet_bytes, cells, sweep.seeds
         ):
             conditions = tuple(zip(names, values, strict=True))
             meaning = {

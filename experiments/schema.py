@@ -118,7 +118,7 @@ class Sweep(Section):
         BeforeValidator(_as_list),
         Field(min_length=1),
     ]
-    rates: Rates
+    rates: Rates | None = None
     channel: Any
     conditions: dict[
         str, Annotated[list[float], BeforeValidator(_as_list), Field(min_length=1)]
@@ -152,6 +152,20 @@ class Sweep(Section):
         if twice:
             raise ValueError(f"two codecs are called '{twice[0]}': give each its own `label`")
         return codecs
+
+    @model_validator(mode="after")
+    def _rates_for_all(self) -> Sweep:
+        if self.rates is None:
+            for codec in self.codecs:
+                if codec.rates is None:
+                    raise ValueError(f"no rates: name `rates`, or those of codec '{codec.title}'")
+        return self
+
+    def rates_of(self, codec: CodecChoice) -> Rates:
+        """The codec's own rates, or else the sweep's."""
+        found = codec.rates or self.rates
+        assert found is not None
+        return found
 
     @field_validator("metrics")
     @classmethod

@@ -76,6 +76,7 @@ def test_mistakes_are_named_in_one_line(extra: str, message: str) -> None:
         (BASE.replace("rates: {bpp: [0.1]}", "rates: {}"), "f.yaml: rates: name at least one rate"),
         (BASE.replace("bpp", "bbp"), "f.yaml: rates: unknown key 'bbp': did you mean 'bpp'?"),
         (BASE.replace("0.1", "0"), "f.yaml: rates.bpp[0]: should be greater than 0, got 0"),
+        (BASE.replace("rates: {bpp: [0.1]}\n", ""), "f.yaml: no rates: name `rates`, or those of"),
         (BASE.replace("data: streets\n", ""), "f.yaml: key 'data' is missing"),
         (
             BASE.replace("[jpeg2000]", "[{name: bpg, rates: {bp: 1}}]"),
