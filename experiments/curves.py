@@ -40,7 +40,7 @@ SOME_OUTAGE = 0.01
 MOST_CELLS = 8
 """Figures of one kind; more cells than that are thinned out evenly."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -183,7 +183,6 @@ def plot_results(folder: str | Path) -> list[Path]:
     results = Results.read(place)
     written: list[Path] = []
     with matplotlib.rc_context(STYLE):
-        matplotlib.use("Agg")
         for figure, name, formats in _figures(results):
             for suffix in formats:
                 written.append(_save(figure, place / f"{name}.{suffix}"))
@@ -262,8 +261,7 @@ def _panel(results: Results, panel: Axes, lines: Sequence[Line], x: str, name: s
             if own[i]["unreachable"] == 1:
                 panel.plot(px, py, "x", color=colour, markersize=9, markeredgewidth=2, zorder=5)
             elif own[i]["outage"] > SOME_OUTAGE:
-                hollow = {"markerfacecolor": "white", "markeredgecolor": colour}
-                panel.plot(px, py, marker, markeredgewidth=1.5, zorder=4, **hollow)
+                panel.plot(px, py, marker, color=colour, mfc="white", mew=1.5, zorder=4)
     ceilings = {line[CEILING] for line in lines if line.get(CEILING) is not None}
     if name == "miou" and ceilings:
         best = axis.factor * max(ceilings)
@@ -450,7 +448,7 @@ def _class_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=[part / 255 for part in colour], label=name)
+        Patch(facecolor=f"#{bytes(colour).hex()}", label=name)
         for name, colour in zip(NAMES, PALETTE, strict=True)
     ]
     figure.legend(
