@@ -83,7 +83,7 @@ class Equipment:
             for i, choice in enumerate(sweep.codecs)
             for packet_bytes in sweep.packet_bytes
         }
-        sends_map = any(carries_map(codec) for codec in codecs.values())
+        sends_map = any(codec.carries_map for codec in codecs.values())
         for rate in (rate for choice in sweep.codecs for rate in rates(sweep.rates_of(choice))):
             for packet_bytes, channel in channels.items():
                 _built(f"{where}: rates", partial(resolve_rate, rate, channel, packet_bytes))
@@ -117,11 +117,6 @@ class Equipment:
             ),
             device=device,
         )
-
-
-def carries_map(codec: Codec) -> bool:
-    """Whether a codec sends a map: one that does has a `segmenter`, for where it gets none."""
-    return hasattr(codec, "segmenter")
 
 
 def column(metric: Metric) -> str:

@@ -35,7 +35,7 @@ from rich.progress import (
 from torch import Tensor
 
 from channels.random import Streams
-from experiments.equipment import Equipment, carries_map
+from experiments.equipment import Equipment
 from experiments.examples import Examples
 from experiments.grid import Encoding, Point, canonical, points
 from experiments.manifest import manifest
@@ -337,7 +337,7 @@ class Runner:
             seen = None
             if self.equipment.judge is not None:
                 seen = receiver.understand(decoded.images.to(self.equipment.device)).cpu()
-            maps = _maps(decoded).cpu() if carries_map(receiver.codec) else None
+            maps = _maps(decoded).cpu() if receiver.codec.carries_map else None
             measured += self._columns(decoded, seen, maps, pictures)
             for i, picture in enumerate(pictures):
                 for point in keep.get(start + i, ()):

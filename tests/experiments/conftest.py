@@ -73,7 +73,7 @@ class Mosaic:
 
     name = "mosaic"
     suffix = ".mos"
-    segmenter = None
+    carries_map = True
     trained_on = ("psnr_db",)
     encoded = 0
     decoded = 0
