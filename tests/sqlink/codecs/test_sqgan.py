@@ -107,7 +107,7 @@ def test_a_budget_is_filled_and_never_passed(bpp: float, packet_bytes: int) -> N
 
 def test_below_the_floor_it_says_the_lowest() -> None:
     codec = made_codec()
-    (answer,) = codec.encode(pictures(1), Rate(bytes=60))
+    (answer,) = codec.encode(pictures(1), Rate(bytes=40))
     assert isinstance(answer, Unreachable)
     assert answer.lowest_bytes > 60
     (lowest,) = streams(codec, pictures(1), Rate(bytes=answer.lowest_bytes))
