@@ -8,26 +8,14 @@ key with the nearest known one, a wrong type or a value out of range with what w
 
 from __future__ import annotations
 
-import os
 import re
-import typing
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from channels.errors import ConfigError
 from channels.registry import nearest
+from sqlink.settings import Section, load_settings, parse_settings
 
 SEMANTIC = ("miou", "miou_map", "map_fidelity")
 """Metrics kept as confusion matrices: `judge` on the picture received against the labels, the map
@@ -44,12 +32,6 @@ def _as_list(value: object) -> object:
 def _as_named(value: object) -> object:
     """A bare name stands for a mapping with nothing but the name."""
     return {"name": value} if isinstance(value, str) else value
-
-
-class Section(BaseModel):
-    """Base of every part of the file: unknown keys and loose types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Rates(Section):
@@ -128,17 +110,17 @@ class Sweep(Section):
         list[Annotated[int, Field(ge=0, lt=2**63)]],
         BeforeValidator(_as_list),
         Field(min_length=1),
-    ] = [0]
+    ] = Field(default=[0])
     packet_bytes: Annotated[
         list[Annotated[int, Field(ge=8, le=65535)]],
         BeforeValidator(_as_list),
         Field(min_length=1),
-    ] = [96]
+    ] = Field(default=[96])
     segmenter: Named = Choice(name="tx")
     judge: Named = Choice(name="judge")
-    metrics: Annotated[list[Named], BeforeValidator(_as_list), Field(min_length=1)] = [
-        Choice(name=name) for name in DEFAULT_METRICS
-    ]
+    metrics: Annotated[list[Named], BeforeValidator(_as_list), Field(min_length=1)] = Field(
+        default=[Choice(name=name) for name in DEFAULT_METRICS]
+    )
     examples: Annotated[int, Field(ge=0)] = 1
     batch_size: Annotated[int, Field(gt=0)] = 8
     device: str = "cpu"
@@ -189,48 +171,12 @@ class Sweep(Section):
         return device
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 1e-3 as a number (as YAML 1.2 does)."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, (str, int, float)):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a key must be a word, not {key!r}", key_node.start_mark
-            )
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key '{key}' is given twice", key_node.start_mark
-            )
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def load_sweep(path: str | Path) -> Sweep:
     """Read and validate a sweep. `${NAME}` in a text is the environment variable NAME.
 
     Raises ConfigError, one line, if the file cannot be read or anything in it is wrong.
     """
-    place = Path(path)
-    try:
-        text = place.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{place}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{place}: cannot be read: {one_line(error)}") from error
-    return parse_sweep(text, place.name)
+    return load_settings(path, Sweep)
 
 
 def parse_sweep(text: str, where: str = "sweep") -> Sweep:
@@ -241,101 +187,4 @@ def parse_sweep(text: str, where: str = "sweep") -> Sweep:
     ... ).codecs[0].title
     'jpeg2000'
     """
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark is not None else ""
-        problem = getattr(error, "problem", None) or one_line(error)
-        raise ConfigError(f"{where}:{line} {problem}") from error
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{where}: a sweep is a mapping of keys such as data, codecs, rates")
-    try:
-        return Sweep.model_validate(_expand(raw, where, ()))
-    except ValidationError as error:
-        raise ConfigError(_sentence(error, where)) from error
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _expand(value: Any, where: str, path: tuple[str | int, ...]) -> Any:
-    """Put environment variables in place of `${NAME}`, in texts however deep."""
-    if isinstance(value, Mapping):
-        return {key: _expand(inner, where, (*path, key)) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_expand(inner, where, (*path, i)) for i, inner in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def variable(match: re.Match[str]) -> str:
-        name = match[1]
-        if not os.environ.get(name):
-            raise ConfigError(
-                f"{where}: {_dotted(path)}: the environment variable {name} is not set: "
-                "set it, or write the value in the file"
-            )
-        return os.environ[name]
-
-    return re.sub(r"\$\{(\w+)\}", variable, value)
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    """`codecs[1].options` for ("codecs", 1, "options")."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    """The first of the mistakes as one line, and how many more there are."""
-    mistakes = error.errors(include_url=False)
-    first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
-    path, kind = first["loc"], first["type"]
-    if kind == "extra_forbidden":
-        what = f"unknown key '{path[-1]}': {nearest(str(path[-1]), _known(path[:-1]))}"
-        path = path[:-1]
-    elif kind == "missing":
-        what = f"key '{path[-1]}' is missing"
-        path = path[:-1]
-    elif kind == "value_error":
-        what = str(first["ctx"]["error"])
-    elif kind in ("dict_type", "model_type"):
-        what = f"should be a mapping of keys, got {_shown(first['input'])}"
-    elif kind == "too_short":
-        what = "needs at least one value"
-    else:
-        expected = first["msg"].removeprefix("Input should be ")
-        what = f"should be {expected}, got {_shown(first['input'])}"
-    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    middle = f" {_dotted(path)}:" if path else ""
-    return one_line(ValueError(f"{where}:{middle} {what}{more}"))
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _known(path: Sequence[str | int]) -> list[str]:
-    """The keys that the section at `path` takes."""
-    section: Any = Sweep
-    for step in path:
-        if isinstance(step, str):
-            section = section.model_fields[step].annotation
-        section = _section_inside(section)
-    return list(section.model_fields)
-
-
-def _section_inside(annotation: Any) -> Any:
-    """The Section class that an annotation such as `list[Annotated[Section, ...]]` holds."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in typing.get_args(annotation):
-        found = _section_inside(inner)
-        if found is not None:
-            return found
-    return None
+    return parse_settings(text, Sweep, where)

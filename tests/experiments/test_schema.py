@@ -71,8 +71,8 @@ def test_mistakes_are_named_in_one_line(extra: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "f.yaml: a sweep is a mapping"),
-        ("- 1", "f.yaml: a sweep is a mapping"),
+        ("", "f.yaml: should be a mapping"),
+        ("- 1", "f.yaml: should be a mapping"),
         (BASE.replace("rates: {bpp: [0.1]}", "rates: {}"), "f.yaml: rates: name at least one rate"),
         (BASE.replace("bpp", "bbp"), "f.yaml: rates: unknown key 'bbp': did you mean 'bpp'?"),
         (BASE.replace("0.1", "0"), "f.yaml: rates.bpp[0]: should be greater than 0, got 0"),
