@@ -216,7 +216,8 @@ class SQGANCodec:
             batch = torch.from_numpy(tokens[:, self._whole(which)]).to(self.device)
             with torch.inference_mode():
                 pictures, labels = self.model.synthesise(batch[1], batch[0], height, width)
-            images[which] = pictures[: which.size].float().cpu()
+            # A receiver shows 8 bits a channel, as the other codecs' decoders do.
+            images[which] = (pictures[: which.size].float() * 255).round().cpu() / 255
             maps[which] = labels[: which.size].cpu()
             outage[which] = False
         return Decoded(images, maps, outage)
