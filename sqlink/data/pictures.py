@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -42,6 +43,20 @@ MAX_PIXELS_VARIABLE = "SQLINK_MAX_PIXELS"
 
 _ORIENTATION = 0x0112
 """EXIF tag; values 5 to 8 turn a picture on its side."""
+
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+"""What Pillow's readers raise on bytes that no writer wrote."""
 
 _limit: ContextVar[int | None] = ContextVar("max_pixels", default=None)
 
@@ -99,7 +114,7 @@ def load_picture(path: str | Path, max_pixels: int | None = None) -> Tensor:
     try:
         with picture, _any_size():
             pixels = _rgb(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -113,7 +128,7 @@ def check_picture(path: str | Path, max_pixels: int | None = None) -> tuple[int,
         width, height = picture.size
         try:
             turned = picture.getexif().get(_ORIENTATION, 1) in range(5, 9)
-        except (OSError, SyntaxError, ValueError):
+        except _DAMAGE:
             turned = False
     return (width, height) if turned else (height, width)
 
@@ -134,7 +149,7 @@ def load_map(path: str | Path, max_pixels: int | None = None) -> Tensor:
     try:
         with picture, _any_size():
             ids = np.asarray(picture).astype(np.int64)
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
     wrong = ids[(ids != NO_LABEL) & ((ids < 0) | (ids >= NUM_CLASSES))]
     if wrong.size:
@@ -187,7 +202,7 @@ def is_ours(path: str | Path) -> bool:
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get("Software") == SOFTWARE
-    except (OSError, SyntaxError, ValueError):
+    except _DAMAGE:
         return False
 
 
@@ -205,7 +220,7 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
         raise DataError(
             f"{path} is no picture that can be read (known: {', '.join(FORMATS)})"
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} cannot be opened: {_line(error)}") from error
     width, height = picture.size
     check_size(height, width, str(path), max_pixels)
@@ -227,6 +242,8 @@ def _rgb(picture: Image.Image) -> npt.NDArray[np.float32]:
     """float32 [H, W, 3] in [0, 1] of a picture of any mode."""
     if picture.mode.startswith("I") or picture.mode == "F":
         grey = np.asarray(picture).astype(np.float32)
+        if not np.isfinite(grey).all():
+            raise ValueError("it holds samples that are no finite numbers")
         whole = 65535 if picture.mode != "F" else 255 if grey.max() > 1 else 1
         return np.repeat(np.clip(grey / np.float32(whole), 0, 1)[..., None], 3, axis=2)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,29 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write"):
         save_picture(torch.zeros(3, 16, 16), tmp_path / "taken.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.png"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "suffix", ["png", "jpg", "webp", "avif", "jp2", "tif", "bmp", "gif", "tga"]
+)
+def test_damaged_bytes_are_a_data_error_or_a_picture(tmp_path: Path, suffix: str) -> None:
+    draws = np.random.default_rng(7)
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(draws.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(60):
+        hurt = whole.copy()
+        places = draws.integers(0, min(hurt.size, 200), 4)
+        hurt[places] = draws.integers(0, 256, 4)
+        path.write_bytes(hurt.tobytes())
+        with suppress(DataError):
+            assert load_picture(path, max_pixels=10_000).isfinite().all()
+
+
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    samples = np.full((20, 20), 0.5, np.float32)
+    samples[3, 4] = np.nan
+    Image.fromarray(samples).save(tmp_path / "nan.tif")
+    with pytest.raises(DataError, match="finite"):
+        load_picture(tmp_path / "nan.tif")
