@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -76,6 +77,13 @@ def open_dataset(name: str, **options: object) -> DataSet:
     except TypeError as error:
         raise ConfigError(f"data set '{name}': {error}") from error
     return factory(**options)
+
+
+def as_path(owner: str, name: str, value: object) -> Path:
+    """`value` as a path. Raises ConfigError if it is neither a text nor a path."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ConfigError(f"{owner}: {name}={value!r} is no path: write it as a text")
+    return Path(value)
 
 
 def picture_tensor(pixels: NDArray[np.uint8]) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sqlink.data.base import Sample, register
+from sqlink.data.base import Sample, as_path, register
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES
 from sqlink.data.pictures import load_picture
 from sqlink.errors import DataError
@@ -46,12 +46,13 @@ class CamVid:
     """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
-        self.root = Path(root)
+        self.root = as_path("camvid", "root", root)
         if not self.root.is_dir():
             raise DataError(
                 f"{self.root} is no folder: set root to the one that holds CamVid's train and "
                 "trainannot"
             )
+        as_path("camvid", "split", split)
         self.split = split
         if split in FOLDERS:
             folder = self.root / split
@@ -145,7 +146,7 @@ def _labels(path: Path) -> Tensor:
                     "grey or a palette"
                 )
             ids = np.array(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a PNG: fetch it again ({error})") from error
     ids[ids == VOID] = NO_LABEL
     wrong = ids[(ids >= NUM_CLASSES) & (ids != NO_LABEL)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlink.data.base import Sample, register
+from sqlink.data.base import Sample, as_path, register
 from sqlink.data.pictures import load_map, load_picture
 from sqlink.errors import DataError
 
@@ -34,7 +34,8 @@ class Folder:
     """
 
     def __init__(self, root: str | Path, maps: str | Path | None = None) -> None:
-        self.root = Path(root)
+        self.root = as_path("folder", "root", root)
+        folder = None if maps is None else as_path("folder", "maps", maps)
         if not self.root.is_dir():
             raise DataError(f"{self.root} is no folder: set root to a folder of pictures")
         paths = sorted(
@@ -55,8 +56,7 @@ class Folder:
             seen[path.stem] = path
         self._paths = paths
         self._maps: list[Path] | None = None
-        if maps is not None:
-            folder = Path(maps)
+        if folder is not None:
             if not folder.is_dir():
                 raise DataError(
                     f"{folder} is no folder: set maps to a folder of maps, or leave it out"

@@ -178,3 +178,17 @@ def test_unknown_data_sets_and_options_are_refused(tmp_path: Path) -> None:
         open_dataset("camvids", root=tmp_path)
     with pytest.raises(ConfigError, match="split"):
         open_dataset("folder", root=tmp_path, split="train")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("camvid", {"root": 5}),
+        ("camvid", {"root": ".", "split": 5}),
+        ("folder", {"root": None}),
+        ("folder", {"root": ".", "maps": 5}),
+    ],
+)
+def test_what_is_no_path_is_refused_in_one_line(name: str, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="is no path"):
+        open_dataset(name, **options)
