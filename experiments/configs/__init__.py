@@ -1,1 +1,1 @@
-"""SQLink: configs."""
+"""Sweeps that are shipped; `sqlink sweep` runs one."""

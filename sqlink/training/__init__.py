@@ -1,1 +1,1 @@
-"""SQLink: training."""
+"""Training of SQ-GAN and of the two built-in segmenters."""

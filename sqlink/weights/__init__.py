@@ -1,1 +1,1 @@
-"""SQLink: weights."""
+"""Weights that are shipped, and the manifest that says what they are."""

@@ -1,0 +1,1 @@
+"""SQLink: configurations of the trainings that made the shipped weights."""
