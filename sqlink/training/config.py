@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -78,9 +78,9 @@ class TrainConfig(Section):
     """Transmitter's segmenter: half of the crops carry its map, and the semantic loss uses it."""
     losses: Losses = Losses()
     lpips_weights: str | None = None
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(gt=0)] = 1
-    precision: str = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: Annotated[int, Field(gt=0)] | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     validate_minutes: Annotated[float, Field(gt=0)] = 10.0

@@ -136,6 +136,19 @@ class Trainer:
             raise ConfigError(
                 "segmenter: 'judge' only measures and may not be trained against; use 'tx'"
             )
+        if not any(source.share for source in config.sources):
+            raise ConfigError("sources: every share is 0; give one above 0")
+        self.model_config: ModelConfig = model_config(config.model)
+        if any(side % self.model_config.downsampling for side in config.crop):
+            raise ConfigError(
+                f"crop: {list(config.crop)} must be multiples of {self.model_config.downsampling}, "
+                f"the pixels a side of a token of '{config.model}'"
+            )
+        if config.device == "cuda" and torch.cuda.device_count() < config.devices:
+            raise ConfigError(
+                f"device: {config.devices} CUDA devices are asked for, "
+                f"{torch.cuda.device_count()} are here: set `device: cpu` or fewer `devices`"
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
@@ -146,7 +159,6 @@ class Trainer:
         )
         self.fabric.launch()
         self.device = self.fabric.device
-        self.model_config: ModelConfig = model_config(config.model)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.network = channels_last(SQGAN(self.model_config))
@@ -239,7 +251,7 @@ class Trainer:
         if not self.checkpoint_path.exists():
             return False
         state, facts = load_checkpoint(self.checkpoint_path)
-        if facts["model"] != self.model_config.to_json():
+        if facts.get("model") != self.model_config.to_json():
             raise ConfigError(
                 f"{self.checkpoint_path} is of another model than '{self.config.model}': "
                 "name another `output`, or remove it"

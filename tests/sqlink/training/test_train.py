@@ -111,6 +111,24 @@ def test_judge_may_not_be_trained_against(tmp_path: Path) -> None:
         trainer(settings(tmp_path, segmenter="judge"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop": [40, 64]}, "multiples of"),
+        (
+            {"sources": [{"name": "streets", "options": {"seed": 1}, "share": 0}]},
+            "every share is 0",
+        ),
+        ({"device": "cuda", "devices": 1000}, "CUDA devices"),
+    ],
+)
+def test_what_the_networks_or_the_machine_cannot_do_is_one_line(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trainer(settings(tmp_path, **changes))
+
+
 def test_no_shipped_training_configuration_names_the_judge() -> None:
     folder = Path(model_sizes.__file__).parent.parent / "training" / "configs"
     for path in folder.glob("*.yaml"):
@@ -127,6 +145,8 @@ def test_no_shipped_training_configuration_names_the_judge() -> None:
         ({"sources": []}, "sources"),
         ({"max_steps": None}, "max_steps, max_minutes"),
         ({"learning_rate": "fast"}, "learning_rate"),
+        ({"device": "gpuu"}, "device: should be 'auto', 'cpu' or 'cuda'"),
+        ({"precision": "8"}, "precision"),
     ],
 )
 def test_mistakes_in_the_file_are_one_line(
