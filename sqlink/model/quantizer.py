@@ -17,8 +17,8 @@ class VectorQuantizer(nn.Module):
     """A codebook of `codes` vectors of `dim` values.
 
     In training, a code whose moving count falls below `restart_below` uses a batch is put on a
-    vector of that batch; at the first batch that is every code, so that the book starts among the
-    data.
+    vector of that batch; at the first batch that is every code but those that it uses often, which
+    move onto the mean of their vectors, so that the book starts among the data.
     """
 
     codebook: Tensor
