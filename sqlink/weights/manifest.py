@@ -71,7 +71,7 @@ def entries(folder: Path = FOLDER) -> list[Entry]:
     if not path.exists():
         return []
     try:
-        return [Entry(**entry) for entry in json.loads(path.read_text())["files"]]
+        return [Entry(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path} is damaged ({_line(error)}): install SQLink again or restore the file"
