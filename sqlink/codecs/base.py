@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_PACKET_BYTES = 96
 OUTAGE_COLOUR = (0.412, 0.425, 0.427)
 """Mean RGB colour of CamVid `fit`: what is shown where nothing can be decoded."""
+_MOST = 1e12
+"""Of any kind of rate: beyond what exists, and within what integers and floats hold."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Rate:
             raise ConfigError(f"rate {key}={value!r} is no number")
         if key != "quality" and value <= 0:
             raise ConfigError(f"rate {key}={value!r} must be above 0")
+        if abs(value) > _MOST:
+            raise ConfigError(f"rate {key}={value!r} must be at most {_MOST:g}")
 
     def budget_bytes(self, height: int, width: int) -> int | None:
         """Whole bytes that a picture may take; None for a native quality.
@@ -65,9 +69,12 @@ class Rate:
         return None
 
     def label(self) -> str:
-        """Short text for file names, legends and point hashes, such as `bpp=0.04`."""
+        """Short text for file names, legends and point hashes, such as `bpp=0.04`.
+
+        No two rates share one.
+        """
         key, value = next((k, v) for k, v in self.__dict__.items() if v is not None)
-        return f"{key}={value:g}"
+        return f"{key}={float(value)!r}".removesuffix(".0")
 
 
 @dataclass(frozen=True)

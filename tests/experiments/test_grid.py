@@ -86,6 +86,13 @@ def test_where_weights_lie_does_not_matter_but_what_they_are() -> None:
     assert hashes(text) == hashes(text.replace("here", "there")) == hashes()
 
 
+def test_rates_that_differ_by_a_byte_are_different_points() -> None:
+    many = grid(SWEEP.replace("[900]", "[1234567, 1234568]"))
+    labels = {point.encoding.rate.label() for point in many}
+    assert {"bytes=1234567", "bytes=1234568"} < labels
+    assert len(many) == len(grid()) * 4 // 3
+
+
 def test_a_codec_can_have_rates_of_its_own() -> None:
     found = grid(SWEEP.replace("preset: medium}", "preset: medium}, rates: {quality: [30, 40]}"))
     rates = {(p.encoding.codec.name, p.encoding.rate.label()) for p in found}
