@@ -33,6 +33,7 @@ from sqlink.link import resolve_rate
 from sqlink.metrics import METRICS, Metric
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
+from sqlink.settings import one_line
 
 TRAINED_ON: Mapping[str, tuple[str, ...]] = {"sqgan": ("lpips",)}
 """Codec -> metrics that were also its training losses; other codecs say so by `trained_on`."""
@@ -69,8 +70,10 @@ class Equipment:
         Raises SQLinkError, one line, where a part cannot be built or does not fit the others.
         """
         device = torch.device(sweep.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"{where}: device: no CUDA device here: use cpu")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"{where}: device: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
+            )
         data = _built(f"{where}: data", lambda: open_dataset(sweep.data.name, **sweep.data.options))
         if len(data) == 0:
             raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
@@ -147,16 +150,24 @@ def _built(where: str, build: Callable[[], Part]) -> Part:
         return build()
     except SQLinkError as error:
         raise type(error)(f"{where}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{where}: an option has a wrong type or value: {one_line(error)}"
+        ) from error
 
 
 def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Codec:
     """A codec for one packet size, on the device where it takes one."""
+    if "packet_bytes" in choice.options:
+        raise ConfigError("packet_bytes is the sweep's own: name it there, not among the options")
     placed = {"device": device} if takes_option(choice.name, "device") else {}
     return load_codec(choice.name, packet_bytes=packet_bytes, **{**placed, **choice.options})
 
 
 def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:
-    return _built(where, lambda: load_segmenter(choice.name, device=device, **choice.options))
+    return _built(
+        where, lambda: load_segmenter(choice.name, **{"device": device, **choice.options})
+    )
 
 
 def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str]]:

@@ -156,6 +156,16 @@ def test_lpips_without_weights_is_unavailable_and_says_why(
     [
         ("[mosaic]", "[mosaik]", "sweep.yaml: codecs[0]: unknown codec 'mosaik'"),
         ("[mosaic]", "[{name: mosaic, options: {x: 1}}]", "sweep.yaml: codecs[0]: codec 'mosaic'"),
+        (
+            "[mosaic]",
+            "[{name: mosaic, options: {packet_bytes: 9}}]",
+            "sweep.yaml: codecs[0]: packet_bytes is the sweep's own",
+        ),
+        (
+            "[mosaic]",
+            "[{name: jpeg2000, options: {layers: two}}]",
+            "sweep.yaml: codecs[0]: an option has a wrong type or value: ",
+        ),
         ("channel: iid", "channel: idd", "sweep.yaml: channel: unknown channel 'idd'"),
         ("{loss: [0.0,", "{snr_db: [0.0,", "sweep.yaml: channel 'iid_erasure' needs"),
         (
