@@ -137,7 +137,9 @@ class Results:
         found = [
             i
             for i, (picture, point, realisation) in enumerate(rows)
-            if realisation == 0 and received_path(Path(), picture, point).name in names
+            if realisation == 0
+            and received_path(Path(), picture, point).name in names
+            and original_path(Path(), picture).name in names
         ]
         return cls(folder, lines, table.take(found).to_pylist(), manifest)
 
@@ -214,6 +216,8 @@ def _figures(results: Results) -> Iterable[tuple[Figure, str, tuple[str, ...]]]:
     for picture in dict.fromkeys(row["picture"] for row in results.examples):
         for rate in dict.fromkeys(row["rate"] for row in results.examples):
             rows = [r for r in results.examples if (r["picture"], r["rate"]) == (picture, rate)]
+            if not rows:
+                continue
             yield _grid(results, picture, rows), f"pictures.{picture}.{rate}", ("png",)
             for condition in conditions:
                 if len({row[condition] for row in rows}) > 1:

@@ -292,10 +292,11 @@ class Runner:
             )
             for name in self.sweep.conditions
         }
+        packets = pack(streams, size, device)
         reception = self.equipment.channels[size].transmit(
-            pack(streams, size, device), conditions, Streams(keys.to(device))
+            packets, conditions, Streams(keys.to(device))
         )
-        present = pack(streams, size).present
+        present = packets.present.cpu()
         delivered, correct = reception.delivered.cpu() & present, reception.correct.cpu() & present
         bits = ledger(streams, reception)
         uses = reception.channel_uses.cpu().tolist()
@@ -353,7 +354,7 @@ class Runner:
     def _decode(
         self, receiver: Receiver, came: Sequence[Received | None], pictures: Sequence[Picture]
     ) -> Decoded:
-        """Pictures of one size from what came of each."""
+        """Pictures of one size from what came of each; those of which nothing did come last."""
         height, width = pictures[0].sample.image.shape[1:]
         there = [one for one in came if one is not None]
         parts = [receiver.receive(there)] if there else []

@@ -1,7 +1,9 @@
 """One line a point, its seeds taken together: what its rows come to, with 95 % intervals.
 
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
-matrix. Intervals are by the two-level bootstrap of `sqlink.metrics.bootstrap`: blocks of pictures,
+matrix. `bpp` and `bytes` are of the pictures that the codec could code, so that a rate it cannot
+reach does not make it look cheap; `channel_uses` and the ledger are of all, 0 where nothing was
+sent. Intervals are by the two-level bootstrap of `sqlink.metrics.bootstrap`: blocks of pictures,
 realisations inside; another seed is as good as more realisations.
 """
 
