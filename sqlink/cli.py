@@ -210,7 +210,7 @@ def transmit(
         _device(device),
     )
     with pixel_limit(max_pixels):
-        targets = _targets(pictures, output, ".png")
+        targets = _targets(pictures, output, ".png", segmentation)
         for path, target, image, labels in _inputs(pictures, targets, segmentation, coder):
             result = link.run(
                 image, rate, conditions, seed=seed, names=[target.stem], segmentation=labels
@@ -384,33 +384,36 @@ def _conditions(channel: Channel, given: dict[str, float | None]) -> dict[str, f
     return conditions
 
 
-def _targets(sources: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
+def _targets(
+    sources: Sequence[Path], folder: Path, suffix: str, maps: Sequence[Path] | None = None
+) -> list[Path]:
     """The files to write, one a source, checked before anything is written.
 
-    Raises DataError if two sources have one name, if a source would be overwritten, if a picture
-    that this program did not write would be, or if a source is missing.
+    Raises DataError if two sources have one name, if a source or one of the `maps` given with them
+    would be overwritten, if a picture that this program did not write would be, or if a source is
+    missing.
     """
     from sqlink.data.pictures import is_ours
     from sqlink.errors import DataError
 
     targets = [folder / f"{source.stem}{suffix}" for source in sources]
     seen: dict[Path, Path] = {}
-    inputs = {source.resolve() for source in sources}
+    inputs = {source.resolve() for source in (*sources, *(maps or ()))}
     for source, target in zip(sources, targets, strict=True):
-        if target in seen:
-            raise DataError(
-                f"{seen[target]} and {source} would both be written to {target}: "
-                "rename one, or take them apart"
-            )
-        seen[target] = source
         if not source.exists():
             raise DataError(f"{source} does not exist")
-        if target.resolve() in inputs:
-            raise DataError(f"{target} is an input and would be overwritten: name another folder")
         written = [target]
         if suffix == ".png":
             written.append(target.with_name(f"{source.stem}.map.png"))
         for file in written:
+            if file in seen:
+                raise DataError(
+                    f"{seen[file]} and {source} would both be written to {file}: "
+                    "rename one, or take them apart"
+                )
+            seen[file] = source
+            if file.resolve() in inputs:
+                raise DataError(f"{file} is an input and would be overwritten: name another folder")
             if file.is_dir():
                 raise DataError(f"{file} is a folder: name another folder to write to")
             if file.suffix == ".png" and file.exists() and not is_ours(file):

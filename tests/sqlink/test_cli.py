@@ -237,6 +237,8 @@ def test_damaged_files_are_named_in_one_line(street: Path, tmp_path: Path) -> No
         (("--codec", "jpg2000"), "did you mean 'jpeg2000'"),
         ((*J2K, "--bpp", "0.1", "--bytes", "9"), "--bpp and --bytes exclude each other"),
         ((*J2K, "--bpp", "-1"), "must be above 0"),
+        ((*J2K, "--bpp", "inf"), "must be at most"),
+        ((*J2K, "--quality", "inf"), "must be at most"),
         ((*J2K, "--bytes", "20"), "its lowest is"),
         (("--codec", "mapped", "--quality", "0"), "its lowest is 7 bytes"),
         ((*J2K, "--weights", "x"), "no option 'weights'"),
@@ -309,6 +311,27 @@ def test_a_users_picture_is_never_overwritten(street: Path, tmp_path: Path) -> N
     line = sqlink("transmit", street, "-o", street.parent, *J2K, *channel, code=2)
     assert "would be overwritten" in line
     assert street.read_bytes() == before
+
+
+def test_a_map_that_is_given_is_never_overwritten(street: Path, tmp_path: Path) -> None:
+    given = tmp_path / "out" / "street.map.png"
+    save_map(torch.zeros(load_picture(street).shape[1:], dtype=torch.int64), given)
+    before = given.read_bytes()
+    options = ("--channel", "lossless", "--segmentation", given)
+    line = sqlink("transmit", street, "-o", given.parent, *J2K, *options, code=2)
+    assert "street.map.png is an input and would be overwritten" in line
+    assert files(given.parent) == ["street.map.png"]
+    assert given.read_bytes() == before
+
+
+def test_a_picture_and_the_map_of_another_clash(street: Path, tmp_path: Path) -> None:
+    sqlink("encode", street, "-o", tmp_path / "in", *J2K, *BUDGET)
+    first = tmp_path / "in" / "street.j2k"
+    second = first.with_name("street.map.j2k")
+    second.write_bytes(first.read_bytes())
+    line = sqlink("decode", first, second, "-o", tmp_path / "out", code=2)
+    assert "would both be written to" in line
+    assert files(tmp_path / "out") == []
 
 
 def test_a_folder_that_is_a_file_is_refused(street: Path, tmp_path: Path) -> None:
