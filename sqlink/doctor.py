@@ -15,8 +15,8 @@ from pathlib import Path
 
 CORE = (
     "torch", "numpy", "scipy", "sionna-no-rt", "matplotlib", "pillow", "pyyaml", "pydantic",
-    "typer", "rich", "constriction", "torchmetrics", "bjontegaard", "pyarrow", "safetensors",
-    "lightning-fabric",
+    "typer", "rich", "constriction", "torchmetrics", "bjontegaard", "pyarrow", "filelock",
+    "safetensors", "lightning-fabric",
 )  # fmt: skip
 EXTRAS = {
     "bpg": ("av",),
