@@ -149,6 +149,9 @@ def _sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str
         what = str(first["ctx"]["error"])
     elif kind in ("dict_type", "model_type"):
         what = f"should be a mapping of keys, got {_shown(first['input'])}"
+    elif kind == "invalid_key":
+        what = f"a key must be a word, not {path[-1]!r}"
+        path = path[:-1]
     elif kind == "too_short":
         what = "needs at least one value"
     else:

@@ -59,6 +59,7 @@ def test_environment_variables_are_put_in(monkeypatch: pytest.MonkeyPatch) -> No
         ("segmenter: {nam: tx}", "f.yaml: segmenter: unknown key 'nam': did you mean 'name'?"),
         ("channel: awgn", "f.yaml: line 5: key 'channel' is given twice"),
         ("a: [", "f.yaml: line 5: "),
+        ("segmenter: {name: tx, 4: 5}", "f.yaml: segmenter: a key must be a word, not 4"),
     ],
 )
 def test_mistakes_are_named_in_one_line(extra: str, message: str) -> None:
