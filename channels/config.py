@@ -8,6 +8,7 @@ awgn                                                        a ready channel, or 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -70,16 +71,19 @@ def load(path_or_name: str | Path) -> Channel:
     'lossless'
     """
     path = Path(path_or_name)
-    if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
+    if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
         return build(str(path_or_name))
     try:
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read channel file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"channel file {path} is no YAML: {reason}") from error
     try:
         return build(spec)
+    except RecursionError as error:
+        raise ConfigError(f"channel file {path}: a chain holds itself; list its links") from error
     except ConfigError as error:
         raise ConfigError(f"channel file {path}: {error}") from error

@@ -91,6 +91,10 @@ def test_files_are_read_and_names_are_taken(tmp_path: Path) -> None:
         ("coded: {modulation: 8psk}", "unknown modulation='8psk'"),
         ("", "got None"),
         ("\x00\x01", "is no YAML"),
+        ("coded: {packet_bytes: 2001-13-45}", "is no YAML"),
+        ("coded: {packet_bytes: 0x_}", "is no YAML"),
+        ("[" * 5000, "is no YAML"),
+        ("&a [*a]", "holds itself"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
@@ -105,3 +109,8 @@ def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, content: str, mes
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot read channel file nowhere\.yaml"):
         load("nowhere.yaml")
+
+
+def test_a_name_too_long_for_a_file_is_an_unknown_channel() -> None:
+    with pytest.raises(ConfigError, match="unknown channel"):
+        load("awgn" * 100)
