@@ -77,7 +77,8 @@ def parse_settings(text: str, model: type[S], where: str) -> S:
     """Validate settings given as YAML text; `where` names it in errors."""
     try:
         raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark is not None else ""
         problem = getattr(error, "problem", None) or one_line(error)
@@ -95,7 +96,7 @@ def settings_kind(path: str | Path) -> str | None:
     """The file's own `kind`, where it can be read and has one; its mistakes are for the loader."""
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
         return None
     return raw.get("kind") if isinstance(raw, Mapping) else None
 

@@ -220,3 +220,12 @@ def test_crops_keep_picture_and_map_together() -> None:
     agree = ((drawn[:, 0] * 255 / 20).round() == labels).float().mean()
     assert agree > 0.9
     assert len(labels.unique()) > 4
+
+
+@pytest.mark.parametrize("text", ["output: 2001-13-45", "output: 0x_", "[" * 5000])
+def test_what_yaml_itself_stumbles_over_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"train\.yaml") as caught:
+        load_train_config(path)
+    assert "\n" not in str(caught.value)
