@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from sqlink.bitstream.order import Order, sending_order
 from sqlink.bitstream.range_coder import Encoder, decoder, encoder, shortest_bytes
-from sqlink.bitstream.tables import IndexTable, Tables
+from sqlink.bitstream.tables import STREAMS, IndexTable, Tables
 from sqlink.codecs.base import Packet
 from sqlink.errors import ConfigError, DataError
 
@@ -357,7 +357,7 @@ def _decode(core: bytes, order: Order, tables: Tables) -> list[Chunk]:
     coder, size = decoder(core), order.places.size
     limit = 8 * len(core) + 64
     chunks: list[Chunk] = []
-    spent = 0.0
+    spent, held = 0.0, 0
     while True:
         kind = coder.decode(_kind())
         if kind >= 2 * LAYERS:
@@ -373,6 +373,9 @@ def _decode(core: bytes, order: Order, tables: Tables) -> list[Chunk]:
         chunk = Chunk(stream, layer, start, kept, indices, fraction, tie)
         chunks.append(chunk)
         spent += sum(_chunk_bits(chunk, order, tables))
+        held += indices.size
+        if held > len(STREAMS) * size:
+            raise DataError("a packet is damaged: it holds more tokens than there are places")
         if spent > limit:
             raise DataError("a packet is cut short or damaged: it says more than it can hold")
         if not coder.decode(_more()):

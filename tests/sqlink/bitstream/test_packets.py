@@ -6,6 +6,7 @@ import hashlib
 import math
 from contextlib import suppress
 
+import constriction
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sqlink.bitstream import Tables, Tokens, packetise, read_packet, unpacketise
+from sqlink.bitstream.range_coder import encoder, shortest_bytes
 from sqlink.bitstream.tables import IndexTable
 from sqlink.errors import ConfigError, DataError
 
@@ -137,6 +139,30 @@ def test_a_packet_of_a_later_kind_is_lost() -> None:
     """The last kind has the topmost share of the code."""
     with pytest.raises(DataError, match="later version"):
         read_packet(b"\xfc" * 96, 23, 30, made_tables())
+
+
+def test_a_packet_with_more_tokens_than_places_is_refused() -> None:
+    """On one place, a chunk is a kind and an index; a third one has nowhere to go."""
+    kinds = constriction.stream.model.Categorical(
+        np.array([20, 2, 1, 1, 24, 8, 4, 2, 2]) / 64, perfect=False
+    )
+    more = constriction.stream.model.Bernoulli(1 / 8, perfect=False)
+    index = constriction.stream.model.Categorical(np.ones(2) / 2, perfect=False)
+    tables = Tables.uniform(2, 2)
+
+    def packet(chunks: int) -> bytes:
+        coder = encoder()
+        for number in range(chunks):
+            if number:
+                coder.encode(1, more)
+            coder.encode(4 * (number % 2), kinds)
+            coder.encode(np.array([1], np.int32), index)
+        coder.encode(0, more)
+        return shortest_bytes(coder)
+
+    assert len(read_packet(packet(2), 1, 1, tables).chunks) == 2
+    with pytest.raises(DataError, match="more tokens than there are places"):
+        read_packet(packet(3000), 1, 1, tables)
 
 
 @pytest.mark.parametrize("packet_bytes", [64, 96, 128, 256])
