@@ -35,9 +35,6 @@ from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
 from sqlink.settings import one_line
 
-TRAINED_ON: Mapping[str, tuple[str, ...]] = {"sqgan": ("lpips",)}
-"""Codec -> metrics that were also its training losses; other codecs say so by `trained_on`."""
-
 Part = TypeVar("Part")
 
 
@@ -106,7 +103,7 @@ class Equipment:
             metrics=metrics,
             unavailable=unavailable,
             trained_on={
-                title: tuple(getattr(codec, "trained_on", TRAINED_ON.get(codec.name, ())))
+                title: tuple(getattr(codec, "trained_on", ()))
                 for (title, _), codec in codecs.items()
             },
             identities=Identities(

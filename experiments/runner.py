@@ -48,6 +48,7 @@ from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.errors import DataError
 from sqlink.link import CHANNEL_LEDGER, CODEC_LEDGER, join, ledger, pack, resolve_rate, unpack
 from sqlink.metrics.semantic import confusion
+from sqlink.precision import full_precision
 from sqlink.receiver import Receiver, outage
 from sqlink.segmentation.ground_truth import fill_unlabelled
 from sqlink.transmitter import Transmitter
@@ -108,7 +109,7 @@ def run_sweep(
     if batch_size is not None:
         sweep = Sweep.model_validate({**dict(sweep), "batch_size": batch_size})
     folder = Path(output or sweep.output or Path("results") / path.stem)
-    with torch.inference_mode(), _exact():
+    with torch.inference_mode(), full_precision():
         equipment = Equipment.of(sweep, path.name)
         with Store(folder) as store:
             return Runner(sweep, equipment, store, progress).run(path.read_text(encoding="utf-8"))
@@ -507,15 +508,3 @@ def _maps(decoded: Decoded) -> Tensor:
 def _encoding_key(point: Point) -> tuple[str, str, int]:
     encoding = point.encoding
     return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes
-
-
-@contextlib.contextmanager
-def _exact() -> Iterator[None]:
-    """Full float32 and no choice of algorithms by timing, for as long as the sweep runs."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul

@@ -62,6 +62,7 @@ from sqlink.codecs.base import (
 from sqlink.data.classes import NO_LABEL
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.precision import full_precision
 from sqlink.weights.manifest import load
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class SQGANCodec:
     where `encode` gets none, or its name. split: the path of (m_map, m_image), both rising.
     image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
     relevant first, at 7 % more bytes for the second. chunk: pictures that the network takes at
-    once, always; a picture's result does not depend on the others.
+    once, always; a picture's result does not depend on the others. trained_on: metrics that were
+    training losses of the weights, to be marked wherever they are shown.
     """
 
     name = "sqgan"
@@ -136,6 +138,7 @@ class SQGANCodec:
         image_layers: int = 1,
         device: torch.device | str = "cpu",
         chunk: int = 4,
+        trained_on: Sequence[str] = (),
     ) -> None:
         if not MIN_PACKET_BYTES <= packet_bytes <= MAX_PACKET_BYTES:
             raise ConfigError(
@@ -152,6 +155,7 @@ class SQGANCodec:
         self.image_layers = image_layers
         self.device = torch.device(device)
         self.chunk = chunk
+        self.trained_on = tuple(trained_on)
         self._remembered: OrderedDict[bytes, _Analysed] = OrderedDict()
 
     def encode(
@@ -188,6 +192,7 @@ class SQGANCodec:
             answers.append(self._stream(self._packets(analysed, count, count), height, width))
         return answers
 
+    @full_precision()
     def decode(self, received: Sequence[Received]) -> Decoded:
         """Rebuild pictures of one size; what did not come is masked. An outage without any token.
 
@@ -240,12 +245,15 @@ class SQGANCodec:
         if packet_bytes < MIN_PACKET_BYTES or not body:
             raise DataError("the .sqg stream is damaged: it has no packets")
         rows, columns = self.model.grid(height, width)
+        if len(body) > 2 * rows * columns * packet_bytes:
+            raise DataError("the .sqg stream is damaged: it has more packets than places")
         packets = []
         for rank, start in enumerate(range(0, len(body), packet_bytes)):
             piece = body[start : start + packet_bytes]
             packets.append(Packet(piece, rank, read_packet(piece, rows, columns, self.tables).bits))
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
+    @full_precision()
     def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:
         """Tokens of every picture; those seen of late are remembered: a second rate is cheap."""
         keys = [
@@ -411,6 +419,7 @@ def sqgan(
         split=split,
         image_layers=image_layers,
         device=device,
+        trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
     )
 
 

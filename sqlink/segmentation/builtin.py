@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.model.memory import channels_last
+from sqlink.precision import full_precision
 from sqlink.segmentation.base import register
 from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.two_branch import TwoBranch
@@ -66,6 +67,7 @@ class BuiltIn:
         full = F.interpolate(coarse, padded.shape[-2:], mode="bilinear", align_corners=False)
         return full[:, :, :height, :width]
 
+    @full_precision()
     @torch.inference_mode()
     def segment(self, images: Tensor) -> Tensor:
         """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16, on any device, where maps go too.

@@ -467,6 +467,7 @@ class Trainer:
                 "minutes": f"{self.seconds / 60:.1f}",
                 "batch_size": str(self.config.batch_size * self.fabric.world_size),
                 "data": ", ".join(s.name for s in self.config.sources),
+                "trained_on": "lpips" if self.config.losses.lpips else "",
             },
         )
         return path

@@ -159,7 +159,7 @@ def test_a_lost_packet_is_a_hole_and_nothing_else() -> None:
     holed = codec.decode([Received(stream.session, tuple(packets))])
     same = (holed.images == whole.images).all(1)
     assert 0.8 < same.float().mean() < 1
-    assert (holed.images[:, 0][~same] - MASKED).abs().min() <= 0.5 / 255
+    assert (holed.images[:, 0][~same] - MASKED).abs().min() < 0.51 / 255
     assert not holed.outage.any()
     assert torch.equal(holed.segmentation, whole.segmentation)  # type: ignore[arg-type]
 
