@@ -51,6 +51,8 @@ class TrainConfig(Section):
 
     model: str = "streets"
     output: str
+    start: str | None = None
+    """Weights to start from, a shipped name or a file; None starts from chance."""
     seed: int = 1
     sources: Annotated[list[Source], Field(min_length=1)]
     validation: Source | None = None

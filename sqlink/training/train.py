@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL, PALETTE
-from sqlink.errors import ConfigError, DataError, SQLinkError
+from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
 from sqlink.model.config import ModelConfig, model_config
 from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
 from sqlink.model.memory import channels_last
@@ -165,6 +165,8 @@ class Trainer:
             self.average = SQGAN(self.model_config).requires_grad_(False).eval()
             labels = self.model_config.num_classes + 1
             self.critic = channels_last(PatchDiscriminator(3 + labels))
+        if config.start is not None:
+            _load_weights(self.network, config.start)
         self.average.load_state_dict(self.network.state_dict())
         channels_last(self.average.to(self.device))
         self.optimizer = torch.optim.AdamW(
@@ -527,6 +529,19 @@ class Trainer:
             writer.writeheader()
             writer.writerows(rows)
         os.replace(aside, path)
+
+
+def _load_weights(network: SQGAN, name: str) -> None:
+    """Put shipped or own weights into a network. Raises WeightsError if they are another model's."""
+    from sqlink.weights.manifest import load
+
+    loaded = load(name, "sqgan")
+    if loaded.metadata.get("model") != network.config.to_json():
+        raise WeightsError(
+            f"start: weights '{name}' are of another model than the one to be trained"
+        )
+    own = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
+    network.load_state_dict(own)
 
 
 def _lay_out_as_parameters(optimizer: Any) -> None:

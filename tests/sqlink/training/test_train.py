@@ -19,6 +19,7 @@ from sqlink.training.augmentation import CropSettings, ResidentPictures, draw_cr
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
 from sqlink.training.config import load_train_config
 from sqlink.training.train import Trainer, train_from_config
+from sqlink.weights.manifest import load
 from tests.sqlink.model.test_sqgan import TINY
 
 
@@ -104,6 +105,16 @@ def test_a_run_leaves_weights_that_load_and_a_log(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert int(rows[-1]["step"]) == 3
     assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_run_can_start_from_weights(tmp_path: Path) -> None:
+    weights = train_from_config(settings(tmp_path, max_steps=2), lambda line: None)
+    run = trainer(settings(tmp_path, start=str(weights), output=str(tmp_path / "next")))
+    stored = load(str(weights), "sqgan").tensors
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, stored[name]), name
+    with pytest.raises(WeightsError, match="another model"):
+        trainer(settings(tmp_path, start=str(weights), model="streets"))
 
 
 def test_judge_may_not_be_trained_against(tmp_path: Path) -> None:
