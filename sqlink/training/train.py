@@ -545,7 +545,7 @@ def _load_weights(network: SQGAN, name: str) -> None:
 
 
 def _lay_out_as_parameters(optimizer: Any) -> None:
-    """Give moments the memory layout of their parameters: the fused kernel takes it for granted."""
+    """Lay moments out in memory as their parameters are: the fused kernel takes it for granted."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
