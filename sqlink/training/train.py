@@ -532,7 +532,7 @@ class Trainer:
 
 
 def _load_weights(network: SQGAN, name: str) -> None:
-    """Put shipped or own weights into a network. Raises WeightsError if they are another model's."""
+    """Put shipped or own weights into a network. Raises WeightsError if of another model."""
     from sqlink.weights.manifest import load
 
     loaded = load(name, "sqgan")
