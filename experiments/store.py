@@ -176,8 +176,9 @@ def filled(table: pa.Table) -> pa.Table:
     """The table with 0 for null in the ledger's columns."""
     for i, field in enumerate(table.schema):
         if field.name.startswith(BITS):
-            column = table[field.name].cast(pa.int64()).fill_null(0)
-            table = table.set_column(i, pa.field(field.name, pa.int64()), column)
+            kind = pa.int64() if pa.types.is_null(field.type) else field.type
+            column = table[field.name].cast(kind).fill_null(pa.scalar(0, kind))
+            table = table.set_column(i, pa.field(field.name, kind), column)
     return table
 
 

@@ -97,3 +97,8 @@ def test_csv_leaves_out_lists(tmp_path: Path) -> None:
         '"a","p",0,3.5',
     ]
     assert read_results(tmp_path)["confusion"].to_pylist() == [[1, 2]]
+
+
+def test_the_ledgers_means_need_not_be_whole() -> None:
+    table = table_of([{"point": "a", "bits_index": 1.5}, {"point": "b"}], ("point",))
+    assert table["bits_index"].to_pylist() == [1.5, 0.0]
