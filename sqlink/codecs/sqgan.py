@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from sqlink.model.sqgan import Analysis
     from sqlink.segmentation.base import Segmenter
 
-DEFAULT_SPLIT = ((0.03, 0.012), (0.42, 0.20), (0.52, 0.48), (0.65, 0.80), (1.0, 1.0))
+DEFAULT_SPLIT = ((0.03, 0.012), (0.25, 0.12), (0.35, 0.35), (0.45, 0.70), (1.0, 1.0))
 """Path of kept fractions (map, image) where the weights bring none."""
 
 _HEADER = struct.Struct(">3sBHHH4sI")
