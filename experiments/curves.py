@@ -455,8 +455,9 @@ def _class_legend(figure: Figure) -> None:
         Patch(facecolor=f"#{bytes(colour).hex()}", label=name)
         for name, colour in zip(NAMES, PALETTE, strict=True)
     ]
+    columns = min(len(NAMES), int(figure.get_figwidth() / 0.95))  # an entry is about an inch wide
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(NAMES), fontsize=8, handlelength=1
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=8, handlelength=1
     )
 
 
