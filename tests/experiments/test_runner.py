@@ -246,8 +246,10 @@ def test_ctrl_c_and_again_gives_the_same_table(
 ) -> None:
     path = write(REAL.format(root=photographs, rates="{bpp: [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1]}"))
     broken = tmp_path / "broken"
+    # A test run in the background inherits SIGINT ignored; the sweep under test must hear it.
     code = (
-        "import sys; from experiments.runner import run_sweep;"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from experiments.runner import run_sweep;"
         "run_sweep(sys.argv[1], sys.argv[2], batch_size=1)"
     )
     command = [sys.executable, "-c", code, str(path), str(broken)]

@@ -190,7 +190,7 @@ def test_a_budget_below_the_floor_is_unreachable_and_names_the_floor(codec: Code
 
 def test_a_quality_is_a_qp(codec: Codec, stream: Stream) -> None:
     assert stream.to_bytes() == encode_bpg(scene(64, 96), 32)
-    for quality in (-1, 52, 20.5, float("inf")):
+    for quality in (-1, 52, 20.5):
         with pytest.raises(ConfigError, match="is a QP"):
             codec.encode(tensor(scene(64, 96)), Rate(quality=quality))
 
