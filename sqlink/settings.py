@@ -143,6 +143,9 @@ def _sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str
     if kind == "extra_forbidden":
         what = f"unknown key '{path[-1]}': {nearest(str(path[-1]), _known(model, path[:-1]))}"
         path = path[:-1]
+    elif kind == "missing" and isinstance(path[-1], int):
+        what = f"needs more values than {_shown(first['input'])}"
+        path = path[:-1]
     elif kind == "missing":
         what = f"key '{path[-1]}' is missing"
         path = path[:-1]
@@ -155,6 +158,10 @@ def _sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str
         path = path[:-1]
     elif kind == "too_short":
         what = "needs at least one value"
+    elif kind == "too_long":
+        what = f"takes {first['ctx']['max_length']} values at most, got {_shown(first['input'])}"
+    elif kind == "tuple_type":
+        what = f"should be a list of values, got {_shown(first['input'])}"
     else:
         expected = first["msg"].removeprefix("Input should be ")
         what = f"should be {expected}, got {_shown(first['input'])}"
@@ -164,7 +171,7 @@ def _sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -75,7 +75,8 @@ class JPEG2000:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1]; a map is ignored. See `Codec`.
 
-        Raises ConfigError for a quality below 1, for channel uses, and where a side is below 16.
+        Raises ConfigError for a quality below 1 and for channel uses, DataError where a side is
+        below 16 or the picture is too large for OpenJPEG.
         """
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
@@ -143,16 +144,22 @@ class JPEG2000:
             max(picture.size * self.layers / (target * (layer + 1)), 1.0)
             for layer in range(self.layers)
         ]
-        Image.fromarray(picture).save(
-            file,
-            format="JPEG2000",
-            quality_mode="rates",
-            quality_layers=ratios,
-            irreversible=True,
-            mct=1,
-            no_jp2=True,
-            num_resolutions=min(6, min(picture.shape[:2]).bit_length()),
-        )
+        try:
+            Image.fromarray(picture).save(
+                file,
+                format="JPEG2000",
+                quality_mode="rates",
+                quality_layers=ratios,
+                irreversible=True,
+                mct=1,
+                no_jp2=True,
+                num_resolutions=min(6, min(picture.shape[:2]).bit_length()),
+            )
+        except OSError as error:
+            height, width = picture.shape[:2]
+            raise DataError(
+                f"OpenJPEG cannot code a picture of {width}x{height} ({error})"
+            ) from error
         return strip_comments(file.getvalue())
 
     def _fit(self, picture: npt.NDArray[np.uint8], budget: int) -> bytes:

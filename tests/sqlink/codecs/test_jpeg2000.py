@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from sqlink.codecs import codec_for_suffix, load_codec
@@ -173,3 +174,12 @@ def test_small_and_narrow_pictures(shape: tuple[int, int]) -> None:
 def test_pictures_below_16_pixels_are_refused() -> None:
     with pytest.raises(DataError, match="at least 16x16"):
         CODEC.encode(IMAGES[:, :, :1, :1], Rate(bytes=500))
+
+
+def test_a_picture_that_openjpeg_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("broken data stream when writing image file")
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    with pytest.raises(DataError, match="cannot code a picture of 128x96"):
+        CODEC.encode(IMAGES, Rate(bytes=500))

@@ -126,6 +126,9 @@ def test_judge_may_not_be_trained_against(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"crop": [40, 64]}, "multiples of"),
+        ({"crop": [64]}, r"crop: needs more values than \[64\]$"),
+        ({"crop": [64, 96, 128]}, r"crop: takes 2 values at most, got \[64, 96, 128\]$"),
+        ({"crop": 64}, "crop: should be a list of values, got 64$"),
         (
             {"sources": [{"name": "streets", "options": {"seed": 1}, "share": 0}]},
             "every share is 0",
