@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channels.registry import Registry
-from sqlink.errors import ConfigError
+from sqlink.data.classes import CAMVID, ClassSet
+from sqlink.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Sample:
 
 @runtime_checkable
 class DataSet(Protocol):
-    """Samples by number; the order is the same on every machine and in every run."""
+    """Samples by number; the order is the same on every machine and in every run.
+
+    One whose maps hold other classes than CamVid's says so in an attribute `classes`, a ClassSet.
+    """
 
     @property
     def names(self) -> Sequence[str]:
@@ -63,13 +67,14 @@ register = DATASETS.register
 def open_dataset(name: str, **options: object) -> DataSet:
     """The data set called `name` with the options of its kind.
 
-    `camvid`: root, split. `folder`: root, maps. `streets`: seed, count, height, width. Raises
-    ConfigError for an unknown name or option, DataError where the data cannot be used.
+    `camvid`: root, split. `cityscapes`: root, split, size. `folder`: root, maps, classes.
+    `streets`: seed, count, height, width. Raises ConfigError for an unknown name or option,
+    DataError where the data cannot be used.
 
     >>> [sample.name for sample in open_dataset("streets", seed=7, count=2, height=16, width=16)]
     ['street-7', 'street-8']
     """
-    from sqlink.data import camvid, folder, streets  # noqa: F401  # they register themselves
+    from sqlink.data import camvid, cityscapes, folder, streets  # noqa: F401  # they register
 
     factory = DATASETS.get(name)
     try:
@@ -77,6 +82,26 @@ def open_dataset(name: str, **options: object) -> DataSet:
     except TypeError as error:
         raise ConfigError(f"data set '{name}': {error}") from error
     return factory(**options)
+
+
+def classes_of(data: DataSet) -> ClassSet:
+    """The classes that a data set's maps hold; CamVid's where it does not say.
+
+    >>> classes_of(open_dataset("streets", count=1)).name
+    'camvid'
+    """
+    found: ClassSet = getattr(data, "classes", CAMVID)
+    return found
+
+
+def require_classes(name: str, data: DataSet, wanted: ClassSet) -> None:
+    """Raise DataError if the data set called `name` has other classes than those `wanted`."""
+    found = classes_of(data)
+    if found.names != wanted.names:
+        raise DataError(
+            f"data set '{name}' has the {len(found)} classes of {found.name}, but what is trained "
+            f"has the {len(wanted)} of {wanted.name}: choose a data set, or a model, to match"
+        )
 
 
 def as_path(owner: str, name: str, value: object) -> Path:

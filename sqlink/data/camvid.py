@@ -14,6 +14,7 @@ the 47 frames of `dev` make 12 blocks.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from sqlink.data.base import Sample, as_path, register
-from sqlink.data.classes import NO_LABEL, NUM_CLASSES
+from sqlink.data.classes import CAMVID, NO_LABEL, listed
 from sqlink.data.pictures import load_picture
 from sqlink.errors import DataError
 
@@ -44,6 +45,8 @@ class CamVid:
     a missing root, an empty split, a frame that is not there, or one without its map; whether sizes
     agree shows when a sample is read.
     """
+
+    classes = CAMVID
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = as_path("camvid", "root", root)
@@ -149,10 +152,9 @@ def _labels(path: Path) -> Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a PNG: fetch it again ({error})") from error
     ids[ids == VOID] = NO_LABEL
-    wrong = ids[(ids >= NUM_CLASSES) & (ids != NO_LABEL)]
-    if wrong.size:
+    if wrong := CAMVID.unknown(ids):
         raise DataError(
-            f"{path} holds the value {wrong[0]}: CamVid's maps hold class ids 0 to 10, and 11 for "
+            f"{path} holds the {listed(wrong)}: CamVid's maps hold class ids 0 to 10, and 11 for "
             "void"
         )
     return torch.from_numpy(ids.astype(np.int64))
@@ -190,10 +192,16 @@ def blocks_of(names: Sequence[str]) -> list[str]:
             runs[-1].append(name)
         else:
             runs.append([name])
-    blocks: list[str] = []
-    for run in runs:
-        parts = -(-len(run) // BLOCK)
-        for part in range(parts):
-            start, end = part * len(run) // parts, (part + 1) * len(run) // parts
-            blocks += [run[start]] * (end - start)
-    return blocks
+    return [block for run in runs for block in cut_into_blocks(run)]
+
+
+def cut_into_blocks(run: Sequence[str]) -> list[str]:
+    """The block of each frame of a run: as few equal parts of at most 5 frames as it takes, each
+    called by its first frame.
+
+    >>> cut_into_blocks(["a", "b", "c", "d", "e", "f"])
+    ['a', 'a', 'a', 'd', 'd', 'd']
+    """
+    parts = -(-len(run) // BLOCK)
+    edges = [part * len(run) // parts for part in range(parts + 1)]
+    return [run[a] for a, b in itertools.pairwise(edges) for _ in range(b - a)]

@@ -1,52 +1,190 @@
-"""The 11 classes of CamVid in the SegNet layout, their colours, and "no label".
+"""Class sets: CamVid's 11 classes, Cityscapes' 19, their colours, and "no label".
 
-Source: Brostow, Fauqueur, Cipolla, "Semantic object classes in video", PRL 2009; class list and
-colours as in the SegNet tutorial (Badrinarayanan, Kendall, Cipolla, PAMI 2017).
+Sources: Brostow, Fauqueur, Cipolla, "Semantic object classes in video", PRL 2009, class list and
+colours as in the SegNet tutorial (Badrinarayanan, Kendall, Cipolla, PAMI 2017); Cordts et al., "The
+Cityscapes dataset for semantic urban scene understanding", CVPR 2016, train ids and their colours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-NAMES = (
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-)
-NUM_CLASSES = len(NAMES)
+from channels.registry import nearest
+from sqlink.errors import ConfigError
+
 NO_LABEL = 255
 """Pixels of a map that carry no label and are left out of every metric."""
 
-PALETTE = (
-    (128, 128, 128),
-    (128, 0, 0),
-    (192, 192, 128),
-    (128, 64, 128),
-    (60, 40, 222),
-    (128, 128, 0),
-    (192, 128, 128),
-    (64, 64, 128),
-    (64, 0, 128),
-    (64, 64, 0),
-    (0, 128, 192),
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """Classes that maps may hold: the id of a class is its place in `names`.
+
+    palette: an RGB colour for each class, 0 to 255.
+
+    >>> CAMVID.index("car"), len(CITYSCAPES)
+    (8, 19)
+    """
+
+    name: str
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """The id of a class. Raises ConfigError naming the nearest known one."""
+        if name not in self.names:
+            raise ConfigError(
+                f"'{name}' is no class of {self.name}: {nearest(name, list(self.names))}"
+            )
+        return self.names.index(name)
+
+    def colours(self) -> NDArray[np.uint8]:
+        """uint8 [256, 3]: the colour of each id, black past the last class."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.palette)] = self.palette
+        return table
+
+    def colourise(self, segmentation: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Class ids of any shape [...] as colours, uint8 [..., 3]; black for anything else.
+
+        >>> CAMVID.colourise(np.array([[8, 255]])).tolist()
+        [[[64, 0, 128], [0, 0, 0]]]
+        """
+        known = (segmentation >= 0) & (segmentation < len(self))
+        return self.colours()[np.where(known, segmentation, NO_LABEL)]
+
+    def unknown(self, ids: NDArray[np.integer]) -> list[int]:
+        """Values among `ids` that are neither a class nor NO_LABEL, sorted.
+
+        >>> CAMVID.unknown(np.array([[3, 12], [255, 40]]))
+        [12, 40]
+        """
+        values = np.unique(ids)
+        return [int(v) for v in values if v != NO_LABEL and not 0 <= v < len(self)]
+
+
+CAMVID = ClassSet(
+    "camvid",
+    (
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    (
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
 )
 
+CITYSCAPES = ClassSet(
+    "cityscapes",
+    (
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+        "sky",
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    ),
+    (
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ),
+)
 
-def colourise(segmentation: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Class ids of any shape [...] as colours of PALETTE, uint8 [..., 3]; black for anything else.
+CLASS_SETS = {classes.name: classes for classes in (CAMVID, CITYSCAPES)}
 
-    >>> colourise(np.array([[8, 255]])).tolist()
-    [[[64, 0, 128], [0, 0, 0]]]
+NAMES = CAMVID.names
+NUM_CLASSES = len(CAMVID)
+PALETTE = CAMVID.palette
+"""CamVid's, the class set of the shipped networks, of `streets` and of folders by default."""
+
+
+def class_set(name: str) -> ClassSet:
+    """A class set by name. Raises ConfigError naming the nearest known one."""
+    if name not in CLASS_SETS:
+        raise ConfigError(f"unknown class set '{name}': {nearest(name, list(CLASS_SETS))}")
+    return CLASS_SETS[name]
+
+
+def class_set_of_size(count: int) -> ClassSet:
+    """The class set with `count` classes, which is what a model's configuration knows of it.
+
+    Raises ConfigError where there is none.
+
+    >>> class_set_of_size(19).name
+    'cityscapes'
     """
-    table = np.zeros((256, 3), np.uint8)
-    table[:NUM_CLASSES] = PALETTE
-    return table[np.where((segmentation >= 0) & (segmentation < 256), segmentation, NO_LABEL)]
+    for classes in CLASS_SETS.values():
+        if len(classes) == count:
+            return classes
+    known = ", ".join(f"{c.name} {len(c)}" for c in CLASS_SETS.values())
+    raise ConfigError(f"no class set has {count} classes: known: {known}")
+
+
+def listed(ids: Iterable[int], most: int = 8) -> str:
+    """Ids for an error's line: all, or the first `most` and how many more.
+
+    >>> listed([3]), listed(range(11))
+    ('value 3', 'values 0, 1, 2, 3, 4, 5, 6, 7 and 3 more')
+    """
+    values = list(ids)
+    shown = ", ".join(map(str, values[:most]))
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return f"value{'s' if len(values) > 1 else ''} {shown}{more}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlink.data.base import Sample, as_path, register
+from sqlink.data.classes import CAMVID, class_set
 from sqlink.data.pictures import load_map, load_picture
 from sqlink.errors import DataError
 
@@ -29,11 +30,15 @@ class Folder:
     """Pictures of `root` in the order of their names, each its own block.
 
     maps: a folder with a map `NAME.png` or `NAME.map.png` for every picture `NAME.*`, or None.
-    Raises DataError for a missing folder, one without pictures, two pictures of one name, a picture
-    without its map, and, when a sample is read, a map of another size.
+    classes: the class set of those maps, `camvid` or `cityscapes` (train ids). Raises ConfigError
+    for another class set, DataError for a missing folder, one without pictures, two pictures of one
+    name, a picture without its map, and, when a sample is read, a map of another size.
     """
 
-    def __init__(self, root: str | Path, maps: str | Path | None = None) -> None:
+    def __init__(
+        self, root: str | Path, maps: str | Path | None = None, classes: str = CAMVID.name
+    ) -> None:
+        self.classes = class_set(classes)
         self.root = as_path("folder", "root", root)
         folder = None if maps is None else as_path("folder", "maps", maps)
         if not self.root.is_dir():
@@ -81,7 +86,7 @@ class Folder:
         image = load_picture(path)
         segmentation = None
         if self._maps is not None:
-            segmentation = load_map(self._maps[index])
+            segmentation = load_map(self._maps[index], classes=self.classes)
             if segmentation.shape != image.shape[1:]:
                 high, wide = segmentation.shape
                 raise DataError(

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from sqlink.data.classes import NO_LABEL, NUM_CLASSES, PALETTE
+from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, listed
 from sqlink.errors import ConfigError, DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
@@ -133,11 +133,11 @@ def check_picture(path: str | Path, max_pixels: int | None = None) -> tuple[int,
     return (width, height) if turned else (height, width)
 
 
-def load_map(path: str | Path, max_pixels: int | None = None) -> Tensor:
+def load_map(path: str | Path, max_pixels: int | None = None, classes: ClassSet = CAMVID) -> Tensor:
     """A map, a PNG with a palette or in grey whose values are class ids, as int64 [H, W].
 
-    Values past the last class other than 255 are refused; what the palette shows is not looked at.
-    Raises DataError as `load_picture` does.
+    Values that are no id of `classes` and not 255 are refused and named; what the palette shows is
+    not looked at. Raises DataError as `load_picture` does.
     """
     path = Path(path)
     picture = _open(path, max_pixels)
@@ -151,11 +151,10 @@ def load_map(path: str | Path, max_pixels: int | None = None) -> Tensor:
             ids = np.asarray(picture).astype(np.int64)
     except _DAMAGE as error:
         raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
-    wrong = ids[(ids != NO_LABEL) & ((ids < 0) | (ids >= NUM_CLASSES))]
-    if wrong.size:
+    if wrong := classes.unknown(ids):
         raise DataError(
-            f"{path} is no map: it holds the value {wrong[0]}, but class ids are "
-            f"0..{NUM_CLASSES - 1}, and {NO_LABEL} for no label"
+            f"{path} is no map: it holds the {listed(wrong)}, but class ids of {classes.name} are "
+            f"0..{len(classes) - 1}, and {NO_LABEL} for no label"
         )
     return torch.from_numpy(ids)
 
@@ -166,12 +165,10 @@ def save_picture(image: Tensor, path: str | Path) -> None:
     write_aside(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()), Path(path))
 
 
-def save_map(segmentation: Tensor, path: str | Path) -> None:
+def save_map(segmentation: Tensor, path: str | Path, classes: ClassSet = CAMVID) -> None:
     """Write int64 [H, W] of class ids, 255 for "no label", as a PNG with a palette."""
     picture = Image.fromarray(segmentation.to(torch.uint8).cpu().numpy())
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[:NUM_CLASSES] = PALETTE
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(classes.colours().tobytes())
     write_aside(picture, Path(path))
 
 

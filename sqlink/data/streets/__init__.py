@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sqlink.data.base import Sample, map_tensor, picture_tensor, register
+from sqlink.data.classes import CAMVID
 from sqlink.data.streets.scene import render
 from sqlink.errors import ConfigError
 
@@ -31,6 +32,8 @@ class Streets:
     >>> Streets(seed=3, count=1, height=24, width=32)[0].image.shape
     torch.Size([3, 24, 32])
     """
+
+    classes = CAMVID
 
     def __init__(
         self, seed: int = 0, count: int = 100, height: int = 360, width: int = 480
