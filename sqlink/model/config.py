@@ -22,7 +22,8 @@ class ModelConfig:
     encoder_blocks, decoder_blocks, map_blocks: residual blocks in each level.
     label_width: 0 gives every SPADE its own 3x3 convolution on the resized one-hot map (the paper);
         above 0, each level shares one set of that many map features.
-    refine_width: channels of a last 5x5 refinement at full size (0: none).
+    fine_width: channels of D_x's last residual block, at twice the resolution of its finest level
+        (0: none; the finest level is then shuffled up to full size).
     demask_start: attention weight of a masked place in the first demasker block.
     """
 
@@ -41,7 +42,8 @@ class ModelConfig:
     samm_width: int
     spade_hidden: int
     label_width: int
-    refine_width: int
+    fine_width: int = 0
+    refine_width: int = 0
     norm_groups: int = 32
     demask_start: float = 0.02
 
@@ -86,7 +88,7 @@ PAPER = ModelConfig(
     samm_width=256,
     spade_hidden=128,
     label_width=0,
-    refine_width=0,
+    fine_width=0,
 )
 
 STREETS = ModelConfig(
@@ -96,7 +98,7 @@ STREETS = ModelConfig(
     channels=(64, 128, 192),
     map_channels=(32, 64, 128),
     encoder_blocks=(1, 2, 1),
-    decoder_blocks=(2, 2, 2),
+    decoder_blocks=(1, 2, 2),
     map_blocks=(1, 1, 1),
     image_codes=512,
     map_codes=512,
@@ -105,7 +107,7 @@ STREETS = ModelConfig(
     samm_width=64,
     spade_hidden=0,
     label_width=48,
-    refine_width=16,
+    fine_width=32,
     norm_groups=16,
 )
 

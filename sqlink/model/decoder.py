@@ -1,7 +1,6 @@
 """D_s and D_x: from the demasked grid back to a map, and to a picture steered by that map.
 
-    z ── [blocks ── double] per level, coarsest first ── norm ── conv3x3 ── shuffle ──(+
-    refinement)──> out
+    z ── [blocks ── double] per level, coarsest first ── [fine level] ── norm ── conv3x3 ── shuffle
 
 Every norm of D_x is a SPADE norm on the *decoded* map: the receiver has no other. Source: VQ-GAN's
 decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
@@ -9,6 +8,7 @@ decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +34,32 @@ class Level(nn.Module):
         return x
 
 
+class FineLevel(nn.Module):
+    """Twice the resolution of the finest level: one narrow residual block, steered by the map.
+
+    What is shuffled up from here has but 2x2 phases, and so no grid of its own.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, groups: int, label_channels: int, factor: int
+    ) -> None:
+        super().__init__()
+        self.factor = factor
+        self.narrow = nn.Conv2d(inputs, width, 1)
+        self.labels = nn.Conv2d(label_channels * factor**2, width, 1) if label_channels else None
+        self.block = ResidualBlock(width, width, groups, width if label_channels else 0)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x: [N, inputs, h, w]; labels: one-hot [N, L, H, W]. Returns [N, width, 2h, 2w] and the
+        features of the map there.
+        """
+        x = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        features = None
+        if self.labels is not None and labels is not None:
+            features = F.relu(self.labels(F.pixel_unshuffle(labels, self.factor)))
+        return self.block(x, features), features
+
+
 class Decoder(nn.Module):
     """[N, channels[-1], h, w] to [N, outputs, h * f, w * f]; SPADE where `label_channels` > 0."""
 
@@ -47,6 +73,7 @@ class Decoder(nn.Module):
         label_channels: int = 0,
         label_width: int = 0,
         spade_hidden: int = 0,
+        fine_width: int = 0,
         refine_width: int = 0,
     ) -> None:
         super().__init__()
@@ -65,12 +92,19 @@ class Decoder(nn.Module):
         self.upsamples = nn.ModuleList(
             Upsample(channels[level + 1], channels[level]) for level in range(len(channels) - 1)
         )
+        self.fine: FineLevel | None = None
+        width = channels[0]
+        if fine_width:
+            self.fine = FineLevel(width, fine_width, groups, label_channels, stem // 2)
+            width, labels = fine_width, fine_width if labels else 0
+        self.shuffle = stem // 2 if fine_width else stem
         self.norm_out: nn.Module = (
-            SpadeNorm(channels[0], groups, labels, spade_hidden)
+            SpadeNorm(width, groups, labels, 0 if fine_width else spade_hidden)
             if labels
-            else nn.GroupNorm(min(groups, channels[0]), channels[0], eps=1e-6)
+            else nn.GroupNorm(min(groups, width), width, eps=1e-6)
         )
-        self.conv_out = nn.Conv2d(channels[0], outputs * stem**2, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, outputs * self.shuffle**2, 3, padding=1)
+        _same_in_every_phase(self.conv_out, self.shuffle)
         self.refine: nn.Module | None = None
         if refine_width:
             last = nn.Conv2d(refine_width, outputs, 5, padding=2)
@@ -88,6 +122,20 @@ class Decoder(nn.Module):
             x = self.levels[level](x, condition)
             if level:
                 x = self.upsamples[level - 1](x)
-        x = self.norm_out(x) if features is None else self.norm_out(x, features[0])
-        out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.stem)
+        condition = None if features is None else features[0]
+        if self.fine is not None:
+            x, condition = self.fine(x, labels)
+        x = self.norm_out(x) if condition is None else self.norm_out(x, condition)
+        out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.shuffle)
         return out if self.refine is None else out + self.refine(out)
+
+
+@torch.no_grad()
+def _same_in_every_phase(layer: nn.Conv2d, shuffle: int) -> None:
+    """Start a convolution that is shuffled up as a nearest-neighbour upsampling, without a grid.
+
+    Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017 (ICNR).
+    """
+    layer.weight.copy_(layer.weight[:: shuffle**2].repeat_interleave(shuffle**2, 0))
+    if layer.bias is not None:
+        layer.bias.copy_(layer.bias[:: shuffle**2].repeat_interleave(shuffle**2, 0))

@@ -89,6 +89,7 @@ class SQGAN(nn.Module):
             label_channels=labels,
             label_width=config.label_width,
             spade_hidden=config.spade_hidden,
+            fine_width=config.fine_width,
             refine_width=config.refine_width,
         )
 

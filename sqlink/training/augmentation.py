@@ -99,6 +99,39 @@ def draw_crops(
     return images, both[:, 0], both[:, 1]
 
 
+PHASES = 8
+"""Pixels by which a loss's window is shifted at random: see `draw_window`."""
+
+
+def draw_window(
+    size: tuple[int, int], generator: torch.Generator, window: tuple[int, int] | None = None
+) -> tuple[slice, slice, slice, slice]:
+    """Where in N x C x H x W pictures the losses look: a window `PHASES` smaller at a random shift.
+
+    Crops lie on the grid of tokens, and so would the strided layers of LPIPS, of a segmenter and of
+    a discriminator: a decoder soon draws hatching in whatever phase of the grid they overlook. From
+    a window shifted at random they overlook none.
+    """
+    height, width = window or (size[0] - PHASES, size[1] - PHASES)
+    top, left = (
+        int(torch.randint(full - part + 1, (1,), generator=generator, device=generator.device))
+        for full, part in ((size[0], height), (size[1], width))
+    )
+    return slice(None), slice(None), slice(top, top + height), slice(left, left + width)
+
+
+FRACTION_MEDIAN, FRACTION_SPREAD = 0.3, 0.8
+
+
+def draw_fractions(count: int, limits: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """float32 [count]: shares of tokens that are sent, log-normal and clipped to the limits.
+
+    As in arXiv 2502.09520, but twice as wide, so that the lowest and the highest are met too.
+    """
+    normal = torch.randn(count, generator=generator, device=generator.device)
+    return (FRACTION_MEDIAN * (FRACTION_SPREAD * normal).exp()).clamp(*limits)
+
+
 RUN = 8
 """Places of a row that are lost together in half of the losses, as a packet's runs are."""
 

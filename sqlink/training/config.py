@@ -34,6 +34,8 @@ class Losses(Section):
     """Weight of each loss; see `sqlink.training.losses`.
 
     lpips needs the LPIPS files (`lpips_weights`, or the environment variable SQLINK_LPIPS);
+    adversarial is the share of the other losses' gradient, at the decoder's last layer, that the
+    adversarial one is given (VQ-GAN's adaptive weight), and adversarial_most the highest weight;
     semantic is the cross-entropy of the transmitter's segmenter on the rebuilt picture.
     """
 
@@ -41,7 +43,9 @@ class Losses(Section):
     lpips: Weight = 1.5
     map: Weight = 1.0
     commitment: Weight = 0.25
-    adversarial: Weight = 0.05
+    colour: Weight = 1.0
+    adversarial: Weight = 0.15
+    adversarial_most: Weight = 0.2
     feature_matching: Weight = 0.5
     semantic: Weight = 0.0
 
@@ -66,8 +70,9 @@ class TrainConfig(Section):
     weight_decay: Weight = 1e-4
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Share = 0.998
-    image_fraction: Range = (0.1, 1.0)
-    map_fraction: Range = (0.1, 1.0)
+    image_fraction: Range = (0.02, 1.0)
+    """Least and largest share of the picture's tokens that a crop keeps."""
+    map_fraction: Range = (0.02, 1.0)
     token_loss: Range = (0.05, 0.5)
     """Range of the share of tokens that half of the crops lose on the way."""
     stream_loss: Share = 0.03
@@ -76,6 +81,8 @@ class TrainConfig(Section):
     """Share of batches in which D_x is steered by the true map rather than the decoded one."""
     adversarial_start: Share = 0.35
     """Progress of the run at which the discriminator joins."""
+    blend_share: Share = 0.5
+    """How far classes whose look does not matter are blended for the discriminator."""
     segmenter: str | None = None
     """Transmitter's segmenter: half of the crops carry its map, and the semantic loss uses it."""
     losses: Losses = Losses()

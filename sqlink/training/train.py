@@ -35,10 +35,13 @@ from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import settings_kind
 from sqlink.training.augmentation import (
+    PHASES,
     CropSettings,
     ResidentPictures,
     draw_crops,
+    draw_fractions,
     draw_losses,
+    draw_window,
     step_generator,
 )
 from sqlink.training.checkpoint import State, follow, load_checkpoint, save_checkpoint
@@ -48,13 +51,20 @@ from sqlink.training.losses import (
     IMAGE_RELEVANCE,
     MAP_RELEVANCE,
     class_weights,
+    colour_loss,
     feature_matching,
     hinge_discriminator,
     image_loss,
     map_loss,
 )
 
-BLEND_SHARE = 0.5
+
+def _sum(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack([term.float() for term in terms.values()]).sum()
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -295,7 +305,10 @@ class Trainer:
             draw = torch.rand(size, generator=generator, device=self.device)
             return low + (high - low) * draw
 
-        fractions = (uniform(*config.image_fraction), uniform(*config.map_fraction))
+        fractions = (
+            draw_fractions(count, config.image_fraction, generator),
+            draw_fractions(count, config.map_fraction, generator),
+        )
         arrived = [draw_losses(grid, config.token_loss, generator) for _ in range(2)]
         silent = uniform(0, 1)
         arrived[0] &= (silent >= config.stream_loss / 2).view(-1, 1, 1)
@@ -308,58 +321,111 @@ class Trainer:
             group["lr"] = config.discriminator_rate * rate
 
         out = self.generator(images, inputs, fractions, (arrived[0], arrived[1]), true_map)
-        terms = {
-            "l1": weights.l1 * image_loss(out.images, images, maps, self.image_weights),
+        rest = {
             "map": weights.map * map_loss(out.logits, inputs, self.map_weights),
             "commitment": weights.commitment * out.commitment,
         }
-        clamped = out.images + (out.images.clamp(0, 1) - out.images).detach()
-        if self.lpips is not None:
-            terms["lpips"] = weights.lpips * self.lpips(clamped, images).mean()
-        if self.segmenter is not None:
-            predicted = self.segmenter.logits(clamped)
-            terms["semantic"] = weights.semantic * F.cross_entropy(
-                predicted.float(), maps, ignore_index=NO_LABEL
-            )
+        rebuilt = out.images.detach().requires_grad_()
+        terms = self._picture_losses(rebuilt, images, maps, generator)
+        slope = torch.autograd.grad(_sum(terms), rebuilt)[0]
         adversarial = self.progress >= config.adversarial_start and (
             weights.adversarial > 0 or weights.feature_matching > 0
         )
-        labels = one_hot_map(inputs, self.model_config.num_classes)
-        shown = blend_towards_real(out.images, images, inputs, self.blended, BLEND_SHARE)
         if adversarial:
-            self.critic.requires_grad_(False)
-            verdict, features = self.judge_of_patches(torch.cat((2 * shown - 1, labels), 1))
-            with torch.no_grad():
-                _, real = self.judge_of_patches(torch.cat((2 * images - 1, labels), 1))
-            ramp = min(1.0, (self.progress - config.adversarial_start) / 0.05 + 0.1)
-            terms["adversarial"] = -weights.adversarial * ramp * verdict.mean()
-            terms["feature_matching"] = (
-                weights.feature_matching * ramp * feature_matching(features, real)
-            )
-            self.critic.requires_grad_(True)
-        total = torch.stack([term.float() for term in terms.values()]).sum()
-        if not torch.isfinite(total):
+            slope = slope + self._play(out.images, rebuilt, images, inputs, slope, terms, generator)
+        total = _sum(rest)
+        if not (torch.isfinite(total) and torch.isfinite(slope).all()):
             raise SQLinkError(
                 f"training stopped at step {self.step}: a loss is not finite; the last checkpoint "
                 f"is kept in {self.checkpoint_path}; lower learning_rate and run again"
             )
         self.optimizer.zero_grad()
-        self.fabric.backward(total)
+        self.fabric.backward(total + (out.images * slope).sum())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimizer.step()
-        if adversarial:
-            fake = torch.cat((2 * shown.detach() - 1, labels), 1)
-            real_input = torch.cat((2 * images - 1, labels), 1)
-            verdicts, _ = self.judge_of_patches(torch.cat((real_input, fake)))
-            loss = hinge_discriminator(*verdicts.chunk(2))
-            self.critic_optimizer.zero_grad()
-            self.fabric.backward(loss)
-            self.critic_optimizer.step()
-            terms["critic"] = loss
+        terms |= rest
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         follow(self.average, self.network, decay)
         self.step += 1
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _picture_losses(
+        self, rebuilt: Tensor, images: Tensor, maps: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What the rebuilt picture is held against the original for, weighted."""
+        weights = self.config.losses
+        terms = {
+            "l1": weights.l1 * image_loss(rebuilt, images, maps, self.image_weights),
+            "colour": weights.colour * colour_loss(rebuilt, images),
+        }
+        clamped = rebuilt + (rebuilt.clamp(0, 1) - rebuilt).detach()
+        window = draw_window(images.shape[-2:], generator)
+        if self.lpips is not None:
+            shown = _laid_out(clamped[window]), _laid_out(images[window])
+            terms["lpips"] = weights.lpips * self.lpips(*shown).mean()
+        if self.segmenter is not None:
+            predicted = self.segmenter.logits(_laid_out(clamped[window]))
+            terms["semantic"] = weights.semantic * F.cross_entropy(
+                predicted.float(), maps[window[0], *window[2:]], ignore_index=NO_LABEL
+            )
+        return terms
+
+    def _play(
+        self,
+        output: Tensor,
+        rebuilt: Tensor,
+        images: Tensor,
+        inputs: Tensor,
+        slope: Tensor,
+        terms: dict[str, Tensor],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """One round against the discriminator: it learns, and then judges the rebuilt picture.
+
+        output: what the decoder gave, with its graph; rebuilt: the same as a leaf; slope: the
+        gradient of the other losses at it, that the adversarial one is measured against. Adds its
+        terms to `terms` and returns their gradient at the rebuilt picture.
+        """
+        config, weights = self.config, self.config.losses
+        height, width = images.shape[-2:]
+        window = draw_window((height, width), generator, (height - PHASES, width // 2))
+        labels = one_hot_map(inputs[window[0], *window[2:]], self.model_config.num_classes)
+        shown = blend_towards_real(
+            rebuilt[window],
+            images[window],
+            inputs[window[0], *window[2:]],
+            self.blended,
+            config.blend_share,
+        )
+        fake = _laid_out(torch.cat((2 * shown - 1, labels), 1))
+        real = _laid_out(torch.cat((2 * images[window] - 1, labels), 1))
+        verdicts, features = self.judge_of_patches(torch.cat((real, fake.detach())))
+        loss = hinge_discriminator(*verdicts.chunk(2))
+        self.critic_optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.critic_optimizer.step()
+        self.critic.requires_grad_(False)
+        verdict, found = self.judge_of_patches(fake)
+        self.critic.requires_grad_(True)
+        ramp = min(1.0, (self.progress - config.adversarial_start) / 0.05 + 0.1)
+        wanted = [feature.chunk(2)[0] for feature in features]
+        matching = ramp * weights.feature_matching * feature_matching(found, wanted)
+        adversarial = -verdict.mean()
+        slope_of_matching = torch.autograd.grad(matching, rebuilt, retain_graph=True)[0]
+        slope_of_verdict = torch.autograd.grad(adversarial, rebuilt)[0]
+        last = self.network.image_decoder.conv_out.weight
+        norms = [
+            torch.autograd.grad(output, last, part, retain_graph=True)[0].norm()
+            for part in (slope, slope_of_verdict)
+        ]
+        share = (weights.adversarial * norms[0] / (norms[1] + 1e-6)).clamp(
+            max=weights.adversarial_most
+        )
+        terms["critic"] = loss.detach()
+        terms["adversarial"] = adversarial.detach()
+        terms["adversarial_weight"] = share.detach()
+        terms["feature_matching"] = matching.detach()
+        return slope_of_matching + ramp * share * slope_of_verdict
 
     def _rate(self) -> float:
         """Linear warm-up, then a cosine down to 2 % of the learning rate."""
