@@ -11,22 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sqlink.data.classes import NAMES
+from sqlink.data.classes import CAMVID, NAMES, NO_LABEL
+from sqlink.training.task import load_task
 
-MAP_RELEVANCE = {
-    "pole": 1.0,
-    "sign": 1.0,
-    "pedestrian": 0.85,
-    "bicyclist": 0.85,
-    "tree": 0.3,
-    "sky": 0.2,
-}
-"""Weight of a class in the map's cross-entropy; every class not named has 0.5."""
+_LEAST = 1e-6
+"""Sum of weights below which a loss is 0: a crop may show nothing that matters."""
 
-IMAGE_RELEVANCE = {"pole": 1.0, "sign": 1.0, "pedestrian": 1.0, "bicyclist": 1.0}
-"""Weight of a class in the picture's L1; every class not named has 0.5."""
+_DRIVING = load_task("driving", CAMVID)
 
-BLENDED_CLASSES = ("sky", "tree")
+MAP_RELEVANCE = dict(zip(NAMES, _DRIVING.map_weights, strict=True))
+"""Weight of a class in the map's cross-entropy, as the task `driving` says."""
+
+IMAGE_RELEVANCE = dict(zip(NAMES, _DRIVING.image_weights, strict=True))
+"""Weight of a class in the picture's L1."""
+
+BLENDED_CLASSES = tuple(NAMES[i] for i in _DRIVING.blended)
 """Classes whose exact look the discriminator is told not to mind."""
 
 
@@ -41,28 +40,27 @@ def class_weights(relevance: dict[str, float], num_classes: int) -> Tensor:
 
 
 def map_loss(logits: Tensor, segmentation: Tensor, weights: Tensor) -> Tensor:
-    """Class-weighted cross-entropy; logits [N, C, H, W], segmentation [N, H, W], 255 left out."""
-    return F.cross_entropy(logits.float(), segmentation, weights, ignore_index=255)
+    """Class-weighted cross-entropy, a mean by weight; 0 where no pixel has any.
+
+    logits: [N, C, H, W]; segmentation: int64 [N, H, W], 255 left out; weights: [C] in [0, 1].
+    """
+    total = F.cross_entropy(
+        logits.float(), segmentation, weights, ignore_index=NO_LABEL, reduction="sum"
+    )
+    table = torch.cat((weights, weights.new_zeros(1)))
+    return total / table[segmentation.clamp(max=len(weights))].sum().clamp(min=_LEAST)
 
 
 def image_loss(images: Tensor, reference: Tensor, segmentation: Tensor, weights: Tensor) -> Tensor:
-    """Class-weighted L1 per channel; void pixels weigh as the least relevant class does."""
+    """Class-weighted L1 per channel, a mean by weight; 0 where no pixel has any.
+
+    images, reference: [N, 3, H, W]; segmentation: int64 [N, H, W]; weights: [C] in [0, 1]. Void
+    pixels weigh as the least relevant class does.
+    """
     table = torch.cat((weights, weights.min().view(1)))
     weight = table[segmentation.clamp(max=len(weights))]
     error = (images - reference).abs().mean(1)
-    return (error * weight).sum() / weight.sum()
-
-
-def colour_loss(images: Tensor, reference: Tensor, cell: int = 8) -> Tensor:
-    """L1 of the mean colour of cells of 8x8 pixels, in luma and, twice as heavy, in chroma.
-
-    The eye, and a segmenter, forgive a lost texture sooner than a car of the wrong colour. Chroma
-    as in ITU-R BT.601, unscaled: blue and red less luma.
-    """
-    error = F.avg_pool2d(images - reference, cell)
-    luma = 0.299 * error[:, 0] + 0.587 * error[:, 1] + 0.114 * error[:, 2]
-    chroma = (error[:, 0] - luma).abs() + (error[:, 2] - luma).abs()
-    return luma.abs().mean() + 2 * chroma.mean()
+    return (error * weight).sum() / weight.sum().clamp(min=_LEAST)
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Task files of `sqlink.training.task`, package data."""

@@ -1,0 +1,54 @@
+"""Losses weigh classes, leave out what has no label, and are finite on crops without relevance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sqlink.training.losses import feature_matching, hinge_discriminator, image_loss, map_loss
+
+WEIGHTS = torch.tensor([1.0, 0.5, 0.0])
+LABELS = torch.tensor([[[0, 1, 2, 255]]])
+
+
+def test_the_maps_loss_is_pytorchs_weighted_mean() -> None:
+    logits = torch.randn(1, 3, 1, 4, generator=torch.Generator().manual_seed(2))
+    expected = F.cross_entropy(logits, LABELS, WEIGHTS, ignore_index=255)
+    assert float(map_loss(logits, LABELS, WEIGHTS)) == pytest.approx(float(expected))
+
+
+def test_the_pictures_loss_weighs_by_class() -> None:
+    fake, real = torch.zeros(1, 3, 1, 4), torch.tensor([0.2, 0.4, 0.9, 0.9]).expand(1, 3, 1, 4)
+    assert float(image_loss(fake, real, LABELS, WEIGHTS)) == pytest.approx((0.2 + 0.5 * 0.4) / 1.5)
+
+
+@pytest.mark.parametrize("label", [2, 255])
+def test_a_crop_where_nothing_matters_costs_nothing(label: int) -> None:
+    labels = torch.full((1, 2, 2), label)
+    logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    picture = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    losses = (
+        map_loss(logits, labels, WEIGHTS),
+        image_loss(picture, torch.ones(1, 3, 2, 2), labels, WEIGHTS),
+    )
+    for loss, leaf in zip(losses, (logits, picture), strict=True):
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.item() == 0
+        assert leaf.grad is not None
+        assert not leaf.grad.any()
+
+
+def test_the_hinge_rests_where_verdicts_are_sure() -> None:
+    assert float(hinge_discriminator(torch.tensor([1.5]), torch.tensor([-2.0]))) == 0
+    assert float(hinge_discriminator(torch.tensor([0.0]), torch.tensor([0.0]))) == 2
+
+
+def test_features_are_matched_against_the_real_ones_alone() -> None:
+    fake = [torch.ones(2, 3, requires_grad=True)]
+    real = [torch.zeros(2, 3, requires_grad=True)]
+    loss = feature_matching(fake, real)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 1
+    assert fake[0].grad is not None
+    assert real[0].grad is None
