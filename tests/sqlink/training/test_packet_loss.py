@@ -1,0 +1,147 @@
+"""Training loses what channels lose: the packets of the packetiser, alone, in bursts, the first."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sqlink.bitstream import IndexTable, Tables, Tokens, packetise, read_packet
+from sqlink.bitstream.order import sending_order
+from sqlink.training.packet_loss import PacketLoss, draw_packet_losses, most_packets, packets_of
+
+GRID = (16, 20)
+ONLY = {
+    "packets": (1.0, 0.0, 0.0, 0.0, 0.0),
+    "bursts": (0.0, 1.0, 0.0, 0.0, 0.0),
+    "first": (0.0, 0.0, 1.0, 0.0, 0.0),
+    "tail": (0.0, 0.0, 0.0, 1.0, 0.0),
+    "places": (0.0, 0.0, 0.0, 0.0, 1.0),
+}
+
+
+def drawn(settings: PacketLoss, batch: int = 400, kept: float = 0.5) -> tuple[Tensor, Tensor]:
+    share = torch.full((batch,), kept)
+    generator = torch.Generator().manual_seed(9)
+    return draw_packet_losses((batch, *GRID), (share, share), settings, generator)
+
+
+def only(kind: str, **changes: object) -> PacketLoss:
+    values = {"clean": 0.0, "stream": 0.0, "packet_bytes": (64,), "kinds": ONLY[kind]}
+    return dataclasses.replace(PacketLoss(), **(values | changes))  # type: ignore[arg-type]
+
+
+def of_packets(kept: float = 0.5, size: int = 64) -> tuple[Tensor, Tensor, int]:
+    share = torch.full((1,), kept)
+    image, of_map, count = packets_of(GRID, (share, share), torch.tensor([size]), (7.2, 7.2))
+    return image[0].view(GRID), of_map[0].view(GRID), int(count)
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_cuts_are_nearly_those_of_the_packetiser(kept: float, size: int) -> None:
+    """Tokens of 128 equally likely codes, kept at random in rows, through the real packetiser."""
+    codes, places = 128, GRID[0] * GRID[1]
+    draw = np.random.Generator(np.random.Philox(key=4))
+    grids = []
+    for _ in range(2):
+        ranked = np.argsort(np.argsort(draw.random(GRID) + np.arange(GRID[0])[:, None] / 8, None))
+        sent = ranked.reshape(GRID) < kept * places
+        grids.append(np.where(sent, draw.integers(0, codes, GRID), -1))
+    table = IndexTable(np.ones(codes, dtype=np.int64))
+    tables = Tables(table, table)
+    layers = np.zeros(GRID, dtype=np.int64)
+    packets = packetise(Tokens(grids[0], grids[1], layers, layers), tables, size)
+    share = torch.full((1,), kept)
+    image, of_map, count = packets_of(GRID, (share, share), torch.tensor([size]), (7.0, 7.0))
+    assert int(count) == pytest.approx(len(packets), rel=0.15, abs=1)
+    order = sending_order(*GRID).places
+    away = []
+    for number, packet in enumerate(packets):
+        for chunk in read_packet(packet.data, *GRID, tables).chunks:
+            held = order[chunk.start : chunk.start + chunk.kept.size][chunk.kept]
+            said = (image if chunk.stream else of_map)[0].numpy()[held]
+            away.append(np.abs(said - number))
+    assert np.concatenate(away).mean() < 0.6
+    assert np.concatenate(away).max() <= 2
+
+
+def test_a_packet_is_lost_or_comes_as_a_whole() -> None:
+    image_of, map_of, count = of_packets()
+    image, of_map = drawn(only("packets", rate=(0.3, 0.3)))
+    for number in range(count):
+        held = torch.cat((image[:, image_of == number], of_map[:, map_of == number]), 1)
+        assert (held.all(1) | ~held.any(1)).all()
+    assert 1 - torch.cat((image, of_map)).float().mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_bursts_take_neighbouring_packets() -> None:
+    image_of, map_of, count = of_packets(1.0)
+    first = torch.tensor([int((map_of == n).flatten().nonzero()[0]) for n in range(map_of.max())])
+    rates = []
+    for kind in ("packets", "bursts"):
+        _, of_map = drawn(only(kind, rate=(0.3, 0.3)), kept=1.0)
+        lost = ~of_map.flatten(1)[:, first]
+        rates.append(float(lost[:, 1:][lost[:, :-1]].float().mean()))
+    assert rates[0] == pytest.approx(0.3, abs=0.05)
+    assert rates[1] > 0.6
+    assert count > 5
+    assert int(image_of.max()) == count - 1
+
+
+def test_the_first_packet_holds_the_map_and_is_lost() -> None:
+    image_of, map_of, _ = of_packets()
+    image, of_map = drawn(only("first"))
+    assert int(image_of.min()) > 0
+    assert not of_map[:, map_of == 0].any()
+    assert of_map.any()
+    assert 0.75 < image.float().mean() < 0.95
+
+
+def test_a_tail_is_what_a_rate_limit_takes() -> None:
+    image_of, map_of, count = of_packets()
+    image, of_map = drawn(only("tail", rate=(0.4, 0.4)))
+    left = round(count * 0.6)
+    assert torch.equal(image, (image_of < left).expand_as(image))
+    assert torch.equal(of_map, (map_of < left).expand_as(of_map))
+
+
+def test_single_places_and_whole_streams_and_nothing_at_all() -> None:
+    image, of_map = drawn(only("places", rate=(0.2, 0.2)))
+    assert 1 - image.float().mean() == pytest.approx(0.2, abs=0.01)
+    image, of_map = drawn(PacketLoss(clean=1.0, stream=0.0))
+    assert image.all()
+    assert of_map.all()
+    image, of_map = drawn(PacketLoss(clean=1.0, stream=0.4))
+    silent = [float((~part.flatten(1).any(1)).float().mean()) for part in (image, of_map)]
+    assert silent == pytest.approx([0.2, 0.2], abs=0.06)
+    image, of_map = drawn(only("packets", rate=(1.0, 1.0)))
+    assert image.all()
+    assert of_map.all()
+
+
+def test_the_same_generator_draws_the_same_losses() -> None:
+    once, again = drawn(PacketLoss()), drawn(PacketLoss())
+    assert torch.equal(once[0], again[0])
+    assert torch.equal(once[1], again[1])
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.85, 1.0])
+def test_no_packet_is_beyond_the_most(kept: float) -> None:
+    settings = PacketLoss(packet_bytes=(32,))
+    share = torch.full((1,), kept)
+    *_, count = packets_of(GRID, (share, share), torch.tensor([32]), settings.index_bits)
+    assert int(count) <= most_packets(GRID, settings)
+
+
+def test_training_needs_no_coder() -> None:
+    command = (
+        "import sys, sqlink.training.packet_loss, sqlink.training.train\n"
+        "sys.exit('constriction' in sys.modules or 'sionna' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True)
