@@ -96,7 +96,7 @@ def draw_packet_losses(
         ),
         1,
     )  # [B, kinds, most]
-    kinds = torch.tensor(settings.kinds, device=device)
+    kinds = torch.tensor(settings.kinds, dtype=torch.float32, device=device)
     kind = torch.multinomial(kinds, batch, replacement=True, generator=generator)
     lost = lost[torch.arange(batch, device=device), kind]  # [B, most]
     places = torch.cat((of_image, of_map), 1)  # [B, 2hw]
