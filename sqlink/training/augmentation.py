@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sqlink.training.pasting import ComponentBank, paste_components
+
 
 @dataclass(frozen=True)
 class ResidentPictures:
@@ -44,6 +46,8 @@ class CropSettings:
     contrast: float = 0.15
     sent_share: float = 0.5
     """Share of crops whose input map is the transmitter's rather than the labels."""
+    paste_share: float = 0.5
+    """Share of crops into which components of rare classes are pasted, where a bank is given."""
 
 
 def step_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
@@ -55,9 +59,15 @@ def step_generator(seed: int, step: int, rank: int, device: torch.device) -> tor
 
 
 def draw_crops(
-    pictures: ResidentPictures, chosen: Tensor, settings: CropSettings, generator: torch.Generator
+    pictures: ResidentPictures,
+    chosen: Tensor,
+    settings: CropSettings,
+    generator: torch.Generator,
+    bank: ComponentBank | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random zoomed, shifted, mirrored and relit crops of the pictures `chosen` (int64 [B]).
+
+    bank: components of the same pictures to be pasted in; see `sqlink.training.pasting`.
 
     Returns images float32 [B, 3, h, w] in [0, 1], maps int64 [B, h, w] and input maps int64 [B, h,
     w].
@@ -93,10 +103,24 @@ def draw_crops(
     both = F.grid_sample(
         both, grid, mode="nearest", padding_mode="border", align_corners=False
     ).long()
+    labels, inputs = both.unbind(1)
+    if bank is not None:
+        upper = (centre_y - half_y + 1) / 2 * full_height
+        images, labels, inputs = paste_components(
+            images,
+            labels,
+            inputs,
+            bank,
+            (pictures.images, pictures.maps),
+            chosen,
+            (zoom, upper),
+            settings.paste_share,
+            generator,
+        )
     gain = 1 + uniform(-settings.contrast, settings.contrast).view(-1, 1, 1, 1)
     lift = uniform(-settings.brightness, settings.brightness).view(-1, 1, 1, 1)
     images = ((images - 0.5) * gain + 0.5 + lift).clamp(0, 1)
-    return images, both[:, 0], both[:, 1]
+    return images, labels, inputs
 
 
 PHASES = 8
