@@ -23,8 +23,9 @@ from PIL import Image
 
 from channels.errors import ConfigError
 from experiments.examples import FOLDER, original_path, received_path
+from experiments.schema import FRECHET, MATRICES
 from experiments.store import read_parquet, read_results
-from experiments.summary import CEILING, MATRICES
+from experiments.summary import CEILING
 from sqlink.data.classes import NAMES, NUM_CLASSES, PALETTE
 from sqlink.metrics.semantic import miou
 
@@ -94,6 +95,7 @@ AXES: Mapping[str, Axis] = {
     "psnr_db": Axis("PSNR", "dB", better="higher"),
     "ms_ssim": Axis("MS-SSIM", better="higher"),
     "lpips": Axis("LPIPS", better="lower"),
+    "fd": Axis("FD of judge's features", better="lower"),
     "miou": Axis("mIoU, picture", "%", 100, "higher"),
     "miou_map": Axis("mIoU, map received", "%", 100, "higher"),
     "map_fidelity": Axis("mIoU, map received to sent", "%", 100, "higher"),
@@ -152,7 +154,7 @@ class Results:
         """Columns of the summary that are drawn, in order."""
         return [
             name
-            for name in (*self.manifest["metrics"], *MATRICES, "outage")
+            for name in (*self.manifest["metrics"], FRECHET, *MATRICES, "outage")
             if any(line.get(name) is not None for line in self.lines)
         ]
 

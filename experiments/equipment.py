@@ -24,13 +24,14 @@ from channels.random import Streams
 from channels.registry import nearest
 from channels.spec import construct, name_and_parameters
 from experiments.grid import Identities, rates
-from experiments.schema import SEMANTIC, Choice, CodecChoice, Sweep
+from experiments.schema import FRECHET, SEMANTIC, Choice, CodecChoice, Sweep
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
 from sqlink.data.base import DataSet, open_dataset
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.link import resolve_rate
 from sqlink.metrics import METRICS, Metric
+from sqlink.metrics.frechet import features
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
 from sqlink.settings import one_line
@@ -90,8 +91,11 @@ class Equipment:
         segmenter = judge = None
         if sends_map and sweep.segmenter.name != GROUND_TRUTH:
             segmenter = _segmenter(sweep.segmenter, f"{where}: segmenter", device)
-        if any(metric.name == "miou" for metric in sweep.metrics):
+        asked = {metric.name for metric in sweep.metrics}
+        if asked & {"miou", FRECHET}:
             judge = _segmenter(sweep.judge, f"{where}: judge", device)
+            if FRECHET in asked:
+                _built(f"{where}: metrics", partial(features, judge))
         metrics, unavailable = _metrics(sweep, where)
         return cls(
             data=data,
@@ -114,6 +118,7 @@ class Equipment:
                 },
                 segmenter=fingerprint(segmenter),
                 judge=fingerprint(judge),
+                maps=frozenset(title for (title, _), codec in codecs.items() if codec.carries_map),
             ),
             device=device,
         )

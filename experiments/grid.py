@@ -18,7 +18,7 @@ from typing import Any
 from experiments.schema import CodecChoice, Rates, Sweep
 from sqlink.codecs.base import Rate
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of a column changes, so that old rows are not mixed with new ones."""
 
 PLACES = ("weights", "folder", "device")
@@ -30,13 +30,15 @@ class Identities:
     """What the weights that take part are: SHA-256 (or another fingerprint) by who uses them.
 
     codecs: by the codec's title. metrics: by name, those that are measured. Empty text where a part
-    has no weights, or does not take part at all.
+    has no weights, or does not take part at all. maps: titles of the codecs that carry a map; to
+    the points of the others it is all one who makes maps.
     """
 
     codecs: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
     segmenter: str = ""
     judge: str = ""
+    maps: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,9 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
             for metric in sweep.metrics
             if metric.name in identities.metrics
         },
-        "segmenter": [
-            sweep.segmenter.name,
-            _meaning(sweep.segmenter.options),
-            identities.segmenter,
-        ],
         "judge": [sweep.judge.name, _meaning(sweep.judge.options), identities.judge],
     }
+    segmenter = [sweep.segmenter.name, _meaning(sweep.segmenter.options), identities.segmenter]
     found: dict[str, Point] = {}
     for codec in sweep.codecs:
         for rate, packet_bytes, values, seed in itertools.product(
@@ -117,6 +115,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
                 "channel": sweep.channel,
                 "conditions": dict(conditions),
                 "seed": seed,
+                "segmenter": segmenter if codec.title in identities.maps else None,
                 **measures,
             }
             point = Point(

@@ -39,17 +39,21 @@ from experiments.equipment import Equipment
 from experiments.examples import Examples
 from experiments.grid import Encoding, Point, canonical, points
 from experiments.manifest import manifest
-from experiments.schema import SEMANTIC, Sweep, load_sweep
+from experiments.measured import CELLS, CELLS_CLEAN, cells_of, packed_cells
+from experiments.schema import FRECHET, SEMANTIC, Sweep, load_sweep
 from experiments.store import BITS, Key, Row, Store
 from experiments.summary import summarise
+from experiments.tables import write_tables
 from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
 from sqlink.data.base import Sample
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.errors import DataError
 from sqlink.link import CHANNEL_LEDGER, CODEC_LEDGER, join, ledger, pack, resolve_rate, unpack
+from sqlink.metrics.frechet import tapped
 from sqlink.metrics.semantic import confusion
 from sqlink.precision import full_precision
 from sqlink.receiver import Receiver, outage
+from sqlink.segmentation.base import Segmenter
 from sqlink.segmentation.ground_truth import fill_unlabelled
 from sqlink.transmitter import Transmitter
 
@@ -70,7 +74,8 @@ class Picture:
 
     key: 16 hexadecimal digits over its name, its pixels and its labels. sent: int64 [H, W], the map
     that the codec is given, or None. clean: the confusion matrix of the judge on the picture
-    itself, the ceiling of what any codec can reach, or None.
+    itself, the ceiling of what any codec can reach, or None. cells: the judge's features of it, as
+    rows hold them, or None where no Fréchet distance is asked for.
     """
 
     number: int
@@ -78,6 +83,7 @@ class Picture:
     sample: Sample
     sent: Tensor | None = None
     clean: list[int] | None = None
+    cells: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -140,17 +146,10 @@ class Runner:
         keys: list[str] = []
         count = min(len(self.equipment.data), self.sweep.data.limit or len(self.equipment.data))
         per_picture = len(self.points) * self.sweep.realisations
-        try:
-            with self._progress(count * per_picture) as advance:
-                for chunk in self._chunks(count):
-                    keys += [picture.key for picture in chunk]
-                    self._chunk(chunk, done, advance)
-        except KeyboardInterrupt:
-            self._console.print(
-                f"interrupted: what is finished is kept in {self.store.folder}; "
-                "run the same command again to go on"
-            )
-            raise
+        with self._progress(count * per_picture) as advance:
+            for chunk in self._chunks(count):
+                keys += [picture.key for picture in chunk]
+                self._chunk(chunk, done, advance)
         self._finish(keys, config)
         return self.store.folder
 
@@ -212,10 +211,10 @@ class Runner:
             chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
         seen = None
         if equipment.judge is not None:
-            seen = equipment.judge.segment(images).cpu()
+            seen, cells = self._judged(equipment.judge, images)
             chunk = [
-                replace(p, clean=_confusion(m, p.sample.segmentation))
-                for p, m in zip(chunk, seen, strict=True)
+                replace(p, clean=_confusion(m, p.sample.segmentation), cells=c)
+                for p, m, c in zip(chunk, seen, cells, strict=True)
             ]
         for i, picture in enumerate(chunk):
             if picture.number < self.sweep.examples:
@@ -263,7 +262,7 @@ class Runner:
             picture = chunk[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
                 keep.setdefault(number, []).append(crossing.point)
-        measured = self._measure(chunk, Receiver(codec, equipment.judge), list(looks), keep)
+        measured = self._measure(chunk, Receiver(codec), list(looks), keep)
         return [
             {**_identity(chunk[c.picture], c), **columns, **measured[number]}
             for (c, columns, _), number in zip(ways, which, strict=True)
@@ -336,11 +335,13 @@ class Runner:
             part = looks[start : start + batch]
             pictures = [chunk[n] for n, _ in part]
             decoded = self._decode(receiver, [came for _, came in part], pictures)
-            seen = None
+            seen: Tensor | None = None
+            cells: Sequence[bytes | None] = [None] * len(part)
             if self.equipment.judge is not None:
-                seen = receiver.understand(decoded.images.to(self.equipment.device)).cpu()
+                images = decoded.images.to(self.equipment.device)
+                seen, cells = self._judged(self.equipment.judge, images)
             maps = _maps(decoded).cpu() if receiver.codec.carries_map else None
-            measured += self._columns(decoded, seen, maps, pictures)
+            measured += self._columns(decoded, seen, cells, maps, pictures)
             for i, picture in enumerate(pictures):
                 for point in keep.get(start + i, ()):
                     self.examples.keep(
@@ -351,6 +352,14 @@ class Runner:
                         None if seen is None else seen[i],
                     )
         return measured
+
+    def _judged(self, judge: Segmenter, images: Tensor) -> tuple[Tensor, Sequence[bytes | None]]:
+        """What the judge sees in N pictures, int64 [N, H, W], and its features of each, if kept."""
+        if FRECHET not in self._semantic:
+            return judge.segment(images).cpu(), [None] * len(images)
+        with tapped(judge) as tap:
+            seen = judge.segment(images).cpu()
+        return seen, packed_cells(tap.cells(len(images), *images.shape[2:]))
 
     def _decode(
         self, receiver: Receiver, came: Sequence[Received | None], pictures: Sequence[Picture]
@@ -367,12 +376,14 @@ class Runner:
         self,
         decoded: Decoded,
         seen: Tensor | None,
+        cells: Sequence[bytes | None],
         maps: Tensor | None,
         pictures: Sequence[Picture],
     ) -> list[dict[str, Any]]:
         """What is measured of N decoded pictures, one mapping of columns each.
 
-        seen, maps: int64 [N, H, W], what the judge sees in them and what came as their map.
+        seen, maps: int64 [N, H, W], what the judge sees in them and what came as their map. cells:
+        the judge's features of each, if they are kept.
         """
         equipment = self.equipment
         images = decoded.images.to(equipment.device)
@@ -385,10 +396,13 @@ class Runner:
             values = [None] * len(columns) if reason else metric(images, originals).tolist()
             for row, value in zip(columns, values, strict=True):
                 row[name] = value
-        if seen is not None:
+        if seen is not None and "miou" in self._semantic:
             for row, picture, found in zip(columns, pictures, seen, strict=True):
                 row["confusion_image"] = _confusion(found, picture.sample.segmentation)
                 row["confusion_clean"] = picture.clean
+        for row, picture, found in zip(columns, pictures, cells, strict=True):
+            if found is not None:
+                row[CELLS], row[CELLS_CLEAN] = found, picture.cells
         if maps is not None:
             for row, picture, found in zip(columns, pictures, maps, strict=True):
                 if "miou_map" in self._semantic:
@@ -420,7 +434,9 @@ class Runner:
         }
         metrics = [name for name in self.equipment.metrics if name in table.column_names]
         self.store.write_table("results", table)
-        self.store.write_table("summary", summarise(table, self.points, metrics, notes))
+        cells = cells_of(table, self.points)
+        summary = summarise(cells, metrics, notes)
+        self.store.write_table("summary", summary)
         counts = {
             "points": len(self.points),
             "pictures": len(pictures),
@@ -429,6 +445,20 @@ class Runner:
         }
         content = manifest(self.sweep, self.equipment, self.unavailable, config, counts)
         self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
+        carry = self.equipment.identities.maps
+        anchors = self.sweep.compare.anchors
+        if anchors is None:
+            anchors = [choice.title for choice in self.sweep.codecs if choice.title not in carry]
+        ways = {name: m.higher_is_better for name, m in self.equipment.metrics.items()}
+        write_tables(
+            self.store,
+            cells,
+            summary.to_pylist(),
+            {name: ways[name] for name in metrics},
+            self.equipment.trained_on,
+            anchors,
+            [(first, second) for first, second in self.sweep.compare.differences],
+        )
 
     @contextlib.contextmanager
     def _progress(self, total: int) -> Iterator[Advance]:

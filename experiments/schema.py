@@ -17,11 +17,18 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from channels.registry import nearest
 from sqlink.settings import Section, load_settings, parse_settings
 
-SEMANTIC = ("miou", "miou_map", "map_fidelity")
+MATRICES = ("miou", "miou_map", "map_fidelity")
 """Metrics kept as confusion matrices: `judge` on the picture received against the labels, the map
 received against the labels, and the map received against the map sent."""
 
-DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", *SEMANTIC)
+FRECHET = "fd"
+"""The Fréchet distance on the judge's features; its vectors are kept, 12 kB for each reception of
+480x360 and as much for its original, so a sweep has it only where it is named."""
+
+SEMANTIC = (*MATRICES, FRECHET)
+"""Metrics that are no number of one picture: what adds up over pictures is kept of them."""
+
+DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", *MATRICES)
 
 
 def _as_list(value: object) -> object:
@@ -84,6 +91,20 @@ class Choice(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class Compare(Section):
+    """What the tables compare.
+
+    anchors: titles of the codecs that Bjøntegaard deltas are taken against; by default those that
+    carry no map. differences: pairs of rows, each a codec's title and a rate, such as
+    `sqgan bpp=0.02`, whose difference is given with its paired interval.
+    """
+
+    anchors: Annotated[list[str], BeforeValidator(_as_list)] | None = None
+    differences: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=list
+    )
+
+
 Named = Annotated[Choice, BeforeValidator(_as_named)]
 
 
@@ -121,6 +142,7 @@ class Sweep(Section):
     metrics: Annotated[list[Named], BeforeValidator(_as_list), Field(min_length=1)] = Field(
         default=[Choice(name=name) for name in DEFAULT_METRICS]
     )
+    compare: Compare = Compare()
     examples: Annotated[int, Field(ge=0)] = 1
     batch_size: Annotated[int, Field(gt=0)] = 8
     device: str = "cpu"
@@ -141,6 +163,24 @@ class Sweep(Section):
             for codec in self.codecs:
                 if codec.rates is None:
                     raise ValueError(f"no rates: name `rates`, or those of codec '{codec.title}'")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_are_there(self) -> Sweep:
+        from experiments.grid import rates
+
+        titles = [codec.title for codec in self.codecs]
+        for title in self.compare.anchors or ():
+            if title not in titles:
+                raise ValueError(f"compare.anchors: no codec '{title}': {nearest(title, titles)}")
+        rows = [
+            f"{codec.title} {rate.label()}"
+            for codec in self.codecs
+            for rate in rates(self.rates_of(codec))
+        ]
+        for row in (row for pair in self.compare.differences for row in pair):
+            if row not in rows:
+                raise ValueError(f"compare.differences: no row '{row}': {nearest(row, rows)}")
         return self
 
     def rates_of(self, codec: CodecChoice) -> Rates:

@@ -15,6 +15,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +32,9 @@ RESULTS = "results.parquet"
 BITS = "bits_"
 """Prefix of the ledger's columns; a codec or channel that has no such bits has 0 of them."""
 
+_DICTIONARY = 1 << 28
+"""Bytes of distinct values of a column up to which a file holds each of them once."""
+
 Row = Mapping[str, Any]
 Key = tuple[str, str, int]
 
@@ -39,6 +43,7 @@ _TYPES: dict[type, pa.DataType] = {
     int: pa.int64(),
     float: pa.float64(),
     str: pa.string(),
+    bytes: pa.large_binary(),
 }
 _KEY_TYPES = dict(zip(KEY, (pa.string(), pa.string(), pa.int64()), strict=True))
 
@@ -89,10 +94,7 @@ class Store:
             return
         key = hashlib.sha256("\n".join(str(row_key(row)) for row in rows).encode()).hexdigest()
         table = table_of(rows)
-        _write(
-            self.parts / f"{key[:24]}.parquet",
-            lambda path: pa.parquet.write_table(table, path, compression="zstd"),
-        )
+        _write(self.parts / f"{key[:24]}.parquet", partial(_write_parquet, table))
 
     def compact(self) -> None:
         """Put all parts into one file; harmless if interrupted, as parts may overlap."""
@@ -102,7 +104,7 @@ class Store:
         table = self._read()
         keys = hashlib.sha256("\n".join(path.name for path in small).encode()).hexdigest()
         whole = self.parts / f"{keys[:24]}.parquet"
-        _write(whole, lambda path: pa.parquet.write_table(table, path, compression="zstd"))
+        _write(whole, partial(_write_parquet, table))
         for path in small:
             if path != whole:
                 path.unlink()
@@ -117,12 +119,15 @@ class Store:
         return table.take(pa.array([place[key] for key in keys], pa.int64()))
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Write `name`.parquet and `name`.csv; the CSV leaves out columns that hold lists."""
-        flat = table.select([f.name for f in table.schema if not pa.types.is_list(f.type)])
-        _write(
-            self.folder / f"{name}.parquet",
-            lambda path: pa.parquet.write_table(table, path, compression="zstd"),
+        """Write `name`.parquet and `name`.csv; the CSV leaves out columns of lists and bytes."""
+        flat = table.select(
+            [
+                field.name
+                for field in table.schema
+                if not (pa.types.is_list(field.type) or pa.types.is_large_binary(field.type))
+            ]
         )
+        _write(self.folder / f"{name}.parquet", partial(_write_parquet, table))
         _write(self.folder / f"{name}.csv", lambda path: pa.csv.write_csv(flat, path))
 
     def write_text(self, name: str, text: str) -> None:
@@ -199,6 +204,11 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """One Parquet file. (`pyarrow.parquet.read_table` would load pandas where it is installed.)"""
     with pa.parquet.ParquetFile(path) as file:
         return file.read(columns)
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    """One file, in which what rows share (a picture's own features) is there once."""
+    pa.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=_DICTIONARY)
 
 
 def _write(path: Path, content: Callable[[Path], object]) -> None:

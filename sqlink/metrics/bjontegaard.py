@@ -35,9 +35,9 @@ class Curve:
 class Delta:
     """A Bjøntegaard delta.
 
-    value: NaN where there is none, and then `reason` says why. overlap: of the ranges of both
-    curves, the share that they have in common, 0..1. low, high: the range that was averaged over,
-    in the metric for BD-rate, in rate for BD-metric.
+    value: NaN where there is none, and then `reason` says why. overlap: of the narrower curve's
+    range, the share that lies within the other's, 0..1. low, high: the range that was averaged
+    over, in the metric for BD-rate, in rate for BD-metric.
     """
 
     value: float
@@ -54,7 +54,7 @@ def bd_rate(
 
     Below 0, `test` needs fewer bits, whichever way the metric runs. There is no number, but a
     reason, where a curve has fewer than MIN_POINTS points, does not get strictly better with rate,
-    or the curves share less than `min_overlap` of their range. Raises DataError for points that are
+    or the curves overlap by less than `min_overlap`. Raises DataError for points that are
     none.
 
     >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
@@ -108,6 +108,23 @@ def bd_metric(anchor: Curve, test: Curve, *, min_overlap: float = MIN_OVERLAP) -
     return Delta(float(value), overlap, 10**low, 10**high)
 
 
+def front(curve: Curve, *, higher_is_better: bool) -> Curve:
+    """The curve without the points that one at a lower rate equals or betters.
+
+    A codec that gets no better for more bits would be used at the fewer. What is left gets strictly
+    better with rate, as `bd_rate` needs it.
+
+    >>> front(Curve([1, 2, 4], [47.0, 46.8, 48.0]), higher_is_better=True)
+    Curve(rates=[1, 4], metric=[47.0, 48.0])
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    kept: list[tuple[float, float]] = []
+    for rate, value in sorted(zip(curve.rates, curve.metric, strict=True)):
+        if not kept or sign * value > sign * kept[-1][1]:
+            kept.append((rate, value))
+    return Curve([rate for rate, _ in kept], [value for _, value in kept])
+
+
 def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Rates ascending and `sign` times the metric. Raises DataError for points that are none."""
     rates = np.asarray(curve.rates, dtype=np.float64)
@@ -125,10 +142,10 @@ def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDA
 
 
 def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Common share of two ranges, and the bounds of what is common."""
+    """Share of the narrower range that is common, and the bounds of what is common."""
     low, high = max(a.min(), b.min()), min(a.max(), b.max())
-    union = max(a.max(), b.max()) - min(a.min(), b.min())
-    share = max(high - low, 0.0) / union if union > 0 else 0.0
+    narrower = min(np.ptp(a), np.ptp(b))
+    share = max(high - low, 0.0) / narrower if narrower > 0 else 0.0
     return float(share), float(low), float(high)
 
 
@@ -137,6 +154,7 @@ def _refusal(anchor: int, test: int, overlap: float, min_overlap: float, axis: s
         return f"a curve has {min(anchor, test)} points; {MIN_POINTS} are needed"
     if overlap == 0 or overlap < min_overlap:
         return (
-            f"the curves share {overlap:.0%} of their range in {axis}; {min_overlap:.0%} is needed"
+            f"the curves overlap in {axis} over {overlap:.0%} of the narrower one's range; "
+            f"{min_overlap:.0%} is needed"
         )
     return None

@@ -89,12 +89,15 @@ def interval(
     blocks: npt.ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    centred: bool = False,
 ) -> Interval:
     """The statistic of the summed data, with its interval.
 
     sums: [pictures, realisations, ...], what each realisation adds (`mean_sums`, or confusion
     matrices [pictures, realisations, C, C]). blocks: [pictures] block numbers; by default each
-    picture is its own. Raises DataError if the shapes do not fit or there are no data.
+    picture is its own. centred: move the draws so that their mean is the estimate, for a statistic
+    that a smaller sample biases (a resample holds fewer different blocks than the data), such as
+    the Fréchet distance. Raises DataError if the shapes do not fit or there are no data.
 
     >>> interval(mean_sums([[1.0], [2.0], [3.0], [6.0]]), seed=1).estimate
     3.0
@@ -102,7 +105,8 @@ def interval(
     data = _data(sums)
     groups = _blocks(blocks, data.shape[0])
     draws = statistic(_resampled(data, groups, seed, resamples))
-    return _percentiles(float(statistic(_total(data))[0]), draws, groups, level)
+    estimate = float(statistic(_total(data))[0])
+    return percentiles(estimate, draws, int(groups.max()) + 1, level, centred)
 
 
 def paired_difference(
@@ -114,11 +118,12 @@ def paired_difference(
     blocks: npt.ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    centred: bool = False,
 ) -> Interval:
     """statistic(sums) - statistic(baseline) on the same pictures and realisations.
 
     Both of one shape, as for `interval`: entry [p, r] of either is the same picture p over the same
-    realisation r. Raises DataError if they are not of one shape.
+    realisation r. centred: as for `interval`. Raises DataError if they are not of one shape.
     """
     ours, theirs = _data(sums), _data(baseline)
     if ours.shape != theirs.shape:
@@ -131,7 +136,19 @@ def paired_difference(
     drawn, total = _resampled(both, groups, seed, resamples), _total(both)
     estimate = float(statistic(total[:, 0])[0] - statistic(total[:, 1])[0])
     draws = statistic(drawn[:, 0].copy()) - statistic(drawn[:, 1].copy())
-    return _percentiles(estimate, draws, groups, level)
+    return percentiles(estimate, draws, int(groups.max()) + 1, level, centred)
+
+
+def resample(
+    sums: npt.ArrayLike, *, seed: int, blocks: npt.ArrayLike | None = None, resamples: int
+) -> Floats:
+    """The summed data of each resample, [resamples, ...]; arguments as for `interval`.
+
+    Data of one shape in pictures and realisations are drawn alike under one seed, so what is
+    computed of several such draws, number by number, is paired.
+    """
+    data = _data(sums)
+    return _resampled(data, _blocks(blocks, data.shape[0]), seed, resamples)
 
 
 def _data(sums: npt.ArrayLike) -> Floats:
@@ -177,10 +194,17 @@ def _resampled(data: Floats, groups: Integers, seed: int, resamples: int) -> Flo
     return np.concatenate(parts).reshape(resamples, *data.shape[2:])
 
 
-def _percentiles(estimate: float, draws: Floats, groups: Integers, level: float) -> Interval:
-    blocks = int(groups.max()) + 1
+def percentiles(
+    estimate: float, draws: Floats, blocks: int, level: float = 0.95, centred: bool = False
+) -> Interval:
+    """The interval of an estimate from its values on resamples, [B], NaN where one has none.
+
+    blocks: how many were drawn from. centred: as for `interval`.
+    """
     finite = draws[np.isfinite(draws)]
     if blocks < 2 or finite.size == 0:
         return Interval(estimate, np.nan, np.nan, level, blocks)
+    if centred:
+        finite = finite + (estimate - finite.mean())
     low, high = np.quantile(finite, ((1 - level) / 2, (1 + level) / 2))
     return Interval(estimate, float(low), float(high), level, blocks)

@@ -9,9 +9,10 @@ hatching move it, while a detail that is wrong but plausible does not. FID takes
 picture from a network trained on ImageNet and wants tens of thousands of pictures. Here every cell
 of a coarse grid is a vector: 48 a picture of 480x360, so the 47 of CamVid `dev` give 2256 of 128
 values. What a small set costs is bias, and three things hold it: both sets are the same cells of
-the same pictures, so that what is left is 0 where nothing is changed; distances are compared at one
-n alone; and intervals draw whole blocks of pictures, as cells and frames beside each other are not
-independent. Figures hold for one judge: another one, or other weights of it, has another scale.
+the same pictures, so that 0 is left where nothing is changed; distances are compared at one n
+alone; and intervals draw whole blocks of pictures, as cells and frames beside each other are not
+independent, and are moved back by the bias that drawing a block twice adds. Figures hold for one
+judge: another one, or other weights of it, has another scale.
 
 Sources: Fréchet, 1957; Dowson, Landau, "The Fréchet distance between multivariate normal
 distributions", 1982; Heusel et al., "GANs trained by a two time-scale update rule converge to a
@@ -60,12 +61,8 @@ class Tap:
         return pool(torch.cat(self._features)[:count], height, width)
 
 
-@contextmanager
-def tapped(judge: Segmenter) -> Iterator[Tap]:
-    """Within the block, one call of `judge.segment` leaves its features behind.
-
-    Raises ConfigError where the judge has no such features.
-    """
+def features(judge: Segmenter) -> nn.Module:
+    """The part of the judge's network whose output is taken. Raises ConfigError if it has none."""
     network = getattr(judge, "network", None)
     layer = getattr(network, LAYER, None)
     if not isinstance(layer, nn.Module):
@@ -73,8 +70,17 @@ def tapped(judge: Segmenter) -> Iterator[Tap]:
             f"the segmenter '{judge.name}' has no features for the Fréchet distance: "
             "use `judge: judge`, or leave `fd` out of the metrics"
         )
+    return layer
+
+
+@contextmanager
+def tapped(judge: Segmenter) -> Iterator[Tap]:
+    """Within the block, one call of `judge.segment` leaves its features behind.
+
+    Raises ConfigError where the judge has no such features.
+    """
     tap = Tap()
-    hook = layer.register_forward_hook(lambda _module, _given, made: tap.keep(made))
+    hook = features(judge).register_forward_hook(lambda _module, _given, made: tap.keep(made))
     try:
         yield tap
     finally:
@@ -114,9 +120,8 @@ def frechet(ours: Floats, theirs: Floats) -> Floats:
     NaN where a set has fewer than two vectors.
     """
     (mean_a, a), (mean_b, b) = _gaussian(ours), _gaussian(theirs)
-    values, vectors = np.linalg.eigh(a)
-    root = vectors * np.sqrt(values.clip(min=0))[..., None, :]  # root root^T is the covariance
-    crossed = np.linalg.eigvalsh(np.swapaxes(root, -1, -2) @ b @ root)
+    root = _root(b)  # b = root root^T, and a b has the eigenvalues of root^T a root
+    crossed = np.linalg.eigvalsh(np.swapaxes(root, -1, -2) @ a @ root)
     trace = np.trace(a, axis1=-2, axis2=-1) + np.trace(b, axis1=-2, axis2=-1)
     shared = np.sqrt(crossed.clip(min=0)).sum(axis=-1)
     distance = ((mean_a - mean_b) ** 2).sum(axis=-1) + trace - 2 * shared
@@ -127,9 +132,18 @@ def frechet(ours: Floats, theirs: Floats) -> Floats:
 def frechet_of_sums(sums: Floats) -> Floats:
     """[B, 2, k], summed moments of pictures and of their references, to [B] distances.
 
-    A statistic for `bootstrap.interval` and `bootstrap.paired_difference`.
+    A statistic for `bootstrap.interval` and `bootstrap.paired_difference`, `centred` there.
     """
     return frechet(sums[:, 0], sums[:, 1])
+
+
+def _root(covariance: Floats) -> Floats:
+    """A matrix whose product with its transpose is the covariance, [..., d, d]."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+    except np.linalg.LinAlgError:  # as few vectors as dimensions, or a feature that never moves
+        values, vectors = np.linalg.eigh(covariance)
+        return np.asarray(vectors * np.sqrt(values.clip(min=0))[..., None, :], dtype=np.float64)
 
 
 def _gaussian(sums: Floats) -> tuple[Floats, Floats]:

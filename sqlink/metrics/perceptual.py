@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +43,8 @@ _TAPS = (1, 4, 7, 9, 10, 11, 12)
 _TAP_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 _NORM_EPSILON = 1e-8
 _BATCH = 8
+_KEPT_BYTES = 1 << 29
+"""Of features of references; 14 pictures of 480x360."""
 
 
 class Fire(nn.Module):
@@ -142,15 +146,18 @@ class LPIPS(nn.Module):
         reason = too_small(*images.shape[2:])
         if reason is not None:
             raise DataError(reason)
-        total = images.new_zeros(images.shape[0], dtype=torch.float32)
-        taps = zip(self._taps(images, autocast), self._taps(reference, autocast), strict=True)
-        for head, (ours, theirs) in zip(self.heads, taps, strict=True):
-            weighted = (ours - theirs).square() * head  # [N, C, h, w]
+        return self.between(self.taps(images, autocast), self.taps(reference, autocast))
+
+    def between(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        """LPIPS of N pairs, float32 [N], from the `taps` of either."""
+        total = ours[0].new_zeros(ours[0].shape[0])
+        for head, a, b in zip(self.heads, ours, theirs, strict=True):
+            weighted = (a - b).square() * head  # [N, C, h, w]
             total = total + weighted.sum(dim=1).mean(dim=(1, 2))
         return total
 
-    def _taps(self, images: Tensor, autocast: bool) -> list[Tensor]:
-        """The seven feature maps, float32 [N, C, h, w], of unit length over C."""
+    def taps(self, images: Tensor, autocast: bool = False) -> list[Tensor]:
+        """The seven feature maps of [N, 3, H, W], float32 [N, C, h, w], of unit length over C."""
         x = (images.float() * 2 - 1 - self.shift) / self.scale
         taps = []
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=autocast):
@@ -184,6 +191,8 @@ def load_lpips(folder: Path | str | None = None) -> LPIPS:
 class Lpips:
     """`LPIPS` as a column of results, on the device of the pictures it is given.
 
+    The features of the last references are kept, as a sweep measures a picture many times.
+
     folder: as for `load_lpips`, which says what is raised where the weights are not there.
     """
 
@@ -193,6 +202,7 @@ class Lpips:
 
     def __init__(self, folder: Path | str | None = None) -> None:
         self.network = load_lpips(folder)
+        self._known: OrderedDict[bytes, list[Tensor]] = OrderedDict()
 
     def unavailable(self, height: int, width: int) -> str | None:
         return too_small(height, width)
@@ -201,9 +211,41 @@ class Lpips:
     def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
         check_pair("LPIPS", images, reference)
         network = self.network.to(images.device)
-        pairs = zip(images.split(_BATCH), reference.split(_BATCH), strict=True)
-        scores = [network(ours, theirs).double().cpu() for ours, theirs in pairs]
+        reason = too_small(*images.shape[2:])
+        if reason is not None:
+            raise DataError(reason)
+        scores = []
+        for ours, theirs in zip(images.split(_BATCH), reference.split(_BATCH), strict=True):
+            known = self._references(theirs)
+            # One a time, as the references need not lie side by side: taps are large.
+            taps = zip(*(tap.split(1) for tap in network.taps(ours)), strict=True)
+            scores += [
+                network.between(a, b).double().cpu() for a, b in zip(taps, known, strict=True)
+            ]
         return torch.cat(scores)
+
+    def _references(self, reference: Tensor) -> list[list[Tensor]]:
+        """The taps of N pictures, [1, C, h, w] each, computed for those not seen of late."""
+        keys = [
+            hashlib.blake2b(
+                f"{picture.device} {tuple(picture.shape)}".encode()
+                + picture.cpu().contiguous().numpy().tobytes()
+            ).digest()
+            for picture in reference.float()
+        ]
+        missing = [n for n, key in enumerate(keys) if key not in self._known]
+        missing = [n for n in missing if keys.index(keys[n]) == n]
+        if missing:
+            made = self.network.taps(reference[missing])
+            for i, n in enumerate(missing):
+                self._known[keys[n]] = [tap[i : i + 1].clone() for tap in made]
+        for key in keys:
+            self._known.move_to_end(key)
+        found = [self._known[key] for key in keys]
+        size = sum(tap.nbytes for tap in found[0])
+        while len(self._known) * size > _KEPT_BYTES and len(self._known) > 0:
+            self._known.popitem(last=False)
+        return found
 
 
 def _read(path: Path, expected: dict[str, Tensor], sha256: str) -> dict[str, Tensor]:
