@@ -10,6 +10,13 @@ from typing import Any
 from channels.registry import nearest
 from sqlink.errors import ConfigError
 
+ABLATIONS = {
+    "samm-map": "SAMM scores places without seeing the map, as MQ-VAE's masking does",
+    "relevance": "places are kept by chance, not by SAMM's score",
+    "spade": "D_x is steered by no map",
+}
+"""What `ModelConfig.without` may name; the layers and their number of parameters stay."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -25,6 +32,7 @@ class ModelConfig:
     fine_width: channels of D_x's last residual block, at twice the resolution of its finest level
         (0: none; the finest level is then shuffled up to full size).
     demask_start: attention weight of a masked place in the first demasker block.
+    without: parts that an ablation leaves out, of `ABLATIONS`.
     """
 
     name: str
@@ -46,6 +54,7 @@ class ModelConfig:
     refine_width: int = 0
     norm_groups: int = 32
     demask_start: float = 0.02
+    without: tuple[str, ...] = ()
 
     @property
     def downsampling(self) -> int:

@@ -48,6 +48,11 @@ class VectorQuantizer(nn.Module):
         """int64 [...] to [..., dim]; an index of -1 gives the first code (mask it yourself)."""
         return self.codebook[indices.clamp(min=0)]
 
+    def perplexity(self) -> Tensor:
+        """The exponential of the entropy of how often codes are used: 1 to `codes`."""
+        share = self.counts / self.counts.sum().clamp(min=1e-9)
+        return torch.exp(-torch.xlogy(share, share).sum())
+
     def forward(self, vectors: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """vectors: [N, h, w, dim]; kept: bool [N, h, w].
 
@@ -65,23 +70,25 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, vectors: Tensor, indices: Tensor) -> None:
-        if not len(vectors):
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not len(vectors) and not together:
             return
         with torch.autocast(vectors.device.type, enabled=False):
             counts = torch.zeros_like(self.counts).index_add_(
                 0, indices, torch.ones_like(indices, dtype=self.counts.dtype)
             )
             sums = torch.zeros_like(self.sums).index_add_(0, indices, vectors)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
+            if together:
                 torch.distributed.all_reduce(counts)
                 torch.distributed.all_reduce(sums)
             self.counts.mul_(self.decay).add_(counts, alpha=1 - self.decay)
             self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
             unused = self.counts < self.restart_below
             if unused.any():
-                places = torch.arange(self.codes, device=vectors.device) * 7919 % len(vectors)
-                replacement = vectors[places]
-                if torch.distributed.is_available() and torch.distributed.is_initialized():
+                source = vectors if len(vectors) else self.codebook
+                places = torch.arange(self.codes, device=vectors.device) * 7919 % len(source)
+                replacement = source[places]
+                if together:
                     torch.distributed.broadcast(replacement, 0)
                 fresh = 8 * self.restart_below
                 self.sums[unused] = replacement[unused] * fresh

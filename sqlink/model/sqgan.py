@@ -108,18 +108,38 @@ class SQGAN(nn.Module):
         maps = F.pad(segmentation.unsqueeze(1).float(), padding, mode="replicate").squeeze(1)
         return F.pad(images, padding, mode="replicate"), maps.round().long()
 
-    def encode_vectors(
-        self, images: Tensor, segmentation: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def encode_image(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
         """images: [N, 3, H, W] in [0, 1] and segmentation: [N, H, W], H and W multiples of f.
 
-        Returns image vectors [N, h, w, d], image scores [N, h, w], map vectors, map scores.
+        Returns vectors [N, h, w, d] and scores [N, h, w].
         """
         labels = one_hot_map(segmentation, self.config.num_classes)
+        z = self.image_encoder(2 * images - 1, self.sempe(labels))
+        vectors, scores = self.image_samm(z, self._seen_by_samm(labels))
+        return vectors, scores
+
+    def encode_map(self, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode_image`, of the map stream."""
+        labels = one_hot_map(segmentation, self.config.num_classes)
+        vectors, scores = self.map_samm(self.map_encoder(labels), self._seen_by_samm(labels))
+        return vectors, scores
+
+    def _seen_by_samm(self, labels: Tensor) -> Tensor:
         coarse = F.avg_pool2d(labels, self.config.downsampling)
-        z_x = self.image_encoder(2 * images - 1, self.sempe(labels))
-        z_s = self.map_encoder(labels)
-        return (*self.image_samm(z_x, coarse), *self.map_samm(z_s, coarse))
+        return torch.zeros_like(coarse) if "samm-map" in self.config.without else coarse
+
+    def ranking(self, scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """By what places are kept and ordered: SAMM's scores, or chance in the ablation of it.
+
+        scores: [N, h, w]. Without a generator chance is the same for every picture of a size.
+        """
+        if "relevance" not in self.config.without:
+            return scores
+        if generator is not None:
+            return torch.rand(scores.shape, generator=generator, device=scores.device)
+        places = scores.shape[1:]
+        drawn = torch.rand(places, generator=torch.Generator().manual_seed(7))
+        return drawn.to(scores.device).expand_as(scores)
 
     def decode_map(self, codes: Tensor, received: Tensor) -> Tensor:
         """codes: [N, h, w, d]; received: bool [N, h, w]. Returns logits [N, classes, h*f, w*f]."""
@@ -130,6 +150,8 @@ class SQGAN(nn.Module):
         """As `decode_map`, with the one-hot decoded map [N, L, h*f, w*f]. Returns RGB, not
         clamped.
         """
+        if "spade" in self.config.without:
+            labels = torch.zeros_like(labels)
         out: Tensor = self.image_decoder(self.image_demasker(codes, received), labels)
         return (out + 1) / 2
 
@@ -137,9 +159,13 @@ class SQGAN(nn.Module):
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
         """images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; any H, W >= 16."""
         padded, maps = self.pad(images, segmentation)
-        v_x, scores_x, v_s, scores_s = self.encode_vectors(padded, maps)
+        v_x, scores_x = self.encode_image(padded, maps)
+        v_s, scores_s = self.encode_map(maps)
         return Analysis(
-            self.image_quantizer.nearest(v_x), scores_x, self.map_quantizer.nearest(v_s), scores_s
+            self.image_quantizer.nearest(v_x),
+            self.ranking(scores_x),
+            self.map_quantizer.nearest(v_s),
+            self.ranking(scores_s),
         )
 
     @torch.inference_mode()

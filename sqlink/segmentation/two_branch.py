@@ -49,12 +49,22 @@ class TwoBranch(nn.Module):
         self.refine = ConvNorm(head, head)
         self.classify = nn.Conv2d(head, NUM_CLASSES, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the branches see, [N, detail, H/4, W/4], [N, middle, H/8, W/8], [N, 32 + ..., H/16,
+        W/16]: the losses that look through this network compare them.
+        """
         x = cast(Tensor, self.stem((images - 0.45) / 0.25))  # N×40×H/4×W/4
         fine = cast(Tensor, self.detail(x))
         middle = cast(Tensor, self.middle(fine))  # N×72×H/8×W/8
-        deep = cast(Tensor, self.from_deep(self.deep(middle)))  # N×40×H/16×W/16
+        return fine, middle, cast(Tensor, self.deep(middle))
+
+    def classes(self, fine: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
+        """Logits from `features`."""
+        deep = cast(Tensor, self.from_deep(deep))  # N×40×H/16×W/16
         x = F.relu(cast(Tensor, self.from_middle(middle)) + resize(deep, middle))
         x = F.relu(cast(Tensor, self.from_detail(fine)) + resize(x, fine))  # N×40×H/4×W/4
         x = F.relu(x + cast(Tensor, self.mix(self.join(x))))
         return cast(Tensor, self.classify(self.refine(x)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classes(*self.features(images))

@@ -123,20 +123,23 @@ def draw_crops(
     return images, labels, inputs
 
 
-PHASES = 8
+PHASES = 16
 """Pixels by which a loss's window is shifted at random: see `draw_window`."""
 
 
 def draw_window(
-    size: tuple[int, int], generator: torch.Generator, window: tuple[int, int] | None = None
+    size: tuple[int, int], generator: torch.Generator, halved: bool = False
 ) -> tuple[slice, slice, slice, slice]:
     """Where in N x C x H x W pictures the losses look: a window `PHASES` smaller at a random shift.
 
     Crops lie on the grid of tokens, and so would the strided layers of LPIPS, of a segmenter and of
     a discriminator: a decoder soon draws hatching in whatever phase of the grid they overlook. From
-    a window shifted at random they overlook none.
+    a window shifted at random they overlook none. size: height and width, pixels; halved: half as
+    wide a window, for what need not see everything. A side is not made smaller than 32.
     """
-    height, width = window or (size[0] - PHASES, size[1] - PHASES)
+    height, width = (max(side - PHASES, min(side, 32)) for side in size)
+    if halved:
+        width = max(width // 2 // PHASES * PHASES, min(width, 32))
     top, left = (
         int(torch.randint(full - part + 1, (1,), generator=generator, device=generator.device))
         for full, part in ((size[0], height), (size[1], width))

@@ -75,18 +75,6 @@ def colour_loss(images: Tensor, reference: Tensor, cell: int = 8) -> Tensor:
     return luma.abs().mean() + 2 * chroma.mean()
 
 
-def colour_loss(images: Tensor, reference: Tensor, cell: int = 8) -> Tensor:
-    """L1 of the mean colour of cells of 8x8 pixels, in luma and, twice as heavy, in chroma.
-
-    The eye, and a segmenter, forgive a lost texture sooner than a car of the wrong colour. Chroma
-    as in ITU-R BT.601, unscaled: blue and red less luma.
-    """
-    error = F.avg_pool2d(images - reference, cell)
-    luma = 0.299 * error[:, 0] + 0.587 * error[:, 1] + 0.114 * error[:, 2]
-    chroma = (error[:, 0] - luma).abs() + (error[:, 2] - luma).abs()
-    return luma.abs().mean() + 2 * chroma.mean()
-
-
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of a discriminator on its verdicts."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()

@@ -1,33 +1,35 @@
-"""Training of SQ-GAN from a YAML file: both branches together, within a budget of time or steps.
+"""Training of SQ-GAN from a YAML file: the map branch, the picture branch, then both together.
 
-    crops (x, s) ── E, SAMM, VQ ── mask, losses of tokens ── ADM, D ── x̂, ŝ ── losses
+    for each stage:  crops ── reconstruction ── losses ── discriminator ── step ── moving average
 
 Data stay on the device, every step draws from a generator of its own, and a checkpoint holds all
 that a run is, so that one which was stopped goes on as if it had not been. `output/` receives
 `checkpoint.safetensors`, `NAME.safetensors` (the moving average of the weights, ready to be used as
-`--weights`), `log.csv` and `samples.png`.
+`--weights`), and what `sqlink.training.journal` writes.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.data.base import open_dataset
-from sqlink.data.classes import NO_LABEL, PALETTE
+from sqlink.data.base import open_dataset, require_classes
+from sqlink.data.classes import NO_LABEL, NUM_CLASSES, ClassSet, class_set_of_size
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
-from sqlink.model.config import ModelConfig, model_config
+from sqlink.model.config import ABLATIONS, ModelConfig, model_config
 from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
 from sqlink.model.memory import channels_last
 from sqlink.model.samm import keep_most_relevant
@@ -35,81 +37,48 @@ from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import settings_kind
 from sqlink.training.augmentation import (
-    PHASES,
     CropSettings,
     ResidentPictures,
     draw_crops,
     draw_fractions,
-    draw_losses,
     draw_window,
     step_generator,
 )
 from sqlink.training.checkpoint import State, follow, load_checkpoint, save_checkpoint
-from sqlink.training.config import Source, TrainConfig, load_train_config
+from sqlink.training.config import Source, StageName, TrainConfig, load_train_config
+from sqlink.training.journal import Journal, sample_sheet
 from sqlink.training.losses import (
-    BLENDED_CLASSES,
-    IMAGE_RELEVANCE,
-    MAP_RELEVANCE,
-    class_weights,
     colour_loss,
     feature_matching,
     hinge_discriminator,
     image_loss,
     map_loss,
 )
+from sqlink.training.packet_loss import PacketLoss, draw_packet_losses
+from sqlink.training.pasting import ComponentBank, component_bank
+from sqlink.training.perceptual import SegmenterFeatures, features_loss
+from sqlink.training.reconstruction import OnTheWay, ThroughTheLink, set_trained
+from sqlink.training.task import load_task
+
+NETWORKS = (
+    "image_encoder",
+    "map_encoder",
+    "image_demasker",
+    "map_demasker",
+    "image_decoder",
+    "map_decoder",
+)
+"""What `compile` compiles; the rest is small, or decides by its data."""
 
 
-def _sum(terms: dict[str, Tensor]) -> Tensor:
-    return torch.stack([term.float() for term in terms.values()]).sum()
-
-
-def _laid_out(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-@dataclass
-class Rebuilt:
-    """One pass through both halves of the codec."""
-
-    images: Tensor
-    logits: Tensor
-    commitment: Tensor
-
-
-class ThroughTheLink(nn.Module):
-    """SQ-GAN's training pass: what is masked or lost on the way is masked here."""
-
-    def __init__(self, network: SQGAN) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self,
-        images: Tensor,
-        segmentation: Tensor,
-        fractions: tuple[Tensor, Tensor],
-        arrived: tuple[Tensor, Tensor],
-        true_map: bool,
-    ) -> Rebuilt:
-        """images [N, 3, H, W]; segmentation [N, H, W]; (image, map) fractions [N] and arrivals
-        [N, h, w].
-        """
-        net = self.network
-        v_x, scores_x, v_s, scores_s = net.encode_vectors(images, segmentation)
-        kept_x = keep_most_relevant(scores_x.detach(), fractions[0])
-        kept_s = keep_most_relevant(scores_s.detach(), fractions[1])
-        codes_x, _, commit_x = net.image_quantizer(v_x, kept_x)
-        codes_s, _, commit_s = net.map_quantizer(v_s, kept_s)
-        logits = net.decode_map(codes_s, kept_s & arrived[1])
-        steering = segmentation if true_map else logits.argmax(1)
-        labels = one_hot_map(steering, net.config.num_classes)
-        rebuilt = net.decode_image(codes_x, kept_x & arrived[0], labels)
-        return Rebuilt(rebuilt.float(), logits.float(), commit_x + commit_s)
-
-
-def load_pictures(source: Source, segmenter: str | None, device: torch.device) -> ResidentPictures:
-    """A whole data set on the device. Raises DataError if a picture has no map or another size."""
+def load_pictures(
+    source: Source, classes: ClassSet, segmenter: str | None, device: torch.device
+) -> ResidentPictures:
+    """A whole data set on the device. Raises DataError if a picture has no map or another size, or
+    if the maps hold other classes.
+    """
     data = open_dataset(source.name, **source.options)
+    require_classes(source.name, data, classes)
     images: list[Tensor] = []
     maps: list[Tensor] = []
     for index in range(len(data)):
@@ -142,28 +111,17 @@ class Trainer:
     def __init__(self, config: TrainConfig, report: Callable[[str], None]) -> None:
         from lightning_fabric import Fabric
 
-        if config.segmenter == "judge":
-            raise ConfigError(
-                "segmenter: 'judge' only measures and may not be trained against; use 'tx'"
-            )
-        if not any(source.share for source in config.sources):
-            raise ConfigError("sources: every share is 0; give one above 0")
-        self.model_config: ModelConfig = model_config(config.model)
-        if any(side % self.model_config.downsampling for side in config.crop):
-            raise ConfigError(
-                f"crop: {list(config.crop)} must be multiples of {self.model_config.downsampling}, "
-                f"the pixels a side of a token of '{config.model}'"
-            )
-        if config.device == "cuda" and torch.cuda.device_count() < config.devices:
-            raise ConfigError(
-                f"device: {config.devices} CUDA devices are asked for, "
-                f"{torch.cuda.device_count()} are here: set `device: cpu` or fewer `devices`"
-            )
-        if config.threads:
-            torch.set_num_threads(config.threads)
         self.config = config
         self.report = report
+        self.plan = config.plan()
+        self.model_config = _model_of(config)
+        self._check(config)
+        self.classes = class_set_of_size(self.model_config.num_classes)
+        self.task = load_task(config.task, self.classes)
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.output = Path(config.output)
+        self.journal = Journal(self.output, report)
         self.fabric = Fabric(
             accelerator=config.device, devices=config.devices, precision=config.precision
         )
@@ -178,59 +136,110 @@ class Trainer:
         if config.start is not None:
             _load_weights(self.network, config.start)
         self.average.load_state_dict(self.network.state_dict())
+        self.network.to(self.device)
+        self.critic.to(self.device)
         channels_last(self.average.to(self.device))
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.learning_rate,
+        if config.compile == "yes" or (config.compile == "auto" and self.device.type == "cuda"):
+            for name in NETWORKS:
+                getattr(self.network, name).compile()
+        self.step = self.stage_step = 0
+        self.seconds = self.stage_seconds = 0.0
+        self._load_losses()
+        self.map_weights, self.image_weights = self.task.tensors(self.device)
+        self.blend_share = self.task.blend_share
+        if "semantic-discriminator" in config.without:
+            self.blend_share = 0.0
+        self._load_data()
+        self.stopping = False
+        self.begin(next(iter(self.plan)))
+
+    def _check(self, config: TrainConfig) -> None:
+        if config.segmenter == "judge":
+            raise ConfigError(
+                "segmenter: 'judge' only measures and may not be trained against; use 'tx'"
+            )
+        if not any(source.share for source in config.sources):
+            raise ConfigError("sources: every share is 0; give one above 0")
+        for name, stage in self.plan.items():
+            if any(side % self.model_config.downsampling for side in stage.crop):
+                raise ConfigError(
+                    f"stages.{name}.crop: {list(stage.crop)} must be multiples of "
+                    f"{self.model_config.downsampling}, the pixels a side of a token of "
+                    f"'{config.model}'"
+                )
+            for loss in ("semantic", "features"):
+                if getattr(stage.losses, loss) and self.model_config.num_classes != NUM_CLASSES:
+                    raise ConfigError(
+                        f"stages.{name}.losses.{loss}: the segmenter `tx` knows CamVid's "
+                        f"{NUM_CLASSES} classes, '{config.model}' has "
+                        f"{self.model_config.num_classes}: set it to 0"
+                    )
+        if config.device == "cuda" and torch.cuda.device_count() < config.devices:
+            raise ConfigError(
+                f"device: {config.devices} CUDA devices are asked for, "
+                f"{torch.cuda.device_count()} are here: set `device: cpu` or fewer `devices`"
+            )
+
+    def _load_losses(self) -> None:
+        """The frozen networks that losses look through."""
+        losses = [stage.losses for stage in self.plan.values()]
+        self.perceptual: nn.Module | None = None
+        self.lpips = False
+        if any(each.perceptual for each in losses):
+            self.perceptual, self.lpips = _perceptual_loss(self.config.lpips_weights, self.report)
+            channels_last(self.perceptual.to(self.device))
+        self.segmenter: Any = None
+        if any(each.semantic or each.features for each in losses):
+            from sqlink.segmentation import load_segmenter
+
+            self.segmenter = load_segmenter("tx", device=str(self.device))
+
+    def _load_data(self) -> None:
+        config = self.config
+        self.sources = [
+            load_pictures(s, self.classes, config.segmenter, self.device) for s in config.sources
+        ]
+        self.shares = torch.tensor([s.share for s in config.sources], device=self.device)
+        self.banks: list[ComponentBank | None] = [None for _ in self.sources]
+        if any(stage.paste for stage in self.plan.values()):
+            self.banks = [component_bank(s.images, s.maps, self.task.pasted) for s in self.sources]
+        self.held_out: ResidentPictures | None = None
+        if config.validation is not None:
+            self.held_out = load_pictures(
+                config.validation, self.classes, config.segmenter, self.device
+            )
+
+    def begin(self, name: StageName) -> None:
+        """Enter a stage: what it trains, with optimisers of its own."""
+        self.name, self.stage = name, self.plan[name]
+        self.stage_step, self.stage_seconds = 0, 0.0
+        set_trained(self.network, name, self.stage.freeze_map)
+        self.network.zero_grad()  # else the last stage's gradients count in this one's norm
+        optimizer = torch.optim.AdamW(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=self.stage.learning_rate,
             betas=(0.8, 0.99),
-            weight_decay=config.weight_decay,
+            weight_decay=self.stage.weight_decay,
             fused=True,
         )
-        self.critic_optimizer = torch.optim.AdamW(
+        critic_optimizer = torch.optim.AdamW(
             self.critic.parameters(),
-            lr=config.discriminator_rate,
+            lr=self.stage.discriminator_rate,
             betas=(0.5, 0.99),
             weight_decay=0.0,
             fused=True,
         )
-        self.generator, self.optimizer = self.fabric.setup(
-            ThroughTheLink(self.network), self.optimizer
-        )
+        self.generator, self.optimizer = self.fabric.setup(ThroughTheLink(self.network), optimizer)
         self.judge_of_patches, self.critic_optimizer = self.fabric.setup(
-            self.critic, self.critic_optimizer
+            self.critic, critic_optimizer
         )
-        self.step = 0
-        self.seconds = 0.0
-        self.lpips: nn.Module | None = None
-        if config.losses.lpips:
-            from sqlink.metrics.perceptual import load_lpips
-
-            self.lpips = channels_last(load_lpips(config.lpips_weights).to(self.device))
-        self.segmenter: Any = None
-        if config.losses.semantic:
-            if config.segmenter is None:
-                raise ConfigError("losses.semantic needs a segmenter: set `segmenter: tx`")
-            from sqlink.segmentation import load_segmenter
-
-            self.segmenter = load_segmenter(config.segmenter, device=str(self.device))
-        classes = self.model_config.num_classes
-        self.map_weights = class_weights(MAP_RELEVANCE, classes).to(self.device)
-        self.image_weights = class_weights(IMAGE_RELEVANCE, classes).to(self.device)
-        from sqlink.data.classes import NAMES
-
-        self.blended = [NAMES.index(n) for n in BLENDED_CLASSES] if classes == len(NAMES) else []
-        self.sources = [load_pictures(s, config.segmenter, self.device) for s in config.sources]
-        self.shares = torch.tensor([s.share for s in config.sources], device=self.device)
-        self.held_out: ResidentPictures | None = None
-        if config.validation is not None:
-            self.held_out = load_pictures(config.validation, config.segmenter, self.device)
 
     @property
     def progress(self) -> float:
-        """0 to 1: the further of the two budgets."""
-        steps, minutes = self.config.max_steps, self.config.max_minutes
-        parts = [self.step / steps] if steps else []
-        parts += [self.seconds / 60 / minutes] if minutes else []
+        """0 to 1: the further of the stage's two budgets."""
+        steps, minutes = self.stage.max_steps, self.stage.max_minutes
+        parts = [self.stage_step / steps] if steps else []
+        parts += [self.stage_seconds / 60 / minutes] if minutes else []
         return min(1.0, max(parts))
 
     @property
@@ -238,7 +247,7 @@ class Trainer:
         return self.output / "checkpoint.safetensors"
 
     def save(self) -> None:
-        """Write the checkpoint and, from the moving average, the weights that can be used."""
+        """Write the checkpoint."""
         if not self.fabric.is_global_zero:
             return
         state: State = {
@@ -253,12 +262,15 @@ class Trainer:
             state,
             step=self.step,
             seconds=self.seconds,
+            stage=self.name,
+            stage_step=self.stage_step,
+            stage_seconds=self.stage_seconds,
             model=self.model_config.to_json(),
         )
 
     def resume(self) -> bool:
         """Go on from the checkpoint where there is one. Raises ConfigError if it is another
-        model's.
+        model's, or stands in a stage that the file no longer names.
         """
         if not self.checkpoint_path.exists():
             return False
@@ -268,106 +280,158 @@ class Trainer:
                 f"{self.checkpoint_path} is of another model than '{self.config.model}': "
                 "name another `output`, or remove it"
             )
+        if facts.get("stage") not in self.plan:
+            raise ConfigError(
+                f"{self.checkpoint_path} stands in stage '{facts.get('stage')}', which `stages` "
+                "does not name: name it, or another `output`"
+            )
+        self.begin(facts["stage"])
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.critic.load_state_dict(state["critic"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError:
+            raise ConfigError(
+                f"{self.checkpoint_path}: stage '{self.name}' trained other parts when it was "
+                "written: set freeze_map as it was, or name another `output`"
+            ) from None
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         for optimizer in (self.optimizer, self.critic_optimizer):
             _lay_out_as_parameters(optimizer)
         self.step, self.seconds = facts["step"], facts["seconds"]
+        self.stage_step, self.stage_seconds = facts["stage_step"], facts["stage_seconds"]
         return True
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Crops from the sources by their shares; see `draw_crops`."""
-        count = self.config.batch_size
+        count = self.stage.batch_size
         owner = torch.multinomial(self.shares, count, replacement=True, generator=generator)
-        settings = CropSettings(self.config.crop, sent_share=0.5 if self.config.segmenter else 0.0)
+        settings = CropSettings(
+            self.stage.crop,
+            sent_share=0.5 if self.config.segmenter else 0.0,
+            paste_share=self.stage.paste,
+        )
         parts = []
         for number, pictures in enumerate(self.sources):
             chosen = torch.randint(
                 len(pictures), (count,), generator=generator, device=self.device
             )[owner == number]
             if len(chosen):
-                parts.append(draw_crops(pictures, chosen, settings, generator))
+                bank = self.banks[number] if self.stage.paste else None
+                parts.append(draw_crops(pictures, chosen, settings, generator, bank))
         images, maps, inputs = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return images.contiguous(memory_format=torch.channels_last), maps, inputs
 
-    def advance(self) -> dict[str, float]:
-        """One step of both players. Raises SQLinkError if a loss is not finite."""
-        config, weights = self.config, self.config.losses
-        generator = step_generator(config.seed, self.step, self.fabric.global_rank, self.device)
-        images, maps, inputs = self.batch(generator)
-        count = len(images)
-        grid = (count, *self.model_config.grid(*config.crop))
-
-        def uniform(low: float, high: float, size: int = count) -> Tensor:
-            draw = torch.rand(size, generator=generator, device=self.device)
-            return low + (high - low) * draw
-
+    def on_the_way(self, generator: torch.Generator) -> OnTheWay:
+        """What each crop of a batch keeps, and what the channel takes from it."""
+        stage, count = self.stage, self.stage.batch_size
+        grid = (count, *self.model_config.grid(*stage.crop))
         fractions = (
-            draw_fractions(count, config.image_fraction, generator),
-            draw_fractions(count, config.map_fraction, generator),
+            draw_fractions(count, stage.image_fraction, generator),
+            draw_fractions(count, stage.map_fraction, generator),
         )
-        arrived = [draw_losses(grid, config.token_loss, generator) for _ in range(2)]
-        silent = uniform(0, 1)
-        arrived[0] &= (silent >= config.stream_loss / 2).view(-1, 1, 1)
-        arrived[1] &= (silent < 1 - config.stream_loss / 2).view(-1, 1, 1)
-        true_map = bool(uniform(0, 1, 1) < config.true_map_share)
+        losing = stage.losing
+        settings = PacketLoss(clean=1 - losing.pictures, rate=losing.rate, stream=losing.stream)
+        if "losing" in self.config.without:
+            settings = PacketLoss(clean=1.0, stream=0.0)
+        arrived = draw_packet_losses(grid, fractions, settings, generator)
+        ranking = None
+        if "relevance" in self.model_config.without:
+            image, of_map = torch.rand(2, *grid, generator=generator, device=self.device).unbind()
+            ranking = (image, of_map)
+        return OnTheWay(fractions, arrived, ranking)
+
+    def advance(self) -> dict[str, float]:
+        """One step of both players. Raises SQLinkError if a loss or a gradient is not finite."""
+        stage, weights = self.stage, self.stage.losses
+        generator = step_generator(
+            self.config.seed, self.step, self.fabric.global_rank, self.device
+        )
+        images, maps, inputs = self.batch(generator)
+        way = self.on_the_way(generator)
+        draw = torch.rand(1, generator=generator, device=self.device)
+        true_map = self.name == "image" or bool(draw < stage.true_map_share)
         rate = self._rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * rate
+            group["lr"] = stage.learning_rate * rate
         for group in self.critic_optimizer.param_groups:
-            group["lr"] = config.discriminator_rate * rate
+            group["lr"] = stage.discriminator_rate * rate
 
-        out = self.generator(images, inputs, fractions, (arrived[0], arrived[1]), true_map)
-        rest = {
-            "map": weights.map * map_loss(out.logits, inputs, self.map_weights),
-            "commitment": weights.commitment * out.commitment,
-        }
-        rebuilt = out.images.detach().requires_grad_()
-        terms = self._picture_losses(rebuilt, images, maps, generator)
-        slope = torch.autograd.grad(_sum(terms), rebuilt)[0]
-        adversarial = self.progress >= config.adversarial_start and (
-            weights.adversarial > 0 or weights.feature_matching > 0
-        )
-        if adversarial:
-            slope = slope + self._play(out.images, rebuilt, images, inputs, slope, terms, generator)
-        total = _sum(rest)
-        if not (torch.isfinite(total) and torch.isfinite(slope).all()):
-            raise SQLinkError(
-                f"training stopped at step {self.step}: a loss is not finite; the last checkpoint "
-                f"is kept in {self.checkpoint_path}; lower learning_rate and run again"
-            )
+        out = self.generator(images, inputs, way, self.name, true_map)
+        terms = {"commitment": weights.commitment * out.commitment}
+        if out.logits is not None and self.network.map_decoder.conv_out.weight.requires_grad:
+            terms["map"] = weights.map * map_loss(out.logits, inputs, self.map_weights)
+        total = _sum(terms)
+        if out.images is not None:
+            rebuilt = out.images.detach().requires_grad_()
+            seen = self._picture_losses(rebuilt, images, maps, generator)
+            self._must_be_finite(seen)
+            slope = torch.autograd.grad(_sum(seen), rebuilt)[0]
+            if self.progress >= stage.adversarial_start and (
+                weights.adversarial > 0 or weights.feature_matching > 0
+            ):
+                slope = slope + self._play(
+                    out.images, rebuilt, images, inputs, slope, seen, generator
+                )
+            total = total + (out.images * slope).sum()
+            terms |= seen
+        self._must_be_finite(terms)
         self.optimizer.zero_grad()
-        self.fabric.backward(total + (out.images * slope).sum())
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        self.fabric.backward(total)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), stage.gradient_clip)
+        self._must_be_finite({"the norm of the gradient": norm})
         self.optimizer.step()
-        terms |= rest
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = min(stage.ema_decay, (1 + self.step) / (10 + self.step))
         follow(self.average, self.network, decay)
         self.step += 1
+        self.stage_step += 1
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _must_be_finite(self, terms: dict[str, Tensor]) -> None:
+        stacked = torch.stack([term.detach().float() for term in terms.values()])
+        if torch.isfinite(stacked).all():
+            return
+        wrong = [name for name, term in terms.items() if not torch.isfinite(term.detach())]
+        kept = (
+            f"the last checkpoint is kept in {self.checkpoint_path}"
+            if self.checkpoint_path.exists()
+            else "there was no checkpoint yet"
+        )
+        raise SQLinkError(
+            f"training stopped at step {self.step}, stage {self.name}: {', '.join(wrong)} is not "
+            f"finite; {kept}; lower learning_rate and run again"
+        )
 
     def _picture_losses(
         self, rebuilt: Tensor, images: Tensor, maps: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """What the rebuilt picture is held against the original for, weighted."""
-        weights = self.config.losses
+        weights = self.stage.losses
         terms = {
             "l1": weights.l1 * image_loss(rebuilt, images, maps, self.image_weights),
             "colour": weights.colour * colour_loss(rebuilt, images),
         }
         clamped = rebuilt + (rebuilt.clamp(0, 1) - rebuilt).detach()
-        window = draw_window(images.shape[-2:], generator)
-        if self.lpips is not None:
+        window = draw_window(self.stage.crop, generator)
+        if self.perceptual is not None and weights.perceptual:
             shown = _laid_out(clamped[window]), _laid_out(images[window])
-            terms["lpips"] = weights.lpips * self.lpips(*shown).mean()
-        if self.segmenter is not None:
-            predicted = self.segmenter.logits(_laid_out(clamped[window]))
-            terms["semantic"] = weights.semantic * F.cross_entropy(
-                predicted.float(), maps[window[0], *window[2:]], ignore_index=NO_LABEL
-            )
+            terms["perceptual"] = weights.perceptual * self.perceptual(*shown).mean()
+        if self.segmenter is not None and (weights.semantic or weights.features):
+            network = self.segmenter.network
+            found = network.features(_laid_out(clamped[window]))
+            if weights.features:
+                with torch.no_grad():
+                    wanted = network.features(_laid_out(images[window]))
+                terms["features"] = weights.features * features_loss(found, wanted)
+            if weights.semantic:
+                labels = maps[window[0], *window[2:]]
+                logits = F.interpolate(
+                    network.classes(*found), labels.shape[1:], mode="bilinear", align_corners=False
+                )
+                terms["semantic"] = weights.semantic * F.cross_entropy(
+                    logits.float(), labels, ignore_index=NO_LABEL
+                )
         return terms
 
     def _play(
@@ -386,16 +450,15 @@ class Trainer:
         gradient of the other losses at it, that the adversarial one is measured against. Adds its
         terms to `terms` and returns their gradient at the rebuilt picture.
         """
-        config, weights = self.config, self.config.losses
-        height, width = images.shape[-2:]
-        window = draw_window((height, width), generator, (height - PHASES, width // 2))
+        weights = self.stage.losses
+        window = draw_window(self.stage.crop, generator, halved=True)
         labels = one_hot_map(inputs[window[0], *window[2:]], self.model_config.num_classes)
         shown = blend_towards_real(
             rebuilt[window],
             images[window],
             inputs[window[0], *window[2:]],
-            self.blended,
-            config.blend_share,
+            self.task.blended,
+            self.blend_share,
         )
         fake = _laid_out(torch.cat((2 * shown - 1, labels), 1))
         real = _laid_out(torch.cat((2 * images[window] - 1, labels), 1))
@@ -407,7 +470,7 @@ class Trainer:
         self.critic.requires_grad_(False)
         verdict, found = self.judge_of_patches(fake)
         self.critic.requires_grad_(True)
-        ramp = min(1.0, (self.progress - config.adversarial_start) / 0.05 + 0.1)
+        ramp = min(1.0, (self.progress - self.stage.adversarial_start) / 0.05 + 0.1)
         wanted = [feature.chunk(2)[0] for feature in features]
         matching = ramp * weights.feature_matching * feature_matching(found, wanted)
         adversarial = -verdict.mean()
@@ -429,7 +492,7 @@ class Trainer:
 
     def _rate(self) -> float:
         """Linear warm-up, then a cosine down to 2 % of the learning rate."""
-        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        warm = min(1.0, (self.stage_step + 1) / max(1, self.stage.warmup_steps))
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
 
     @torch.inference_mode()
@@ -458,49 +521,29 @@ class Trainer:
         figures = {
             "val_psnr_db": float((-10 * error.log10()).mean()),
             "val_map_accuracy": float((maps == sent)[known].float().mean()),
-            "val_codes_image": float(len(found.image_indices.unique())),
-            "val_codes_map": float(len(found.map_indices.unique())),
         }
-        if self.lpips is not None:
-            figures["val_lpips"] = float(self.lpips(rebuilt, images).mean())
+        if self.perceptual is not None:
+            distance = float(self.perceptual(rebuilt, images).mean())
+            figures["val_lpips" if self.lpips else "val_perceptual"] = distance
+        for name in ("image", "map"):
+            quantizer = getattr(self.network, f"{name}_quantizer")
+            indices = getattr(found, f"{name}_indices")
+            figures[f"val_codes_{name}"] = float(len(indices.unique()))
+            figures[f"perplexity_{name}"] = float(quantizer.perplexity())
         if self.fabric.is_global_zero:
-            self._draw(images, rebuilt, sent, maps, found.image_scores)
+            scores = (found.image_scores, found.map_scores)
+            sheet = sample_sheet(images, rebuilt, sent, maps, scores, self.classes)
+            self.journal.draw(self.step, sheet)
         return figures
-
-    def _draw(
-        self, images: Tensor, rebuilt: Tensor, sent: Tensor, maps: Tensor, scores: Tensor
-    ) -> None:
-        """`samples.png`: a column a picture; original, rebuilt, map sent, map decoded,
-        relevance.
-        """
-        from PIL import Image
-
-        palette = torch.tensor([*PALETTE] + [(0, 0, 0)] * (256 - len(PALETTE)), dtype=torch.uint8)
-        relevance = F.interpolate(
-            scores.unsqueeze(1).float(), scale_factor=self.model_config.downsampling
-        )[..., : images.shape[-2], : images.shape[-1]]
-        low, high = relevance.amin((1, 2, 3), True), relevance.amax((1, 2, 3), True)
-        relevance = ((relevance - low) / (high - low + 1e-9)).expand(-1, 3, -1, -1)
-        rows = [
-            images,
-            rebuilt,
-            *(palette[m.cpu()].permute(0, 3, 1, 2) / 255 for m in (sent, maps)),
-        ]
-        rows.append(relevance)
-        sheet = torch.cat([torch.cat(list(row.cpu()[:4]), dim=-1) for row in rows], dim=-2)
-        pixels = (sheet.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        aside = self.output / "samples.part.png"
-        Image.fromarray(np.ascontiguousarray(pixels)).save(aside)
-        os.replace(aside, self.output / "samples.png")
 
     @torch.inference_mode()
     def export(self, pictures_a_source: int | None = None) -> Path:
-        """Write `NAME.safetensors`: the moving average, the codes' counts, the record of the run.
+        """Write `NAME.safetensors`: the moving average, the coder's tables, the record of the run.
 
-        The counts are of every training picture, or of that many spread over each source.
+        The tables are fitted to every training picture, or quickly to that many spread over each
+        source.
         """
-        from sqlink.bitstream.relevance import fit_table
-        from sqlink.bitstream.tables import Tables
+        from sqlink.bitstream.fit import STEPS_OF_FIT, fit_tables
         from sqlink.weights.manifest import save
 
         found = []
@@ -510,20 +553,10 @@ class Trainer:
             for part in chosen.split(8):
                 images = source.images[part].float() / 255
                 found.append(self.average.analyse(images, source.sent_maps[part].long()))
-        tables = []
-        for indices, scores, quantizer in (
-            ("map_indices", "map_scores", self.average.map_quantizer),
-            ("image_indices", "image_scores", self.average.image_quantizer),
-        ):
-            tables.append(
-                fit_table(
-                    [getattr(part, indices).cpu().numpy() for part in found],
-                    [getattr(part, scores).float().cpu().numpy() for part in found],
-                    quantizer.codes,
-                    quantizer.codebook.float().cpu().numpy(),
-                )
-            )
-        tensors = self.average.state_dict() | Tables(*tables).to_tensors()
+        codebooks = (self.average.map_quantizer.codebook, self.average.image_quantizer.codebook)
+        pictures = sum(len(part.map_indices) for part in found)
+        steps = min(2 * pictures, 50 if pictures_a_source else STEPS_OF_FIT)
+        tensors = self.average.state_dict() | fit_tables(found, codebooks, steps).to_tensors()
         path = self.output / f"{self.config.model}.safetensors"
         save(
             path,
@@ -531,70 +564,121 @@ class Trainer:
             {
                 "kind": "sqgan",
                 "model": self.model_config.to_json(),
+                "task": self.task.to_json(),
                 "steps": str(self.step),
                 "minutes": f"{self.seconds / 60:.1f}",
-                "batch_size": str(self.config.batch_size * self.fabric.world_size),
+                "batch_size": str(self.stage.batch_size * self.fabric.world_size),
                 "data": ", ".join(s.name for s in self.config.sources),
-                "trained_on": "lpips" if self.config.losses.lpips else "",
+                "trained_on": "lpips" if self.lpips else "",
             },
         )
         return path
 
     def run(self) -> Path:
-        """Train until the budget is spent. Ctrl-C saves a checkpoint first. Returns the weights'
-        path.
+        """Train until every stage's budget is spent. Returns the weights' path.
+
+        Ctrl-C ends the step that runs and saves a checkpoint; then KeyboardInterrupt is raised.
         """
-        config = self.config
         self.output.mkdir(parents=True, exist_ok=True)
+        names = list(self.plan)
+        with self._stops_after_a_step():
+            for name in names[names.index(self.name) :]:
+                if name != self.name:
+                    self.begin(name)
+                self._run_stage()
+        self.save()
+        return self.export()
+
+    def _run_stage(self) -> None:
+        """Steps until the stage's budget is spent, with figures and checkpoints on their way."""
         last = time.monotonic()
         saved = checked = self.seconds
         sums: dict[str, float] = {}
         since = 0
-        try:
-            while self.progress < 1:
-                for name, value in self.advance().items():
-                    sums[name] = sums.get(name, 0.0) + value
-                since += 1
-                now = time.monotonic()
-                self.seconds, last = self.seconds + now - last, now
-                if self.seconds - checked >= 60 * config.validate_minutes or self.progress >= 1:
-                    figures = {name: value / since for name, value in sums.items()}
-                    self._log(figures | self.validate(), since, self.seconds - checked)
-                    self.export(pictures_a_source=32)
-                    sums, since, checked, last = {}, 0, self.seconds, time.monotonic()
-                if self.seconds - saved >= 60 * config.checkpoint_minutes:
-                    self.save()
-                    saved, last = self.seconds, time.monotonic()
-        except KeyboardInterrupt:
-            self.save()
-            self.report(f"stopped at step {self.step}; the same command goes on from there")
-            raise
-        self.save()
-        return self.export()
+        while self.progress < 1:
+            for name, value in self.advance().items():
+                sums[name] = sums.get(name, 0.0) + value
+            since += 1
+            now = time.monotonic()
+            self.seconds += now - last
+            self.stage_seconds += now - last
+            last = now
+            if self.stopping:
+                self.save()
+                self.report(f"stopped at step {self.step}; the same command goes on from there")
+                raise KeyboardInterrupt
+            if self.seconds - checked >= 60 * self.config.validate_minutes or self.progress >= 1:
+                self._look({k: v / since for k, v in sums.items()}, since, self.seconds - checked)
+                sums, since, checked, last = {}, 0, self.seconds, time.monotonic()
+            if self.seconds - saved >= 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved, last = self.seconds, time.monotonic()
 
-    def _log(self, figures: dict[str, float], steps: int, seconds: float) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        rate = steps * self.config.batch_size * self.fabric.world_size / max(seconds, 1e-9)
-        row = {
+    def _look(self, losses: dict[str, float], steps: int, seconds: float) -> None:
+        """Hold the run against the held-out pictures, and note it."""
+        crops = steps * self.stage.batch_size * self.fabric.world_size
+        row: dict[str, float | str] = {
             "step": self.step,
+            "stage": self.name,
             "minutes": round(self.seconds / 60, 2),
-            "crops_per_s": round(rate, 2),
-        } | {name: round(value, 5) for name, value in figures.items()}
-        self.report("  ".join(f"{name}={value}" for name, value in row.items()))
-        path = self.output / "log.csv"
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        rows.append(row)
-        names = list(dict.fromkeys(name for r in rows for name in r))
-        aside = path.with_suffix(".part")
-        with aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(aside, path)
+            "crops_per_s": round(crops / max(seconds, 1e-9), 2),
+        }
+        row |= losses | self.validate()
+        if self.fabric.is_global_zero:
+            self.journal.write(self.step, row)
+            self.export(pictures_a_source=32)
+
+    @contextmanager
+    def _stops_after_a_step(self) -> Iterator[None]:
+        """The first Ctrl-C lets the step end, so that no step is ever half counted."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _model_of(config: TrainConfig) -> ModelConfig:
+    """The model's configuration, less what `without` leaves out of it."""
+    missing = tuple(part for part in config.without if part in ABLATIONS)
+    return replace(model_config(config.model), without=missing)
+
+
+def _perceptual_loss(
+    lpips_weights: str | None, report: Callable[[str], None]
+) -> tuple[nn.Module, bool]:
+    """LPIPS where its files are named, else the features of `tx`; and whether it is LPIPS."""
+    from sqlink.metrics.perceptual import FOLDER_VARIABLE, load_lpips
+
+    if lpips_weights is not None or os.environ.get(FOLDER_VARIABLE):
+        return load_lpips(lpips_weights), True
+    from sqlink.segmentation.builtin import built_in
+    from sqlink.segmentation.two_branch import TwoBranch
+
+    report(
+        f"no LPIPS files ({FOLDER_VARIABLE} or lpips_weights): the perceptual loss looks through "
+        "the segmenter `tx`"
+    )
+    network = built_in("tx").network
+    assert isinstance(network, TwoBranch)
+    return SegmenterFeatures(network), False
+
+
+def _sum(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack([term.float() for term in terms.values()]).sum()
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _load_weights(network: SQGAN, name: str) -> None:
@@ -631,5 +715,8 @@ def train_from_config(path: Path | str, report: Callable[[str], None] = print) -
         return train_segmenters(path, report)
     trainer = Trainer(load_train_config(Path(path)), report)
     if trainer.resume():
-        report(f"going on from step {trainer.step} ({trainer.seconds / 60:.1f} minutes done)")
+        report(
+            f"going on from step {trainer.step}, stage {trainer.name} "
+            f"({trainer.seconds / 60:.1f} minutes done)"
+        )
     return trainer.run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from sqlink.codecs import load_codec
 from sqlink.codecs.base import Rate, Received, Stream
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.model import config as model_sizes
+from sqlink.model.spade import one_hot_map
 from sqlink.training.augmentation import CropSettings, ResidentPictures, draw_crops, step_generator
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
 from sqlink.training.config import load_train_config
+from sqlink.training.reconstruction import IMAGE_BRANCH, MAP_BRANCH
 from sqlink.training.train import Trainer, train_from_config
 from sqlink.weights.manifest import load
 from tests.sqlink.model.test_sqgan import TINY
@@ -41,17 +45,22 @@ def painted(folder: Path) -> dict[str, str]:
     return {"root": str(folder / "pictures"), "maps": str(folder / "maps")}
 
 
+RECIPE: dict[str, object] = {
+    "crop": [32, 48],
+    "batch_size": 2,
+    "warmup_steps": 2,
+    "adversarial_start": 0.3,
+    "losses": {"perceptual": 0.0},
+}
+
+
 def settings(folder: Path, **changes: object) -> Path:
     values: dict[str, object] = {
         "model": "tiny",
         "output": str(folder / "run"),
         "sources": [{"name": "folder", "options": painted(folder)}],
-        "crop": [32, 48],
-        "batch_size": 2,
-        "max_steps": 6,
-        "warmup_steps": 2,
-        "adversarial_start": 0.3,
-        "losses": {"lpips": 0.0},
+        "recipe": RECIPE,
+        "stages": {"joint": {"max_steps": 6}},
         "device": "cpu",
     }
     path = folder / "train.yaml"
@@ -86,15 +95,134 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
 
 
 def test_training_lowers_the_losses(tmp_path: Path) -> None:
-    run = trainer(settings(tmp_path, max_steps=100, learning_rate=2e-3))
+    stage = {"max_steps": 100, "learning_rate": 2e-3, "map_fraction": [0.5, 1.0], "paste": 0.0}
+    losses = {"perceptual": 0.0, "features": 0.2, "semantic": 0.1}
+    stage |= {"losing": {"pictures": 0.0}, "losses": losses}
+    run = trainer(settings(tmp_path, stages={"joint": stage}))
     steps = [run.advance() for _ in range(80)]
-    for name in ("l1", "map"):
+    for name in ("l1", "map", "features"):
         values = [step[name] for step in steps]
-        assert sum(values[-8:]) < 0.85 * sum(values[:8]), name
+        assert sum(values[-20:]) < 0.92 * sum(values[:20]), name
+
+
+def test_stages_train_their_own_parts_and_resume_where_they_were(tmp_path: Path) -> None:
+    stages = {name: {"max_steps": 2} for name in ("map", "image", "joint")}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    run = trainer(settings(tmp_path / "a", stages=stages))
+    before = {k: v.clone() for k, v in run.network.state_dict().items()}
+    run.advance()
+    run.advance()
+    after_map = {k: v.clone() for k, v in run.network.state_dict().items()}
+    changed = {k.split(".")[0] for k, v in after_map.items() if not torch.equal(v, before[k])}
+    assert changed == set(MAP_BRANCH)
+    run.begin("image")
+    run.advance()
+    after_image = run.network.state_dict()
+    changed = {k.split(".")[0] for k, v in after_image.items() if not torch.equal(v, after_map[k])}
+    assert changed == set(IMAGE_BRANCH)
+    train_from_config(settings(tmp_path / "a", stages=stages), lambda line: None)
+    path = settings(tmp_path / "b", stages=stages)
+    part = trainer(path)
+    part.advance()
+    part.advance()
+    part.begin("image")
+    part.advance()
+    part.save()
+    lines: list[str] = []
+    train_from_config(path, lines.append)
+    assert "going on from step 3, stage image" in lines[0]
+    whole, resumed = (
+        load_checkpoint(tmp_path / n / "run" / "checkpoint.safetensors") for n in "ab"
+    )
+    assert whole[1]["stage"] == resumed[1]["stage"] == "joint"
+    for name, value in whole[0]["network"].items():
+        assert torch.equal(value, resumed[0]["network"][name]), name
+
+
+def test_a_frozen_map_branch_stays_as_it_is(tmp_path: Path) -> None:
+    run = trainer(settings(tmp_path, stages={"joint": {"max_steps": 2, "freeze_map": True}}))
+    before = {k: v.clone() for k, v in run.network.state_dict().items()}
+    run.advance()
+    after = run.network.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith("map_"))
+    assert not torch.equal(
+        after["image_decoder.conv_out.weight"], before["image_decoder.conv_out.weight"]
+    )
+
+
+def test_a_stage_adds_to_the_recipe_what_it_says_itself(tmp_path: Path) -> None:
+    stages = {"map": {"max_steps": 1}, "image": {"max_minutes": 2.0, "losses": {"l1": 3.0}}}
+    plan = load_train_config(settings(tmp_path, stages=stages)).plan()
+    assert list(plan) == ["map", "image"]
+    assert plan["map"].crop == plan["image"].crop == (32, 48)
+    assert (plan["map"].losses.l1, plan["image"].losses.l1) == (1.5, 3.0)
+    assert plan["image"].losses.perceptual == 0.0
+
+
+@pytest.mark.parametrize(
+    "part", ["samm-map", "relevance", "spade", "semantic-discriminator", "losing"]
+)
+def test_every_ablation_trains_and_gives_weights_that_decode(tmp_path: Path, part: str) -> None:
+    path = settings(tmp_path, stages={"joint": {"max_steps": 2}}, without=[part])
+    weights = train_from_config(path, lambda line: None)
+    codec = load_codec("sqgan", weights=str(weights))
+    picture = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
+    stream = codec.encode(picture, Rate(quality=0.5), torch.zeros(1, 40, 56, dtype=torch.long))[0]
+    assert isinstance(stream, Stream)
+    assert codec.decode([Received.whole(stream)]).images.shape == picture.shape
+
+
+def test_without_the_map_the_score_is_the_same_whatever_the_map(tmp_path: Path) -> None:
+    run = trainer(settings(tmp_path, without=["spade"]))
+    net = run.average
+    codes = torch.zeros(1, 2, 3, TINY.code_dim)
+    received = torch.ones(1, 2, 3, dtype=torch.bool)
+    size = (2 * TINY.downsampling, 3 * TINY.downsampling)
+    pictures = [
+        net.decode_image(codes, received, one_hot_map(torch.full((1, *size), n), 11))
+        for n in (0, 8)
+    ]
+    assert torch.equal(*pictures)
+
+
+def test_without_lpips_files_the_loss_looks_through_tx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SQLINK_LPIPS", raising=False)
+    lines: list[str] = []
+    recipe = RECIPE | {"losses": {"perceptual": 1.0}}
+    run = Trainer(load_train_config(settings(tmp_path, recipe=recipe)), lines.append)
+    assert "looks through the segmenter `tx`" in lines[0]
+    assert run.advance()["perceptual"] > 0
+    assert load(str(run.export()), "sqgan").metadata["trained_on"] == ""
+
+
+def test_ctrl_c_ends_the_step_saves_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings(tmp_path)
+    run = trainer(path)
+    advance = run.advance
+
+    def interrupted() -> dict[str, float]:
+        figures = advance()
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return figures
+
+    monkeypatch.setattr(run, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    again = trainer(path)
+    assert again.resume()
+    assert again.step == 2
 
 
 def test_a_run_leaves_weights_that_load_and_a_log(tmp_path: Path) -> None:
-    weights = train_from_config(settings(tmp_path, max_steps=3), lambda line: None)
+    weights = train_from_config(
+        settings(tmp_path, stages={"joint": {"max_steps": 3}}), lambda line: None
+    )
     codec = load_codec("sqgan", weights=str(weights))
     picture = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
     labels = torch.zeros(1, 40, 56, dtype=torch.long)
@@ -104,11 +232,15 @@ def test_a_run_leaves_weights_that_load_and_a_log(tmp_path: Path) -> None:
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert int(rows[-1]["step"]) == 3
+    assert rows[-1]["stage"] == "joint"
+    assert json.loads(load(str(weights), "sqgan").metadata["task"])["name"] == "driving"
     assert not list((tmp_path / "run").glob("*.part"))
 
 
 def test_a_run_can_start_from_weights(tmp_path: Path) -> None:
-    weights = train_from_config(settings(tmp_path, max_steps=2), lambda line: None)
+    weights = train_from_config(
+        settings(tmp_path, stages={"joint": {"max_steps": 2}}), lambda line: None
+    )
     run = trainer(settings(tmp_path, start=str(weights), output=str(tmp_path / "next")))
     stored = load(str(weights), "sqgan").tensors
     for name, value in run.network.state_dict().items():
@@ -125,10 +257,17 @@ def test_judge_may_not_be_trained_against(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"crop": [40, 64]}, "multiples of"),
-        ({"crop": [64]}, r"crop: needs more values than \[64\]$"),
-        ({"crop": [64, 96, 128]}, r"crop: takes 2 values at most, got \[64, 96, 128\]$"),
-        ({"crop": 64}, "crop: should be a list of values, got 64$"),
+        ({"recipe": {"crop": [40, 64]}}, r"stages\.joint\.crop: .*multiples of"),
+        ({"recipe": {"crop": [64]}}, r"crop: needs more values than \[64\]$"),
+        (
+            {"recipe": {"crop": [64, 96, 128]}},
+            r"crop: takes 2 values at most, got \[64, 96, 128\]$",
+        ),
+        ({"recipe": {"crop": 64}}, "crop: should be a list of values, got 64$"),
+        ({"stages": {}}, "name at least one of map, image, joint"),
+        ({"stages": {"map": {"max_steps": 1, "freeze_map": True}}}, "joint alone"),
+        ({"task": "drivin"}, "unknown task 'drivin': did you mean 'driving'"),
+        ({"model": "paper", "recipe": {"losses": {"semantic": 1}}}, "knows CamVid's 11 classes"),
         (
             {"sources": [{"name": "streets", "options": {"seed": 1}, "share": 0}]},
             "every share is 0",
@@ -153,12 +292,16 @@ def test_no_shipped_training_configuration_names_the_judge() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bath_size": 3}, "unknown key 'bath_size': did you mean 'batch_size'"),
-        ({"losses": {"lipps": 1}}, "losses: unknown key 'lipps': did you mean 'lpips'"),
-        ({"batch_size": 0}, "batch_size"),
+        ({"recipe": {"bath_size": 3}}, "unknown key 'bath_size': did you mean 'batch_size'"),
+        (
+            {"stages": {"map": {"losses": {"perceptul": 1}}}},
+            "stages.map.losses: unknown key 'perceptul': did you mean 'perceptual'",
+        ),
+        ({"recipe": {"batch_size": 0}}, "recipe.batch_size"),
         ({"sources": []}, "sources"),
-        ({"max_steps": None}, "max_steps, max_minutes"),
-        ({"learning_rate": "fast"}, "learning_rate"),
+        ({"stages": {"joint": {}}}, "stages.joint: name a budget: max_steps, max_minutes"),
+        ({"stages": {"joint": {"learning_rate": "fast"}}}, "learning_rate"),
+        ({"without": ["spad"]}, "without"),
         ({"device": "gpuu"}, "device: should be 'auto', 'cpu' or 'cuda'"),
         ({"precision": "8"}, "precision"),
     ],
@@ -185,7 +328,9 @@ def test_a_missing_data_set_is_one_line(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     run = trainer(settings(tmp_path))
     run.network.image_decoder.conv_out.weight.data.fill_(float("nan"))
-    with pytest.raises(SQLinkError, match="step 0: a loss is not finite"):
+    with pytest.raises(
+        SQLinkError, match=r"step 0, stage joint: .*l1.* is not finite; there was no checkpoint"
+    ):
         run.advance()
 
 

@@ -1,0 +1,105 @@
+"""SQ-GAN's training pass: encode, keep, quantise, lose, demask, decode.
+
+    x, s ── E, SAMM ── the most relevant ── VQ ── what arrives ── ADM, D ── x̂, ŝ
+
+What is masked, or lost on the way, is masked here. Each stage runs what it trains: `map` the map
+branch, `image` the picture branch steered by the true map, `joint` both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sqlink.model.samm import keep_most_relevant
+from sqlink.model.spade import one_hot_map
+from sqlink.model.sqgan import SQGAN
+from sqlink.training.config import StageName
+
+MAP_BRANCH = ("map_encoder", "map_samm", "map_quantizer", "map_demasker", "map_decoder")
+IMAGE_BRANCH = (
+    "sempe",
+    "image_encoder",
+    "image_samm",
+    "image_quantizer",
+    "image_demasker",
+    "image_decoder",
+)
+"""Modules of `SQGAN` that belong to each branch."""
+
+
+@dataclass
+class Rebuilt:
+    """One pass through both halves of the codec; None where the stage does not run a branch.
+
+    images: float32 [N, 3, H, W], not clamped. logits: float32 [N, classes, H, W]. commitment: the
+    sum of the branches' commitment losses.
+    """
+
+    images: Tensor | None
+    logits: Tensor | None
+    commitment: Tensor
+
+
+@dataclass(frozen=True)
+class OnTheWay:
+    """What happens to the tokens of N crops between the two halves, image first, map second.
+
+    fractions: float32 [N] each, share of tokens that is kept. arrived: bool [N, h, w] each, False
+    where a token is lost. ranking: float32 [N, h, w] each where chance, not SAMM's score, says what
+    is kept; None else.
+    """
+
+    fractions: tuple[Tensor, Tensor]
+    arrived: tuple[Tensor, Tensor]
+    ranking: tuple[Tensor, Tensor] | None = None
+
+
+class ThroughTheLink(nn.Module):
+    """The pass as one module, for the devices and ranks that Lightning Fabric sets up."""
+
+    def __init__(self, network: SQGAN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, images: Tensor, segmentation: Tensor, way: OnTheWay, stage: StageName, true_map: bool
+    ) -> Rebuilt:
+        """images [N, 3, H, W] in [0, 1]; segmentation int64 [N, H, W]; true_map: steer D_x by the
+        map as it was, not as it was decoded.
+        """
+        net = self.network
+        logits = rebuilt = None
+        commitments = []
+        steering = segmentation
+        if stage != "image":
+            vectors, scores = net.encode_map(segmentation)
+            ranking = scores if way.ranking is None else way.ranking[1]
+            kept = keep_most_relevant(ranking.detach(), way.fractions[1])
+            codes, _, commitment = net.map_quantizer(vectors, kept)
+            commitments.append(commitment)
+            logits = net.decode_map(codes, kept & way.arrived[1]).float()
+            if not true_map:
+                steering = logits.argmax(1)
+        if stage != "map":
+            vectors, scores = net.encode_image(images, segmentation)
+            ranking = scores if way.ranking is None else way.ranking[0]
+            kept = keep_most_relevant(ranking.detach(), way.fractions[0])
+            codes, _, commitment = net.image_quantizer(vectors, kept)
+            commitments.append(commitment)
+            labels = one_hot_map(steering, net.config.num_classes)
+            rebuilt = net.decode_image(codes, kept & way.arrived[0], labels).float()
+        return Rebuilt(rebuilt, logits, sum(commitments[1:], commitments[0]))
+
+
+def set_trained(network: SQGAN, stage: StageName, freeze_map: bool) -> None:
+    """Leave gradients, and moving codebooks, to the modules that `stage` trains."""
+    trained = {
+        "map": MAP_BRANCH,
+        "image": IMAGE_BRANCH,
+        "joint": IMAGE_BRANCH if freeze_map else IMAGE_BRANCH + MAP_BRANCH,
+    }[stage]
+    for name, module in network.named_children():
+        module.requires_grad_(name in trained)
+        module.train(name in trained)
