@@ -21,6 +21,8 @@ BUILT_IN = {
     "sqgan": ("sqlink.codecs.sqgan", ".sqg"),
     "jpeg2000": ("sqlink.codecs.jpeg2000", ".j2k"),
     "bpg": ("sqlink.codecs.bpg", ".bpg"),
+    "map_only": ("sqlink.codecs.map_only", ".sqm"),
+    "bpg+map": ("sqlink.codecs.map_only", ".sqb"),
 }
 """Name -> the module that registers the codec, and the suffix of its stored files."""
 

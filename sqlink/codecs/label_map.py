@@ -1,0 +1,60 @@
+"""A segmentation map as conventional bytes: lossless WebP of the map at a fraction of its size.
+
+    ids [h, w] ─ grey picture ─ lossless WebP (VP8L) ─ without the container's 20 bytes ─> bytes
+
+Of the common lossless coders WebP codes such maps smallest by far: on CamVid's, at factors from 1
+to 12, PNG takes 1.5 to 2.6 times its bytes and lossless JPEG2000 3 to 5 times.
+
+Source: RFC 9649, WebP image format (2024), chunk VP8L. Nothing here needs PyTorch, as the process
+that decodes imports it.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sqlink.errors import DataError
+
+_CONTAINER = 20
+"""RIFF, size, WEBP, VP8L, size: known without them, up to an even number of bytes."""
+_EFFORT = 6
+_MAX_SIDE = 16383
+"""Of a WebP picture."""
+
+Ids = npt.NDArray[np.uint8]
+
+
+def encode_ids(ids: Ids) -> bytes:
+    """The bytes of uint8 [h, w] class ids, sides up to 16383."""
+    file = io.BytesIO()
+    Image.fromarray(np.repeat(ids[..., None], 3, axis=2)).save(
+        file, format="WEBP", lossless=True, quality=100, method=_EFFORT
+    )
+    data = file.getvalue()
+    size = struct.unpack("<I", data[16:20])[0]
+    if data[12:16] != b"VP8L":
+        raise DataError("WebP made no plain lossless picture of a map: is Pillow's libwebp whole?")
+    return data[_CONTAINER : _CONTAINER + size]
+
+
+def decode_ids(data: bytes) -> Ids:
+    """What `encode_ids` coded, its ids three times, uint8 [h, w, 3]. Raises DataError if damaged.
+
+    Native code reads the bytes: those of unknown origin belong into `decode_in_worker`.
+    """
+    padded = data + bytes(len(data) % 2)
+    head = (
+        b"RIFF" + struct.pack("<I", len(padded) + 12) + b"WEBPVP8L" + struct.pack("<I", len(data))
+    )
+    try:
+        with Image.open(io.BytesIO(head + padded), formats=("WEBP",)) as picture:
+            if max(picture.size) > _MAX_SIDE:
+                raise DataError("the map is damaged: its size cannot be")
+            return np.array(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"the map is damaged: {error}") from error
