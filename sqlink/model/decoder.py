@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sqlink.model.noise import NoiseInjection
 from sqlink.model.residual import ResidualBlock, SelfAttention, Upsample
 from sqlink.model.spade import LabelPyramid, SpadeNorm
 
@@ -49,11 +50,15 @@ class FineLevel(nn.Module):
         self.labels = nn.Conv2d(label_channels * factor**2, width, 1) if label_channels else None
         self.block = ResidualBlock(width, width, groups, width if label_channels else 0)
 
-    def forward(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, labels: Tensor | None, noise: nn.Module | None, seed: int | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """x: [N, inputs, h, w]; labels: one-hot [N, L, H, W]. Returns [N, width, 2h, 2w] and the
         features of the map there.
         """
         x = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        if noise is not None:
+            x = noise(x, seed)
         features = None
         if self.labels is not None and labels is not None:
             features = F.relu(self.labels(F.pixel_unshuffle(labels, self.factor)))
@@ -75,6 +80,7 @@ class Decoder(nn.Module):
         spade_hidden: int = 0,
         fine_width: int = 0,
         refine_width: int = 0,
+        noise: bool = False,
     ) -> None:
         super().__init__()
         self.stem = stem
@@ -89,6 +95,8 @@ class Decoder(nn.Module):
             Level(width, count, groups, labels, spade_hidden)
             for width, count in zip(channels, blocks, strict=True)
         )
+        widths = channels + ((fine_width,) if fine_width else ())
+        self.noises = nn.ModuleList(NoiseInjection(width) for width in widths if noise)
         self.upsamples = nn.ModuleList(
             Upsample(channels[level + 1], channels[level]) for level in range(len(channels) - 1)
         )
@@ -113,18 +121,20 @@ class Decoder(nn.Module):
                 nn.Conv2d(outputs, refine_width, 5, padding=2), nn.ReLU(), last
             )
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z: [N, C, h, w]; labels: one-hot map [N, L, h * f, w * f] for D_x."""
+    def forward(self, z: Tensor, labels: Tensor | None = None, seed: int | Tensor = 0) -> Tensor:
+        """z: [N, C, h, w]; labels: one-hot map [N, L, h * f, w * f] for D_x; seed: of the noise."""
         features = None if self.pyramid is None or labels is None else self.pyramid(labels)
         x = self.attention(z)
         for level in reversed(range(len(self.levels))):
             condition = None if features is None else features[level]
+            if len(self.noises):
+                x = self.noises[level](x, seed)
             x = self.levels[level](x, condition)
             if level:
                 x = self.upsamples[level - 1](x)
         condition = None if features is None else features[0]
         if self.fine is not None:
-            x, condition = self.fine(x, labels)
+            x, condition = self.fine(x, labels, self.noises[-1] if len(self.noises) else None, seed)
         x = self.norm_out(x) if condition is None else self.norm_out(x, condition)
         out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.shuffle)
         return out if self.refine is None else out + self.refine(out)

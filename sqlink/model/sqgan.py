@@ -91,6 +91,7 @@ class SQGAN(nn.Module):
             spade_hidden=config.spade_hidden,
             fine_width=config.fine_width,
             refine_width=config.refine_width,
+            noise=config.noise,
         )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -146,13 +147,15 @@ class SQGAN(nn.Module):
         logits: Tensor = self.map_decoder(self.map_demasker(codes, received))
         return logits
 
-    def decode_image(self, codes: Tensor, received: Tensor, labels: Tensor) -> Tensor:
+    def decode_image(
+        self, codes: Tensor, received: Tensor, labels: Tensor, seed: int | Tensor = 0
+    ) -> Tensor:
         """As `decode_map`, with the one-hot decoded map [N, L, h*f, w*f]. Returns RGB, not
-        clamped.
+        clamped. seed: of the noise that textures are made of, one for all or int64 [N].
         """
         if "spade" in self.config.without:
             labels = torch.zeros_like(labels)
-        out: Tensor = self.image_decoder(self.image_demasker(codes, received), labels)
+        out: Tensor = self.image_decoder(self.image_demasker(codes, received), labels, seed)
         return (out + 1) / 2
 
     @torch.inference_mode()

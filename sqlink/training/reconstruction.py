@@ -48,12 +48,13 @@ class OnTheWay:
 
     fractions: float32 [N] each, share of tokens that is kept. arrived: bool [N, h, w] each, False
     where a token is lost. ranking: float32 [N, h, w] each where chance, not SAMM's score, says what
-    is kept; None else.
+    is kept; None else. noise: int64 [N], the seed of each crop's noise.
     """
 
     fractions: tuple[Tensor, Tensor]
     arrived: tuple[Tensor, Tensor]
     ranking: tuple[Tensor, Tensor] | None = None
+    noise: int | Tensor = 0
 
 
 class ThroughTheLink(nn.Module):
@@ -89,7 +90,7 @@ class ThroughTheLink(nn.Module):
             codes, _, commitment = net.image_quantizer(vectors, kept)
             commitments.append(commitment)
             labels = one_hot_map(steering, net.config.num_classes)
-            rebuilt = net.decode_image(codes, kept & way.arrived[0], labels).float()
+            rebuilt = net.decode_image(codes, kept & way.arrived[0], labels, way.noise).float()
         return Rebuilt(rebuilt, logits, sum(commitments[1:], commitments[0]))
 
 

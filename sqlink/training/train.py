@@ -340,7 +340,8 @@ class Trainer:
         if "relevance" in self.model_config.without:
             image, of_map = torch.rand(2, *grid, generator=generator, device=self.device).unbind()
             ranking = (image, of_map)
-        return OnTheWay(fractions, arrived, ranking)
+        noise = torch.randint(2**31, (count,), generator=generator, device=self.device)
+        return OnTheWay(fractions, arrived, ranking, noise)
 
     def advance(self) -> dict[str, float]:
         """One step of both players. Raises SQLinkError if a loss or a gradient is not finite."""
