@@ -1,4 +1,4 @@
-"""Tokens to self-contained packets and back.
+"""Tokens of a picture to packets and back.
 
 Names are loaded when they are first used, so that the sending order can be had without the coder.
 """
@@ -9,34 +9,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlink.bitstream.packets import Contents, Tokens, packetise, read_packet, unpacketise
-    from sqlink.bitstream.tables import (
-        IndexTable,
-        Tables,
-        cluster_codebook,
-        count_contexts,
-        count_indices,
+    from sqlink.bitstream.contexts import StreamTable
+    from sqlink.bitstream.packets import (
+        MODES,
+        Contents,
+        Packing,
+        Tokens,
+        packetise,
+        parse_packets,
+        read_packet,
+        unpacketise,
     )
+    from sqlink.bitstream.tables import Tables
 
 __all__ = [
+    "MODES",
     "Contents",
-    "IndexTable",
+    "Packing",
+    "StreamTable",
     "Tables",
     "Tokens",
-    "cluster_codebook",
-    "count_contexts",
-    "count_indices",
     "packetise",
+    "parse_packets",
     "read_packet",
     "unpacketise",
 ]
 
-_OF_PACKETS = ("Contents", "Tokens", "packetise", "read_packet", "unpacketise")
+_HOMES = {"StreamTable": "contexts", "Tables": "tables"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        home = "packets" if name in _OF_PACKETS else "tables"
+        home = _HOMES.get(name, "packets")
         return getattr(import_module(f"sqlink.bitstream.{home}"), name)
     raise AttributeError(f"module 'sqlink.bitstream' has no attribute '{name}'")
 

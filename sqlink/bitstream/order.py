@@ -24,11 +24,12 @@ _GOLDEN = 2654435769  # 2^32 divided by the golden ratio
 
 @dataclass(frozen=True)
 class Order:
-    """places: int64 [h*w], raster position of each place in sending order. starts: bool [h*w], True
-    where a run begins, that is, where the place before is not the left neighbour."""
+    """places: int64 [h*w], raster position of each place in sending order. offsets: int64 [h*w],
+    how many places of its run stand before it.
+    """
 
     places: NDArray[np.int64]
-    starts: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
 
 
 @lru_cache(maxsize=64)
@@ -49,8 +50,7 @@ def sending_order(height: int, width: int) -> Order:
     length = bounds[column + 1] - bounds[column]
     begins = np.cumsum(length) - length
     places = np.repeat(first - begins, length) + np.arange(height * width)
-    starts = np.zeros(height * width, dtype=np.bool_)
-    starts[begins] = True
+    offsets = np.arange(height * width) - np.repeat(begins, length)
     places.setflags(write=False)
-    starts.setflags(write=False)
-    return Order(places.astype(np.int64), starts)
+    offsets.setflags(write=False)
+    return Order(places, offsets)

@@ -4,15 +4,27 @@ The coder is constriction's. Its state is an interval [lower, lower + range) of 
 any number in which decodes to the same symbols; what it writes itself is a number of whole 32-bit
 words. Here the shortest byte string in the interval is written, and a decoder reads zeros after its
 end, so that a packet padded with zeros is the same packet.
+
+A `Writer` and a `Reader` are spoken to alike, so that one function says what is coded and in which
+order, and serves both ends: a writer gives back what it is given, a reader what it reads.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import constriction
 import numpy as np
+from numpy.typing import NDArray
 
+from sqlink.errors import DataError
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 Encoder = Any  # constriction.stream.queue.RangeEncoder, which has no type stubs
 Decoder = Any
 
@@ -57,3 +69,148 @@ def shortest_bytes(state: Encoder) -> bytes:
         if value << shift < base + width:
             return value.to_bytes(size, "big")
         size += 1
+
+
+class EndedError(Exception):
+    """A stream that was cut says no more. values: those of the symbols asked for that are sure."""
+
+    def __init__(self, values: Ints) -> None:
+        super().__init__()
+        self.values = values
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Symbols coded together. what: their name in the ledger. model: constriction's, with its
+    parameters. bits: float64, the information of each.
+    """
+
+    what: str
+    symbols: NDArray[np.int32]
+    model: tuple[Any, ...]
+    bits: Floats
+
+
+class Port(ABC):
+    """Either end of a stream of symbols. What is coded stands in `coded`, in its order."""
+
+    def __init__(self) -> None:
+        self.coded: list[Coded] = []
+
+    @property
+    def bits(self) -> float:
+        """Information coded so far."""
+        return float(sum(part.bits.sum() for part in self.coded))
+
+    def numbers(self, what: str, values: Ints, size: int) -> Ints:
+        """Numbers of 0..size-1, all alike."""
+        if size == 1:
+            return np.zeros_like(values)
+        symbols = self._code(values, (_uniform(size),))
+        return self._done(what, symbols, (_uniform(size),), np.full(symbols.size, np.log2(size)))
+
+    def number(self, what: str, value: int, size: int) -> int:
+        """One number of 0..size-1."""
+        return int(self.numbers(what, np.array([value]), size)[0])
+
+    def indices(self, what: str, values: Ints, weights: Floats) -> Ints:
+        """n indices by their weights, whole numbers float64 [n, J]."""
+        model = (_categorical(), weights)
+        symbols = self._code(values, model)
+        own = weights[np.arange(symbols.size), symbols]
+        return self._done(what, symbols, model, np.log2(weights.sum(axis=1)) - np.log2(own))
+
+    def flags(self, what: str, values: Bools, chances: Floats) -> Bools:
+        """n flags, each with its chance to be True."""
+        model = (_bernoulli(), chances)
+        symbols = self._code(values, model)
+        bits = -np.log2(np.where(symbols, chances, 1 - chances))
+        return self._done(what, symbols, model, bits).astype(np.bool_)
+
+    def _done(
+        self, what: str, symbols: NDArray[np.int32], model: tuple[Any, ...], bits: Floats
+    ) -> Ints:
+        self.coded.append(Coded(what, symbols, model, bits))
+        return symbols.astype(np.int64)
+
+    @abstractmethod
+    def _code(self, values: NDArray[Any], model: tuple[Any, ...]) -> NDArray[np.int32]:
+        """As many symbols as there are values, written or read."""
+
+
+class Writer(Port):
+    """Encodes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coder = encoder()
+
+    def fork(self) -> Writer:
+        """A writer that goes on from here, apart from this one."""
+        other = Writer()
+        other.coder, other.coded = self.coder.clone(), list(self.coded)
+        return other
+
+    def replay(self, coded: list[Coded]) -> None:
+        """Encode what a reader read."""
+        for part in coded:
+            self._code(part.symbols, part.model)
+            self.coded.append(part)
+
+    def to_bytes(self) -> bytes:
+        """The shortest bytes that say it all, at least one."""
+        return shortest_bytes(self.coder) or b"\0"
+
+    def _code(self, values: NDArray[Any], model: tuple[Any, ...]) -> NDArray[np.int32]:
+        symbols = values.astype(np.int32)
+        if symbols.size:
+            self.coder.encode(symbols, *model)
+        return symbols
+
+
+class Reader(Port):
+    """Decodes bytes followed by zeros; what values it is given does not matter, but their number.
+
+    cut: the bytes are only the beginning of a stream. Symbols are then read while they are the same
+    whatever followed; EndedError brings the last ones. Raises DataError where the bytes can be no
+    stream's.
+    """
+
+    def __init__(self, data: bytes, cut: bool = False) -> None:
+        super().__init__()
+        self.coder = decoder(data)
+        self.highest = decoder(data + b"\xff" * (16 + -len(data) % 4)) if cut else None
+
+    def _code(self, values: NDArray[Any], model: tuple[Any, ...]) -> NDArray[np.int32]:
+        if not values.size:
+            return values.astype(np.int32)
+        parameters = model if len(model) > 1 else (*model, values.size)
+        try:
+            lowest = np.asarray(self.coder.decode(*parameters), dtype=np.int32)
+            if self.highest is None:
+                return lowest
+        except AssertionError as error:
+            raise DataError("a packet is damaged: its range coder has no such symbol") from error
+        try:
+            highest = np.asarray(self.highest.decode(*parameters), dtype=np.int32)
+        except AssertionError:
+            raise EndedError(np.empty(0, dtype=np.int64)) from None
+        same = lowest == highest
+        if not same.all():
+            raise EndedError(lowest[: int(same.argmin())].astype(np.int64))
+        return lowest
+
+
+@lru_cache(maxsize=4096)
+def _uniform(size: int) -> Any:
+    return constriction.stream.model.Uniform(size)
+
+
+@lru_cache(maxsize=1)
+def _categorical() -> Any:
+    return constriction.stream.model.Categorical(perfect=False)
+
+
+@lru_cache(maxsize=1)
+def _bernoulli() -> Any:
+    return constriction.stream.model.Bernoulli(perfect=False)

@@ -7,7 +7,7 @@
 A stored `.sqg` is an 18-byte session and then the packets, all of `packet_bytes` but the last:
 
     offset 0   "SQG"            3 bytes
-           3   version, 1       1
+           3   version, packing 1, four bits each: 2, and how tokens became packets
            4   height, width    2 + 2, big-endian
            8   packet_bytes     2
           10   weights          4, the first bytes of their file's SHA-256
@@ -36,13 +36,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sqlink.bitstream.chunks import LAYERS
 from sqlink.bitstream.packets import (
-    LAYERS,
     MAX_PACKET_BYTES,
     MIN_PACKET_BYTES,
+    MODES,
+    Packing,
     Tokens,
     packetise,
-    read_packet,
+    parse_packets,
     unpacketise,
 )
 from sqlink.bitstream.relevance import keep, layers, ranks
@@ -63,18 +65,21 @@ from sqlink.data.classes import NO_LABEL
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.precision import full_precision
-from sqlink.weights.manifest import load
+from sqlink.weights.manifest import Loaded, load
 
 if TYPE_CHECKING:
-    from sqlink.model.sqgan import Analysis
+    from sqlink.model.sqgan import SQGAN, Analysis
     from sqlink.segmentation.base import Segmenter
 
 DEFAULT_SPLIT = ((0.03, 0.012), (0.25, 0.12), (0.35, 0.35), (0.45, 0.70), (1.0, 1.0))
 """Path of kept fractions (map, image) where the weights bring none."""
 
 _HEADER = struct.Struct(">3sBHHH4sI")
+SESSION_BYTES = _HEADER.size
 _MAGIC = b"SQG"
-_VERSION = 1
+_VERSION = 2
+_FILLED = 0.995
+"""Share of a budget that is enough."""
 _STEPS = 4096
 """Points of the path that a budget is fitted to."""
 _REMEMBERED = 256
@@ -103,28 +108,34 @@ class TokenModel(Protocol):
 
 @dataclass(frozen=True)
 class _Analysed:
-    """One picture's tokens: indices and ranks of every place, int64 [h, w] each."""
+    """One picture's tokens: indices and ranks of every place, int64 [h, w] each. sizes: bytes of
+    the points of the path that were tried.
+    """
 
     map_indices: NDArray[np.int64]
     image_indices: NDArray[np.int64]
     map_ranks: NDArray[np.int64]
     image_ranks: NDArray[np.int64]
+    sizes: dict[int, int]
 
 
 class SQGANCodec:
-    """The codec around a model and its count tables; `load_codec("sqgan")` makes one from weights.
+    """The codec around a model and its tables; `load_codec("sqgan")` makes one from weights.
 
     weights_sha256: hex, what a stored file names its weights by. segmenter: what makes the map
     where `encode` gets none, or its name. split: the path of (m_map, m_image), both rising.
     image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
-    relevant first, at 7 % more bytes for the second. chunk: pictures that the network takes at
-    once, always; a picture's result does not depend on the others. trained_on: metrics that were
-    training losses of the weights, to be marked wherever they are shown.
+    relevant first, at more bytes. packing: `independent` packets, `map-dependent` ones or a
+    `single` stream; see `sqlink.bitstream.packets`. fixed_length: indices of log2 of the codebook's
+    size bits each, an ablation. chunk: pictures that the network takes at once, always; a picture's
+    result does not depend on the others. trained_on: metrics that were training losses of the
+    weights, to be marked wherever they are shown.
     """
 
     name = "sqgan"
     suffix = ".sqg"
     carries_map = True
+    session_bytes = SESSION_BYTES
 
     def __init__(
         self,
@@ -136,6 +147,8 @@ class SQGANCodec:
         segmenter: Segmenter | str = "tx",
         split: Split = DEFAULT_SPLIT,
         image_layers: int = 1,
+        packing: str = MODES[0],
+        fixed_length: bool = False,
         device: torch.device | str = "cpu",
         chunk: int = 4,
         trained_on: Sequence[str] = (),
@@ -153,6 +166,7 @@ class SQGANCodec:
         self.segmenter = segmenter
         self.split = _checked_split(split)
         self.image_layers = image_layers
+        self.packing = Packing(packing, fixed_length)
         self.device = torch.device(device)
         self.chunk = chunk
         self.trained_on = tuple(trained_on)
@@ -196,8 +210,9 @@ class SQGANCodec:
     def decode(self, received: Sequence[Received]) -> Decoded:
         """Rebuild pictures of one size; what did not come is masked. An outage without any token.
 
-        Never raises for missing or wrong bytes. Raises WeightsError where a session names other
-        weights than this codec's.
+        Never raises for missing or wrong packets. How they were made the session says. Raises
+        WeightsError where it names other weights than this codec's, DataError where it is of
+        another version.
         """
         if not received:
             raise ValueError("nothing to decode")
@@ -208,9 +223,12 @@ class SQGANCodec:
         tokens = np.empty((2, len(received), rows, columns), dtype=np.int64)
         for n, one in enumerate(received):
             header = one.session.header
-            if len(header) == _HEADER.size and header[:4] == _MAGIC + bytes([_VERSION]):
-                self._check_weights(_HEADER.unpack(header)[5])
-            tokens[0, n], tokens[1, n] = unpacketise(one.packets, rows, columns, self.tables)
+            packing = self.packing
+            if len(header) == _HEADER.size and header[:3] == _MAGIC:
+                _, kind, _, _, _, weights, _ = _HEADER.unpack(header)
+                packing = _packing(kind)
+                self._check_weights(weights)
+            tokens[:, n] = unpacketise(one.packets, rows, columns, self.tables, packing)
         there = np.flatnonzero((tokens >= 0).any(axis=(0, 2, 3)))
         count = len(received)
         images = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(count, 1, height, width)
@@ -234,9 +252,8 @@ class SQGANCodec:
         """
         if len(data) < _HEADER.size or data[:3] != _MAGIC:
             raise DataError(f"no .sqg stream: {len(data)} bytes that do not begin as one")
-        _, version, height, width, packet_bytes, weights, crc = _HEADER.unpack_from(data)
-        if version != _VERSION:
-            raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
+        _, kind, height, width, packet_bytes, weights, crc = _HEADER.unpack_from(data)
+        packing = _packing(kind)
         header, body = data[: _HEADER.size], data[_HEADER.size :]
         if zlib.crc32(body, zlib.crc32(header[:-4])) != crc:
             raise DataError("the .sqg stream is cut short or damaged: its CRC-32 does not hold")
@@ -247,10 +264,8 @@ class SQGANCodec:
         rows, columns = self.model.grid(height, width)
         if len(body) > 2 * rows * columns * packet_bytes:
             raise DataError("the .sqg stream is damaged: it has more packets than places")
-        packets = []
-        for rank, start in enumerate(range(0, len(body), packet_bytes)):
-            piece = body[start : start + packet_bytes]
-            packets.append(Packet(piece, rank, read_packet(piece, rows, columns, self.tables).bits))
+        pieces = [body[n : n + packet_bytes] for n in range(0, len(body), packet_bytes)]
+        packets = parse_packets(pieces, rows, columns, self.tables, packing)
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
     @full_precision()
@@ -287,7 +302,7 @@ class SQGANCodec:
             ]
             for i, n in enumerate(which.tolist()):
                 found[keys[n]] = _Analysed(
-                    parts[0][i], parts[1][i], ranks(parts[2][i]), ranks(parts[3][i])
+                    parts[0][i], parts[1][i], ranks(parts[2][i]), ranks(parts[3][i]), {}
                 )
         self._remembered.update(found)
         while len(self._remembered) > _REMEMBERED:
@@ -309,36 +324,42 @@ class SQGANCodec:
     def _fit(
         self, analysed: _Analysed, height: int, width: int, budget: int
     ) -> Stream | Unreachable:
-        """The most of the path that fits the budget.
+        """The most of the path that fits the budget, or enough of it.
 
         Sizes grow nearly in proportion along the path: guess by interpolation, and bisect every
-        second time.
+        second time. The answer does not depend on which rates were asked for before.
         """
-        tried: dict[int, list[Packet]] = {}
+        sizes = analysed.sizes
+        streams: dict[int, list[Packet]] = {}
 
         def size(step: int) -> int:
-            tried[step] = self._packets(analysed, *self._counts(step, analysed.map_ranks.size))
-            return _HEADER.size + sum(len(p.data) for p in tried[step])
+            if step not in sizes:
+                streams[step] = self._packets_at(analysed, step)
+                sizes[step] = SESSION_BYTES + sum(len(p.data) for p in streams[step])
+            return sizes[step]
 
-        low, high = 0, _STEPS
-        low_size = size(low)
-        if low_size > budget:
-            return Unreachable(self.name, height, width, budget, low_size)
-        high_size = size(high)
-        if high_size <= budget:
-            return self._stream(tried[high], height, width)
-        best = low
-        interpolate = True
-        while high - low > 1 and low_size < budget - 1:
-            share = (budget - 1 - low_size) / (high_size - low_size) if interpolate else 0.5
-            step = low + min(max(round(share * (high - low)), 1), high - low - 1)
-            found = size(step)
-            if found <= budget:
-                low, low_size, best = step, found, step
-            else:
-                high, high_size = step, found
-            interpolate = not interpolate
-        return self._stream(tried[best], height, width)
+        if size(0) > budget:
+            return Unreachable(self.name, height, width, budget, sizes[0])
+        best = _STEPS
+        if size(_STEPS) > budget:
+            low, high, interpolate = 0, _STEPS, True
+            while high - low > 1 and sizes[low] < _FILLED * budget - 1:
+                share = 0.5
+                if interpolate:
+                    share = (budget - 1 - sizes[low]) / (sizes[high] - sizes[low])
+                step = low + min(max(round(share * (high - low)), 1), high - low - 1)
+                if size(step) <= budget:
+                    low = step
+                else:
+                    high = step
+                interpolate = not interpolate
+            best = low
+        packets = streams[best] if best in streams else self._packets_at(analysed, best)
+        return self._stream(packets, height, width)
+
+    def _packets_at(self, analysed: _Analysed, step: int) -> list[Packet]:
+        """The packets of a point of the path."""
+        return self._packets(analysed, *self._counts(step, analysed.map_ranks.size))
 
     def _counts(self, step: int, places: int) -> tuple[int, int]:
         """Tokens of map and image at a point of the path, 0.._STEPS."""
@@ -354,11 +375,12 @@ class SQGANCodec:
             np.zeros_like(analysed.map_ranks),
             layers(analysed.image_ranks, image_count, self.image_layers),
         )
-        return packetise(tokens, self.tables, self.packet_bytes)
+        return packetise(tokens, self.tables, self.packet_bytes, self.packing)
 
     def _stream(self, packets: list[Packet], height: int, width: int) -> Stream:
         weights = bytes.fromhex(self.weights_sha256[:8])
-        fields = (_MAGIC, _VERSION, height, width, self.packet_bytes, weights)
+        kind = _VERSION << 4 | self.packing.number
+        fields = (_MAGIC, kind, height, width, self.packet_bytes, weights)
         crc = zlib.crc32(_HEADER.pack(*fields, 0)[:-4])
         for packet in packets:
             crc = zlib.crc32(packet.data, crc)
@@ -382,27 +404,17 @@ def sqgan(
     segmenter: Segmenter | str = "tx",
     split: Split | None = None,
     image_layers: int = 1,
+    packing: str = MODES[0],
+    fixed_length: bool = False,
 ) -> SQGANCodec:
     """The codec `sqgan` with shipped or own weights; the options are `SQGANCodec`'s.
 
     Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
     """
-    from sqlink.model.config import ModelConfig
-    from sqlink.model.sqgan import SQGAN
-
     loaded = load(weights, "sqgan")
+    model = load_model(loaded, str(weights))
     tables = Tables.from_tensors(loaded.tensors)
-    try:
-        config = ModelConfig.from_json(loaded.metadata["model"])
-        model = SQGAN(config)
-        state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
-        model.load_state_dict(state)
-    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"weights '{weights}' do not fit the model they name: {reason}"
-        ) from None
-    if (tables.map.size, tables.image.size) != (config.map_codes, config.image_codes):
+    if (tables.map.size, tables.image.size) != (model.config.map_codes, model.config.image_codes):
         raise WeightsError(f"weights '{weights}' have tables of another size than their codebooks")
     if split is None:
         text = loaded.metadata.get("rate_path")
@@ -411,16 +423,41 @@ def sqgan(
         except (ConfigError, ValueError) as error:
             raise WeightsError(f"weights '{weights}' have a wrong rate_path: {error}") from None
     return SQGANCodec(
-        model.eval().requires_grad_(False).to(device),
+        model.to(device),
         tables,
         loaded.sha256,
         packet_bytes=packet_bytes,
         segmenter=segmenter,
         split=split,
         image_layers=image_layers,
+        packing=packing,
+        fixed_length=fixed_length,
         device=device,
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
     )
+
+
+def load_model(loaded: Loaded, title: str) -> SQGAN:
+    """The networks in a weights file, for use. Raises WeightsError if they are not what it says."""
+    from sqlink.model.config import ModelConfig
+    from sqlink.model.sqgan import SQGAN
+
+    try:
+        model = SQGAN(ModelConfig.from_json(loaded.metadata["model"]))
+        state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
+        model.load_state_dict(state)
+    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"weights '{title}' do not fit the model they name: {reason}") from None
+    return model.eval().requires_grad_(False)
+
+
+def _packing(kind: int) -> Packing:
+    """How a session's packets were made. Raises DataError for another version of the format."""
+    version = kind >> 4 or kind
+    if version != _VERSION:
+        raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
+    return Packing.of(kind & 15)
 
 
 def _checked_split(split: Split) -> tuple[tuple[float, float], ...]:

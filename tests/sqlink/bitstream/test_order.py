@@ -14,11 +14,12 @@ from sqlink.bitstream.order import RUN, sending_order
 def test_every_place_comes_once_and_runs_go_right(height: int, width: int) -> None:
     order = sending_order(height, width)
     assert sorted(order.places.tolist()) == list(range(height * width))
-    inside = np.flatnonzero(~order.starts)
+    inside = np.flatnonzero(order.offsets)
     np.testing.assert_array_equal(order.places[inside], order.places[inside - 1] + 1)
     np.testing.assert_array_equal(order.places[inside] // width, order.places[inside - 1] // width)
-    lengths = np.diff(np.append(np.flatnonzero(order.starts), height * width))
+    lengths = np.diff(np.append(np.flatnonzero(order.offsets == 0), height * width))
     assert lengths.max() <= RUN
+    np.testing.assert_array_equal(order.offsets[inside], order.offsets[inside - 1] + 1)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3])

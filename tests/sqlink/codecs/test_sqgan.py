@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqlink.bitstream import IndexTable, Tables, unpacketise
+from sqlink.bitstream import MODES, StreamTable, Tables, unpacketise
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan import DEFAULT_SPLIT, SQGANCodec
@@ -68,8 +68,7 @@ class Halves:
 
 
 def made_codec(**options: object) -> SQGANCodec:
-    counts = 40000 // (np.arange(512) + 60) + 1
-    tables = Tables(IndexTable(counts[:32].copy()), IndexTable(counts))
+    tables = Tables(StreamTable.even(32), StreamTable.even(512, 32))
     return SQGANCodec(Blocks(), tables, HASH, **{"segmenter": Halves(), **options})  # type: ignore[arg-type]
 
 
