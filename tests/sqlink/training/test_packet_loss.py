@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqlink.bitstream import IndexTable, Tables, Tokens, packetise, read_packet
-from sqlink.bitstream.order import sending_order
+from sqlink.bitstream import Tables, Tokens, packetise, unpacketise
 from sqlink.training.packet_loss import PacketLoss, draw_packet_losses, most_packets, packets_of
 
 GRID = (16, 20)
@@ -53,20 +52,17 @@ def test_the_cuts_are_nearly_those_of_the_packetiser(kept: float, size: int) -> 
         ranked = np.argsort(np.argsort(draw.random(GRID) + np.arange(GRID[0])[:, None] / 8, None))
         sent = ranked.reshape(GRID) < kept * places
         grids.append(np.where(sent, draw.integers(0, codes, GRID), -1))
-    table = IndexTable(np.ones(codes, dtype=np.int64))
-    tables = Tables(table, table)
+    tables = Tables.uniform(codes, codes)
     layers = np.zeros(GRID, dtype=np.int64)
     packets = packetise(Tokens(grids[0], grids[1], layers, layers), tables, size)
     share = torch.full((1,), kept)
     image, of_map, count = packets_of(GRID, (share, share), torch.tensor([size]), (7.0, 7.0))
     assert int(count) == pytest.approx(len(packets), rel=0.15, abs=1)
-    order = sending_order(*GRID).places
     away = []
     for number, packet in enumerate(packets):
-        for chunk in read_packet(packet.data, *GRID, tables).chunks:
-            held = order[chunk.start : chunk.start + chunk.kept.size][chunk.kept]
-            said = (image if chunk.stream else of_map)[0].numpy()[held]
-            away.append(np.abs(said - number))
+        alone = unpacketise([packet.data], *GRID, tables)
+        for held, said in zip(alone, (of_map, image), strict=True):
+            away.append(np.abs(said[0].numpy()[held.ravel() >= 0] - number))
     assert np.concatenate(away).mean() < 0.6
     assert np.concatenate(away).max() <= 2
 
