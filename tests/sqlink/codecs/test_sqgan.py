@@ -10,12 +10,11 @@ import dataclasses
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sqlink.bitstream import MODES, StreamTable, Tables, unpacketise
+from sqlink.bitstream import StreamTable, Tables, unpacketise
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan import DEFAULT_SPLIT, SQGANCodec
