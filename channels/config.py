@@ -24,6 +24,7 @@ __all__ = ["READY", "build", "coded", "erasure", "load", "names"]
 
 READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "iid": ("iid_erasure", {}),
+    "bursts": ("gilbert_elliott", {}),
     "awgn": ("coded", {"over": "awgn", "modulation": "qpsk", "code_rate": 0.5}),
     "rayleigh": (
         "coded",

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest
 
 from channels.base import Chain, Packets
-from channels.erasure import IidErasure, Lossless
+from channels.erasure import GilbertElliott, IidErasure, Lossless
 from channels.errors import ChannelError, ConfigError
 from channels.random import Streams
 
@@ -111,3 +111,69 @@ def test_wrong_conditions_are_refused(conditions: dict[str, torch.Tensor], messa
     with pytest.raises(ChannelError, match=message) as caught:
         IidErasure().transmit(packets(2, 3), conditions, streams(2))
     assert "\n" not in str(caught.value)
+
+
+def lengths_of_bursts(lost: torch.Tensor) -> torch.Tensor:
+    """Lengths of the runs of losses of [N, P] that end before the last slot."""
+    edges = torch.nn.functional.pad(lost.int(), (1, 0)).diff(dim=1)
+    starts, ends = (edges == 1).nonzero(), (edges == -1).nonzero()
+    return torch.tensor(
+        [
+            int(end - start)
+            for link in range(lost.shape[0])
+            for start, end in zip(
+                starts[starts[:, 0] == link, 1], ends[ends[:, 0] == link, 1], strict=False
+            )
+        ]
+    ).double()
+
+
+@pytest.mark.parametrize(("loss", "burst"), [(0.1, 4.0), (0.4, 4.0), (0.2, 1.0), (0.5, 1.5)])
+def test_bursts_have_the_loss_and_the_mean_length_asked_for(loss: float, burst: float) -> None:
+    lost = ~GilbertElliott(loss, burst).transmit(packets(60, 2000), {}, streams(60)).delivered
+    runs = lengths_of_bursts(lost)
+    assert float(runs.mean()) == pytest.approx(burst, rel=0.05)
+    # Runs are geometric: so much for the law of their lengths.
+    assert float((runs == 1).double().mean()) == pytest.approx(1 / burst, abs=0.02)
+    assert float(lost.double().mean()) == pytest.approx(loss, rel=0.06)
+
+
+def test_a_chain_starts_from_its_stationary_law() -> None:
+    lost = ~GilbertElliott(0.3, 4).transmit(packets(4000, 3), {}, streams(4000)).delivered
+    for slot in range(3):
+        assert binomtest(int(lost[:, slot].sum()), 4000, 0.3).pvalue > 1e-3
+
+
+def test_bursts_equal_a_loop_over_the_chain() -> None:
+    keys, loss = streams(30), torch.tensor([0.1, 0.3, 0.45] * 10)
+    draws = keys.child("loss").uniform(50)
+    for burst in (1.0, 1.4, 6.0):
+        got = GilbertElliott(burst=burst).transmit(packets(30, 50), {"loss": loss}, keys)
+        for link in range(30):
+            p = float(loss[link].double())
+            bad = bool(draws[link, 0] < p)
+            for slot in range(50):
+                if slot:
+                    chance = 1 - 1 / burst if bad else p / ((1 - p) * burst)
+                    bad = bool(draws[link, slot] < chance)
+                assert bool(got.delivered[link, slot]) != bad
+
+
+def test_bursts_depend_on_neither_what_follows_nor_on_the_batch() -> None:
+    sent, keys = packets(16, 12), streams(16)
+    whole = GilbertElliott(0.3).transmit(sent, {}, keys).delivered
+    few = Packets(sent.payload[3:7, :5], sent.lengths[3:7, :5], sent.priority[3:7, :5])
+    assert torch.equal(
+        GilbertElliott(0.3).transmit(few, {}, keys.select(torch.arange(3, 7))).delivered,
+        whole[3:7, :5],
+    )
+
+
+def test_a_burst_channel_without_loss_loses_nothing_and_impossible_ones_are_refused() -> None:
+    assert bool(GilbertElliott(0.0).transmit(packets(9, 40), {}, streams(9)).delivered.all())
+    with pytest.raises(ConfigError, match=r"loss=0.9 must be from 0 to 0.8$"):
+        GilbertElliott(0.9, burst=4)
+    with pytest.raises(ConfigError, match=r"burst=0.5 must be from 1 to 10000$"):
+        GilbertElliott(0.1, burst=0.5)
+    with pytest.raises(ChannelError, match=r"loss=0.85 of link 1 must be from 0 to 0.8$"):
+        GilbertElliott().transmit(packets(2, 3), {"loss": torch.tensor([0.1, 0.85])}, streams(2))
