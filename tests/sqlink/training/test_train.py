@@ -18,7 +18,13 @@ from sqlink.codecs.base import Rate, Received, Stream
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.model import config as model_sizes
 from sqlink.model.spade import one_hot_map
-from sqlink.training.augmentation import CropSettings, ResidentPictures, draw_crops, step_generator
+from sqlink.training.augmentation import (
+    CropSettings,
+    ResidentPictures,
+    draw_crops,
+    draw_window,
+    step_generator,
+)
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
 from sqlink.training.config import load_train_config
 from sqlink.training.reconstruction import IMAGE_BRANCH, MAP_BRANCH
@@ -280,6 +286,29 @@ def test_what_the_networks_or_the_machine_cannot_do_is_one_line(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         trainer(settings(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("name", ["streets", "paper"])
+def test_shipped_training_configurations_are_valid(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("SQLINK_CAMVID", "SQLINK_CITYSCAPES"):
+        monkeypatch.setenv(variable, "/data")
+    folder = Path(model_sizes.__file__).parent.parent / "training" / "configs"
+    config = load_train_config(folder / f"{name}.yaml")
+    assert config.model == name
+    assert list(config.plan()) == {"streets": ["joint"], "paper": ["map", "image", "joint"]}[name]
+
+
+def test_windows_of_losses_meet_every_phase_of_the_grid() -> None:
+    draw = torch.Generator().manual_seed(1)
+    windows = [draw_window((64, 96), draw) for _ in range(400)]
+    assert (
+        {w[2].start % 16 for w in windows} == {w[3].start % 16 for w in windows} == set(range(16))
+    )
+    assert all(w[2].stop <= 64 and w[3].stop <= 96 for w in windows)
+    assert {w[2].stop - w[2].start for w in windows} == {48}
+    assert draw_window((32, 48), draw, halved=True)[3].stop <= 48
 
 
 def test_no_shipped_training_configuration_names_the_judge() -> None:
