@@ -67,11 +67,7 @@ class Equipment:
 
         Raises SQLinkError, one line, where a part cannot be built or does not fit the others.
         """
-        device = torch.device(sweep.device)
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(
-                f"{where}: device: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
-            )
+        device = select_device(sweep.device, f"{where}: device")
         data = _built(f"{where}: data", lambda: open_dataset(sweep.data.name, **sweep.data.options))
         if len(data) == 0:
             raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
@@ -122,6 +118,19 @@ class Equipment:
             ),
             device=device,
         )
+
+
+def select_device(name: str, where: str) -> torch.device:
+    """A device that is there. Raises ConfigError, naming `where` it was asked for."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{where}: '{name}' is no device: use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{where}: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
+        )
+    return device
 
 
 def column(metric: Metric) -> str:

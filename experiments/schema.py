@@ -31,12 +31,12 @@ SEMANTIC = (*MATRICES, FRECHET)
 DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", *MATRICES)
 
 
-def _as_list(value: object) -> object:
+def as_list(value: object) -> object:
     """One value stands for a list of one."""
     return value if isinstance(value, (list, tuple)) or value is None else [value]
 
 
-def _as_named(value: object) -> object:
+def as_named(value: object) -> object:
     """A bare name stands for a mapping with nothing but the name."""
     return {"name": value} if isinstance(value, str) else value
 
@@ -45,15 +45,15 @@ class Rates(Section):
     """The budgets for one picture: lists of values by kind, at least one value in all."""
 
     bpp: Annotated[
-        list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list), Field(default_factory=list)
+        list[Annotated[float, Field(gt=0)]], BeforeValidator(as_list), Field(default_factory=list)
     ]
     bytes: Annotated[
-        list[Annotated[int, Field(gt=0)]], BeforeValidator(_as_list), Field(default_factory=list)
+        list[Annotated[int, Field(gt=0)]], BeforeValidator(as_list), Field(default_factory=list)
     ]
     channel_uses: Annotated[
-        list[Annotated[int, Field(gt=0)]], BeforeValidator(_as_list), Field(default_factory=list)
+        list[Annotated[int, Field(gt=0)]], BeforeValidator(as_list), Field(default_factory=list)
     ]
-    quality: Annotated[list[float], BeforeValidator(_as_list), Field(default_factory=list)]
+    quality: Annotated[list[float], BeforeValidator(as_list), Field(default_factory=list)]
 
     @model_validator(mode="after")
     def _not_empty(self) -> Rates:
@@ -99,13 +99,13 @@ class Compare(Section):
     `sqgan bpp=0.02`, whose difference is given with its paired interval.
     """
 
-    anchors: Annotated[list[str], BeforeValidator(_as_list)] | None = None
+    anchors: Annotated[list[str], BeforeValidator(as_list)] | None = None
     differences: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         default_factory=list
     )
 
 
-Named = Annotated[Choice, BeforeValidator(_as_named)]
+Named = Annotated[Choice, BeforeValidator(as_named)]
 
 
 class Sweep(Section):
@@ -115,31 +115,31 @@ class Sweep(Section):
     as received, for the figures.
     """
 
-    data: Annotated[Data, BeforeValidator(_as_named)]
+    data: Annotated[Data, BeforeValidator(as_named)]
     codecs: Annotated[
-        list[Annotated[CodecChoice, BeforeValidator(_as_named)]],
-        BeforeValidator(_as_list),
+        list[Annotated[CodecChoice, BeforeValidator(as_named)]],
+        BeforeValidator(as_list),
         Field(min_length=1),
     ]
     rates: Rates | None = None
     channel: Any
-    conditions: dict[
-        str, Annotated[list[float], BeforeValidator(_as_list), Field(min_length=1)]
-    ] = Field(default_factory=dict)
+    conditions: dict[str, Annotated[list[float], BeforeValidator(as_list), Field(min_length=1)]] = (
+        Field(default_factory=dict)
+    )
     realisations: Annotated[int, Field(gt=0)] = 1
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, lt=2**63)]],
-        BeforeValidator(_as_list),
+        BeforeValidator(as_list),
         Field(min_length=1),
     ] = Field(default=[0])
     packet_bytes: Annotated[
         list[Annotated[int, Field(ge=8, le=65535)]],
-        BeforeValidator(_as_list),
+        BeforeValidator(as_list),
         Field(min_length=1),
     ] = Field(default=[96])
     segmenter: Named = Choice(name="tx")
     judge: Named = Choice(name="judge")
-    metrics: Annotated[list[Named], BeforeValidator(_as_list), Field(min_length=1)] = Field(
+    metrics: Annotated[list[Named], BeforeValidator(as_list), Field(min_length=1)] = Field(
         default=[Choice(name=name) for name in DEFAULT_METRICS]
     )
     compare: Compare = Compare()

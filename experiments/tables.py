@@ -14,6 +14,7 @@ that another one at fewer bits equals (`bjontegaard.front`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from experiments.measured import LEVEL, Measured, by_condition
 from experiments.schema import FRECHET, MATRICES
 from experiments.store import Store, table_of
-from sqlink.errors import DataError
+from sqlink.errors import ConfigError, DataError
 from sqlink.metrics.bjontegaard import Curve, Delta, bd_rate, front
 from sqlink.metrics.bootstrap import Interval, percentiles
 
@@ -42,6 +43,8 @@ TITLES = {
     "map_fidelity": ("map received to sent, mIoU %", 100.0, 1),
 }
 """Column -> its title, the factor to what is shown, and decimals."""
+
+TABLES = "tables.md"
 
 Line = Mapping[str, Any]
 
@@ -80,7 +83,15 @@ def write_tables(
         text.append(_bjontegaard_table(deltas, trained_on, conditions))
     if differences:
         text.append(_differences_table(differences, trained_on, conditions))
-    store.write_text("tables.md", "\n\n".join(text) + "\n")
+    store.write_text(TABLES, "\n\n".join(text) + "\n")
+
+
+def read_tables(folder: Path) -> str:
+    """What `write_tables` wrote to read. Raises ConfigError where there is nothing."""
+    try:
+        return (folder / TABLES).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder}: no {TABLES} here: run the sweep again") from error
 
 
 def _bjontegaard(

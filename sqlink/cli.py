@@ -268,8 +268,33 @@ def sweep(
 ) -> None:
     """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
     from experiments.runner import run_sweep
+    from experiments.tables import read_tables
 
-    print(run_sweep(config, output))
+    folder = run_sweep(config, output)
+    print(read_tables(folder))
+    print(folder)
+
+
+@app.command()
+def compare(
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml|FOLDER", help="A gallery, or pictures.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")
+    ] = None,
+    bpp: Annotated[
+        list[float] | None, typer.Option("--bpp", help="Bits a pixel; once a rate.")
+    ] = None,
+) -> None:
+    """Draw pictures as SQ-GAN sends them, beside BPG and JPEG2000 in the same bytes."""
+    from experiments.gallery import draw_gallery, load_gallery, of_folder
+
+    gallery = of_folder(source) if source.is_dir() else load_gallery(source)
+    if bpp:
+        gallery = gallery.at(bpp)
+    for path in draw_gallery(gallery, output):
+        print(path)
 
 
 @app.command()

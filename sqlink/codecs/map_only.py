@@ -81,6 +81,7 @@ class _MapCodec:
     """What both share: the session, the map's bytes, and where the map comes from."""
 
     carries_map = True
+    session_bytes = _HEADER.size
     magic: bytes
     name: str
 

@@ -8,10 +8,13 @@ import pytest
 
 import experiments.configs
 from channels.errors import ConfigError
+from experiments.gallery import load_gallery
 from experiments.schema import DEFAULT_METRICS, load_sweep, parse_sweep
+from sqlink.codecs import BUILT_IN
 
 BASE = "data: streets\ncodecs: [jpeg2000]\nrates: {bpp: [0.1]}\nchannel: awgn\n"
-CONFIGS = sorted(Path(experiments.configs.__file__).parent.glob("*.yaml"))
+FOLDER = Path(experiments.configs.__file__).parent
+CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "gallery")
 
 
 def test_the_shortest_sweep_has_defaults() -> None:
@@ -115,6 +118,8 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
         "rate",
         "fading",
         "baselines",
+        "codec",
+        "bursts",
     }
 
 
@@ -122,4 +127,10 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
 def test_shipped_configs_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLINK_CAMVID", "camvid")
     sweep = load_sweep(path)
-    assert {codec.name for codec in sweep.codecs} <= {"sqgan", "jpeg2000", "bpg"}
+    assert {codec.name for codec in sweep.codecs} <= set(BUILT_IN)
+
+
+def test_the_shipped_gallery_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQLINK_CAMVID", "camvid")
+    gallery = load_gallery(FOLDER / "gallery.yaml")
+    assert (gallery.every, gallery.bpp) == (4, [0.01, 0.02, 0.04])
