@@ -238,7 +238,7 @@ class Runner:
         maps = [map_ for n in wanted if (map_ := chunk[n].sent) is not None]
         answers = Transmitter(codec).send(
             images,
-            resolve_rate(encoding.rate, equipment.channels[size], size),
+            resolve_rate(encoding.rate, equipment.channels[size], size, codec),
             torch.stack(maps).to(equipment.device) if maps else None,
         )
         sent = dict(zip(wanted, answers, strict=True))

@@ -21,6 +21,7 @@ from channels.base import Channel, Packets, Reception
 from channels.random import Streams
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
+    Codec,
     Decoded,
     Rate,
     Received,
@@ -111,8 +112,11 @@ def ledger(streams: Sequence[Stream], reception: Reception) -> dict[str, Tensor]
     return {name: torch.tensor(row, dtype=torch.int64) for name, row in total.items()}
 
 
-def resolve_rate(rate: Rate, channel: Channel, packet_bytes: int) -> Rate:
-    """A rate in channel uses turned into bytes: the whole packets that so many uses carry.
+def resolve_rate(
+    rate: Rate, channel: Channel, packet_bytes: int, codec: Codec | None = None
+) -> Rate:
+    """A rate in channel uses turned into bytes: the whole packets that so many uses carry, and the
+    codec's session, which both ends know and no channel use is spent on.
 
     Any other rate is returned as it is. Raises ConfigError where the channel counts no symbols, or
     where the uses do not carry one packet.
@@ -130,7 +134,7 @@ def resolve_rate(rate: Rate, channel: Channel, packet_bytes: int) -> Rate:
             f"{rate.channel_uses} channel uses carry no packet: one of {packet_bytes} bytes "
             f"takes {each} on '{channel.name}'"
         )
-    return Rate(bytes=count * packet_bytes)
+    return Rate(bytes=count * packet_bytes + getattr(codec, "session_bytes", 0))
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,7 @@ class Link:
             raise ConfigError(f"{count} pictures need {count} different names, got {list(labels)}")
         if realisations < 1:
             raise ConfigError(f"realisations={realisations} must be at least 1")
-        rate = resolve_rate(rate, self.channel, self.packet_bytes)
+        rate = resolve_rate(rate, self.channel, self.packet_bytes, self.transmitter.codec)
         sent = tuple(self.transmitter.send(images, rate, segmentation))
 
         reached = [n for n, answer in enumerate(sent) if isinstance(answer, Stream)]

@@ -151,12 +151,13 @@ class _Network(nn.Module):
 
     def forward(self, around: Tensor, under: Tensor | None, bands: Tensor, level: Tensor) -> Tensor:
         """Hidden values [n, H] of n places, 0.._CLIP; states and bands as in `StreamTable.look`."""
-        inputs = self._book(self.embedding)[around].flatten(1)
+        inputs = F.embedding(around, self._book(self.embedding)).flatten(1)
         if under is not None and self.map_embedding is not None:
-            below = self._book(self.map_embedding)[under].flatten(1)
+            below = F.embedding(under, self._book(self.map_embedding)).flatten(1)
             inputs = torch.cat([inputs, below], dim=1)
         sums = inputs @ self._rounded(self.weights, self._hidden_scale)
-        sums = sums + self.place[0, bands[:, 0]] + self.place[1, bands[:, 1]] + self.place[2, level]
+        for axis, band in enumerate((bands[:, 0], bands[:, 1], level)):
+            sums = sums + F.embedding(band, self.place[axis])
         hidden = sums.clamp(0, _CLIP)
         if self.rounding:
             steps = HIDDEN_LIMIT / _CLIP
@@ -167,7 +168,8 @@ class _Network(nn.Module):
         self, hidden: Tensor, level: Tensor, kept: Tensor, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Information of n masks, and of the indices of those kept."""
-        odds = hidden @ self._rounded(self.mask_weights, self._mask_scale) + self.mask_bias[level]
+        bias = F.embedding(level, self.mask_bias[:, None])[:, 0]
+        odds = hidden @ self._rounded(self.mask_weights, self._mask_scale) + bias
         mask = F.binary_cross_entropy_with_logits(odds, kept.float(), reduction="none")
         chances = hidden[kept] @ self._rounded(self.index_weights, self._index_scale)
         index = F.cross_entropy(chances + self.index_bias, indices[kept], reduction="none")

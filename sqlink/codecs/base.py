@@ -192,7 +192,11 @@ class Decoded:
 
 @runtime_checkable
 class Codec(Protocol):
-    """Pictures to streams and back; the same for SQ-GAN and every baseline."""
+    """Pictures to streams and back; the same for SQ-GAN and every baseline.
+
+    A codec whose sessions have a header says its length as `session_bytes`: a rate in channel uses
+    then leaves room for it, as no packet carries it.
+    """
 
     name: str
     suffix: str

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from sqlink.bitstream import StreamTable, Tables, unpacketise
+from channels.config import build
+from sqlink.bitstream import MODES, StreamTable, Tables, unpacketise
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan import DEFAULT_SPLIT, SQGANCodec
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.link import resolve_rate
 from sqlink.model.config import STREETS
 from sqlink.model.sqgan import SQGAN, Analysis
 from sqlink.weights import manifest
@@ -271,6 +274,7 @@ def test_other_weights_are_named() -> None:
         {"split": [(0.5, 0.5), (0.4, 0.6)]},
         {"split": [(0.5, 0.5), (0.6, 1.2)]},
         {"split": "half"},
+        {"packing": "one"},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
@@ -364,3 +368,78 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
     with pytest.raises(WeightsError, match=says) as caught:
         load_codec("sqgan", weights=str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packing", MODES)
+@pytest.mark.parametrize("bpp", [0.006, 0.01, 0.02, 0.03, 0.04, 0.06])
+def test_every_packing_lands_near_its_budget(packing: str, bpp: float) -> None:
+    codec = made_codec(packing=packing)
+    budget = Rate(bpp=bpp).budget_bytes(360, 480)
+    assert budget is not None
+    (stream,) = streams(codec, pictures(1), Rate(bpp=bpp))
+    assert 0.92 * budget <= stream.size <= budget
+    assert codec.parse(stream.to_bytes()) == stream
+    # Another codec, told nothing of the packing, reads it in the session.
+    decoded = [
+        one.decode([Received.whole(stream)]).images
+        for one in (codec, made_codec(fixed_length=True))
+    ]
+    assert torch.equal(decoded[0], decoded[1])
+
+
+def test_a_rate_does_not_depend_on_those_before() -> None:
+    first, second = made_codec(packing="single"), made_codec(packing="single")
+    for bpp in (0.01, 0.05, 0.03):
+        streams(first, pictures(1), Rate(bpp=bpp))
+    answers = [streams(codec, pictures(1), Rate(bpp=0.02))[0] for codec in (first, second)]
+    assert answers[0].to_bytes() == answers[1].to_bytes()
+
+
+@pytest.mark.parametrize("packing", MODES)
+def test_channel_uses_are_spent_on_packets_alone(packing: str) -> None:
+    """The session costs no channel use: the packets fill all that the uses carry."""
+    channel = build({"coded": {"over": "awgn", "modulation": "qpsk", "packet_bytes": 96}})
+    each = channel.uses_per_packet(96)
+    assert each is not None
+    codec = made_codec(packing=packing)
+    rate = resolve_rate(Rate(channel_uses=7 * each), channel, 96, codec)
+    (stream,) = streams(codec, pictures(1), rate)
+    carried = sum(len(p.data) for p in stream.packets)
+    assert len(stream.packets) == 7
+    assert 0.98 * 7 * 96 <= carried <= 7 * 96
+
+
+@pytest.mark.parametrize("packing", MODES)
+def test_a_stream_cut_at_any_packet_decodes_and_gets_no_worse(packing: str) -> None:
+    """On average over pictures, each packet brings the picture nearer to what was sent."""
+    codec = made_codec(packing=packing, packet_bytes=64)
+    images = pictures(4)
+    sent = streams(codec, images, Rate(bpp=0.03))
+    errors = []
+    for count in range(1, min(len(s.packets) for s in sent) + 1):
+        cut = [
+            Received(
+                s.session, tuple(p.data if n < count else None for n, p in enumerate(s.packets))
+            )
+            for s in sent
+        ]
+        decoded = codec.decode(cut)
+        assert not decoded.outage.any()
+        errors.append(float((decoded.images - images).square().mean()))
+    assert all(later <= before + 1e-6 for before, later in pairwise(errors))
+    assert errors[-1] < errors[0]
+
+
+def test_fixed_length_indices_cost_log2_of_the_codebook() -> None:
+    for packing in MODES:
+        codec = made_codec(packing=packing, fixed_length=True)
+        (stream,) = streams(codec, pictures(1), Rate(quality=0.3))
+        assert stream.ledger["index"] == pytest.approx(207 * (5 + 9), abs=len(stream.packets))
+
+
+def test_a_stream_of_an_older_version_is_refused() -> None:
+    codec = made_codec()
+    data = bytearray(streams(codec, pictures(1), Rate(bpp=0.02))[0].to_bytes())
+    data[3] = 1
+    with pytest.raises(DataError, match="version 1"):
+        codec.parse(bytes(data))
