@@ -104,7 +104,7 @@ def test_the_papers_configuration_learns_in_real_steps(tmp_path: Path) -> None:
     # Plain gradient descent keeps no moments: all this stays within 2 GB.
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02)
     totals = []
-    for _ in range(3):
+    for _ in range(2):
         generator = step_generator(1, 0, 0, torch.device("cpu"))  # the same crops every time
         images, maps, inputs = draw_crops(pictures, torch.tensor([0]), settings, generator, bank)
         share = torch.full((1,), 0.75)
