@@ -41,7 +41,7 @@ from sqlink.bitstream.order import sending_order
 from sqlink.bitstream.relevance import ranks
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.window import window
-from sqlink.errors import SQLinkError
+from sqlink.errors import ConfigError, SQLinkError
 
 if TYPE_CHECKING:
     from sqlink.model.sqgan import Analysis
@@ -380,6 +380,8 @@ def refit(
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save
 
+    if steps < 1 or streets < 0:
+        raise ConfigError(f"steps={steps} must be at least 1, streets={streets} at least 0")
     loaded = load(weights, "sqgan")
     model, sees = load_model(loaded, weights), load_segmenter(segmenter)
     sources = [open_dataset("camvid", root=str(camvid), split="fit")]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sqlink.bitstream.packets import MODES, Packing, Tokens, packetise
 from sqlink.bitstream.relevance import keep, ranks
 from sqlink.bitstream.tables import STREAMS, Tables
-from sqlink.errors import SQLinkError
+from sqlink.errors import ConfigError, SQLinkError
 
 FRACTIONS = (0.2, 0.4, 0.7, 1.0)
 PACKET_BYTES = (64, 128, 256)
@@ -129,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sqlink.segmentation import load_segmenter
         from sqlink.weights.manifest import load
 
+        if options.pictures < 1:
+            raise ConfigError(f"pictures={options.pictures} must be at least 1")
         loaded = load(options.weights, "sqgan")
         model, tables = load_model(loaded, options.weights), Tables.from_tensors(loaded.tensors)
         sees = load_segmenter(options.segmenter)

@@ -173,6 +173,8 @@ def calibrate(
 
     if segmenter == "judge":
         raise ConfigError("segmenter: 'judge' only measures and may not be tuned to; use 'tx'")
+    if pictures < 1:
+        raise ConfigError(f"pictures={pictures} must be at least 1")
     loaded = load(weights, "sqgan")
     model, tables = load_model(loaded, weights), Tables.from_tensors(loaded.tensors)
     sees, lpips = load_segmenter(segmenter), load_lpips()
