@@ -249,11 +249,12 @@ def _page(
 ) -> str:
     """The HTML that shows them all."""
     names = ", ".join(baseline.name for baseline in baselines)
-    chosen = "every picture" if gallery.every == 1 else f"every {gallery.every}th picture"
+    chosen = "all of them" if gallery.every == 1 else f"one in {gallery.every}, by number"
     said = html.escape(
-        f"{count} pictures of '{gallery.data.name}', {chosen} by number. In each row {codec.name}, "
+        f"{count} pictures of '{gallery.data.name}', {chosen}. In each row {codec.name}, "
         f"then {names} in the bytes that {codec.name} took; a tile framed in amber is a codec at "
-        "its lowest, which needs more."
+        "its lowest, which needs more.",
+        quote=False,
     )
     shown = "\n".join(
         f'<figure><a href="{name}"><img loading="lazy" src="{name}" alt="{name}"></a></figure>'
