@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 _MASK = 0xFFFFFFFF
 
+GAIN = 20.0
+"""By what a scale is multiplied, so that Adam's small steps bring the noise in within hundreds."""
+
 
 def noise_field(height: int, width: int, device: torch.device, seed: int | Tensor = 0) -> Tensor:
     """float32 [1, 1, height, width], or [N, 1, ...] for int64 seeds [N]: mean 0, variance 1.
@@ -44,4 +47,4 @@ class NoiseInjection(nn.Module):
     def forward(self, x: Tensor, seed: int | Tensor = 0) -> Tensor:
         """x: [N, channels, h, w]; seed: one for all, or int64 [N]."""
         field = noise_field(*x.shape[-2:], x.device, seed).to(x.dtype)
-        return x + self.scale.view(1, -1, 1, 1) * field
+        return x + GAIN * self.scale.view(1, -1, 1, 1) * field

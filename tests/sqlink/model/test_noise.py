@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sqlink.model.noise import NoiseInjection, noise_field
+from sqlink.model.noise import GAIN, NoiseInjection, noise_field
 
 
 def mixed(bits: int) -> int:
@@ -41,5 +41,5 @@ def test_injection_starts_as_nothing() -> None:
     layer = NoiseInjection(3)
     x = torch.ones(2, 3, 4, 5)
     assert torch.equal(layer(x), x)
-    torch.nn.init.ones_(layer.scale)
-    assert torch.equal(layer(x) - x, (noise_field(4, 5, x.device) + x) - x)
+    torch.nn.init.constant_(layer.scale, 1 / GAIN)
+    assert torch.allclose(layer(x) - x, noise_field(4, 5, x.device).expand_as(x), atol=1e-6)
