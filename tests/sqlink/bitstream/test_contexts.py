@@ -174,7 +174,8 @@ def test_fitted_tables_learn_what_stands_around() -> None:
     with torch.inference_mode():
         tables = fit_tables([patterned(40, 0)], (books[0], books[1]), steps=80)
     held_out = patterned(4, 1)
-    bits, tokens = {}, 0
+    bits: dict[str, int] = {}
+    tokens = 0
     for n in range(4):
         maps, images = held_out.map_indices[n].numpy(), held_out.image_indices[n].numpy()
         zeros = np.zeros_like(maps)
