@@ -157,27 +157,3 @@ def draw_fractions(count: int, limits: tuple[float, float], generator: torch.Gen
     """
     normal = torch.randn(count, generator=generator, device=generator.device)
     return (FRACTION_MEDIAN * (FRACTION_SPREAD * normal).exp()).clamp(*limits)
-
-
-RUN = 8
-"""Places of a row that are lost together in half of the losses, as a packet's runs are."""
-
-
-def draw_losses(
-    shape: tuple[int, int, int], rate: tuple[float, float], generator: torch.Generator
-) -> Tensor:
-    """bool [B, h, w] of tokens that arrive: each picture loses a share of its own, from `rate`.
-
-    Half of the pictures lose nothing; of the others, one in two loses single places, one in two
-    runs of places along the rows.
-    """
-    batch, height, width = shape
-    device = generator.device
-
-    def uniform(*size: int) -> Tensor:
-        return torch.rand(*size, generator=generator, device=device)
-
-    share = (rate[0] + (rate[1] - rate[0]) * uniform(batch)) * (uniform(batch) < 0.5)
-    runs = uniform(batch, height, -(-width // RUN)).repeat_interleave(RUN, dim=2)[..., :width]
-    in_runs = (uniform(batch) < 0.5).view(-1, 1, 1)
-    return torch.where(in_runs, runs, uniform(*shape)) >= share.view(-1, 1, 1)

@@ -11,32 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sqlink.data.classes import CAMVID, NAMES, NO_LABEL
-from sqlink.training.task import load_task
+from sqlink.data.classes import NO_LABEL
 
 _LEAST = 1e-6
 """Sum of weights below which a loss is 0: a crop may show nothing that matters."""
-
-_DRIVING = load_task("driving", CAMVID)
-
-MAP_RELEVANCE = dict(zip(NAMES, _DRIVING.map_weights, strict=True))
-"""Weight of a class in the map's cross-entropy, as the task `driving` says."""
-
-IMAGE_RELEVANCE = dict(zip(NAMES, _DRIVING.image_weights, strict=True))
-"""Weight of a class in the picture's L1."""
-
-BLENDED_CLASSES = tuple(NAMES[i] for i in _DRIVING.blended)
-"""Classes whose exact look the discriminator is told not to mind."""
-
-
-def class_weights(relevance: dict[str, float], num_classes: int) -> Tensor:
-    """float32 [num_classes]: the weight of each class id, 0.5 where nothing is said.
-
-    Names are CamVid's; a model with other classes weighs them all alike.
-    """
-    if num_classes != len(NAMES):
-        return torch.full((num_classes,), 0.5)
-    return torch.tensor([relevance.get(name, 0.5) for name in NAMES])
 
 
 def map_loss(logits: Tensor, segmentation: Tensor, weights: Tensor) -> Tensor:
