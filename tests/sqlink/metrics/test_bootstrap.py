@@ -18,6 +18,8 @@ from sqlink.metrics.bootstrap import (
     mean_iou,
     mean_sums,
     paired_difference,
+    percentiles,
+    resample,
 )
 from sqlink.metrics.semantic import miou
 
@@ -140,3 +142,34 @@ def test_data_that_do_not_fit_are_refused() -> None:
         interval(np.zeros((0, 3, 2)), seed=1)
     with pytest.raises(DataError, match="5 pictures need as many block numbers"):
         interval(mean_sums(np.ones((5, 1))), seed=1, blocks=[0, 1])
+
+
+def test_a_biased_statistic_is_centred_on_its_estimate() -> None:
+    # The square of a mean: a resample's is larger by the variance of the mean.
+    values = _normal(10, 1, seed=3)
+
+    def square(sums: bootstrap.Floats) -> bootstrap.Floats:
+        return np.asarray(mean(sums) ** 2, dtype=np.float64)
+
+    plain, moved = (
+        interval(mean_sums(values), square, seed=1, resamples=20000, centred=centred)
+        for centred in (False, True)
+    )
+    assert moved.estimate == plain.estimate
+    bias = float(values.var() / 10)
+    assert plain.low - moved.low == pytest.approx(bias, rel=0.05)
+    assert plain.high - moved.high == pytest.approx(bias, rel=0.05)
+
+
+def test_draws_under_one_seed_are_paired() -> None:
+    ours, theirs = _normal(12, 3, seed=1), _normal(12, 3, seed=2)
+    blocks = np.arange(12) // 3
+    draws = [
+        mean(resample(mean_sums(v), seed=5, blocks=blocks, resamples=500)) for v in (ours, theirs)
+    ]
+    found = percentiles(float(ours.mean() - theirs.mean()), draws[0] - draws[1], 4)
+    expected = paired_difference(
+        mean_sums(ours), mean_sums(theirs), seed=5, blocks=blocks, resamples=500
+    )
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.estimate == pytest.approx(expected.estimate)

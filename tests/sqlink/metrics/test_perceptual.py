@@ -10,7 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from sqlink.errors import DataError, WeightsError
 from sqlink.metrics import load_metric
-from sqlink.metrics.perceptual import FEATURES_FILE, FOLDER_VARIABLE, HEADS_FILE, LPIPS, load_lpips
+from sqlink.metrics.perceptual import (
+    FEATURES_FILE,
+    FOLDER_VARIABLE,
+    HEADS_FILE,
+    LPIPS,
+    Lpips,
+    load_lpips,
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +156,29 @@ def test_as_a_column_of_results(weights: Path, lpips: LPIPS) -> None:
     assert not metric.higher_is_better
     assert metric.unavailable(17, 17) is None
     assert metric.unavailable(16, 64) is not None
+
+
+def test_a_references_features_are_computed_once(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = Lpips(weights)
+    pictures: list[int] = []
+    taps = LPIPS.taps
+
+    def counted(network: LPIPS, images: torch.Tensor, autocast: bool = False) -> list[torch.Tensor]:
+        pictures.append(len(images))
+        return taps(network, images, autocast)
+
+    monkeypatch.setattr(LPIPS, "taps", counted)
+    a, b = torch.rand(2, 3, 3, 40, 48, generator=torch.Generator().manual_seed(8))
+    first = metric(a, b)
+    assert sum(pictures) == 6
+    pictures.clear()
+    assert torch.equal(metric(a.flip(0), b.flip(0)), first.flip(0))
+    assert torch.equal(metric(a, b[:1].expand(3, -1, -1, -1))[0], first[0])
+    assert sum(pictures) == 6  # the pictures received alone
+    monkeypatch.setattr("sqlink.metrics.perceptual._KEPT_BYTES", 0)
+    torch.testing.assert_close(metric(a, b), first, atol=1e-7, rtol=0)
+    pictures.clear()
+    metric(a, b)
+    assert sum(pictures) == 6  # nothing was kept
