@@ -46,5 +46,6 @@ class NoiseInjection(nn.Module):
 
     def forward(self, x: Tensor, seed: int | Tensor = 0) -> Tensor:
         """x: [N, channels, h, w]; seed: one for all, or int64 [N]."""
-        field = noise_field(*x.shape[-2:], x.device, seed).to(x.dtype)
+        height, width = x.shape[-2:]
+        field = noise_field(height, width, x.device, seed).to(x.dtype)
         return x + GAIN * self.scale.view(1, -1, 1, 1) * field
