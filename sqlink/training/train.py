@@ -475,8 +475,8 @@ class Trainer:
         wanted = [feature.chunk(2)[0] for feature in features]
         matching = ramp * weights.feature_matching * feature_matching(found, wanted)
         adversarial = -verdict.mean()
-        slope_of_matching = torch.autograd.grad(matching, rebuilt, retain_graph=True)[0]
-        slope_of_verdict = torch.autograd.grad(adversarial, rebuilt)[0]
+        slope_of_matching: Tensor = torch.autograd.grad(matching, rebuilt, retain_graph=True)[0]
+        slope_of_verdict: Tensor = torch.autograd.grad(adversarial, rebuilt)[0]
         last = self.network.image_decoder.conv_out.weight
         norms = [
             torch.autograd.grad(output, last, part, retain_graph=True)[0].norm()
