@@ -31,6 +31,7 @@ class ModelConfig:
         above 0, each level shares one set of that many map features.
     fine_width: channels of D_x's last residual block, at twice the resolution of its finest level
         (0: none; the finest level is then shuffled up to full size).
+    smooth: whether D_x doubles resolutions bilinearly rather than by nearest neighbour.
     noise: whether D_x is given noise at every level, to make textures of.
     demask_start: attention weight of a masked place in the first demasker block.
     without: parts that an ablation leaves out, of `ABLATIONS`.
@@ -53,6 +54,7 @@ class ModelConfig:
     label_width: int
     fine_width: int = 0
     refine_width: int = 0
+    smooth: bool = False
     noise: bool = False
     norm_groups: int = 32
     demask_start: float = 0.02
@@ -119,6 +121,7 @@ STREETS = ModelConfig(
     spade_hidden=0,
     label_width=48,
     fine_width=32,
+    smooth=True,
     noise=True,
     norm_groups=16,
 )

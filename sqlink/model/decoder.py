@@ -81,6 +81,7 @@ class Decoder(nn.Module):
         fine_width: int = 0,
         refine_width: int = 0,
         noise: bool = False,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self.stem = stem
@@ -98,7 +99,8 @@ class Decoder(nn.Module):
         widths = channels + ((fine_width,) if fine_width else ())
         self.noises = nn.ModuleList(NoiseInjection(width) for width in widths if noise)
         self.upsamples = nn.ModuleList(
-            Upsample(channels[level + 1], channels[level]) for level in range(len(channels) - 1)
+            Upsample(channels[level + 1], channels[level], smooth)
+            for level in range(len(channels) - 1)
         )
         self.fine: FineLevel | None = None
         width = channels[0]

@@ -74,12 +74,23 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour, then a 3x3 convolution (no checkerboards)."""
+    """Twice the resolution, then a 3x3 convolution.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    smooth: bilinear, else nearest neighbour. The steps that nearest neighbour leaves between places
+    of the coarser grid tell the layers above where in a place they are, and textures then repeat
+    with the grid; bilinear leaves none.
+    """
+
+    def __init__(self, inputs: int, outputs: int, smooth: bool = False) -> None:
         super().__init__()
+        self.smooth = smooth
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        """[N, inputs, h, w] to [N, outputs, 2h, 2w]."""
+        if self.smooth:
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        else:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        out: Tensor = self.conv(x)
         return out

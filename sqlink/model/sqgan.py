@@ -92,6 +92,7 @@ class SQGAN(nn.Module):
             fine_width=config.fine_width,
             refine_width=config.refine_width,
             noise=config.noise,
+            smooth=config.smooth,
         )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
