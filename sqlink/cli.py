@@ -161,7 +161,7 @@ def decode(
             if bool(decoded.outage[0]):
                 raise DataError(f"{path}: nothing can be decoded; the file is damaged")
             maps = decoded.segmentation
-            _write(target, decoded.images[0], None if maps is None else maps[0])
+            _write(target, decoded.images[0], None if maps is None else maps[0], coders[name])
             size = f"{stream.session.width}x{stream.session.height}"
             print(f"{target} {size} from {stream.size} bytes {stream.bpp:.4f} bpp", flush=True)
 
@@ -218,7 +218,7 @@ def transmit(
             (sent,) = result.sent
             if isinstance(sent, Unreachable):
                 raise DataError(f"{path}: {sent}")
-            _write(target, result.image(0), result.segmentation(0))
+            _write(target, result.image(0), result.segmentation(0), coder)
             _print_ledger(target, sent, result)
 
 
@@ -461,6 +461,7 @@ def _inputs(
 
     Every file is opened and its size checked before the first one is handed out.
     """
+    from sqlink.data.classes import CAMVID
     from sqlink.data.pictures import check_picture, load_map, load_picture
     from sqlink.errors import ConfigError, DataError
 
@@ -469,7 +470,8 @@ def _inputs(
             f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
         )
     sizes = [check_picture(path) for path in pictures]
-    labels = [load_map(path) for path in maps or []]
+    classes = getattr(codec, "classes", CAMVID)
+    labels = [load_map(path, classes=classes) for path in maps or []]
     for path, label, size in zip(maps or [], labels, sizes, strict=False):
         if tuple(label.shape) != size:
             raise DataError(
@@ -502,12 +504,14 @@ def _read(path: Path) -> bytes:
         raise DataError(f"cannot be read: {error.strerror}") from error
 
 
-def _write(target: Path, image: Tensor, segmentation: Tensor | None) -> None:
+def _write(target: Path, image: Tensor, segmentation: Tensor | None, codec: Codec | None) -> None:
+    from sqlink.data.classes import CAMVID
     from sqlink.data.pictures import save_map, save_picture
 
     save_picture(image, target)
     if segmentation is not None:
-        save_map(segmentation, target.with_name(f"{target.stem}.map.png"))
+        classes = getattr(codec, "classes", CAMVID)
+        save_map(segmentation, target.with_name(f"{target.stem}.map.png"), classes=classes)
 
 
 def _print_ledger(target: Path, sent: Stream, result: LinkResult) -> None:

@@ -61,7 +61,7 @@ from sqlink.codecs.base import (
     Unreachable,
     register,
 )
-from sqlink.data.classes import NO_LABEL
+from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, class_set_of_size, listed
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.precision import full_precision
@@ -129,7 +129,7 @@ class SQGANCodec:
     `single` stream; see `sqlink.bitstream.packets`. fixed_length: indices of log2 of the codebook's
     size bits each, an ablation. chunk: pictures that the network takes at once, always; a picture's
     result does not depend on the others. trained_on: metrics that were training losses of the
-    weights, to be marked wherever they are shown.
+    weights, to be marked wherever they are shown. classes: what maps hold.
     """
 
     name = "sqgan"
@@ -152,6 +152,7 @@ class SQGANCodec:
         device: torch.device | str = "cpu",
         chunk: int = 4,
         trained_on: Sequence[str] = (),
+        classes: ClassSet = CAMVID,
     ) -> None:
         if not MIN_PACKET_BYTES <= packet_bytes <= MAX_PACKET_BYTES:
             raise ConfigError(
@@ -160,6 +161,7 @@ class SQGANCodec:
         if not 1 <= image_layers <= LAYERS:
             raise ConfigError(f"image_layers={image_layers} must be from 1 to {LAYERS}")
         self.model = model
+        self.classes = classes
         self.tables = tables
         self.weights_sha256 = weights_sha256
         self.packet_bytes = packet_bytes
@@ -179,7 +181,8 @@ class SQGANCodec:
 
         A native `quality` in (0, 1] is the fraction of tokens kept in both streams. Unreachable
         below the bytes of the path's first point. Raises ConfigError for a quality out of range and
-        for channel uses, DataError for a picture too small or too large.
+        for channel uses, DataError for a picture too small or too large and for a map of another
+        size or with ids that are no class.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise DataError(f"pictures must be [N, 3, H, W], not {list(images.shape)}")
@@ -188,6 +191,8 @@ class SQGANCodec:
         expected = [images.shape[0], height, width]
         if segmentation is not None and list(segmentation.shape) != expected:
             raise DataError(f"a map must be {expected}, not {list(segmentation.shape)}")
+        if segmentation is not None:
+            self._check_classes(segmentation)
         if max(height, width) > 65535:
             raise DataError(f"the picture is {width}x{height}: sqgan takes sides up to 65535")
         budget = rate.budget_bytes(height, width)
@@ -269,6 +274,15 @@ class SQGANCodec:
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
     @full_precision()
+    def _check_classes(self, segmentation: Tensor) -> None:
+        ids = segmentation.unique().cpu()
+        wrong = self.classes.unknown(ids.numpy())
+        if wrong:
+            raise DataError(
+                f"the map holds the {listed(wrong)}: the classes of {self.classes.name} are 0 to "
+                f"{len(self.classes) - 1}, and {NO_LABEL} is no label"
+            )
+
     def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:
         """Tokens of every picture; those seen of late are remembered: a second rate is cheap."""
         keys = [
@@ -434,6 +448,7 @@ def sqgan(
         fixed_length=fixed_length,
         device=device,
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
+        classes=class_set_of_size(model.config.num_classes),
     )
 
 

@@ -443,3 +443,10 @@ def test_a_stream_of_an_older_version_is_refused() -> None:
     data[3] = 1
     with pytest.raises(DataError, match="version 1"):
         codec.parse(bytes(data))
+
+
+def test_a_map_with_ids_that_are_no_class_is_refused_and_they_are_named() -> None:
+    labels = torch.zeros(1, 32, 48, dtype=torch.long)
+    labels[0, 0, :3] = torch.tensor([NO_LABEL, 11, 40])
+    with pytest.raises(DataError, match="values 11, 40: the classes of camvid are 0 to 10"):
+        made_codec().encode(pictures(1, 32, 48), Rate(quality=1.0), labels)
