@@ -53,7 +53,6 @@ class ModelConfig:
     spade_hidden: int
     label_width: int
     fine_width: int = 0
-    refine_width: int = 0
     smooth: bool = False
     noise: bool = False
     norm_groups: int = 32

@@ -79,7 +79,6 @@ class Decoder(nn.Module):
         label_width: int = 0,
         spade_hidden: int = 0,
         fine_width: int = 0,
-        refine_width: int = 0,
         noise: bool = False,
         smooth: bool = False,
     ) -> None:
@@ -115,13 +114,6 @@ class Decoder(nn.Module):
         )
         self.conv_out = nn.Conv2d(width, outputs * self.shuffle**2, 3, padding=1)
         _same_in_every_phase(self.conv_out, self.shuffle)
-        self.refine: nn.Module | None = None
-        if refine_width:
-            last = nn.Conv2d(refine_width, outputs, 5, padding=2)
-            nn.init.zeros_(last.weight)
-            self.refine = nn.Sequential(
-                nn.Conv2d(outputs, refine_width, 5, padding=2), nn.ReLU(), last
-            )
 
     def forward(self, z: Tensor, labels: Tensor | None = None, seed: int | Tensor = 0) -> Tensor:
         """z: [N, C, h, w]; labels: one-hot map [N, L, h * f, w * f] for D_x; seed: of the noise."""
@@ -139,7 +131,7 @@ class Decoder(nn.Module):
             x, condition = self.fine(x, labels, self.noises[-1] if len(self.noises) else None, seed)
         x = self.norm_out(x) if condition is None else self.norm_out(x, condition)
         out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.shuffle)
-        return out if self.refine is None else out + self.refine(out)
+        return out
 
 
 @torch.no_grad()

@@ -90,7 +90,6 @@ class SQGAN(nn.Module):
             label_width=config.label_width,
             spade_hidden=config.spade_hidden,
             fine_width=config.fine_width,
-            refine_width=config.refine_width,
             noise=config.noise,
             smooth=config.smooth,
         )
