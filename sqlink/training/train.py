@@ -489,7 +489,8 @@ class Trainer:
         terms["adversarial"] = adversarial.detach()
         terms["adversarial_weight"] = share.detach()
         terms["feature_matching"] = matching.detach()
-        return slope_of_matching + ramp * share * slope_of_verdict
+        slopes: Tensor = slope_of_matching + ramp * share * slope_of_verdict
+        return slopes
 
     def _rate(self) -> float:
         """Linear warm-up, then a cosine down to 2 % of the learning rate."""
