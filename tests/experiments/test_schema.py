@@ -117,7 +117,6 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
         "loss",
         "rate",
         "fading",
-        "baselines",
         "codec",
         "bursts",
     }
