@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.bitstream.contexts import AROUND, LEVELS, level_of
+from sqlink.bitstream.contexts import AROUND, LEVELS, information, level_of
 from sqlink.bitstream.order import Order, sending_order
 from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer
 from sqlink.bitstream.tables import STREAMS, Tables
@@ -45,6 +45,8 @@ _MORE = np.array([1 / 8])
 ALL_KEPT = LEVELS
 """Level of a chunk without masked places."""
 _CHECK = 256
+_HELD = 4096
+"""Tokens of a layer whose weights are all held at once; more are reckoned packet by packet."""
 _LEFT = (AROUND.index((0, -1)), AROUND.index((0, -2)))
 
 
@@ -72,6 +74,16 @@ class NeedsMapError(DataError):
     def __init__(self, chunks: list[Chunk]) -> None:
         super().__init__("a packet hangs on a map that did not come")
         self.chunks = chunks
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected at the n places of a chunk that is written: their chances to be kept, [n],
+    and the weights of every index at the kept ones, [k, J].
+    """
+
+    chances: Floats
+    weights: Floats
 
 
 @dataclass(frozen=True)
@@ -153,13 +165,12 @@ def code(
     port: Port,
     grid: Grid,
     given: Chunk | None = None,
-    hidden: NDArray[np.float32] | None = None,
+    expected: Expected | None = None,
     before: Sequence[Chunk] = (),
 ) -> Chunk:
-    """One chunk, written where it is given, else read.
+    """One chunk, written where it is given with what is `expected` of it, else read.
 
-    hidden: float32 [n, H], of all places of a given chunk, as `Grid.look` gives them. before: what
-    was already read of the packet.
+    before: what was already read of the packet.
     """
     order, size = grid.order, grid.order.places.size
     kind = given.stream * LAYERS * (1 + given.hangs) + given.layer if given else 0
@@ -180,17 +191,13 @@ def code(
     offsets = order.offsets[start : start + length]
     kept = np.ones(length, dtype=np.bool_) if given is None else given.kept.copy()
     indices = np.full(length, -1, dtype=np.int64) if given is None else given.indices.copy()
-    chances, weights = np.empty(length), np.empty((0, 0))
+    chances = np.empty(length) if expected is None else expected.chances
     rank = np.cumsum(kept) - 1
-    if hidden is not None:
-        chances = table.chance_kept(hidden, level)
-        if not grid.fixed:
-            weights = table.index_weights_of(hidden[kept])
     # States of the chunk's places, before which stand two that are unknown.
     states = np.full(length + 2, table.masked + 1)
     for offset in range(int(offsets.max()) + 1):
         which = np.flatnonzero(offsets == offset)
-        if hidden is None:
+        if expected is None:
             left = np.full((which.size, 2), table.masked + 1)
             for step in range(min(offset, 2)):
                 left[:, step] = states[which + 1 - step]
@@ -203,10 +210,10 @@ def code(
         if grid.fixed:
             indices[chosen] = port.numbers("index", indices[chosen], table.size)
         elif chosen.size:
-            if hidden is None:
+            if expected is None:
                 own = table.index_weights_of(seen[kept[which]])
             else:
-                own = weights[rank[chosen]]
+                own = expected.weights[rank[chosen]]
             indices[chosen] = port.indices("index", indices[chosen], own)
         states[which + 2] = np.where(kept[which], indices[which], table.masked)
     return Chunk(stream, layer, hangs, start, kept, indices, level)
@@ -258,6 +265,8 @@ class _Segment:
     indices: Ints  # [G], -1 where masked
     positions: Ints  # [K], where kept
     hidden: NDArray[np.float32]  # [G, H], as if every run were whole
+    chances: Floats  # [G], to be kept
+    weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
     mask_cost: Floats  # [G + 1], of all places before this one
     index_cost: Floats  # [K + 1], of all tokens before this one
 
@@ -280,7 +289,7 @@ class _Segment:
             trial = writer.fork()
             if not empty:
                 more(trial, True)
-            self._encode(trial, start, int(self.positions[last]) + 1)
+            self._encode(trial, first, last)
             ended = trial.fork()
             more(ended, False)
             if len(ended.to_bytes()) > packet_bytes:
@@ -301,28 +310,31 @@ class _Segment:
         ranges = np.log2(size) + np.log2(min(MAX_CHUNK, size - start)) + np.log2(ALL_KEPT + 1)
         return float(ranges - np.log2(kind) + (np.log2(_CHECK) if self.hangs else 0.0))
 
-    def _encode(self, writer: Writer, start: int, stop: int) -> None:
-        """Append the chunk of positions start..stop-1."""
-        kept, indices, hidden = (
-            self.kept[start:stop],
-            self.indices[start:stop],
-            self.hidden[start:stop],
-        )
-        if self.grid.order.offsets[start]:
+    def _encode(self, writer: Writer, first: int, last: int) -> None:
+        """Append the chunk of tokens first..last."""
+        start, stop = int(self.positions[first]), int(self.positions[last]) + 1
+        kept, indices = self.kept[start:stop], self.indices[start:stop]
+        table, level = self.grid.tables.of(self.stream), self.level
+        chances = self.chances[start:stop]
+        weights = np.empty((0, 0))
+        if self.weights is not None:
+            weights = self.weights[first : last + 1]
+        elif not self.grid.fixed:
+            weights = table.index_weights_of(self.hidden[start:stop][kept])
+        offsets = self.grid.order.offsets[start : start + 2]
+        if offsets[0]:
             # The run's places before are in another packet.
-            table, count = self.grid.tables.of(self.stream), min(2, stop - start)
-            states = np.where(kept, indices, table.masked)[:1]
+            count = 2 if stop - start > 1 and offsets[1:].any() else 1
             left = np.full((count, 2), table.masked + 1)
-            offsets = self.grid.order.offsets[start : start + count]
-            if count > 1 and offsets[1]:
-                left[1, 0] = states[0]
-            elif count > 1:
-                count, left = 1, left[:1]
-            hidden = hidden.copy()
+            left[1:, 0] = indices[0]
             places = self.grid.order.places[start : start + count]
-            hidden[:count] = self.grid.look(self.stream, self.hangs, places, left, self.level)
-        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
-        code(writer, self.grid, chunk, hidden)
+            hidden = self.grid.look(self.stream, self.hangs, places, left, level)
+            chances = np.concatenate([table.chance_kept(hidden, level), chances[count:]])
+            if not self.grid.fixed:
+                own = table.index_weights_of(hidden[kept[:count]])
+                weights = np.concatenate([own, weights[len(own) :]])
+        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, level)
+        code(writer, self.grid, chunk, Expected(chances, weights))
 
 
 def _segments(
@@ -346,11 +358,15 @@ def _segments(
         hidden = grid.look(stream, hangs, order.places, left, level)
         positions = np.flatnonzero(kept)
         mask_bits = np.zeros(kept.size)
+        chances = table.chance_kept(hidden, level)
         if level != ALL_KEPT:
-            chances = table.chance_kept(hidden, level)
             mask_bits = -np.log2(np.where(kept, chances, 1 - chances))
+        weights = None
         if grid.fixed:
             index_bits = np.full(positions.size, np.log2(table.size))
+        elif positions.size <= _HELD:
+            weights = table.index_weights_of(hidden[kept])
+            index_bits = information(weights, own[kept])
         else:
             index_bits = table.index_bits(hidden[kept], own[kept])
         found.append(
@@ -364,6 +380,8 @@ def _segments(
                 indices=own,
                 positions=positions,
                 hidden=hidden,
+                chances=chances,
+                weights=weights,
                 mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
                 index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
             )

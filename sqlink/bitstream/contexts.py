@@ -33,6 +33,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cache
 from math import isqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +83,13 @@ def level_of(kept: int, places: int) -> int:
     return min(LEVELS - 1, isqrt(LEVELS * LEVELS * kept // places))
 
 
+def information(weights: Floats, indices: NDArray[np.signedinteger[Any]]) -> Floats:
+    """Bits of n indices, [n], whose alternatives weigh [n, J]."""
+    own = weights[np.arange(len(weights)), indices]
+    bits: Floats = np.log2(weights.sum(axis=1)) - np.log2(own)
+    return bits
+
+
 @dataclass(frozen=True)
 class StreamTable:
     """One stream's table; the arrays are named and shaped above, all of them NumPy integers.
@@ -99,15 +107,21 @@ class StreamTable:
     shifts: NDArray[np.int8]
     map_embedding: NDArray[np.int8] | None = None
     under: NDArray[np.int8] | None = None
-    _weights: NDArray[np.float32] = field(init=False, repr=False, compare=False)
-    """[n * e, H]: around's, then under's."""
-    _outputs: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _in_float: dict[str, NDArray[np.float32]] = field(init=False, repr=False, compare=False)
+    """The arrays as they are reckoned with; `around` and `under` as matrices [n * e, H]."""
+    _no_map: NDArray[np.float32] | float = field(init=False, repr=False, compare=False)
+    """[H]: what a map of which nothing is known adds."""
 
     def __post_init__(self) -> None:
-        parts = [self.around] if self.under is None else [self.around, self.under]
-        flat = [part.reshape(-1, part.shape[-1]) for part in parts]
-        object.__setattr__(self, "_weights", np.concatenate(flat).astype(np.float32))
-        object.__setattr__(self, "_outputs", self.index_weights.astype(np.float32))
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        floats = {n: a.astype(np.float32) for n, a in arrays.items() if a is not None}
+        for name in {"around", "under"} & floats.keys():
+            floats[name] = floats[name].reshape(-1, floats[name].shape[-1])
+        object.__setattr__(self, "_in_float", floats)
+        no_map: NDArray[np.float32] | float = 0.0
+        if "under" in floats:
+            no_map = np.tile(floats["map_embedding"][-1], len(UNDER)) @ floats["under"]
+        object.__setattr__(self, "_no_map", no_map)
 
     @property
     def size(self) -> int:
@@ -129,29 +143,29 @@ class StreamTable:
         around: int64 [n, 24], states of the neighbours. under: [n, 9], states of the map; None:
         all unknown. place: [n, 2], bands 0..15 of row and column.
         """
-        count, (embedded, hidden) = len(around), (self.embedding.shape[1], self.around.shape[2])
-        found = np.empty((count, hidden), dtype=np.float32)
-        book = self.embedding.astype(np.float32)
+        floats, count = self._in_float, len(around)
+        found = np.empty((count, self.around.shape[2]), dtype=np.float32)
+        bands = floats["place"]
         for start in range(0, count, _BLOCK):
             part = slice(start, start + _BLOCK)
-            inputs = book[around[part]].reshape(-1, len(AROUND) * embedded)
-            if self.under is not None and self.map_embedding is not None:
-                known = under
-                if known is None:
-                    known = np.full((count, len(UNDER)), len(self.map_embedding) - 1)
-                below = self.map_embedding.astype(np.float32)[known[part]]
-                inputs = np.concatenate([inputs, below.reshape(len(inputs), -1)], axis=1)
-            sums = inputs @ self._weights
-            rows, columns = place[part].T
-            sums += self.place[0, rows] + self.place[1, columns].astype(np.float32)
-            sums += self.place[2, min(level, LEVELS - 1)]
-            sums = np.floor(sums * np.float32(2.0 ** -int(self.shifts[0])))
-            found[part] = np.clip(sums, 0, HIDDEN_LIMIT)
+            own = floats["embedding"].take(around[part], axis=0)
+            sums = own.reshape(len(own), -1) @ floats["around"]
+            if under is not None and "under" in floats:
+                below = floats["map_embedding"].take(under[part], axis=0)
+                sums += below.reshape(len(own), -1) @ floats["under"]
+            else:
+                sums += self._no_map
+            sums += bands[0].take(place[part, 0], axis=0)
+            sums += bands[1].take(place[part, 1], axis=0)
+            sums += bands[2, min(level, LEVELS - 1)]
+            sums *= np.float32(2.0 ** -int(self.shifts[0]))
+            np.floor(sums, out=sums)
+            found[part] = np.clip(sums, 0, HIDDEN_LIMIT, out=sums)
         return found
 
     def chance_kept(self, hidden: NDArray[np.float32], level: int) -> Floats:
         """Probability that each of n places is kept, float64 [n], given its hidden values."""
-        sums = hidden @ self.mask_weights.astype(np.float32)
+        sums = hidden @ self._in_float["mask_weights"]
         odds = (
             np.floor(sums * np.float32(2.0 ** -int(self.shifts[2])))
             + self.mask_bias[min(level, LEVELS - 1)]
@@ -163,19 +177,20 @@ class StreamTable:
 
     def index_weights_of(self, hidden: NDArray[np.float32]) -> Floats:
         """How much every index weighs at n places, float64 [n, J] of whole numbers above 0."""
-        sums = np.floor(hidden @ self._outputs * np.float32(2.0 ** -int(self.shifts[1])))
-        sums += self.index_bias
-        below = (sums.max(axis=1, keepdims=True) - sums).astype(np.int64)
-        weights: Floats = powers()[np.minimum(below, _REACH * STEPS)]
-        return weights
+        sums: NDArray[np.float32] = hidden @ self._in_float["index_weights"]
+        sums *= np.float32(2.0 ** -int(self.shifts[1]))
+        np.floor(sums, out=sums)
+        sums += self._in_float["index_bias"]
+        np.subtract(sums.max(axis=1, keepdims=True), sums, out=sums)
+        np.minimum(sums, _REACH * STEPS, out=sums)
+        return powers().take(sums.astype(np.intp))
 
     def index_bits(self, hidden: NDArray[np.float32], indices: Ints) -> Floats:
         """Information of an index at each of n places, bits, float64 [n]."""
         found = np.empty(len(indices))
         for start in range(0, len(indices), _BLOCK):
             weights = self.index_weights_of(hidden[start : start + _BLOCK])
-            own = weights[np.arange(len(weights)), indices[start : start + _BLOCK]]
-            found[start : start + _BLOCK] = np.log2(weights.sum(axis=1)) - np.log2(own)
+            found[start : start + _BLOCK] = information(weights, indices[start : start + _BLOCK])
         return found
 
     @classmethod

@@ -20,6 +20,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlink.bitstream.contexts import information
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -117,8 +118,7 @@ class Port(ABC):
         """n indices by their weights, whole numbers float64 [n, J]."""
         model = (_categorical(), weights)
         symbols = self._code(values, model)
-        own = weights[np.arange(symbols.size), symbols]
-        return self._done(what, symbols, model, np.log2(weights.sum(axis=1)) - np.log2(own))
+        return self._done(what, symbols, model, information(weights, symbols))
 
     def flags(self, what: str, values: Bools, chances: Floats) -> Bools:
         """n flags, each with its chance to be True."""

@@ -13,7 +13,7 @@ from sqlink.errors import ConfigError
 ABLATIONS = {
     "samm-map": "SAMM scores places without seeing the map, as MQ-VAE's masking does",
     "relevance": "places are kept by chance, not by SAMM's score",
-    "spade": "D_x is steered by no map",
+    "spade": "D_x is steered by the same map for every picture, one without classes",
 }
 """What `ModelConfig.without` may name; the layers and their number of parameters stay."""
 

@@ -23,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sqlink.errors import SQLinkError
 from sqlink.model.config import ModelConfig, model_config
-from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
 
 SIZES = ((256, 512), (360, 480))
@@ -133,8 +132,7 @@ def _training_pass(network: SQGAN, images: Tensor, maps: Tensor) -> tuple[Tensor
     v_x, scores_x = network.encode_image(images, maps)
     v_s, scores_s = network.encode_map(maps)
     logits = network.decode_map(v_s, scores_s >= 0)
-    labels = one_hot_map(logits.argmax(1), network.config.num_classes)
-    return logits, network.decode_image(v_x, scores_x >= 0, labels)
+    return logits, network.decode_image(v_x, scores_x >= 0, logits.argmax(1))
 
 
 def table(costs: Sequence[Cost]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sqlink.model.noise import NoiseInjection
 from sqlink.model.residual import ResidualBlock, SelfAttention, Upsample
-from sqlink.model.spade import LabelPyramid, SpadeNorm
+from sqlink.model.spade import LabelPyramid, SpadeNorm, unshuffled_map
 
 
 class Level(nn.Module):
@@ -46,22 +46,24 @@ class FineLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.factor = factor
+        self.num_classes = label_channels - 1
         self.narrow = nn.Conv2d(inputs, width, 1)
         self.labels = nn.Conv2d(label_channels * factor**2, width, 1) if label_channels else None
         self.block = ResidualBlock(width, width, groups, width if label_channels else 0)
 
     def forward(
-        self, x: Tensor, labels: Tensor | None, noise: nn.Module | None, seed: int | Tensor
+        self, x: Tensor, segmentation: Tensor | None, noise: nn.Module | None, seed: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """x: [N, inputs, h, w]; labels: one-hot [N, L, H, W]. Returns [N, width, 2h, 2w] and the
+        """x: [N, inputs, h, w]; segmentation: int64 [N, H, W]. Returns [N, width, 2h, 2w] and the
         features of the map there.
         """
         x = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
         if noise is not None:
             x = noise(x, seed)
         features = None
-        if self.labels is not None and labels is not None:
-            features = F.relu(self.labels(F.pixel_unshuffle(labels, self.factor)))
+        if self.labels is not None and segmentation is not None:
+            cells = unshuffled_map(segmentation, self.num_classes, self.factor)
+            features = F.relu(self.labels(cells))
         return self.block(x, features), features
 
 
@@ -115,9 +117,13 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(width, outputs * self.shuffle**2, 3, padding=1)
         _same_in_every_phase(self.conv_out, self.shuffle)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None, seed: int | Tensor = 0) -> Tensor:
-        """z: [N, C, h, w]; labels: one-hot map [N, L, h * f, w * f] for D_x; seed: of the noise."""
-        features = None if self.pyramid is None or labels is None else self.pyramid(labels)
+    def forward(
+        self, z: Tensor, segmentation: Tensor | None = None, seed: int | Tensor = 0
+    ) -> Tensor:
+        """z: [N, C, h, w]; segmentation: int64 [N, h * f, w * f] for D_x; seed: of the noise."""
+        features = None
+        if self.pyramid is not None and segmentation is not None:
+            features = self.pyramid(segmentation)
         x = self.attention(z)
         for level in reversed(range(len(self.levels))):
             condition = None if features is None else features[level]
@@ -128,7 +134,8 @@ class Decoder(nn.Module):
                 x = self.upsamples[level - 1](x)
         condition = None if features is None else features[0]
         if self.fine is not None:
-            x, condition = self.fine(x, labels, self.noises[-1] if len(self.noises) else None, seed)
+            noise = self.noises[-1] if len(self.noises) else None
+            x, condition = self.fine(x, segmentation, noise, seed)
         x = self.norm_out(x) if condition is None else self.norm_out(x, condition)
         out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.shuffle)
         return out

@@ -1,8 +1,9 @@
-"""The semantic-aware discriminator: a PatchGAN whose eyes are turned to the classes that matter.
+"""Discriminators: a semantic-aware PatchGAN on pixels, and one on the features of frozen networks.
 
-Where the exact look of a class does not matter (vegetation, sky), the fake it is shown is blended
-towards the real picture, so that it spends itself on the other classes. Source: Isola et al., CVPR
-2017 (PatchGAN); arXiv 2502.09520 (the blend).
+The PatchGAN's eyes are turned to the classes that matter: where the exact look of a class does not
+(vegetation, sky), the fake it is shown is blended towards the real picture, so that it spends
+itself on the other classes. Sources: Isola et al., CVPR 2017 (PatchGAN); arXiv 2502.09520 (the
+blend); Sauer et al., "Projected GANs converge faster", NeurIPS 2021 (features).
 """
 
 from __future__ import annotations
@@ -35,6 +36,31 @@ class PatchDiscriminator(nn.Module):
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
         return self.verdict(x), features
+
+
+class FeatureDiscriminator(nn.Module):
+    """One small head on each feature map of frozen networks; it tells textures, not pixels.
+
+    What a frozen network sees is a picture's statistics at a glance: a head on it learns in minutes
+    what a discriminator from chance learns in hours. channels: of each map.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(count, width, 1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, 1, 1)),
+            )
+            for count in channels
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """features: [N, channels[i], h, w] each. Returns verdicts [N, 1, h, w] of each."""
+        return [head(x) for head, x in zip(self.heads, features, strict=True)]
 
 
 def blend_towards_real(

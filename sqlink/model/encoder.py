@@ -19,20 +19,23 @@ class SemanticPreEmbedding(nn.Module):
 
     def __init__(self, label_channels: int, hidden: int, outputs: int, stem: int) -> None:
         super().__init__()
-        self.stem = stem
         self.conv1 = nn.Conv2d(
             label_channels * stem**2, hidden, 3 if stem == 1 else 1, padding="same"
         )
         self.conv2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """labels: one-hot [N, L, H, W]. Returns [N, outputs, H/stem, W/stem]."""
-        out: Tensor = self.conv2(F.relu(self.conv1(F.pixel_unshuffle(labels, self.stem))))
+        """labels: one-hot, unshuffled, [N, L * stem**2, H/stem, W/stem]. Returns [N, outputs,
+        H/stem, W/stem].
+        """
+        out: Tensor = self.conv2(F.relu(self.conv1(labels)))
         return out
 
 
 class Encoder(nn.Module):
-    """[N, inputs, H, W] to [N, channels[-1], H/f, W/f], f = stem * 2 ** (levels - 1)."""
+    """[N, inputs, H, W], unshuffled by `stem`, to [N, channels[-1], H/f, W/f], f = stem * 2 **
+    (levels - 1).
+    """
 
     def __init__(
         self,
@@ -43,7 +46,6 @@ class Encoder(nn.Module):
         groups: int,
     ) -> None:
         super().__init__()
-        self.stem = stem
         self.conv_in = nn.Conv2d(inputs * stem**2, channels[0], 3, padding=1)
         levels: list[nn.Module] = []
         for level, (width, count) in enumerate(zip(channels, blocks, strict=True)):
@@ -56,8 +58,10 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], channels[-1], 1)
 
     def forward(self, x: Tensor, pre_embedding: Tensor | None = None) -> Tensor:
-        """x: [N, inputs, H, W]; pre_embedding: [N, channels[0], H/stem, W/stem] or None."""
-        h = self.conv_in(F.pixel_unshuffle(x, self.stem))
+        """x: [N, inputs * stem**2, H/stem, W/stem]; pre_embedding: [N, channels[0], H/stem, W/stem]
+        or None.
+        """
+        h: Tensor = self.conv_in(x)
         if pre_embedding is not None:
             h = h + pre_embedding
         h = self.attention(self.levels(h))

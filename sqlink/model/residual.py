@@ -56,13 +56,15 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """x: [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns [N, C, h, w]."""
         n, c, h, w = x.shape
-        qkv = self.project_in(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)  # [N, heads, h*w, C/heads]
+        rows = self.project_in(self.norm(x)).permute(0, 2, 3, 1)  # in memory as they lie
+        qkv = rows.reshape(n, h * w, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # [N, heads, h*w, C/heads]
         bias = None
         if weights is not None:
             bias = torch.log(weights).to(q.dtype)[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        out: Tensor = x + self.project_out(y.transpose(-1, -2).reshape(n, c, h, w))
+        y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
+        out: Tensor = x + self.project_out(y)
         return out
 
 

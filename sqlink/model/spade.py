@@ -27,6 +27,22 @@ def one_hot_map(segmentation: Tensor, num_classes: int) -> Tensor:
     return (ids.unsqueeze(1) == classes).to(torch.float32)
 
 
+def unshuffled_map(segmentation: Tensor, num_classes: int, factor: int) -> Tensor:
+    """`pixel_unshuffle(one_hot_map(segmentation, num_classes), factor)`, made in one go.
+
+    int64 [N, H, W] to float32 [N, (num_classes + 1) * factor**2, H / factor, W / factor].
+    """
+    known = (segmentation >= 0) & (segmentation < num_classes)
+    ids = torch.where(known, segmentation, num_classes)
+    n, height, width = ids.shape
+    cells = ids.reshape(n, height // factor, factor, width // factor, factor)
+    cells = cells.permute(0, 1, 3, 2, 4).reshape(n, height // factor, width // factor, factor**2)
+    channels = cells * factor**2 + torch.arange(factor**2, device=ids.device)
+    size = (*channels.shape[:3], (num_classes + 1) * factor**2)
+    out = torch.zeros(size, device=ids.device).scatter_(3, channels, 1.0)
+    return out.permute(0, 3, 1, 2)
+
+
 class SpadeNorm(nn.Module):
     """Group norm whose scale and shift come, place by place, from features of the map.
 
@@ -49,14 +65,14 @@ class SpadeNorm(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """x: [N, C, h, w]; labels: [N, L, h, w]."""
         scale, shift = self.modulation(labels).chunk(2, dim=1)
-        out: Tensor = self.norm(x) * (1 + scale) + shift
-        return out
+        normed: Tensor = self.norm(x)
+        return torch.addcmul(normed + shift, normed, scale)
 
 
 class LabelPyramid(nn.Module):
-    """Features of a one-hot map at every resolution of a decoder, finest first.
+    """Features of a map at every resolution of a decoder, finest first.
 
-    With `width` 0: the one-hot map itself, resized by nearest neighbour. Else: the finest level is
+    With `width` 0: the one-hot map, resized by nearest neighbour. Else: the finest level is
     pixel-unshuffled, so that no thin class is lost, and each coarser one is a strided convolution
     of the level before.
     """
@@ -65,6 +81,7 @@ class LabelPyramid(nn.Module):
         super().__init__()
         self.stem = stem
         self.levels = levels
+        self.num_classes = label_channels - 1
         self.channels = width or label_channels
         self.finest = nn.Conv2d(label_channels * stem**2, width, 1) if width else None
         self.coarser = nn.ModuleList(
@@ -72,17 +89,15 @@ class LabelPyramid(nn.Module):
             for _ in range(levels - 1 if width else 0)
         )
 
-    def forward(self, labels: Tensor) -> list[Tensor]:
-        """labels: one-hot [N, L, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2 stem,
+    def forward(self, segmentation: Tensor) -> list[Tensor]:
+        """segmentation: int64 [N, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2 stem,
         ...
         """
         if self.finest is None:
             factors = [self.stem * 2**level for level in range(self.levels)]
-            return [
-                labels if f == 1 else F.interpolate(labels, scale_factor=1 / f, mode="nearest")
-                for f in factors
-            ]
-        features = [F.relu(self.finest(F.pixel_unshuffle(labels, self.stem)))]
+            return [one_hot_map(segmentation[:, ::f, ::f], self.num_classes) for f in factors]
+        cells = unshuffled_map(segmentation, self.num_classes, self.stem)
+        features = [F.relu(self.finest(cells))]
         for layer in self.coarser:
             features.append(F.relu(layer(features[-1])))
         return features

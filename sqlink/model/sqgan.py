@@ -23,7 +23,7 @@ from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.quantizer import VectorQuantizer
 from sqlink.model.samm import SemanticAwareMasking
-from sqlink.model.spade import one_hot_map
+from sqlink.model.spade import unshuffled_map
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,31 @@ class SQGAN(nn.Module):
 
         Returns vectors [N, h, w, d] and scores [N, h, w].
         """
-        labels = one_hot_map(segmentation, self.config.num_classes)
-        z = self.image_encoder(2 * images - 1, self.sempe(labels))
-        vectors, scores = self.image_samm(z, self._seen_by_samm(labels))
-        return vectors, scores
+        return self._encode_image(images, self._cells(segmentation))
 
     def encode_map(self, segmentation: Tensor) -> tuple[Tensor, Tensor]:
         """As `encode_image`, of the map stream."""
-        labels = one_hot_map(segmentation, self.config.num_classes)
-        vectors, scores = self.map_samm(self.map_encoder(labels), self._seen_by_samm(labels))
+        return self._encode_map(self._cells(segmentation))
+
+    def _cells(self, segmentation: Tensor) -> Tensor:
+        """The map as the stems take it, [N, L * stem**2, H/stem, W/stem]."""
+        return unshuffled_map(segmentation, self.config.num_classes, self.config.stem)
+
+    def _encode_image(self, images: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = F.pixel_unshuffle(2 * images - 1, self.config.stem)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        z = self.image_encoder(pixels, self.sempe(cells))
+        vectors, scores = self.image_samm(z, self._seen_by_samm(cells))
         return vectors, scores
 
-    def _seen_by_samm(self, labels: Tensor) -> Tensor:
-        coarse = F.avg_pool2d(labels, self.config.downsampling)
+    def _encode_map(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, scores = self.map_samm(self.map_encoder(cells), self._seen_by_samm(cells))
+        return vectors, scores
+
+    def _seen_by_samm(self, cells: Tensor) -> Tensor:
+        """Share of each class in each place of the latent grid, [N, L, h, w]."""
+        pooled = F.avg_pool2d(cells, self.config.downsampling // self.config.stem)
+        coarse = pooled.unflatten(1, (-1, self.config.stem**2)).mean(2)
         return torch.zeros_like(coarse) if "samm-map" in self.config.without else coarse
 
     def ranking(self, scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -148,22 +160,24 @@ class SQGAN(nn.Module):
         return logits
 
     def decode_image(
-        self, codes: Tensor, received: Tensor, labels: Tensor, seed: int | Tensor = 0
+        self, codes: Tensor, received: Tensor, segmentation: Tensor, seed: int | Tensor = 0
     ) -> Tensor:
-        """As `decode_map`, with the one-hot decoded map [N, L, h*f, w*f]. Returns RGB, not
-        clamped. seed: of the noise that textures are made of, one for all or int64 [N].
+        """As `decode_map`, with the decoded map, int64 [N, h*f, w*f]. Returns RGB, not clamped.
+
+        seed: of the noise that textures are made of, one for all or int64 [N].
         """
         if "spade" in self.config.without:
-            labels = torch.zeros_like(labels)
-        out: Tensor = self.image_decoder(self.image_demasker(codes, received), labels, seed)
+            segmentation = torch.full_like(segmentation, self.config.num_classes)
+        out: Tensor = self.image_decoder(self.image_demasker(codes, received), segmentation, seed)
         return (out + 1) / 2
 
     @torch.inference_mode()
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
         """images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; any H, W >= 16."""
         padded, maps = self.pad(images, segmentation)
-        v_x, scores_x = self.encode_image(padded, maps)
-        v_s, scores_s = self.encode_map(maps)
+        cells = self._cells(maps)
+        v_x, scores_x = self._encode_image(padded, cells)
+        v_s, scores_s = self._encode_map(cells)
         return Analysis(
             self.image_quantizer.nearest(v_x),
             self.ranking(scores_x),
@@ -184,7 +198,7 @@ class SQGAN(nn.Module):
         images = self.decode_image(
             self.image_quantizer.lookup(image_indices),
             image_indices >= 0,
-            one_hot_map(segmentation, self.config.num_classes),
+            segmentation,
         )
         return (
             images.clamp(0, 1)[..., :height, :width].contiguous(),

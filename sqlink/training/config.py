@@ -46,7 +46,8 @@ class Losses(Section):
     share of the other losses' gradient, at the decoder's last layer, that the adversarial one is
     given (VQ-GAN's adaptive weight), and adversarial_most the highest weight. features is the
     distance between what the segmenter `tx` sees in the rebuilt picture and in the original, and
-    semantic its cross-entropy on the rebuilt one.
+    semantic its cross-entropy on the rebuilt one. projected is a discriminator on the features of
+    both frozen networks.
     """
 
     l1: Weight = 1.5
@@ -59,6 +60,7 @@ class Losses(Section):
     feature_matching: Weight = 0.5
     features: Weight = 0.0
     semantic: Weight = 0.0
+    projected: Weight = 0.0
 
 
 class Losing(Section):

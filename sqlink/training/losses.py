@@ -58,6 +58,11 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
+def unit_power(features: Tensor, reference: Tensor) -> Tensor:
+    """`features` over the root mean square of `reference`, [N, C, h, w] both."""
+    return features / reference.square().mean().add(1e-12).sqrt()
+
+
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     """Mean L1 between the discriminator's features of the fake and of the real picture."""
     distances = [(f - r.detach()).abs().mean() for f, r in zip(fake, real, strict=True)]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sqlink.model.samm import keep_most_relevant
-from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
 from sqlink.training.config import StageName
 
@@ -89,8 +88,7 @@ class ThroughTheLink(nn.Module):
             kept = keep_most_relevant(ranking.detach(), way.fractions[0])
             codes, _, commitment = net.image_quantizer(vectors, kept)
             commitments.append(commitment)
-            labels = one_hot_map(steering, net.config.num_classes)
-            rebuilt = net.decode_image(codes, kept & way.arrived[0], labels, way.noise).float()
+            rebuilt = net.decode_image(codes, kept & way.arrived[0], steering, way.noise).float()
         return Rebuilt(rebuilt, logits, sum(commitments[1:], commitments[0]))
 
 

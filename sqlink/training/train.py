@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,8 +29,13 @@ from torch import Tensor, nn
 from sqlink.data.base import open_dataset, require_classes
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES, ClassSet, class_set_of_size
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
+from sqlink.metrics.perceptual import FOLDER_VARIABLE, LPIPS, load_lpips
 from sqlink.model.config import ABLATIONS, ModelConfig, model_config
-from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
+from sqlink.model.discriminator import (
+    FeatureDiscriminator,
+    PatchDiscriminator,
+    blend_towards_real,
+)
 from sqlink.model.memory import channels_last
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.spade import one_hot_map
@@ -53,6 +58,7 @@ from sqlink.training.losses import (
     hinge_discriminator,
     image_loss,
     map_loss,
+    unit_power,
 )
 from sqlink.training.packet_loss import PacketLoss, draw_packet_losses
 from sqlink.training.pasting import ComponentBank, component_bank
@@ -105,6 +111,19 @@ def load_pictures(
     return ResidentPictures(pictures, labels, sent).to(device)
 
 
+@dataclass(frozen=True)
+class Views:
+    """What frozen networks see in pictures: LPIPS's `taps` and the features of `tx`, or none."""
+
+    taps: list[Tensor]
+    tx: tuple[Tensor, ...]
+
+    @property
+    def coarse(self) -> list[Tensor]:
+        """Those at 1/4 and below that a discriminator looks at."""
+        return [*self.taps[1:6:2], *self.tx]
+
+
 class Trainer:
     """The state of one run: networks, optimisers, data, and how far it has come."""
 
@@ -145,6 +164,7 @@ class Trainer:
         self.step = self.stage_step = 0
         self.seconds = self.stage_seconds = 0.0
         self._load_losses()
+        self.feature_critic = self._feature_critic()
         self.map_weights, self.image_weights = self.task.tensors(self.device)
         self.blend_share = self.task.blend_share
         if "semantic-discriminator" in config.without:
@@ -183,16 +203,30 @@ class Trainer:
     def _load_losses(self) -> None:
         """The frozen networks that losses look through."""
         losses = [stage.losses for stage in self.plan.values()]
-        self.perceptual: nn.Module | None = None
-        self.lpips = False
+        self.perceptual: LPIPS | SegmenterFeatures | None = None
         if any(each.perceptual for each in losses):
-            self.perceptual, self.lpips = _perceptual_loss(self.config.lpips_weights, self.report)
+            self.perceptual = _perceptual_loss(self.config.lpips_weights, self.report)
             channels_last(self.perceptual.to(self.device))
         self.segmenter: Any = None
-        if any(each.semantic or each.features for each in losses):
+        if any(each.semantic or each.features or each.projected for each in losses):
             from sqlink.segmentation import load_segmenter
 
             self.segmenter = load_segmenter("tx", device=str(self.device))
+
+    def _feature_critic(self) -> FeatureDiscriminator | None:
+        """A discriminator on what the frozen networks see, where a stage wants one."""
+        if not any(stage.losses.projected for stage in self.plan.values()):
+            return None
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            views = self._views(torch.zeros(1, 3, 64, 64, device=self.device))
+            critic = FeatureDiscriminator([view.shape[1] for view in views.coarse])
+        return channels_last(critic.to(self.device))
+
+    def _views(self, images: Tensor) -> Views:
+        """What the frozen networks make of float32 [N, 3, H, W]; differentiable."""
+        taps = self.perceptual.taps(images) if isinstance(self.perceptual, LPIPS) else []
+        return Views(taps, self.segmenter.network.features(images) if self.segmenter else ())
 
     def _load_data(self) -> None:
         config = self.config
@@ -222,17 +256,29 @@ class Trainer:
             weight_decay=self.stage.weight_decay,
             fused=True,
         )
-        critic_optimizer = torch.optim.AdamW(
-            self.critic.parameters(),
+        critic_optimizer = self._optimizer_of(self.critic)
+        self.generator, self.optimizer = self.fabric.setup(ThroughTheLink(self.network), optimizer)
+        self.judge_of_patches, self.critic_optimizer = self.fabric.setup(
+            self.critic, critic_optimizer
+        )
+        if self.feature_critic is not None:
+            self.judge_of_features, self.feature_optimizer = self.fabric.setup(
+                self.feature_critic, self._optimizer_of(self.feature_critic)
+            )
+
+    def _optimizer_of(self, critic: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            critic.parameters(),
             lr=self.stage.discriminator_rate,
             betas=(0.5, 0.99),
             weight_decay=0.0,
             fused=True,
         )
-        self.generator, self.optimizer = self.fabric.setup(ThroughTheLink(self.network), optimizer)
-        self.judge_of_patches, self.critic_optimizer = self.fabric.setup(
-            self.critic, critic_optimizer
-        )
+
+    def _optimizers(self) -> list[Any]:
+        """The network's, then the discriminators'."""
+        those = [self.optimizer, self.critic_optimizer]
+        return those if self.feature_critic is None else [*those, self.feature_optimizer]
 
     @property
     def progress(self) -> float:
@@ -257,6 +303,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
         }
+        if self.feature_critic is not None:
+            state["feature_critic"] = self.feature_critic.state_dict()
+            state["feature_optimizer"] = self.feature_optimizer.state_dict()
         save_checkpoint(
             self.checkpoint_path,
             state,
@@ -297,7 +346,10 @@ class Trainer:
                 "written: set freeze_map as it was, or name another `output`"
             ) from None
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        for optimizer in (self.optimizer, self.critic_optimizer):
+        if self.feature_critic is not None and "feature_critic" in state:  # else it is new
+            self.feature_critic.load_state_dict(state["feature_critic"])
+            self.feature_optimizer.load_state_dict(state["feature_optimizer"])
+        for optimizer in self._optimizers():
             _lay_out_as_parameters(optimizer)
         self.step, self.seconds = facts["step"], facts["seconds"]
         self.stage_step, self.stage_seconds = facts["stage_step"], facts["stage_seconds"]
@@ -356,8 +408,9 @@ class Trainer:
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate * rate
-        for group in self.critic_optimizer.param_groups:
-            group["lr"] = stage.discriminator_rate * rate
+        for optimizer in self._optimizers()[1:]:
+            for group in optimizer.param_groups:
+                group["lr"] = stage.discriminator_rate * rate
 
         out = self.generator(images, inputs, way, self.name, true_map)
         terms = {"commitment": weights.commitment * out.commitment}
@@ -415,25 +468,49 @@ class Trainer:
         }
         clamped = rebuilt + (rebuilt.clamp(0, 1) - rebuilt).detach()
         window = draw_window(self.stage.crop, generator)
+        shown, true = _laid_out(clamped[window]), _laid_out(images[window])
+        found = self._views(shown)
+        with torch.no_grad():
+            wanted = self._views(true)
         if self.perceptual is not None and weights.perceptual:
-            shown = _laid_out(clamped[window]), _laid_out(images[window])
-            terms["perceptual"] = weights.perceptual * self.perceptual(*shown).mean()
-        if self.segmenter is not None and (weights.semantic or weights.features):
-            network = self.segmenter.network
-            found = network.features(_laid_out(clamped[window]))
-            if weights.features:
-                with torch.no_grad():
-                    wanted = network.features(_laid_out(images[window]))
-                terms["features"] = weights.features * features_loss(found, wanted)
-            if weights.semantic:
-                labels = maps[window[0], *window[2:]]
-                logits = F.interpolate(
-                    network.classes(*found), labels.shape[1:], mode="bilinear", align_corners=False
-                )
-                terms["semantic"] = weights.semantic * F.cross_entropy(
-                    logits.float(), labels, ignore_index=NO_LABEL
-                )
+            if isinstance(self.perceptual, LPIPS):
+                distance = self.perceptual.between(found.taps, wanted.taps)
+            else:
+                distance = self.perceptual(shown, true)
+            terms["perceptual"] = weights.perceptual * distance.mean()
+        if weights.features:
+            terms["features"] = weights.features * features_loss(found.tx, wanted.tx)
+        if weights.semantic:
+            labels = maps[window[0], *window[2:]]
+            logits = F.interpolate(
+                self.segmenter.network.classes(*found.tx),
+                labels.shape[1:],
+                mode="bilinear",
+                align_corners=False,
+            )
+            terms["semantic"] = weights.semantic * F.cross_entropy(
+                logits.float(), labels, ignore_index=NO_LABEL
+            )
+        if weights.projected and self.progress >= self.stage.adversarial_start:
+            terms["projected"] = weights.projected * self._project(found, wanted)
         return terms
+
+    def _project(self, found: Views, wanted: Views) -> Tensor:
+        """One round against the discriminator of features, which learns first. Returns what it
+        thinks of the rebuilt picture, lower for a better one.
+        """
+        real = [unit_power(true, true) for true in wanted.coarse]
+        fake = [unit_power(f, true) for f, true in zip(found.coarse, wanted.coarse, strict=True)]
+        pairs = [torch.cat((r, f.detach())) for r, f in zip(real, fake, strict=True)]
+        verdicts = [hinge_discriminator(*v.chunk(2)) for v in self.judge_of_features(pairs)]
+        self.feature_optimizer.zero_grad()
+        self.fabric.backward(torch.stack(verdicts).mean())
+        self.feature_optimizer.step()
+        assert self.feature_critic is not None
+        self.feature_critic.requires_grad_(False)
+        opinion = torch.stack([-v.mean() for v in self.judge_of_features(fake)]).mean()
+        self.feature_critic.requires_grad_(True)
+        return opinion
 
     def _play(
         self,
@@ -526,7 +603,8 @@ class Trainer:
         }
         if self.perceptual is not None:
             distance = float(self.perceptual(rebuilt, images).mean())
-            figures["val_lpips" if self.lpips else "val_perceptual"] = distance
+            lpips = isinstance(self.perceptual, LPIPS)
+            figures["val_lpips" if lpips else "val_perceptual"] = distance
         for name in ("image", "map"):
             quantizer = getattr(self.network, f"{name}_quantizer")
             indices = getattr(found, f"{name}_indices")
@@ -571,7 +649,7 @@ class Trainer:
                 "minutes": f"{self.seconds / 60:.1f}",
                 "batch_size": str(self.stage.batch_size * self.fabric.world_size),
                 "data": ", ".join(s.name for s in self.config.sources),
-                "trained_on": "lpips" if self.lpips else "",
+                "trained_on": "lpips" if isinstance(self.perceptual, LPIPS) else "",
             },
         )
         return path
@@ -657,12 +735,10 @@ def _model_of(config: TrainConfig) -> ModelConfig:
 
 def _perceptual_loss(
     lpips_weights: str | None, report: Callable[[str], None]
-) -> tuple[nn.Module, bool]:
-    """LPIPS where its files are named, else the features of `tx`; and whether it is LPIPS."""
-    from sqlink.metrics.perceptual import FOLDER_VARIABLE, load_lpips
-
+) -> LPIPS | SegmenterFeatures:
+    """LPIPS where its files are named, else the features of `tx`."""
     if lpips_weights is not None or os.environ.get(FOLDER_VARIABLE):
-        return load_lpips(lpips_weights), True
+        return load_lpips(lpips_weights)
     from sqlink.segmentation.builtin import built_in
     from sqlink.segmentation.two_branch import TwoBranch
 
@@ -672,7 +748,7 @@ def _perceptual_loss(
     )
     network = built_in("tx").network
     assert isinstance(network, TwoBranch)
-    return SegmenterFeatures(network), False
+    return SegmenterFeatures(network)
 
 
 def _sum(terms: dict[str, Tensor]) -> Tensor:
