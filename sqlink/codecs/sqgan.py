@@ -485,7 +485,7 @@ def load_model(loaded: Loaded, title: str) -> SQGAN:
     try:
         model = SQGAN(ModelConfig.from_json(loaded.metadata["model"]))
         state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
-        model.load_state_dict(state)
+        model.load_weights(state)
     except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"weights '{title}' do not fit the model they name: {reason}") from None

@@ -37,6 +37,11 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("counts", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
 
+    def adopt(self) -> None:
+        """Let the averages be those of the codebook as it stands, every code equally used."""
+        self.counts.fill_(1.0)
+        self.sums.copy_(self.codebook)
+
     def nearest(self, vectors: Tensor) -> Tensor:
         """[..., dim] to the int64 [...] index of the nearest code, in float32."""
         flat = vectors.detach().reshape(-1, vectors.shape[-1]).float()

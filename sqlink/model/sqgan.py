@@ -11,6 +11,7 @@ quantization", arXiv 2502.09520.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.quantizer import VectorQuantizer
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import unshuffled_map
+
+_AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", "sums")}
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,21 @@ class SQGAN(nn.Module):
             noise=config.noise,
             smooth=config.smooth,
         )
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is stored of a trained network: its state without the codebooks' averages."""
+        return {k: v for k, v in self.state_dict().items() if k not in _AVERAGES}
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse. Raises RuntimeError for other tensors than this network's."""
+        missing, unknown = self.load_state_dict(state, strict=False)
+        wrong = sorted(set(missing) - _AVERAGES) + unknown
+        if wrong:
+            raise RuntimeError(
+                f"{len(wrong)} tensors are missing or unknown, {wrong[0]} among them"
+            )
+        for quantizer in (self.image_quantizer, self.map_quantizer):
+            quantizer.adopt()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a picture of that size."""

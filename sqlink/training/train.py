@@ -636,7 +636,7 @@ class Trainer:
         codebooks = (self.average.map_quantizer.codebook, self.average.image_quantizer.codebook)
         pictures = sum(len(part.map_indices) for part in found)
         steps = min(2 * pictures, 50 if pictures_a_source else STEPS_OF_FIT)
-        tensors = self.average.state_dict() | fit_tables(found, codebooks, steps).to_tensors()
+        tensors = self.average.weights() | fit_tables(found, codebooks, steps).to_tensors()
         path = self.output / f"{self.config.model}.safetensors"
         save(
             path,
@@ -769,7 +769,7 @@ def _load_weights(network: SQGAN, name: str) -> None:
             f"start: weights '{name}' are of another model than the one to be trained"
         )
     own = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
-    network.load_state_dict(own)
+    network.load_weights(own)
 
 
 def _lay_out_as_parameters(optimizer: Any) -> None:

@@ -110,6 +110,42 @@ def test_training_lowers_the_losses(tmp_path: Path) -> None:
         assert sum(values[-20:]) < 0.92 * sum(values[:20]), name
 
 
+def test_a_discriminator_of_features_learns_resumes_and_may_join_later(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    recipe = RECIPE | {"adversarial_start": 0.0, "losses": {"perceptual": 0.0, "projected": 0.1}}
+    whole = trainer(settings(tmp_path / "a", recipe=recipe))
+    assert whole.feature_critic is not None
+    untrained = {k: v.clone() for k, v in whole.feature_critic.state_dict().items()}
+    terms = [whole.advance() for _ in range(4)]
+    assert all("projected" in each for each in terms)
+    trained = whole.feature_critic.state_dict()
+    assert all(not torch.equal(v, trained[k]) for k, v in untrained.items() if "original" in k)
+
+    path = settings(tmp_path / "b", recipe=recipe)
+    first = trainer(path)
+    for _ in range(2):
+        first.advance()
+    first.save()
+    second = trainer(path)
+    assert second.resume()
+    for _ in range(2):
+        second.advance()
+    assert second.feature_critic is not None
+    for name, value in second.feature_critic.state_dict().items():
+        assert torch.equal(value, trained[name]), name
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[name]), name
+
+    plain = trainer(settings(tmp_path / "b"))
+    assert plain.resume()  # a run that leaves it, and one that takes it up again
+    plain.advance()
+    plain.save()
+    again = trainer(settings(tmp_path / "b", recipe=recipe))
+    assert again.resume()
+    assert "projected" in again.advance()
+
+
 def test_stages_train_their_own_parts_and_resume_where_they_were(tmp_path: Path) -> None:
     stages = {name: {"max_steps": 2} for name in ("map", "image", "joint")}
     (tmp_path / "a").mkdir()
@@ -245,8 +281,12 @@ def test_a_run_can_start_from_weights(tmp_path: Path) -> None:
     )
     run = trainer(settings(tmp_path, start=str(weights), output=str(tmp_path / "next")))
     stored = load(str(weights), "sqgan").tensors
-    for name, value in run.network.state_dict().items():
+    for name, value in run.network.weights().items():
         assert torch.equal(value, stored[name]), name
+    for quantizer in (run.network.image_quantizer, run.network.map_quantizer):
+        # What is not stored: averages of which the codebook is the mean, so that it stays.
+        assert torch.equal(quantizer.sums / quantizer.counts.unsqueeze(1), quantizer.codebook)
+        assert float(quantizer.counts.min()) > quantizer.restart_below
     with pytest.raises(WeightsError, match="another model"):
         trainer(settings(tmp_path, start=str(weights), model="streets"))
 
