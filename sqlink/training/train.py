@@ -764,7 +764,9 @@ def _load_weights(network: SQGAN, name: str) -> None:
     from sqlink.weights.manifest import load
 
     loaded = load(name, "sqgan")
-    if loaded.metadata.get("model") != network.config.to_json():
+    model = loaded.metadata.get("model")
+    # An ablation leaves the layers as they are, and may start from weights that had all parts.
+    if model not in (network.config.to_json(), replace(network.config, without=()).to_json()):
         raise WeightsError(
             f"start: weights '{name}' are of another model than the one to be trained"
         )

@@ -37,7 +37,9 @@ def only(kind: str, **changes: object) -> PacketLoss:
 
 def of_packets(kept: float = 0.5, size: int = 64) -> tuple[Tensor, Tensor, int]:
     share = torch.full((1,), kept)
-    image, of_map, count = packets_of(GRID, (share, share), torch.tensor([size]), (7.2, 7.2))
+    image, of_map, count = packets_of(
+        GRID, (share, share), torch.tensor([size]), PacketLoss().index_bits
+    )
     return image[0].view(GRID), of_map[0].view(GRID), int(count)
 
 
@@ -84,7 +86,7 @@ def test_bursts_take_neighbouring_packets() -> None:
         _, of_map = drawn(only(kind, rate=(0.3, 0.3)), kept=1.0)
         lost = ~of_map.flatten(1)[:, first]
         rates.append(float(lost[:, 1:][lost[:, :-1]].float().mean()))
-    assert rates[0] == pytest.approx(0.3, abs=0.05)
+    assert rates[0] == pytest.approx(0.3, abs=0.07)
     assert rates[1] > 0.6
     assert count > 5
     assert int(image_of.max()) == count - 1
