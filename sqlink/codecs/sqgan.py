@@ -14,7 +14,8 @@ A stored `.sqg` is an 18-byte session and then the packets, all of `packet_bytes
           14   CRC-32           4, of all the other bytes of the file
 
 A budget is filled along a path of (m_map, m_image), the kept fractions of the two streams, which
-the weights bring or the user gives: the farthest point of it whose bytes, packets made, fit.
+the weights bring or the user gives: the farthest point of it whose bytes, packets made, fit, or one
+that fills 99 % of it.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class SQGANCodec:
         self.image_layers = image_layers
         self.packing = Packing(packing, fixed_length)
         self.device = torch.device(device)
-        self.chunk = chunk or (2 if self.device.type == "cpu" else 16)
+        self.chunk = chunk
         self.trained_on = tuple(trained_on)
         self._remembered: OrderedDict[bytes, _Analysed] = OrderedDict()
         self._usual: dict[int, NDArray[np.float64]] = {}
@@ -244,9 +245,10 @@ class SQGANCodec:
         images = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(count, 1, height, width)
         maps = torch.full((count, height, width), NO_LABEL, dtype=torch.int64)
         outage = torch.ones(count, dtype=torch.bool)
-        for start in range(0, len(there), self.chunk):
-            which = there[start : start + self.chunk]
-            batch = torch.from_numpy(tokens[:, self._whole(which)]).to(self.device)
+        chunk = self._chunk(height, width)
+        for start in range(0, len(there), chunk):
+            which = there[start : start + chunk]
+            batch = torch.from_numpy(tokens[:, _whole(which, chunk)]).to(self.device)
             with torch.inference_mode():
                 pictures, labels = self.model.synthesise(batch[1], batch[0], height, width)
             # A receiver shows 8 bits a channel, as the other codecs' decoders do.
@@ -278,7 +280,6 @@ class SQGANCodec:
         packets = parse_packets(pieces, rows, columns, self.tables, packing)
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
-    @full_precision()
     def _check_classes(self, segmentation: Tensor) -> None:
         ids = segmentation.unique().cpu()
         wrong = self.classes.unknown(ids.numpy())
@@ -288,6 +289,7 @@ class SQGANCodec:
                 f"{len(self.classes) - 1}, and {NO_LABEL} is no label"
             )
 
+    @full_precision()
     def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:
         """Tokens of every picture; those seen of late are remembered: a second rate is cheap."""
         keys = [
@@ -300,9 +302,10 @@ class SQGANCodec:
         ]
         found = {key: self._remembered[key] for key in keys if key in self._remembered}
         missing = np.array([n for n, key in enumerate(keys) if key not in found], dtype=np.int64)
-        for start in range(0, len(missing), self.chunk):
-            which = missing[start : start + self.chunk]
-            rows = torch.from_numpy(self._whole(which))
+        chunk = self._chunk(*images.shape[2:])
+        for start in range(0, len(missing), chunk):
+            which = missing[start : start + chunk]
+            rows = torch.from_numpy(_whole(which, chunk))
             batch = images[rows.to(images.device)].to(self.device, torch.float32)
             if segmentation is None:
                 labels = self._segmenter().segment(batch)
@@ -328,9 +331,12 @@ class SQGANCodec:
             self._remembered.popitem(last=False)
         return [found[key] for key in keys]
 
-    def _whole(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`which` made up to a whole chunk with its last."""
-        return np.pad(which, (0, self.chunk - which.size), mode="edge")
+    def _chunk(self, height: int, width: int) -> int:
+        """Pictures of a size that the network takes at once."""
+        if self.chunk is not None:
+            return self.chunk
+        most, pixels = (2, 2 << 20) if self.device.type == "cpu" else (16, 4 << 20)
+        return max(1, min(most, pixels // (height * width)))
 
     def _segmenter(self) -> Segmenter:
         """The segmenter, loaded when first needed."""
@@ -343,7 +349,7 @@ class SQGANCodec:
     def _fit(
         self, analysed: _Analysed, height: int, width: int, budget: int
     ) -> Stream | Unreachable:
-        """The most of the path that fits the budget, or enough of it.
+        """The most of the path that fits the budget, or what fills 99 % of it.
 
         Bytes are nearly in proportion to what tokens usually take, so a few guesses do. The answer
         does not depend on which rates were asked for before.
@@ -370,6 +376,10 @@ class SQGANCodec:
                 low = step
             else:
                 high = step
+                # All may take fewer bytes than nearly all, which needs a mask.
+                if step > 0.8 * _STEPS and size(_STEPS) <= budget:
+                    low = _STEPS
+                    break
             slope = sizes[step] / usual[step]
             if before and usual[before] != usual[step]:
                 rise = (sizes[step] - sizes[before]) / (usual[step] - usual[before])
@@ -378,7 +388,7 @@ class SQGANCodec:
             guess = int(np.searchsorted(usual, wanted, side="right")) - 1
             if high > _STEPS and guess > 0.9 * _STEPS:
                 guess = _STEPS
-        if low < 0:
+        if low < 0 or (low < _STEPS // 64 and size(0) > budget):
             return Unreachable(self.name, height, width, budget, sizes[0])
         packets = streams[low] if low in streams else self._packets_at(analysed, low)
         return self._stream(packets, height, width)
@@ -490,6 +500,11 @@ def load_model(loaded: Loaded, title: str) -> SQGAN:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"weights '{title}' do not fit the model they name: {reason}") from None
     return channels_last(model.eval().requires_grad_(False))
+
+
+def _whole(which: NDArray[np.int64], chunk: int) -> NDArray[np.int64]:
+    """`which` made up to a whole chunk with its last."""
+    return np.pad(which, (0, chunk - which.size), mode="edge")
 
 
 def _tokens(fractions: NDArray[np.float64], places: int) -> NDArray[np.int64]:

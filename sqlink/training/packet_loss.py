@@ -44,7 +44,7 @@ class PacketLoss:
     packet_bytes: tuple[int, ...] = (48, 64, 96, 128, 256)
     burst: int = 5
     stream: float = 0.03
-    index_bits: tuple[float, float] = (6.1, 5.2)
+    index_bits: tuple[float, float] = (7.0, 5.6)
     kinds: tuple[float, float, float, float, float] = (0.35, 0.25, 0.1, 0.1, 0.2)
 
 

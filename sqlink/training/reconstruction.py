@@ -41,7 +41,7 @@ class Rebuilt:
     commitment: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, as Fabric's mixed precision walks through arguments
 class OnTheWay:
     """What happens to the tokens of N crops between the two halves, image first, map second.
 
@@ -62,6 +62,8 @@ class ThroughTheLink(nn.Module):
     def __init__(self, network: SQGAN) -> None:
         super().__init__()
         self.network = network
+        self.drawn: Tensor | None = None
+        """The last pass's pictures before Fabric's hooks, for gradients that make no step."""
 
     def forward(
         self, images: Tensor, segmentation: Tensor, way: OnTheWay, stage: StageName, true_map: bool
@@ -89,6 +91,9 @@ class ThroughTheLink(nn.Module):
             codes, _, commitment = net.image_quantizer(vectors, kept)
             commitments.append(commitment)
             rebuilt = net.decode_image(codes, kept & way.arrived[0], steering, way.noise).float()
+        self.drawn = rebuilt
+        if rebuilt is not None:
+            rebuilt = rebuilt.view_as(rebuilt)
         return Rebuilt(rebuilt, logits, sum(commitments[1:], commitments[0]))
 
 

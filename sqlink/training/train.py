@@ -120,7 +120,7 @@ class Views:
 
     @property
     def coarse(self) -> list[Tensor]:
-        """Those at 1/4 and below that a discriminator looks at."""
+        """Those that a discriminator looks at: LPIPS's at 1/4 and, twice, 1/16; `tx`'s."""
         return [*self.taps[1:6:2], *self.tx]
 
 
@@ -219,14 +219,17 @@ class Trainer:
             return None
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            views = self._views(torch.zeros(1, 3, 64, 64, device=self.device))
+            views = self._views(torch.zeros(1, 3, 64, 64, device=self.device), True, True)
             critic = FeatureDiscriminator([view.shape[1] for view in views.coarse])
         return channels_last(critic.to(self.device))
 
-    def _views(self, images: Tensor) -> Views:
-        """What the frozen networks make of float32 [N, 3, H, W]; differentiable."""
-        taps = self.perceptual.taps(images) if isinstance(self.perceptual, LPIPS) else []
-        return Views(taps, self.segmenter.network.features(images) if self.segmenter else ())
+    def _views(self, images: Tensor, taps: bool, tx: bool) -> Views:
+        """What the frozen networks, as asked for, make of float32 [N, 3, H, W]; differentiable."""
+        lpips = self.perceptual if taps and isinstance(self.perceptual, LPIPS) else None
+        return Views(
+            [] if lpips is None else lpips.taps(images),
+            self.segmenter.network.features(images) if tx else (),
+        )
 
     def _load_data(self) -> None:
         config = self.config
@@ -257,7 +260,8 @@ class Trainer:
             fused=True,
         )
         critic_optimizer = self._optimizer_of(self.critic)
-        self.generator, self.optimizer = self.fabric.setup(ThroughTheLink(self.network), optimizer)
+        self.link = ThroughTheLink(self.network)
+        self.generator, self.optimizer = self.fabric.setup(self.link, optimizer)
         self.judge_of_patches, self.critic_optimizer = self.fabric.setup(
             self.critic, critic_optimizer
         )
@@ -347,7 +351,13 @@ class Trainer:
             ) from None
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         if self.feature_critic is not None and "feature_critic" in state:  # else it is new
-            self.feature_critic.load_state_dict(state["feature_critic"])
+            try:
+                self.feature_critic.load_state_dict(state["feature_critic"])
+            except RuntimeError:
+                raise ConfigError(
+                    f"{self.checkpoint_path}: its discriminator looked through other networks: "
+                    "give the LPIPS files and losses as they were, or name another `output`"
+                ) from None
             self.feature_optimizer.load_state_dict(state["feature_optimizer"])
         for optimizer in self._optimizers():
             _lay_out_as_parameters(optimizer)
@@ -425,9 +435,7 @@ class Trainer:
             if self.progress >= stage.adversarial_start and (
                 weights.adversarial > 0 or weights.feature_matching > 0
             ):
-                slope = slope + self._play(
-                    out.images, rebuilt, images, inputs, slope, seen, generator
-                )
+                slope = slope + self._play(rebuilt, images, inputs, slope, seen, generator)
             total = total + (out.images * slope).sum()
             terms |= seen
         self._must_be_finite(terms)
@@ -469,9 +477,12 @@ class Trainer:
         clamped = rebuilt + (rebuilt.clamp(0, 1) - rebuilt).detach()
         window = draw_window(self.stage.crop, generator)
         shown, true = _laid_out(clamped[window]), _laid_out(images[window])
-        found = self._views(shown)
+        projected = weights.projected > 0 and self.progress >= self.stage.adversarial_start
+        taps = projected or weights.perceptual > 0
+        tx = projected or weights.features > 0 or weights.semantic > 0
+        found = self._views(shown, taps, tx)
         with torch.no_grad():
-            wanted = self._views(true)
+            wanted = self._views(true, taps, tx)
         if self.perceptual is not None and weights.perceptual:
             if isinstance(self.perceptual, LPIPS):
                 distance = self.perceptual.between(found.taps, wanted.taps)
@@ -491,7 +502,7 @@ class Trainer:
             terms["semantic"] = weights.semantic * F.cross_entropy(
                 logits.float(), labels, ignore_index=NO_LABEL
             )
-        if weights.projected and self.progress >= self.stage.adversarial_start:
+        if projected:
             terms["projected"] = weights.projected * self._project(found, wanted)
         return terms
 
@@ -508,13 +519,13 @@ class Trainer:
         self.feature_optimizer.step()
         assert self.feature_critic is not None
         self.feature_critic.requires_grad_(False)
-        opinion = torch.stack([-v.mean() for v in self.judge_of_features(fake)]).mean()
+        with self.fabric.autocast():
+            opinion = torch.stack([-v.mean() for v in self.feature_critic(fake)]).mean()
         self.feature_critic.requires_grad_(True)
         return opinion
 
     def _play(
         self,
-        output: Tensor,
         rebuilt: Tensor,
         images: Tensor,
         inputs: Tensor,
@@ -524,9 +535,9 @@ class Trainer:
     ) -> Tensor:
         """One round against the discriminator: it learns, and then judges the rebuilt picture.
 
-        output: what the decoder gave, with its graph; rebuilt: the same as a leaf; slope: the
-        gradient of the other losses at it, that the adversarial one is measured against. Adds its
-        terms to `terms` and returns their gradient at the rebuilt picture.
+        rebuilt: what the decoder gave, as a leaf; slope: the gradient of the other losses at it,
+        that the adversarial one is measured against. Adds its terms to `terms` and returns their
+        gradient at the rebuilt picture.
         """
         weights = self.stage.losses
         window = draw_window(self.stage.crop, generator, halved=True)
@@ -546,7 +557,8 @@ class Trainer:
         self.fabric.backward(loss)
         self.critic_optimizer.step()
         self.critic.requires_grad_(False)
-        verdict, found = self.judge_of_patches(fake)
+        with self.fabric.autocast():
+            verdict, found = self.critic(fake)
         self.critic.requires_grad_(True)
         ramp = min(1.0, (self.progress - self.stage.adversarial_start) / 0.05 + 0.1)
         wanted = [feature.chunk(2)[0] for feature in features]
@@ -555,8 +567,10 @@ class Trainer:
         slope_of_matching: Tensor = torch.autograd.grad(matching, rebuilt, retain_graph=True)[0]
         slope_of_verdict: Tensor = torch.autograd.grad(adversarial, rebuilt)[0]
         last = self.network.image_decoder.conv_out.weight
+        drawn = self.link.drawn
+        assert drawn is not None
         norms = [
-            torch.autograd.grad(output, last, part, retain_graph=True)[0].norm()
+            torch.autograd.grad(drawn, last, part, retain_graph=True)[0].norm()
             for part in (slope, slope_of_verdict)
         ]
         share = (weights.adversarial * norms[0] / (norms[1] + 1e-6)).clamp(

@@ -146,6 +146,15 @@ def test_a_discriminator_of_features_learns_resumes_and_may_join_later(tmp_path:
     assert "projected" in again.advance()
 
 
+def test_mixed_precision_takes_steps_against_both_discriminators(tmp_path: Path) -> None:
+    recipe = RECIPE | {"adversarial_start": 0.0, "losses": {"perceptual": 0.0, "projected": 0.1}}
+    run = trainer(settings(tmp_path, recipe=recipe, precision="bf16-mixed"))
+    before = run.network.image_decoder.conv_out.weight.detach().clone()
+    terms = [run.advance() for _ in range(3)]
+    assert terms[-1].keys() >= {"projected", "adversarial", "feature_matching", "l1"}
+    assert not torch.equal(before, run.network.image_decoder.conv_out.weight)
+
+
 def test_stages_train_their_own_parts_and_resume_where_they_were(tmp_path: Path) -> None:
     stages = {name: {"max_steps": 2} for name in ("map", "image", "joint")}
     (tmp_path / "a").mkdir()
