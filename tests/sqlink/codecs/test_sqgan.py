@@ -120,6 +120,9 @@ def test_above_the_top_everything_is_sent() -> None:
     (whole,) = streams(codec, pictures(1), Rate(bytes=100_000))
     (quality,) = streams(codec, pictures(1), Rate(quality=1.0))
     assert whole.to_bytes() == quality.to_bytes()
+    # Nearly all tokens need a mask and may take more bytes than all of them.
+    (exactly,) = streams(codec, pictures(1), Rate(bytes=whole.size))
+    assert exactly.to_bytes() == whole.to_bytes()
     decoded = codec.decode([Received.whole(whole)])
     expected = codec.model.synthesise(
         codec.model.analyse(pictures(1), Halves().segment(pictures(1))).image_indices,
