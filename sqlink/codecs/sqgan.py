@@ -132,8 +132,9 @@ class SQGANCodec:
     image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
     relevant first, at more bytes. packing: `independent` packets, `map-dependent` ones or a
     `single` stream; see `sqlink.bitstream.packets`. fixed_length: indices of log2 of the codebook's
-    size bits each, an ablation. chunk: pictures that the network takes at once, always; a picture's
-    result does not depend on the others. trained_on: metrics that were training losses of the
+    size bits each, an ablation. chunk: pictures that the network takes at once, always, so that a
+    picture's result does not depend on the others; None: 2 on a CPU, up to 16 on CUDA, fewer of
+    large ones. trained_on: metrics that were training losses of the
     weights, to be marked wherever they are shown. classes: what maps hold.
     """
 
@@ -165,6 +166,8 @@ class SQGANCodec:
             )
         if not 1 <= image_layers <= LAYERS:
             raise ConfigError(f"image_layers={image_layers} must be from 1 to {LAYERS}")
+        if chunk is not None and chunk < 1:
+            raise ConfigError(f"chunk={chunk} must be at least 1")
         self.model = model
         self.classes = classes
         self.tables = tables

@@ -14,7 +14,7 @@ from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
 from sqlink.model.quantizer import VectorQuantizer
 from sqlink.model.residual import SelfAttention
 from sqlink.model.samm import keep_most_relevant
-from sqlink.model.spade import SpadeNorm, one_hot_map
+from sqlink.model.spade import SpadeNorm, one_hot_map, unshuffled_map
 from sqlink.model.sqgan import SQGAN
 
 TINY = dataclasses.replace(
@@ -107,6 +107,13 @@ def test_any_other_id_is_the_null_class() -> None:
     labels = one_hot_map(torch.tensor([[[0, 10, 11, 255, -1]]]), 11)
     assert labels.sum(1).eq(1).all()
     assert labels[0, 11, 0].tolist() == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_an_unshuffled_map_is_the_one_hot_map_unshuffled(factor: int) -> None:
+    ids = torch.randint(-1, 13, (2, 16, 24), generator=torch.Generator().manual_seed(3))
+    expected = torch.nn.functional.pixel_unshuffle(one_hot_map(ids, 11), factor)
+    assert torch.equal(unshuffled_map(ids, 11, factor), expected)
 
 
 def test_keep_most_relevant_keeps_the_highest_and_the_right_number() -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sqlink.training.losses import feature_matching, hinge_discriminator, image_loss, map_loss
+from sqlink.model.discriminator import FeatureDiscriminator
+from sqlink.training.losses import (
+    feature_matching,
+    hinge_discriminator,
+    image_loss,
+    map_loss,
+    unit_power,
+)
 
 WEIGHTS = torch.tensor([1.0, 0.5, 0.0])
 LABELS = torch.tensor([[[0, 1, 2, 255]]])
@@ -33,7 +40,7 @@ def test_a_crop_where_nothing_matters_costs_nothing(label: int) -> None:
         image_loss(picture, torch.ones(1, 3, 2, 2), labels, WEIGHTS),
     )
     for loss, leaf in zip(losses, (logits, picture), strict=True):
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         assert loss.item() == 0
         assert leaf.grad is not None
         assert not leaf.grad.any()
@@ -48,7 +55,35 @@ def test_features_are_matched_against_the_real_ones_alone() -> None:
     fake = [torch.ones(2, 3, requires_grad=True)]
     real = [torch.zeros(2, 3, requires_grad=True)]
     loss = feature_matching(fake, real)
-    loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     assert loss.item() == 1
     assert fake[0].grad is not None
     assert real[0].grad is None
+
+
+def test_unit_power_measures_by_the_reference() -> None:
+    reference = torch.tensor([3.0, -4.0]).view(1, 2, 1, 1)
+    assert float(unit_power(reference, reference).square().mean()) == pytest.approx(1.0)
+    assert torch.equal(unit_power(2 * reference, reference), 2 * unit_power(reference, reference))
+
+
+def test_a_discriminator_of_features_learns_to_tell_textures_of_equal_power() -> None:
+    draw = torch.Generator().manual_seed(4)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        critic = FeatureDiscriminator([4, 6], width=16)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3, betas=(0.5, 0.99))
+
+    def maps(smooth: bool) -> list[torch.Tensor]:
+        made = [torch.randn(8, c, 12, 12, generator=draw) for c in (4, 6)]
+        return [F.avg_pool2d(x, 3, 1, 1) * 3 for x in made] if smooth else made
+
+    for _ in range(60):
+        verdicts = zip(critic(maps(True)), critic(maps(False)), strict=True)
+        loss = torch.stack([hinge_discriminator(real, fake) for real, fake in verdicts]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for real, fake in zip(critic(maps(True)), critic(maps(False)), strict=True):
+        assert real.shape == (8, 1, 12, 12)
+        assert bool(real.mean() > fake.mean() + 0.3)

@@ -77,22 +77,27 @@ def trainer(path: Path) -> Trainer:
     return Trainer(load_train_config(path), lambda line: None)
 
 
+def stopped_and_resumed(path: Path, steps: int) -> Trainer:
+    """A run that was stopped after so many steps, and as many steps on."""
+    first = trainer(path)
+    for _ in range(steps):
+        first.advance()
+    first.save()
+    second = trainer(path)
+    assert second.resume()
+    assert second.step == steps
+    for _ in range(steps):
+        second.advance()
+    return second
+
+
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole = trainer(settings(tmp_path / "a"))
     for _ in range(6):
         whole.advance()
-    path = settings(tmp_path / "b")
-    first = trainer(path)
-    for _ in range(3):
-        first.advance()
-    first.save()
-    second = trainer(path)
-    assert second.resume()
-    assert second.step == 3
-    for _ in range(3):
-        second.advance()
+    second = stopped_and_resumed(settings(tmp_path / "b"), 3)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name
     for name, value in whole.average.state_dict().items():
@@ -122,15 +127,8 @@ def test_a_discriminator_of_features_learns_resumes_and_may_join_later(tmp_path:
     trained = whole.feature_critic.state_dict()
     assert all(not torch.equal(v, trained[k]) for k, v in untrained.items() if "original" in k)
 
-    path = settings(tmp_path / "b", recipe=recipe)
-    first = trainer(path)
-    for _ in range(2):
-        first.advance()
-    first.save()
-    second = trainer(path)
-    assert second.resume()
-    for _ in range(2):
-        second.advance()
+    second = stopped_and_resumed(settings(tmp_path / "b", recipe=recipe), 2)
+    second.save()
     assert second.feature_critic is not None
     for name, value in second.feature_critic.state_dict().items():
         assert torch.equal(value, trained[name]), name
