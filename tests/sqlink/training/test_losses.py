@@ -40,7 +40,7 @@ def test_a_crop_where_nothing_matters_costs_nothing(label: int) -> None:
         image_loss(picture, torch.ones(1, 3, 2, 2), labels, WEIGHTS),
     )
     for loss, leaf in zip(losses, (logits, picture), strict=True):
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         assert loss.item() == 0
         assert leaf.grad is not None
         assert not leaf.grad.any()
@@ -55,7 +55,7 @@ def test_features_are_matched_against_the_real_ones_alone() -> None:
     fake = [torch.ones(2, 3, requires_grad=True)]
     real = [torch.zeros(2, 3, requires_grad=True)]
     loss = feature_matching(fake, real)
-        loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 1
     assert fake[0].grad is not None
     assert real[0].grad is None
@@ -82,7 +82,7 @@ def test_a_discriminator_of_features_learns_to_tell_textures_of_equal_power() ->
         verdicts = zip(critic(maps(True)), critic(maps(False)), strict=True)
         loss = torch.stack([hinge_discriminator(real, fake) for real, fake in verdicts]).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     for real, fake in zip(critic(maps(True)), critic(maps(False)), strict=True):
         assert real.shape == (8, 1, 12, 12)
