@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sqlink.allocator import keep_freed_memory
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -547,6 +549,7 @@ def _print_ledger(target: Path, sent: Stream, result: LinkResult) -> None:
 
 def main() -> None:
     """The entry point `sqlink`."""
+    keep_freed_memory()
     app(prog_name="sqlink")
 
 

@@ -32,6 +32,9 @@ class ModelConfig:
     fine_width: channels of D_x's last residual block, at twice the resolution of its finest level
         (0: none; the finest level is then shuffled up to full size).
     smooth: whether D_x doubles resolutions bilinearly rather than by nearest neighbour.
+    narrow_first: whether D_x's convolutions come before the doublings, at a quarter of the cost,
+        rather than after them.
+    map_stem_kernel: side of the first convolution of the map's encoder.
     noise: whether D_x is given noise at every level, to make textures of.
     demask_start: attention weight of a masked place in the first demasker block.
     without: parts that an ablation leaves out, of `ABLATIONS`.
@@ -54,6 +57,8 @@ class ModelConfig:
     label_width: int
     fine_width: int = 0
     smooth: bool = False
+    narrow_first: bool = False
+    map_stem_kernel: int = 3
     noise: bool = False
     norm_groups: int = 32
     demask_start: float = 0.02
@@ -121,6 +126,8 @@ STREETS = ModelConfig(
     label_width=48,
     fine_width=32,
     smooth=True,
+    narrow_first=True,
+    map_stem_kernel=1,
     noise=True,
     norm_groups=16,
 )

@@ -83,6 +83,7 @@ class Decoder(nn.Module):
         fine_width: int = 0,
         noise: bool = False,
         smooth: bool = False,
+        narrow_first: bool = False,
     ) -> None:
         super().__init__()
         self.stem = stem
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
         widths = channels + ((fine_width,) if fine_width else ())
         self.noises = nn.ModuleList(NoiseInjection(width) for width in widths if noise)
         self.upsamples = nn.ModuleList(
-            Upsample(channels[level + 1], channels[level], smooth)
+            Upsample(channels[level + 1], channels[level], smooth, narrow_first)
             for level in range(len(channels) - 1)
         )
         self.fine: FineLevel | None = None

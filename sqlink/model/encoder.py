@@ -1,6 +1,6 @@
 """E_x and E_s: a picture or a one-hot map down to the latent grid.
 
-    x ── unshuffle ── conv3x3 ──(+ SemPE)── [blocks ── halve] per level ── attention ── norm ── z
+    x ── unshuffle ── conv ──(+ SemPE)── [blocks ── halve] per level ── attention ── norm ── z
 
 Source: VQ-GAN's encoder (Esser et al., CVPR 2021) with SQ-GAN's semantic pre-embedding (SemPE:
 conv3x3 - ReLU - conv1x1 of the map, added to the picture's first features; arXiv 2502.09520).
@@ -44,9 +44,10 @@ class Encoder(nn.Module):
         blocks: tuple[int, ...],
         stem: int,
         groups: int,
+        kernel: int = 3,
     ) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(inputs * stem**2, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(inputs * stem**2, channels[0], kernel, padding="same")
         levels: list[nn.Module] = []
         for level, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             if level:

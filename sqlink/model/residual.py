@@ -76,23 +76,28 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution, then a 3x3 convolution.
+    """Twice the resolution, then a 3x3 convolution; or, `narrow_first`, the other way round.
 
     smooth: bilinear, else nearest neighbour. The steps that nearest neighbour leaves between places
     of the coarser grid tell the layers above where in a place they are, and textures then repeat
     with the grid; bilinear leaves none.
     """
 
-    def __init__(self, inputs: int, outputs: int, smooth: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, smooth: bool = False, narrow_first: bool = False
+    ) -> None:
         super().__init__()
-        self.smooth = smooth
+        self.mode = "bilinear" if smooth else "nearest"
+        self.narrow_first = narrow_first
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, h, w] to [N, outputs, 2h, 2w]."""
-        if self.smooth:
-            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        else:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        out: Tensor = self.conv(x)
+        if self.narrow_first:
+            return self._doubled(self.conv(x))
+        out: Tensor = self.conv(self._doubled(x))
         return out
+
+    def _doubled(self, x: Tensor) -> Tensor:
+        align = False if self.mode == "bilinear" else None
+        return F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=align)

@@ -56,7 +56,12 @@ class SQGAN(nn.Module):
         )
         self.image_encoder = Encoder(3, config.channels, config.encoder_blocks, config.stem, groups)
         self.map_encoder = Encoder(
-            labels, config.map_channels, config.map_blocks, config.stem, groups
+            labels,
+            config.map_channels,
+            config.map_blocks,
+            config.stem,
+            groups,
+            config.map_stem_kernel,
         )
         self.image_samm = SemanticAwareMasking(
             config.channels[-1], config.samm_width, config.code_dim, labels, groups
@@ -95,6 +100,7 @@ class SQGAN(nn.Module):
             fine_width=config.fine_width,
             noise=config.noise,
             smooth=config.smooth,
+            narrow_first=config.narrow_first,
         )
 
     def weights(self) -> dict[str, Tensor]:

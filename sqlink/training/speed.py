@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sqlink.allocator import keep_freed_memory
 from sqlink.errors import SQLinkError
 from sqlink.training.config import TrainConfig, load_train_config
 from sqlink.training.train import Trainer
@@ -106,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     try:
         if options.steps < 1:
             raise SQLinkError(f"--steps {options.steps}: time at least 1 step")

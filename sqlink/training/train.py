@@ -38,7 +38,6 @@ from sqlink.model.discriminator import (
 )
 from sqlink.model.memory import channels_last
 from sqlink.model.samm import keep_most_relevant
-from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import settings_kind
 from sqlink.training.augmentation import (
@@ -75,6 +74,11 @@ NETWORKS = (
     "map_decoder",
 )
 """What `compile` compiles; the rest is small, or decides by its data."""
+
+GRAIN = 0.004
+"""Spread of the noise on what the patch discriminator sees, one grey level: it tells no picture by
+how its file was rounded.
+"""
 
 
 def load_pictures(
@@ -150,8 +154,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.network = channels_last(SQGAN(self.model_config))
             self.average = SQGAN(self.model_config).requires_grad_(False).eval()
-            labels = self.model_config.num_classes + 1
-            self.critic = channels_last(PatchDiscriminator(3 + labels))
+            self.critic = channels_last(PatchDiscriminator(self.model_config.num_classes))
         if config.start is not None:
             _load_weights(self.network, config.start)
         self.average.load_state_dict(self.network.state_dict())
@@ -237,6 +240,7 @@ class Trainer:
             load_pictures(s, self.classes, config.segmenter, self.device) for s in config.sources
         ]
         self.shares = torch.tensor([s.share for s in config.sources], device=self.device)
+        self._whiten_critic()
         self.banks: list[ComponentBank | None] = [None for _ in self.sources]
         if any(stage.paste for stage in self.plan.values()):
             self.banks = [component_bank(s.images, s.maps, self.task.pasted) for s in self.sources]
@@ -245,6 +249,12 @@ class Trainer:
             self.held_out = load_pictures(
                 config.validation, self.classes, config.segmenter, self.device
             )
+
+    def _whiten_critic(self) -> None:
+        """Show the patch discriminator the spread of its bands in real pictures."""
+        source = self.sources[int(self.shares.argmax())]
+        chosen = torch.linspace(0, len(source) - 1, min(16, len(source))).long()
+        self.critic.whiten_by(source.images[chosen.to(self.device)].float() / 255)
 
     def begin(self, name: StageName) -> None:
         """Enter a stage: what it trains, with optimisers of its own."""
@@ -541,30 +551,32 @@ class Trainer:
         """
         weights = self.stage.losses
         window = draw_window(self.stage.crop, generator, halved=True)
-        labels = one_hot_map(inputs[window[0], *window[2:]], self.model_config.num_classes)
+        labels, real = inputs[window[0], *window[2:]], images[window]
         shown = blend_towards_real(
-            rebuilt[window],
-            images[window],
-            inputs[window[0], *window[2:]],
-            self.task.blended,
-            self.blend_share,
+            rebuilt[window], real, labels, self.task.blended, self.blend_share
         )
-        fake = _laid_out(torch.cat((2 * shown - 1, labels), 1))
-        real = _laid_out(torch.cat((2 * images[window] - 1, labels), 1))
-        verdicts, features = self.judge_of_patches(torch.cat((real, fake.detach())))
+        size = (2, *real.shape)
+        grain = torch.randn(size, generator=generator, device=self.device) * GRAIN
+        real, fake = _laid_out(real + grain[0]), _laid_out(shown + grain[1])
+        verdicts, features = self.judge_of_patches(
+            torch.cat((real, fake.detach())), labels.repeat(2, 1, 1)
+        )
         loss = hinge_discriminator(*verdicts.chunk(2))
         self.critic_optimizer.zero_grad()
         self.fabric.backward(loss)
         self.critic_optimizer.step()
         self.critic.requires_grad_(False)
         with self.fabric.autocast():
-            verdict, found = self.critic(fake)
+            verdict, found = self.critic(fake, labels)
         self.critic.requires_grad_(True)
         ramp = min(1.0, (self.progress - self.stage.adversarial_start) / 0.05 + 0.1)
-        wanted = [feature.chunk(2)[0] for feature in features]
-        matching = ramp * weights.feature_matching * feature_matching(found, wanted)
+        slope_of_matching = torch.zeros_like(rebuilt)
+        if weights.feature_matching:
+            wanted = [feature.chunk(2)[0] for feature in features]
+            matching = ramp * weights.feature_matching * feature_matching(found, wanted)
+            slope_of_matching = torch.autograd.grad(matching, rebuilt, retain_graph=True)[0]
+            terms["feature_matching"] = matching.detach()
         adversarial = -verdict.mean()
-        slope_of_matching: Tensor = torch.autograd.grad(matching, rebuilt, retain_graph=True)[0]
         slope_of_verdict: Tensor = torch.autograd.grad(adversarial, rebuilt)[0]
         last = self.network.image_decoder.conv_out.weight
         drawn = self.link.drawn
@@ -579,7 +591,6 @@ class Trainer:
         terms["critic"] = loss.detach()
         terms["adversarial"] = adversarial.detach()
         terms["adversarial_weight"] = share.detach()
-        terms["feature_matching"] = matching.detach()
         slopes: Tensor = slope_of_matching + ramp * share * slope_of_verdict
         return slopes
 

@@ -10,7 +10,7 @@ import torch
 from sqlink.errors import ConfigError
 from sqlink.model.config import PAPER, STREETS, ModelConfig, model_config
 from sqlink.model.demasker import AttentionDemasker
-from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
+from sqlink.model.discriminator import blend_towards_real
 from sqlink.model.quantizer import VectorQuantizer
 from sqlink.model.residual import SelfAttention
 from sqlink.model.samm import keep_most_relevant
@@ -198,12 +198,6 @@ def test_blend_moves_only_the_chosen_classes_and_never_past_its_share() -> None:
     segmentation = torch.tensor([[[0, 3], [5, 255]]])
     out = blend_towards_real(fake, real, segmentation, [0, 5], 0.5)
     assert out[0, 0].tolist() == [[0.5, 0.0], [0.5, 0.0]]
-
-
-def test_discriminator_sees_patches() -> None:
-    verdict, features = PatchDiscriminator(5, width=4)(torch.rand(2, 5, 32, 64))
-    assert verdict.shape == (2, 1, 4, 8)
-    assert [f.shape[1] for f in features] == [4, 8, 16]
 
 
 def test_configuration_survives_json_and_names_the_nearest() -> None:

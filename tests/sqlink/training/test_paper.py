@@ -18,7 +18,6 @@ from sqlink.model import config as model_sizes
 from sqlink.model.config import PAPER
 from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
 from sqlink.model.samm import keep_most_relevant
-from sqlink.model.spade import one_hot_map
 from sqlink.model.sqgan import SQGAN
 from sqlink.training.augmentation import CropSettings, ResidentPictures, draw_crops, step_generator
 from sqlink.training.losses import hinge_discriminator, image_loss, map_loss
@@ -98,7 +97,8 @@ def test_the_papers_configuration_learns_in_real_steps(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         network = SQGAN(PAPER).train()
-        critic = PatchDiscriminator(3 + PAPER.num_classes + 1)
+        critic = PatchDiscriminator(PAPER.num_classes)
+        critic.whiten_by(pictures.images.float() / 255)
     assert sum(p.numel() for p in network.parameters()) > 150e6
     settings = CropSettings((32, 32), paste_share=1.0)
     # Plain gradient descent keeps no moments: all this stays within 2 GB.
@@ -119,9 +119,8 @@ def test_the_papers_configuration_learns_in_real_steps(tmp_path: Path) -> None:
         logits = network.decode_map(codes_s, kept_s & arrived_s)
         rebuilt = network.decode_image(codes_x, kept_x & arrived_x, logits.argmax(1))
         shown = blend_towards_real(rebuilt, images, inputs, task.blended, task.blend_share)
-        truth = one_hot_map(inputs, PAPER.num_classes)
-        verdict, _ = critic(torch.cat((shown, truth), 1))
-        real, _ = critic(torch.cat((images, truth), 1))
+        verdict, _ = critic(shown, inputs)
+        real, _ = critic(images, inputs)
         total = (
             image_loss(rebuilt, images, maps, image_weights)
             + map_loss(logits, inputs, map_weights)
