@@ -284,9 +284,10 @@ class SQGANCodec:
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
     def _check_classes(self, segmentation: Tensor) -> None:
-        ids = segmentation.unique().cpu()
-        wrong = self.classes.unknown(ids.numpy())
-        if wrong:
+        known = (segmentation >= 0) & (segmentation < len(self.classes))
+        strange = segmentation[~(known | (segmentation == NO_LABEL))]
+        if len(strange):  # `unique` sorts: not for every picture
+            wrong = self.classes.unknown(strange.unique().cpu().numpy())
             raise DataError(
                 f"the map holds the {listed(wrong)}: the classes of {self.classes.name} are 0 to "
                 f"{len(self.classes) - 1}, and {NO_LABEL} is no label"
@@ -295,14 +296,8 @@ class SQGANCodec:
     @full_precision()
     def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:
         """Tokens of every picture; those seen of late are remembered: a second rate is cheap."""
-        keys = [
-            hashlib.blake2b(
-                repr(tuple(picture.shape)).encode()
-                + picture.numpy().tobytes()
-                + (b"" if segmentation is None else segmentation[n].cpu().numpy().tobytes())
-            ).digest()
-            for n, picture in enumerate(images.detach().cpu())
-        ]
+        maps = [None] * len(images) if segmentation is None else segmentation.byte().cpu().unbind()
+        keys = [_key(*pair) for pair in zip(images.detach().cpu(), maps, strict=True)]
         found = {key: self._remembered[key] for key in keys if key in self._remembered}
         missing = np.array([n for n, key in enumerate(keys) if key not in found], dtype=np.int64)
         chunk = self._chunk(*images.shape[2:])
@@ -503,6 +498,14 @@ def load_model(loaded: Loaded, title: str) -> SQGAN:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"weights '{title}' do not fit the model they name: {reason}") from None
     return channels_last(model.eval().requires_grad_(False))
+
+
+def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:
+    """What a picture [3, H, W], with its map uint8 [H, W] where it was given, is remembered by."""
+    digest = hashlib.blake2b(repr(tuple(picture.shape)).encode())
+    for part in (picture, segmentation):
+        digest.update(b"" if part is None else part.contiguous().numpy().data)
+    return digest.digest()
 
 
 def _whole(which: NDArray[np.int64], chunk: int) -> NDArray[np.int64]:

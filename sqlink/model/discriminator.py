@@ -52,13 +52,13 @@ class PatchDiscriminator(nn.Module):
         self.verdict = spectral_norm(nn.Conv2d(3 * width, 1, 3, padding=1))
 
     @torch.no_grad()
-    def whiten_by(self, images: Tensor) -> None:
+    def whiten_by(self, images: Tensor, least: float = 1 / 255) -> None:
         """Divide every band by its spread in those real pictures, float32 [N, 3, H, W] in [0, 1];
-        the spread is not taken below that of a picture's rounding.
+        no spread is taken to be under `least`, say that of noise.
         """
         self.bands.copy_(_cosine_bands())
         spread = self._transform(images).square().mean((0, 2, 3)).sqrt()
-        self.bands.div_(spread.clamp(min=1 / 255).view(-1, 1, 1, 1))
+        self.bands.div_(spread.clamp(min=least).view(-1, 1, 1, 1))
 
     def _transform(self, images: Tensor) -> Tensor:
         return F.conv2d(images - 0.5, self.bands, stride=STEP, padding=(BLOCK - STEP) // 2)

@@ -75,9 +75,9 @@ NETWORKS = (
 )
 """What `compile` compiles; the rest is small, or decides by its data."""
 
-GRAIN = 0.004
-"""Spread of the noise on what the patch discriminator sees, one grey level: it tells no picture by
-how its file was rounded.
+GRAIN = 0.02
+"""Spread of the noise on what the patch discriminator sees, five grey levels: it is not to tell
+pictures by what no eye sees, how their files were rounded or compressed.
 """
 
 
@@ -254,7 +254,7 @@ class Trainer:
         """Show the patch discriminator the spread of its bands in real pictures."""
         source = self.sources[int(self.shares.argmax())]
         chosen = torch.linspace(0, len(source) - 1, min(16, len(source))).long()
-        self.critic.whiten_by(source.images[chosen.to(self.device)].float() / 255)
+        self.critic.whiten_by(source.images[chosen.to(self.device)].float() / 255, GRAIN)
 
     def begin(self, name: StageName) -> None:
         """Enter a stage: what it trains, with optimisers of its own."""
