@@ -47,7 +47,7 @@ class Losses(Section):
     given (VQ-GAN's adaptive weight), and adversarial_most the highest weight. features is the
     distance between what the segmenter `tx` sees in the rebuilt picture and in the original, and
     semantic its cross-entropy on the rebuilt one. projected is a discriminator on the features of
-    both frozen networks.
+    both frozen networks. spectrum is the distance between local power spectra.
     """
 
     l1: Weight = 1.5
@@ -61,6 +61,7 @@ class Losses(Section):
     features: Weight = 0.0
     semantic: Weight = 0.0
     projected: Weight = 0.0
+    spectrum: Weight = 0.0
 
 
 class Losing(Section):

@@ -57,6 +57,7 @@ from sqlink.training.losses import (
     hinge_discriminator,
     image_loss,
     map_loss,
+    spectrum_loss,
     unit_power,
 )
 from sqlink.training.packet_loss import PacketLoss, draw_packet_losses
@@ -499,6 +500,8 @@ class Trainer:
             else:
                 distance = self.perceptual(shown, true)
             terms["perceptual"] = weights.perceptual * distance.mean()
+        if weights.spectrum:
+            terms["spectrum"] = weights.spectrum * spectrum_loss(shown, true)
         if weights.features:
             terms["features"] = weights.features * features_loss(found.tx, wanted.tx)
         if weights.semantic:

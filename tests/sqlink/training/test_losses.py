@@ -12,6 +12,7 @@ from sqlink.training.losses import (
     hinge_discriminator,
     image_loss,
     map_loss,
+    spectrum_loss,
     unit_power,
 )
 
@@ -87,3 +88,32 @@ def test_a_discriminator_of_features_learns_to_tell_textures_of_equal_power() ->
     for real, fake in zip(critic(maps(True)), critic(maps(False)), strict=True):
         assert real.shape == (8, 1, 12, 12)
         assert bool(real.mean() > fake.mean() + 0.3)
+
+
+def test_spectrum_loss_takes_a_texture_for_another_of_its_kind_but_not_hatching() -> None:
+    draw = torch.Generator().manual_seed(6)
+
+    def twigs() -> torch.Tensor:
+        made = F.avg_pool2d(torch.randn(1, 1, 98, 130, generator=draw), 3, 1)
+        return (0.5 + 0.1 * made / made.std()).expand(-1, 3, -1, -1)
+
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(128), indexing="ij")
+    hatching = 0.5 + 0.1 * 2**0.5 * torch.sin((x + y) * 2 * torch.pi / 7).expand(1, 3, -1, -1)
+    reference = twigs()
+    assert float(spectrum_loss(reference, reference)) == 0
+    of_its_kind = float(spectrum_loss(twigs(), reference))
+    assert of_its_kind < 0.6
+    assert float(spectrum_loss(hatching, reference)) > 3 * of_its_kind
+    mirrored = hatching.flip(3)  # strokes of the other direction
+    assert float(spectrum_loss(mirrored, hatching)) > 1.0
+
+
+def test_spectrum_loss_has_a_gradient_on_flat_pictures_and_none_for_what_no_one_sees() -> None:
+    flat = torch.full((1, 3, 48, 64), 0.5, requires_grad=True)
+    draw = torch.Generator().manual_seed(7)
+    faint = 0.5 + torch.randn(1, 3, 48, 64, generator=draw) / 2550
+    assert float(spectrum_loss(faint, flat.detach())) < 0.01
+    loss = spectrum_loss(flat, torch.rand(1, 3, 48, 64, generator=draw))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert flat.grad is not None
+    assert bool(flat.grad.isfinite().all())
