@@ -148,12 +148,19 @@ class LPIPS(nn.Module):
             raise DataError(reason)
         return self.between(self.taps(images, autocast), self.taps(reference, autocast))
 
-    def between(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-        """LPIPS of N pairs, float32 [N], from the `taps` of either."""
+    def between(
+        self, ours: Sequence[Tensor], theirs: Sequence[Tensor], weight: Tensor | None = None
+    ) -> Tensor:
+        """LPIPS of N pairs, float32 [N], from the `taps` of either.
+
+        weight: float32 [N, H, W] that distances are multiplied by, place by place, for a loss.
+        """
         total = ours[0].new_zeros(ours[0].shape[0])
         for head, a, b in zip(self.heads, ours, theirs, strict=True):
-            weighted = (a - b).square() * head  # [N, C, h, w]
-            total = total + weighted.sum(dim=1).mean(dim=(1, 2))
+            distance = ((a - b).square() * head).sum(dim=1)  # [N, h, w]
+            if weight is not None:
+                distance = distance * functional.adaptive_avg_pool2d(weight, distance.shape[1:])
+            total = total + distance.mean(dim=(1, 2))
         return total
 
     def taps(self, images: Tensor, autocast: bool = False) -> list[Tensor]:

@@ -18,7 +18,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sqlink.model.spade import unshuffled_map
 
-
 BLOCK, STEP = 4, 2
 """Pixels a side of the blocks whose cosine transform a patch discriminator sees, and their step."""
 

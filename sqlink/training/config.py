@@ -48,6 +48,8 @@ class Losses(Section):
     distance between what the segmenter `tx` sees in the rebuilt picture and in the original, and
     semantic its cross-entropy on the rebuilt one. projected is a discriminator on the features of
     both frozen networks. spectrum is the distance between local power spectra.
+    blended_share is the weight of the task's blended classes, whose exact look does not matter,
+    within `perceptual` (LPIPS) and `features`.
     """
 
     l1: Weight = 1.5
@@ -62,6 +64,7 @@ class Losses(Section):
     semantic: Weight = 0.0
     projected: Weight = 0.0
     spectrum: Weight = 0.0
+    blended_share: Share = 1.0
 
 
 class Losing(Section):

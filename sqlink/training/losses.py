@@ -68,7 +68,7 @@ def spectrum_loss(images: Tensor, reference: Tensor) -> Tensor:
     Which strokes make up foliage no decoder can know at a hundredth of a bit, but a spectrum it
     can: where the original has a texture without direction, this forbids a hatching that LPIPS is
     content with. A spectrum is the mean over 48x48 pixels, so that noise can meet it. images,
-    reference: [N, 3, H, W] in [0, 1], a side of 48 or more. In nats of power.
+    reference: [N, 3, H, W] in [0, 1], sides of 16 or more. In nats of power.
     """
     found, wanted = _log_spectra(images), _log_spectra(reference)
     rows = torch.fft.fftfreq(SPECTRUM_BLOCK, device=images.device).view(-1, 1)
@@ -89,7 +89,8 @@ def _log_spectra(images: Tensor) -> Tensor:
     blocks = (blocks - blocks.mean((3, 4), keepdim=True)) * window
     spectrum = torch.view_as_real(torch.fft.rfft2(blocks)).square().sum(-1)
     power = spectrum.flatten(3).permute(0, 3, 1, 2) / window.square().sum()
-    return F.avg_pool2d(power, SPECTRUM_POOL, 2).add(_UNSEEN).log()
+    pool = min(SPECTRUM_POOL, *power.shape[2:])
+    return F.avg_pool2d(power, pool, 2).add(_UNSEEN).log()
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:

@@ -23,12 +23,16 @@ CELL = 64
 
 
 def features_loss(
-    found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], strides: tuple[int, ...] = (4, 8, 16)
+    found: tuple[Tensor, ...],
+    wanted: tuple[Tensor, ...],
+    strides: tuple[int, ...] = (4, 8, 16),
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Relative L1 of features [N, C, h, w], and of their means and standard deviations in windows
     of 64 pixels: half and half, a mean over the levels. 0 where they are alike.
 
-    strides: pixels of the picture for a place of each level.
+    strides: pixels of the picture for a place of each level; weight: float32 [N, H, W] that the
+    differences place by place, not the moments, are multiplied by.
     """
     distances = []
     for f, w, stride in zip(found, wanted, strides, strict=True):
@@ -36,7 +40,10 @@ def features_loss(
         window = min(CELL // stride, *f.shape[-2:])
         (mean, spread), (true_mean, true_spread) = _moments(f, window), _moments(w, window)
         moments = (mean - true_mean).abs().mean() + (spread - true_spread).abs().mean()
-        distances.append(((f - w).abs().mean() + moments) / (2 * scale))
+        difference = (f - w).abs().mean(1)
+        if weight is not None:
+            difference = difference * F.adaptive_avg_pool2d(weight, difference.shape[1:])
+        distances.append((difference.mean() + moments) / (2 * scale))
     return torch.stack(distances).mean()
 
 

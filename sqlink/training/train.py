@@ -494,18 +494,21 @@ class Trainer:
         found = self._views(shown, taps, tx)
         with torch.no_grad():
             wanted = self._views(true, taps, tx)
+        labels, exact = maps[window[0], *window[2:]], None
+        if weights.blended_share < 1:
+            blended = torch.isin(labels, torch.tensor(self.task.blended, device=self.device))
+            exact = 1 - (1 - weights.blended_share) * blended.float()
         if self.perceptual is not None and weights.perceptual:
             if isinstance(self.perceptual, LPIPS):
-                distance = self.perceptual.between(found.taps, wanted.taps)
+                distance = self.perceptual.between(found.taps, wanted.taps, exact)
             else:
                 distance = self.perceptual(shown, true)
             terms["perceptual"] = weights.perceptual * distance.mean()
         if weights.spectrum:
             terms["spectrum"] = weights.spectrum * spectrum_loss(shown, true)
         if weights.features:
-            terms["features"] = weights.features * features_loss(found.tx, wanted.tx)
+            terms["features"] = weights.features * features_loss(found.tx, wanted.tx, weight=exact)
         if weights.semantic:
-            labels = maps[window[0], *window[2:]]
             logits = F.interpolate(
                 self.segmenter.network.classes(*found.tx),
                 labels.shape[1:],

@@ -72,6 +72,21 @@ def test_a_picture_scores_alike_in_any_batch(lpips: LPIPS) -> None:
     torch.testing.assert_close(lpips(a, b), alone, atol=1e-6, rtol=0)
 
 
+def test_a_weight_counts_places_as_a_loss_wants(lpips: LPIPS) -> None:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    other = images.flip(3)
+    taps = lpips.taps(images), lpips.taps(other)
+    plain = lpips.between(*taps)
+    ones = torch.ones(2, 64, 64)
+    torch.testing.assert_close(lpips.between(*taps, ones), plain)
+    left = ones.clone()
+    left[..., 32:] = 0
+    right = 1 - left
+    both = lpips.between(*taps, left) + lpips.between(*taps, right)
+    torch.testing.assert_close(both, plain)
+    assert bool((lpips.between(*taps, left) < plain).all())
+
+
 def test_gradient_is_that_of_finite_differences(lpips: LPIPS) -> None:
     generator = torch.Generator().manual_seed(4)
     images = torch.rand(1, 3, 32, 40, generator=generator).requires_grad_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -40,3 +41,15 @@ def test_a_pass_in_parts_is_the_segmenters_own() -> None:
     assert isinstance(network, TwoBranch)
     image = scene()
     assert torch.equal(network.classes(*network.features(image)), network(image))
+
+
+def test_a_weight_lifts_the_demand_for_places_but_not_for_moments() -> None:
+    draw = torch.Generator().manual_seed(9)
+    wanted = torch.randn(1, 4, 16, 16, generator=draw)
+    moved = wanted.roll(3, 2)  # the same texture elsewhere
+    ones = torch.ones(1, 64, 64)
+    whole = features_loss((moved,), (wanted,), (4,))
+    assert features_loss((moved,), (wanted,), (4,), ones) == pytest.approx(float(whole))
+    free = features_loss((moved,), (wanted,), (4,), 0 * ones)
+    assert 0 <= float(free) < 0.1 * float(whole)
+    assert float(features_loss((0 * wanted,), (wanted,), (4,), 0 * ones)) > 0.3

@@ -144,6 +144,17 @@ def test_a_discriminator_of_features_learns_resumes_and_may_join_later(tmp_path:
     assert "projected" in again.advance()
 
 
+def test_losses_may_ask_for_spectra_and_leave_blended_classes_their_places(tmp_path: Path) -> None:
+    losses = {"perceptual": 0.0, "features": 1.0, "spectrum": 0.3, "adversarial": 0.0}
+    losses |= {"feature_matching": 0.0}
+    terms = []
+    for share in (1.0, 0.0):
+        recipe = RECIPE | {"losses": losses | {"blended_share": share}}
+        terms.append(trainer(settings(tmp_path, recipe=recipe)).advance())
+    assert terms[0]["spectrum"] == terms[1]["spectrum"] > 0
+    assert terms[1]["features"] < terms[0]["features"]
+
+
 def test_mixed_precision_takes_steps_against_both_discriminators(tmp_path: Path) -> None:
     recipe = RECIPE | {"adversarial_start": 0.0, "losses": {"perceptual": 0.0, "projected": 0.1}}
     run = trainer(settings(tmp_path, recipe=recipe, precision="bf16-mixed"))
