@@ -149,15 +149,22 @@ class LPIPS(nn.Module):
         return self.between(self.taps(images, autocast), self.taps(reference, autocast))
 
     def between(
-        self, ours: Sequence[Tensor], theirs: Sequence[Tensor], weight: Tensor | None = None
+        self,
+        ours: Sequence[Tensor],
+        theirs: Sequence[Tensor],
+        weight: Tensor | None = None,
+        root: bool = False,
     ) -> Tensor:
         """LPIPS of N pairs, float32 [N], from the `taps` of either.
 
-        weight: float32 [N, H, W] that distances are multiplied by, place by place, for a loss.
+        For losses: weight, float32 [N, H, W] that distances are multiplied by, place by place;
+        root, whether to take each place's square root first, which makes them a metric.
         """
         total = ours[0].new_zeros(ours[0].shape[0])
         for head, a, b in zip(self.heads, ours, theirs, strict=True):
             distance = ((a - b).square() * head).sum(dim=1)  # [N, h, w]
+            if root:
+                distance = (distance + _NORM_EPSILON).sqrt()
             if weight is not None:
                 distance = distance * functional.adaptive_avg_pool2d(weight, distance.shape[1:])
             total = total + distance.mean(dim=(1, 2))

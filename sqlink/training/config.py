@@ -47,7 +47,8 @@ class Losses(Section):
     given (VQ-GAN's adaptive weight), and adversarial_most the highest weight. features is the
     distance between what the segmenter `tx` sees in the rebuilt picture and in the original, and
     semantic its cross-entropy on the rebuilt one. projected is a discriminator on the features of
-    both frozen networks. spectrum is the distance between local power spectra.
+    both frozen networks. energy is the energy score of LPIPS's distances
+    between two realisations and the original. spectrum is the distance between local power spectra.
     blended_share is the weight of the task's blended classes, whose exact look does not matter,
     within `perceptual` (LPIPS) and `features`.
     """
@@ -63,6 +64,7 @@ class Losses(Section):
     features: Weight = 0.0
     semantic: Weight = 0.0
     projected: Weight = 0.0
+    energy: Weight = 0.0
     spectrum: Weight = 0.0
     blended_share: Share = 1.0
 
@@ -84,6 +86,8 @@ class Recipe(Section):
 
     crop: Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)] = (128, 256)
     batch_size: Annotated[int, Field(gt=0)] = 4
+    realisations: Literal[1, 2] = 1
+    """Pictures that are made of each crop, each with noise of its own; they count in batch_size."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
     discriminator_rate: Annotated[float, Field(gt=0)] = 2e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 200

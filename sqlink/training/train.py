@@ -62,7 +62,7 @@ from sqlink.training.losses import (
 )
 from sqlink.training.packet_loss import PacketLoss, draw_packet_losses
 from sqlink.training.pasting import ComponentBank, component_bank
-from sqlink.training.perceptual import SegmenterFeatures, features_loss
+from sqlink.training.perceptual import SegmenterFeatures, energy_score, features_loss
 from sqlink.training.reconstruction import OnTheWay, ThroughTheLink, set_trained
 from sqlink.training.task import load_task
 
@@ -191,6 +191,16 @@ class Trainer:
                     f"{self.model_config.downsampling}, the pixels a side of a token of "
                     f"'{config.model}'"
                 )
+            if stage.batch_size % stage.realisations:
+                raise ConfigError(
+                    f"stages.{name}.batch_size: {stage.batch_size} must be a multiple of "
+                    f"realisations, {stage.realisations}"
+                )
+            if stage.losses.energy and stage.realisations == 1:
+                raise ConfigError(
+                    f"stages.{name}.losses.energy: it compares two realisations of a crop: set "
+                    "realisations to 2, or energy to 0"
+                )
             for loss in ("semantic", "features"):
                 if getattr(stage.losses, loss) and self.model_config.num_classes != NUM_CLASSES:
                     raise ConfigError(
@@ -208,7 +218,7 @@ class Trainer:
         """The frozen networks that losses look through."""
         losses = [stage.losses for stage in self.plan.values()]
         self.perceptual: LPIPS | SegmenterFeatures | None = None
-        if any(each.perceptual for each in losses):
+        if any(each.perceptual or each.energy for each in losses):
             self.perceptual = _perceptual_loss(self.config.lpips_weights, self.report)
             channels_last(self.perceptual.to(self.device))
         self.segmenter: Any = None
@@ -378,7 +388,7 @@ class Trainer:
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Crops from the sources by their shares; see `draw_crops`."""
-        count = self.stage.batch_size
+        count = self.stage.batch_size // self.stage.realisations
         owner = torch.multinomial(self.shares, count, replacement=True, generator=generator)
         settings = CropSettings(
             self.stage.crop,
@@ -393,12 +403,16 @@ class Trainer:
             if len(chosen):
                 bank = self.banks[number] if self.stage.paste else None
                 parts.append(draw_crops(pictures, chosen, settings, generator, bank))
-        images, maps, inputs = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        images, maps, inputs = (
+            torch.cat(tensors).repeat_interleave(self.stage.realisations, 0)
+            for tensors in zip(*parts, strict=True)
+        )
         return images.contiguous(memory_format=torch.channels_last), maps, inputs
 
     def on_the_way(self, generator: torch.Generator) -> OnTheWay:
         """What each crop of a batch keeps, and what the channel takes from it."""
-        stage, count = self.stage, self.stage.batch_size
+        stage, times = self.stage, self.stage.realisations
+        count = stage.batch_size // times
         grid = (count, *self.model_config.grid(*stage.crop))
         fractions = (
             draw_fractions(count, stage.image_fraction, generator),
@@ -413,8 +427,12 @@ class Trainer:
         if "relevance" in self.model_config.without:
             image, of_map = torch.rand(2, *grid, generator=generator, device=self.device).unbind()
             ranking = (image, of_map)
-        noise = torch.randint(2**31, (count,), generator=generator, device=self.device)
-        return OnTheWay(fractions, arrived, ranking, noise)
+        noise = torch.randint(2**31, (stage.batch_size,), generator=generator, device=self.device)
+
+        def each(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return pair[0].repeat_interleave(times, 0), pair[1].repeat_interleave(times, 0)
+
+        return OnTheWay(each(fractions), each(arrived), ranking and each(ranking), noise)
 
     def advance(self) -> dict[str, float]:
         """One step of both players. Raises SQLinkError if a loss or a gradient is not finite."""
@@ -489,7 +507,7 @@ class Trainer:
         window = draw_window(self.stage.crop, generator)
         shown, true = _laid_out(clamped[window]), _laid_out(images[window])
         projected = weights.projected > 0 and self.progress >= self.stage.adversarial_start
-        taps = projected or weights.perceptual > 0
+        taps = projected or weights.perceptual > 0 or weights.energy > 0
         tx = projected or weights.features > 0 or weights.semantic > 0
         found = self._views(shown, taps, tx)
         with torch.no_grad():
@@ -499,11 +517,16 @@ class Trainer:
             blended = torch.isin(labels, torch.tensor(self.task.blended, device=self.device))
             exact = 1 - (1 - weights.blended_share) * blended.float()
         if self.perceptual is not None and weights.perceptual:
-            if isinstance(self.perceptual, LPIPS):
+            if isinstance(self.perceptual, LPIPS) and self.stage.realisations == 2:
+                distance = energy_score(self.perceptual, found.taps, wanted.taps, exact, root=False)
+            elif isinstance(self.perceptual, LPIPS):
                 distance = self.perceptual.between(found.taps, wanted.taps, exact)
             else:
                 distance = self.perceptual(shown, true)
             terms["perceptual"] = weights.perceptual * distance.mean()
+        if isinstance(self.perceptual, LPIPS) and weights.energy:
+            score = energy_score(self.perceptual, found.taps, wanted.taps, exact, root=True)
+            terms["energy"] = weights.energy * score
         if weights.spectrum:
             terms["spectrum"] = weights.spectrum * spectrum_loss(shown, true)
         if weights.features:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from sqlink.data.base import open_dataset
+from sqlink.metrics.perceptual import LPIPS
 from sqlink.segmentation.builtin import built_in
 from sqlink.segmentation.two_branch import TwoBranch
-from sqlink.training.perceptual import SegmenterFeatures, features_loss
+from sqlink.training.perceptual import SegmenterFeatures, energy_score, features_loss
 
 
 def scene() -> torch.Tensor:
@@ -53,3 +54,42 @@ def test_a_weight_lifts_the_demand_for_places_but_not_for_moments() -> None:
     free = features_loss((moved,), (wanted,), (4,), 0 * ones)
     assert 0 <= float(free) < 0.1 * float(whole)
     assert float(features_loss((0 * wanted,), (wanted,), (4,), 0 * ones)) > 0.3
+
+
+class OneTap(LPIPS):
+    """LPIPS whose features are given, of one tap and one channel that weighs 1."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    @property
+    def heads(self) -> list[torch.Tensor]:  # type: ignore[override]
+        return [torch.ones(1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
+def test_no_texture_scores_better_than_one_drawn_as_the_original_was(spread: float) -> None:
+    draw = torch.Generator().manual_seed(10)
+
+    def texture(scale: float) -> torch.Tensor:
+        return scale * torch.randn(40, 1, 32, 32, generator=draw)
+
+    wanted = [texture(1.0)[0::2].repeat_interleave(2, 0)]
+
+    def score(scale: float) -> float:
+        return float(energy_score(OneTap(), [texture(scale)], wanted, None, root=True))
+
+    assert score(1.0) < score(spread) - 0.01
+    # Without the part between realisations a compromise that is always the same scores best.
+    plain = [float(OneTap().between([texture(s)], wanted, root=True).mean()) for s in (0.0, 1.0)]
+    assert plain[0] < plain[1]
+
+
+def test_features_of_two_realisations_are_held_against_each_other_too() -> None:
+    draw = torch.Generator().manual_seed(11)
+    wanted = torch.randn(2, 3, 16, 16, generator=draw)[:1].repeat(2, 1, 1, 1)
+    alike = torch.randn(1, 3, 16, 16, generator=draw).repeat(2, 1, 1, 1)
+    apart = torch.randn(2, 3, 16, 16, generator=draw)
+    one = features_loss((alike,), (wanted,), (4,), realisations=2)
+    assert float(one) == pytest.approx(float(features_loss((alike,), (wanted,), (4,))))
+    assert float(features_loss((apart,), (wanted,), (4,), realisations=2)) < float(one)

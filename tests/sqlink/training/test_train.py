@@ -155,6 +155,32 @@ def test_losses_may_ask_for_spectra_and_leave_blended_classes_their_places(tmp_p
     assert terms[1]["features"] < terms[0]["features"]
 
 
+def test_two_realisations_of_a_crop_differ_by_their_noise_alone(tmp_path: Path) -> None:
+    recipe = RECIPE | {"realisations": 2, "batch_size": 2}
+    run = trainer(settings(tmp_path, recipe=recipe))
+    draw = torch.Generator().manual_seed(1)
+    images, maps, inputs = run.batch(draw)
+    way = run.on_the_way(draw)
+    shared = (images, maps, inputs, *way.fractions, *way.arrived)
+    assert all(len(part) == 2 and torch.equal(part[0], part[1]) for part in shared)
+    assert way.noise[0] != way.noise[1]
+    run.advance()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"realisations": 2, "batch_size": 3}, "must be a multiple of realisations"),
+        ({"losses": {"perceptual": 0.0, "energy": 0.1}}, "set realisations to 2"),
+    ],
+)
+def test_realisations_that_cannot_be_are_refused(
+    tmp_path: Path, wrong: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        trainer(settings(tmp_path, recipe=RECIPE | wrong))
+
+
 def test_mixed_precision_takes_steps_against_both_discriminators(tmp_path: Path) -> None:
     recipe = RECIPE | {"adversarial_start": 0.0, "losses": {"perceptual": 0.0, "projected": 0.1}}
     run = trainer(settings(tmp_path, recipe=recipe, precision="bf16-mixed"))
