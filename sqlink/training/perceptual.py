@@ -35,7 +35,7 @@ def features_loss(
 
     strides: pixels of the picture for a place of each level; weight: float32 [N, H, W] that the
     differences place by place, not the moments, are multiplied by.
-    realisations: with 2, every two of `found` are of one picture, and half of the difference between
+    realisations: with 2, every two of `found` are of one picture, and half of what lies between
     them is taken off: see `energy_score`.
     """
     distances = []
@@ -64,8 +64,8 @@ def energy_score(
 
     Without the second part, the best texture for a place where the original cannot be known is one
     fixed compromise, drawn wherever the tokens are alike: a hatching. With it, and `root`, no
-    distribution of pictures scores better than the original's own. found: LPIPS's taps of [2N, 3, H,
-    W], every two of one picture; wanted: of the original, twice each. Source: Gneiting, Raftery,
+    distribution of pictures scores better than the original's own. found: LPIPS's taps of 2N
+    pictures, every two of one crop; wanted: of the original, twice each. Source: Gneiting, Raftery,
     "Strictly proper scoring rules, prediction, and estimation", JASA 2007; as a loss, Gritsenko et
     al., "A spectral energy distance for parallel speech synthesis", NeurIPS 2020.
     """
