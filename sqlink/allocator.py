@@ -13,11 +13,11 @@ def keep_freed_memory() -> bool:
 
     By default it hands every large tensor's memory back at once, and the kernel zeroes the next
     one of that size again, page by page: on a CPU a tenth to a seventh of the networks' time. The
-    process then stays as large as it once was. Elsewhere nothing is changed. The commands do this;
-    a program of one's own may. Source: mallopt(3).
+    process then stays as large as it once was, or, if sizes vary much, somewhat larger. Elsewhere
+    nothing is changed. `sqlink` does this; a program of one's own may. Source: mallopt(3).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no glibc; TypeError: Windows wants a name
         return False
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))

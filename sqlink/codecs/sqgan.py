@@ -201,7 +201,7 @@ class SQGANCodec:
         if segmentation is not None and list(segmentation.shape) != expected:
             raise DataError(f"a map must be {expected}, not {list(segmentation.shape)}")
         if segmentation is not None:
-            self._check_classes(segmentation)
+            segmentation = self._checked(segmentation)
         if max(height, width) > 65535:
             raise DataError(f"the picture is {width}x{height}: sqgan takes sides up to 65535")
         budget = rate.budget_bytes(height, width)
@@ -283,7 +283,11 @@ class SQGANCodec:
         packets = parse_packets(pieces, rows, columns, self.tables, packing)
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
-    def _check_classes(self, segmentation: Tensor) -> None:
+    def _checked(self, segmentation: Tensor) -> Tensor:
+        """The map as int64. Raises DataError if it holds no ids, or ids of no class."""
+        if segmentation.is_floating_point():
+            raise DataError(f"a map holds class ids, not {segmentation.dtype}: give integers")
+        segmentation = segmentation.long()
         known = (segmentation >= 0) & (segmentation < len(self.classes))
         strange = segmentation[~(known | (segmentation == NO_LABEL))]
         if len(strange):  # `unique` sorts: not for every picture
@@ -292,6 +296,7 @@ class SQGANCodec:
                 f"the map holds the {listed(wrong)}: the classes of {self.classes.name} are 0 to "
                 f"{len(self.classes) - 1}, and {NO_LABEL} is no label"
             )
+        return segmentation
 
     @full_precision()
     def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:

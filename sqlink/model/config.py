@@ -32,7 +32,7 @@ class ModelConfig:
     fine_width: channels of D_x's last residual block, at twice the resolution of its finest level
         (0: none; the finest level is then shuffled up to full size).
     smooth: whether D_x doubles resolutions bilinearly rather than by nearest neighbour.
-    narrow_first: whether D_x's convolutions come before the doublings, at a quarter of the cost,
+    conv_first: whether D_x's convolutions come before the doublings, at a quarter of the cost,
         rather than after them.
     map_stem_kernel: side of the first convolution of the map's encoder.
     noise: whether D_x is given noise at every level, to make textures of.
@@ -57,7 +57,7 @@ class ModelConfig:
     label_width: int
     fine_width: int = 0
     smooth: bool = False
-    narrow_first: bool = False
+    conv_first: bool = False
     map_stem_kernel: int = 3
     noise: bool = False
     norm_groups: int = 32
@@ -126,7 +126,7 @@ STREETS = ModelConfig(
     label_width=48,
     fine_width=32,
     smooth=True,
-    narrow_first=True,
+    conv_first=True,
     map_stem_kernel=1,
     noise=True,
     norm_groups=16,

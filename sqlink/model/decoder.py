@@ -1,6 +1,6 @@
 """D_s and D_x: from the demasked grid back to a map, and to a picture steered by that map.
 
-    z ── [blocks ── double] per level, coarsest first ── [fine level] ── norm ── conv3x3 ── shuffle
+    z ── [blocks ── double, conv] a level ── [fine level] ── norm ── conv3x3 ── shuffle
 
 Every norm of D_x is a SPADE norm on the *decoded* map: the receiver has no other. Source: VQ-GAN's
 decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         fine_width: int = 0,
         noise: bool = False,
         smooth: bool = False,
-        narrow_first: bool = False,
+        conv_first: bool = False,
     ) -> None:
         super().__init__()
         self.stem = stem
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         widths = channels + ((fine_width,) if fine_width else ())
         self.noises = nn.ModuleList(NoiseInjection(width) for width in widths if noise)
         self.upsamples = nn.ModuleList(
-            Upsample(channels[level + 1], channels[level], smooth, narrow_first)
+            Upsample(channels[level + 1], channels[level], smooth, conv_first)
             for level in range(len(channels) - 1)
         )
         self.fine: FineLevel | None = None

@@ -60,7 +60,9 @@ class PatchDiscriminator(nn.Module):
         self.bands.div_(spread.clamp(min=least).view(-1, 1, 1, 1))
 
     def _transform(self, images: Tensor) -> Tensor:
-        return F.conv2d(images - 0.5, self.bands, stride=STEP, padding=(BLOCK - STEP) // 2)
+        padding = (BLOCK - STEP) // 2
+        with torch.autocast(images.device.type, enabled=False):  # faint bands of bright pictures
+            return F.conv2d(images.float() - 0.5, self.bands, stride=STEP, padding=padding)
 
     def forward(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
         """images: [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; both sides multiples of 8.
@@ -112,6 +114,11 @@ class FeatureDiscriminator(nn.Module):
         return [head(x) for head, x in zip(self.heads, features, strict=True)]
 
 
+def is_one_of(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
+    """Where a map [...] holds one of `classes`, bool [...]."""
+    return torch.isin(segmentation, torch.tensor(classes, device=segmentation.device))
+
+
 def blend_towards_real(
     fake: Tensor, real: Tensor, segmentation: Tensor, classes: Sequence[int], share: float
 ) -> Tensor:
@@ -120,6 +127,5 @@ def blend_towards_real(
     fake, real: [N, C, H, W]; segmentation: int64 [N, H, W]; share in [0, 1]. Each pixel has one
     class, so no weight exceeds `share`.
     """
-    chosen = torch.isin(segmentation, torch.tensor(classes, device=segmentation.device))
-    weight = share * chosen.unsqueeze(1).to(fake.dtype)
+    weight = share * is_one_of(segmentation, classes).unsqueeze(1).to(fake.dtype)
     return fake + weight * (real - fake)

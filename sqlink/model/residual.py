@@ -76,7 +76,7 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution, then a 3x3 convolution; or, `narrow_first`, the other way round.
+    """Twice the resolution, then a 3x3 convolution; the other way round where `conv_first`.
 
     smooth: bilinear, else nearest neighbour. The steps that nearest neighbour leaves between places
     of the coarser grid tell the layers above where in a place they are, and textures then repeat
@@ -84,16 +84,16 @@ class Upsample(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, smooth: bool = False, narrow_first: bool = False
+        self, inputs: int, outputs: int, smooth: bool = False, conv_first: bool = False
     ) -> None:
         super().__init__()
         self.mode = "bilinear" if smooth else "nearest"
-        self.narrow_first = narrow_first
+        self.conv_first = conv_first
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, h, w] to [N, outputs, 2h, 2w]."""
-        if self.narrow_first:
+        if self.conv_first:
             return self._doubled(self.conv(x))
         out: Tensor = self.conv(self._doubled(x))
         return out

@@ -100,7 +100,7 @@ class SQGAN(nn.Module):
             fine_width=config.fine_width,
             noise=config.noise,
             smooth=config.smooth,
-            narrow_first=config.narrow_first,
+            conv_first=config.conv_first,
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -188,11 +188,17 @@ class SQGAN(nn.Module):
     ) -> Tensor:
         """As `decode_map`, with the decoded map, int64 [N, h*f, w*f]. Returns RGB, not clamped.
 
-        seed: of the noise that textures are made of, one for all or int64 [N].
+        seed: of the noise that textures are made of, one for all, or int64 [k N] for k pictures of
+        each, one after the other.
         """
         if "spade" in self.config.without:
             segmentation = torch.full_like(segmentation, self.config.num_classes)
-        out: Tensor = self.image_decoder(self.image_demasker(codes, received), segmentation, seed)
+        whole = self.image_demasker(codes, received)
+        if isinstance(seed, Tensor) and seed.numel() > len(whole):
+            times = seed.numel() // len(whole)
+            whole = whole.repeat_interleave(times, 0)
+            segmentation = segmentation.repeat_interleave(times, 0)
+        out: Tensor = self.image_decoder(whole, segmentation, seed)
         return (out + 1) / 2
 
     @torch.inference_mode()

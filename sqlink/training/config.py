@@ -47,10 +47,10 @@ class Losses(Section):
     given (VQ-GAN's adaptive weight), and adversarial_most the highest weight. features is the
     distance between what the segmenter `tx` sees in the rebuilt picture and in the original, and
     semantic its cross-entropy on the rebuilt one. projected is a discriminator on the features of
-    both frozen networks. energy is the energy score of LPIPS's distances
-    between two realisations and the original. spectrum is the distance between local power spectra.
-    blended_share is the weight of the task's blended classes, whose exact look does not matter,
-    within `perceptual` (LPIPS) and `features`.
+    both frozen networks. With two realisations perceptual and features are energy scores; energy is
+    one of the square roots of LPIPS's distances, and needs LPIPS's files. spectrum is the distance
+    between local power spectra. blended_weight, no loss, is the weight of the task's blended
+    classes, whose exact look does not matter, in perceptual, energy, and features less its moments.
     """
 
     l1: Weight = 1.5
@@ -66,7 +66,7 @@ class Losses(Section):
     projected: Weight = 0.0
     energy: Weight = 0.0
     spectrum: Weight = 0.0
-    blended_share: Share = 1.0
+    blended_weight: Share = 1.0
 
 
 class Losing(Section):
@@ -87,7 +87,7 @@ class Recipe(Section):
     crop: Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)] = (128, 256)
     batch_size: Annotated[int, Field(gt=0)] = 4
     realisations: Literal[1, 2] = 1
-    """Pictures that are made of each crop, each with noise of its own; they count in batch_size."""
+    """Pictures that D_x makes of each crop, each with noise of its own."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
     discriminator_rate: Annotated[float, Field(gt=0)] = 2e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 200

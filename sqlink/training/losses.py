@@ -75,6 +75,7 @@ def spectrum_loss(images: Tensor, reference: Tensor) -> Tensor:
     columns = torch.fft.rfftfreq(SPECTRUM_BLOCK, device=images.device).view(1, -1)
     weight = (rows.square() + columns.square()).sqrt().reciprocal()
     weight[0, 0] = 0.0  # the mean: other losses' business
+    weight[:, 1:-1] *= 2  # each stands for its mirror image too
     error = (found - wanted).abs().mean((0, 2, 3))
     return (error * weight.reshape(-1)).sum() / weight.sum()
 

@@ -58,9 +58,15 @@ def _weighted(x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def energy_score(
-    lpips: LPIPS, found: list[Tensor], wanted: list[Tensor], weight: Tensor | None, root: bool
+    lpips: LPIPS,
+    found: list[Tensor],
+    wanted: list[Tensor],
+    weight: Tensor | None = None,
+    realisations: int = 2,
+    root: bool = False,
 ) -> Tensor:
-    """Mean LPIPS from the original, less half of that between two realisations of one picture.
+    """Mean LPIPS from the original, less half of that between two realisations of one picture where
+    there are two.
 
     Without the second part, the best texture for a place where the original cannot be known is one
     fixed compromise, drawn wherever the tokens are alike: a hatching. With it, and `root`, no
@@ -69,10 +75,12 @@ def energy_score(
     "Strictly proper scoring rules, prediction, and estimation", JASA 2007; as a loss, Gritsenko et
     al., "A spectral energy distance for parallel speech synthesis", NeurIPS 2020.
     """
+    distance = lpips.between(found, wanted, weight, root).mean()
+    if realisations == 1:
+        return distance
     one, other = [t[0::2] for t in found], [t[1::2] for t in found]
     half = None if weight is None else weight[0::2]
-    apart = lpips.between(one, other, half, root).mean()
-    return lpips.between(found, wanted, weight, root).mean() - apart / 2
+    return distance - lpips.between(one, other, half, root).mean() / 2
 
 
 def _moments(x: Tensor, window: int) -> tuple[Tensor, Tensor]:
@@ -90,8 +98,15 @@ class SegmenterFeatures(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        """Differentiable in `images`."""
+    def forward(
+        self,
+        images: Tensor,
+        reference: Tensor,
+        weight: Tensor | None = None,
+        realisations: int = 1,
+    ) -> Tensor:
+        """Differentiable in `images`; weight and realisations as in `features_loss`."""
         with torch.no_grad():
             wanted = self.network.features(reference)
-        return features_loss(self.network.features(images), wanted)
+        found = self.network.features(images)
+        return features_loss(found, wanted, weight=weight, realisations=realisations)

@@ -32,8 +32,8 @@ IMAGE_BRANCH = (
 class Rebuilt:
     """One pass through both halves of the codec; None where the stage does not run a branch.
 
-    images: float32 [N, 3, H, W], not clamped. logits: float32 [N, classes, H, W]. commitment: the
-    sum of the branches' commitment losses.
+    images: float32 [k N, 3, H, W], not clamped, the k realisations of a crop one after the other.
+    logits: float32 [N, classes, H, W]. commitment: the sum of the branches' commitment losses.
     """
 
     images: Tensor | None
@@ -47,7 +47,8 @@ class OnTheWay:
 
     fractions: float32 [N] each, share of tokens that is kept. arrived: bool [N, h, w] each, False
     where a token is lost. ranking: float32 [N, h, w] each where chance, not SAMM's score, says what
-    is kept; None else. noise: int64 [N], the seed of each crop's noise.
+    is kept; None else. noise: int64 [k N], seeds of the noise of
+    k realisations of each crop.
     """
 
     fractions: tuple[Tensor, Tensor]

@@ -35,6 +35,7 @@ from sqlink.model.discriminator import (
     FeatureDiscriminator,
     PatchDiscriminator,
     blend_towards_real,
+    is_one_of,
 )
 from sqlink.model.memory import channels_last
 from sqlink.model.samm import keep_most_relevant
@@ -191,10 +192,10 @@ class Trainer:
                     f"{self.model_config.downsampling}, the pixels a side of a token of "
                     f"'{config.model}'"
                 )
-            if stage.batch_size % stage.realisations:
+            if stage.realisations > 1 and not self.model_config.noise:
                 raise ConfigError(
-                    f"stages.{name}.batch_size: {stage.batch_size} must be a multiple of "
-                    f"realisations, {stage.realisations}"
+                    f"stages.{name}.realisations: '{config.model}' draws no noise, so that two "
+                    "would be alike: set it to 1"
                 )
             if stage.losses.energy and stage.realisations == 1:
                 raise ConfigError(
@@ -349,7 +350,7 @@ class Trainer:
         if not self.checkpoint_path.exists():
             return False
         state, facts = load_checkpoint(self.checkpoint_path)
-        if facts.get("model") != self.model_config.to_json():
+        if _model_in(facts.get("model")) != self.model_config:
             raise ConfigError(
                 f"{self.checkpoint_path} is of another model than '{self.config.model}': "
                 "name another `output`, or remove it"
@@ -362,7 +363,13 @@ class Trainer:
         self.begin(facts["stage"])
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.critic.load_state_dict(state["critic"])
+        try:
+            self.critic.load_state_dict(state["critic"])
+        except RuntimeError:
+            raise ConfigError(
+                f"{self.checkpoint_path}: its discriminator is of an earlier version: name another "
+                "`output`, and the weights beside it as `start`"
+            ) from None
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError:
@@ -388,7 +395,7 @@ class Trainer:
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Crops from the sources by their shares; see `draw_crops`."""
-        count = self.stage.batch_size // self.stage.realisations
+        count = self.stage.batch_size
         owner = torch.multinomial(self.shares, count, replacement=True, generator=generator)
         settings = CropSettings(
             self.stage.crop,
@@ -403,16 +410,12 @@ class Trainer:
             if len(chosen):
                 bank = self.banks[number] if self.stage.paste else None
                 parts.append(draw_crops(pictures, chosen, settings, generator, bank))
-        images, maps, inputs = (
-            torch.cat(tensors).repeat_interleave(self.stage.realisations, 0)
-            for tensors in zip(*parts, strict=True)
-        )
+        images, maps, inputs = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return images.contiguous(memory_format=torch.channels_last), maps, inputs
 
     def on_the_way(self, generator: torch.Generator) -> OnTheWay:
         """What each crop of a batch keeps, and what the channel takes from it."""
-        stage, times = self.stage, self.stage.realisations
-        count = stage.batch_size // times
+        stage, count = self.stage, self.stage.batch_size
         grid = (count, *self.model_config.grid(*stage.crop))
         fractions = (
             draw_fractions(count, stage.image_fraction, generator),
@@ -427,12 +430,9 @@ class Trainer:
         if "relevance" in self.model_config.without:
             image, of_map = torch.rand(2, *grid, generator=generator, device=self.device).unbind()
             ranking = (image, of_map)
-        noise = torch.randint(2**31, (stage.batch_size,), generator=generator, device=self.device)
-
-        def each(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            return pair[0].repeat_interleave(times, 0), pair[1].repeat_interleave(times, 0)
-
-        return OnTheWay(each(fractions), each(arrived), ranking and each(ranking), noise)
+        seeds = (count * stage.realisations,)
+        noise = torch.randint(2**31, seeds, generator=generator, device=self.device)
+        return OnTheWay(fractions, arrived, ranking, noise)
 
     def advance(self) -> dict[str, float]:
         """One step of both players. Raises SQLinkError if a loss or a gradient is not finite."""
@@ -458,6 +458,9 @@ class Trainer:
         total = _sum(terms)
         if out.images is not None:
             rebuilt = out.images.detach().requires_grad_()
+            images, maps, inputs = (
+                tensor.repeat_interleave(stage.realisations, 0) for tensor in (images, maps, inputs)
+            )
             seen = self._picture_losses(rebuilt, images, maps, generator)
             self._must_be_finite(seen)
             slope = torch.autograd.grad(_sum(seen), rebuilt)[0]
@@ -508,29 +511,29 @@ class Trainer:
         shown, true = _laid_out(clamped[window]), _laid_out(images[window])
         projected = weights.projected > 0 and self.progress >= self.stage.adversarial_start
         taps = projected or weights.perceptual > 0 or weights.energy > 0
+        lpips = self.perceptual if isinstance(self.perceptual, LPIPS) else None
         tx = projected or weights.features > 0 or weights.semantic > 0
         found = self._views(shown, taps, tx)
         with torch.no_grad():
             wanted = self._views(true, taps, tx)
         labels, exact = maps[window[0], *window[2:]], None
-        if weights.blended_share < 1:
-            blended = torch.isin(labels, torch.tensor(self.task.blended, device=self.device))
-            exact = 1 - (1 - weights.blended_share) * blended.float()
-        if self.perceptual is not None and weights.perceptual:
-            if isinstance(self.perceptual, LPIPS) and self.stage.realisations == 2:
-                distance = energy_score(self.perceptual, found.taps, wanted.taps, exact, root=False)
-            elif isinstance(self.perceptual, LPIPS):
-                distance = self.perceptual.between(found.taps, wanted.taps, exact)
-            else:
-                distance = self.perceptual(shown, true)
-            terms["perceptual"] = weights.perceptual * distance.mean()
-        if isinstance(self.perceptual, LPIPS) and weights.energy:
-            score = energy_score(self.perceptual, found.taps, wanted.taps, exact, root=True)
+        if weights.blended_weight < 1:
+            blended = is_one_of(labels, self.task.blended).float()
+            exact = 1 - (1 - weights.blended_weight) * blended
+        times = self.stage.realisations
+        if weights.perceptual and lpips is None and self.perceptual is not None:
+            terms["perceptual"] = weights.perceptual * self.perceptual(shown, true, exact, times)
+        if weights.perceptual and lpips is not None:
+            score = energy_score(lpips, found.taps, wanted.taps, exact, times)
+            terms["perceptual"] = weights.perceptual * score
+        if weights.energy and lpips is not None:
+            score = energy_score(lpips, found.taps, wanted.taps, exact, times, root=True)
             terms["energy"] = weights.energy * score
         if weights.spectrum:
             terms["spectrum"] = weights.spectrum * spectrum_loss(shown, true)
         if weights.features:
-            terms["features"] = weights.features * features_loss(found.tx, wanted.tx, weight=exact)
+            distance = features_loss(found.tx, wanted.tx, weight=exact, realisations=times)
+            terms["features"] = weights.features * distance
         if weights.semantic:
             logits = F.interpolate(
                 self.segmenter.network.classes(*found.tx),
@@ -787,6 +790,14 @@ def _model_of(config: TrainConfig) -> ModelConfig:
     return replace(model_config(config.model), without=missing)
 
 
+def _model_in(record: str | None) -> ModelConfig | None:
+    """The model that a record names; None where it names none that is known."""
+    try:
+        return None if record is None else ModelConfig.from_json(record)
+    except ConfigError:
+        return None
+
+
 def _perceptual_loss(
     lpips_weights: str | None, report: Callable[[str], None]
 ) -> LPIPS | SegmenterFeatures:
@@ -818,9 +829,9 @@ def _load_weights(network: SQGAN, name: str) -> None:
     from sqlink.weights.manifest import load
 
     loaded = load(name, "sqgan")
-    model = loaded.metadata.get("model")
+    model = _model_in(loaded.metadata.get("model"))
     # An ablation leaves the layers as they are, and may start from weights that had all parts.
-    if model not in (network.config.to_json(), replace(network.config, without=()).to_json()):
+    if model not in (network.config, replace(network.config, without=())):
         raise WeightsError(
             f"start: weights '{name}' are of another model than the one to be trained"
         )

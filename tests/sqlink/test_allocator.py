@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -27,7 +28,10 @@ print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def faults(keep: bool) -> tuple[int, int]:
     """Whether memory is kept, and the new pages that ten tensors of 40 MB take."""
     code = FAULTS.format(keep=keep)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC", "GLIBC", "LD_PRE"))}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain
+    )
     kept, count = run.stdout.split()
     return int(kept), int(count)
 

@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sqlink.errors import ConfigError
 from sqlink.model.config import PAPER, STREETS, ModelConfig, model_config
 from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.discriminator import blend_towards_real
 from sqlink.model.quantizer import VectorQuantizer
-from sqlink.model.residual import SelfAttention
+from sqlink.model.residual import SelfAttention, Upsample
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.spade import SpadeNorm, one_hot_map, unshuffled_map
 from sqlink.model.sqgan import SQGAN
@@ -198,6 +199,17 @@ def test_blend_moves_only_the_chosen_classes_and_never_past_its_share() -> None:
     segmentation = torch.tensor([[[0, 3], [5, 255]]])
     out = blend_towards_real(fake, real, segmentation, [0, 5], 0.5)
     assert out[0, 0].tolist() == [[0.5, 0.0], [0.5, 0.0]]
+
+
+def test_a_convolution_may_come_before_the_doubling_or_after() -> None:
+    x = torch.rand(1, 3, 4, 5)
+    for smooth, mode in ((True, "bilinear"), (False, "nearest")):
+        first = Upsample(3, 2, smooth, conv_first=True)
+        after = Upsample(3, 2, smooth)
+        after.load_state_dict(first.state_dict())
+        conv = first.conv
+        torch.testing.assert_close(first(x), F.interpolate(conv(x), scale_factor=2.0, mode=mode))
+        torch.testing.assert_close(after(x), conv(F.interpolate(x, scale_factor=2.0, mode=mode)))
 
 
 def test_configuration_survives_json_and_names_the_nearest() -> None:

@@ -104,6 +104,8 @@ def test_spectrum_loss_takes_a_texture_for_another_of_its_kind_but_not_hatching(
     of_its_kind = float(spectrum_loss(twigs(), reference))
     assert of_its_kind < 0.6
     assert float(spectrum_loss(hatching, reference)) > 3 * of_its_kind
+    turned = spectrum_loss(hatching.mT, reference.mT)  # no direction counts more than another
+    assert float(turned) == pytest.approx(float(spectrum_loss(hatching, reference)), rel=1e-4)
     mirrored = hatching.flip(3)  # strokes of the other direction
     assert float(spectrum_loss(mirrored, hatching)) > 1.0
 

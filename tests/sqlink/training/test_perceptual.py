@@ -77,7 +77,7 @@ def test_no_texture_scores_better_than_one_drawn_as_the_original_was(spread: flo
     wanted = [texture(1.0)[0::2].repeat_interleave(2, 0)]
 
     def score(scale: float) -> float:
-        return float(energy_score(OneTap(), [texture(scale)], wanted, None, root=True))
+        return float(energy_score(OneTap(), [texture(scale)], wanted, root=True))
 
     assert score(1.0) < score(spread) - 0.01
     # Without the part between realisations a compromise that is always the same scores best.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_losses_may_ask_for_spectra_and_leave_blended_classes_their_places(tmp_p
     losses |= {"feature_matching": 0.0}
     terms = []
     for share in (1.0, 0.0):
-        recipe = RECIPE | {"losses": losses | {"blended_share": share}}
+        recipe = RECIPE | {"losses": losses | {"blended_weight": share}}
         terms.append(trainer(settings(tmp_path, recipe=recipe)).advance())
     assert terms[0]["spectrum"] == terms[1]["spectrum"] > 0
     assert terms[1]["features"] < terms[0]["features"]
@@ -159,18 +160,26 @@ def test_two_realisations_of_a_crop_differ_by_their_noise_alone(tmp_path: Path) 
     recipe = RECIPE | {"realisations": 2, "batch_size": 2}
     run = trainer(settings(tmp_path, recipe=recipe))
     draw = torch.Generator().manual_seed(1)
-    images, maps, inputs = run.batch(draw)
+    images, _, inputs = run.batch(draw)
     way = run.on_the_way(draw)
-    shared = (images, maps, inputs, *way.fractions, *way.arrived)
-    assert all(len(part) == 2 and torch.equal(part[0], part[1]) for part in shared)
-    assert way.noise[0] != way.noise[1]
+    assert isinstance(way.noise, torch.Tensor)
+    with torch.no_grad():
+        still = run.link(images, inputs, way, "joint", False).images
+        for noise in run.network.image_decoder.noises:
+            noise.scale.fill_(0.1)
+        lively = run.link(images, inputs, way, "joint", False).images
+        way.noise = way.noise[[1, 0, 3, 2]]
+        swapped = run.link(images, inputs, way, "joint", False).images
+    assert still.shape[0] == 4
+    torch.testing.assert_close(still[0::2], still[1::2])
+    assert (lively[0::2] - lively[1::2]).abs().mean() > 1e-4
+    torch.testing.assert_close(swapped, lively[[1, 0, 3, 2]])
     run.advance()
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"realisations": 2, "batch_size": 3}, "must be a multiple of realisations"),
         ({"losses": {"perceptual": 0.0, "energy": 0.1}}, "set realisations to 2"),
     ],
 )
@@ -179,6 +188,26 @@ def test_realisations_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         trainer(settings(tmp_path, recipe=RECIPE | wrong))
+
+
+def test_a_model_without_noise_has_one_realisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = dataclasses.replace(model_sizes.CONFIGS["tiny"], noise=False)
+    monkeypatch.setitem(model_sizes.CONFIGS, "tiny", silent)
+    with pytest.raises(ConfigError, match="draws no noise"):
+        trainer(settings(tmp_path, recipe=RECIPE | {"realisations": 2}))
+
+
+def test_an_earlier_versions_discriminator_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = trainer(settings(tmp_path))
+    run.output.mkdir(parents=True, exist_ok=True)
+    run.save()
+    state, facts = load_checkpoint(run.checkpoint_path)
+    state["critic"] = {"layers.0.bias": torch.zeros(4)}
+    save_checkpoint(run.checkpoint_path, state, **facts)
+    with pytest.raises(ConfigError, match="discriminator is of an earlier version"):
+        trainer(settings(tmp_path)).resume()
 
 
 def test_mixed_precision_takes_steps_against_both_discriminators(tmp_path: Path) -> None:
