@@ -77,7 +77,8 @@ def spectrum_loss(images: Tensor, reference: Tensor) -> Tensor:
     weight[0, 0] = 0.0  # the mean: other losses' business
     weight[:, 1:-1] *= 2  # each stands for its mirror image too
     error = (found - wanted).abs().mean((0, 2, 3))
-    return (error * weight.reshape(-1)).sum() / weight.sum()
+    loss: Tensor = (error * weight.reshape(-1)).sum() / weight.sum()
+    return loss
 
 
 def _log_spectra(images: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ def features_loss(
 
 def _weighted(x: Tensor, weight: Tensor | None) -> Tensor:
     """Mean of [N, h, w], weighted by float32 [N, H, W] scaled to its size."""
-    return (x if weight is None else x * F.adaptive_avg_pool2d(weight, x.shape[1:])).mean()
+    if weight is not None:
+        x = x * F.adaptive_avg_pool2d(weight, (x.shape[1], x.shape[2]))
+    return x.mean()
 
 
 def energy_score(

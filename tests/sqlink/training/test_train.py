@@ -210,6 +210,29 @@ def test_an_earlier_versions_discriminator_is_refused_in_one_line(tmp_path: Path
         trainer(settings(tmp_path)).resume()
 
 
+def test_with_lpips_two_realisations_are_scored_and_blended_classes_count_less(
+    tmp_path: Path, shared: Path
+) -> None:
+    losses = {"perceptual": 1.0, "energy": 1.0, "adversarial": 0.0, "feature_matching": 0.0}
+    found: dict[str, dict[str, float]] = {}
+    for name, more in (
+        ("one", {"losses": losses | {"energy": 0.0}}),
+        ("two", {"losses": losses, "realisations": 2}),
+        ("blended", {"losses": losses | {"blended_weight": 0.0}, "realisations": 2}),
+    ):
+        run = trainer(
+            settings(tmp_path, recipe=RECIPE | more, lpips_weights=str(shared / "weights"))
+        )
+        with torch.no_grad():
+            for noise in run.network.image_decoder.noises:
+                noise.scale.fill_(0.2)
+        found[name] = run.advance()
+    assert found["two"]["perceptual"] < found["one"]["perceptual"]
+    assert found["two"]["energy"] > 0
+    assert found["blended"]["perceptual"] < found["two"]["perceptual"]
+    assert found["blended"]["energy"] < found["two"]["energy"]
+
+
 def test_mixed_precision_takes_steps_against_both_discriminators(tmp_path: Path) -> None:
     recipe = RECIPE | {"adversarial_start": 0.0, "losses": {"perceptual": 0.0, "projected": 0.1}}
     run = trainer(settings(tmp_path, recipe=recipe, precision="bf16-mixed"))
