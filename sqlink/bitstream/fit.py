@@ -46,8 +46,8 @@ from sqlink.errors import ConfigError, SQLinkError
 if TYPE_CHECKING:
     from sqlink.model.sqgan import Analysis
 
-HIDDEN = 64
-EMBEDDED = 32
+HIDDEN = 56
+EMBEDDED = 24
 STEPS_OF_FIT = 1000
 _CLIP = 4.0
 """Where the ramp ends; stored as HIDDEN_LIMIT."""
