@@ -19,7 +19,7 @@ from channels.config import build
 from sqlink.bitstream import MODES, StreamTable, Tables, unpacketise
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
-from sqlink.codecs.sqgan import DEFAULT_SPLIT, SQGANCodec
+from sqlink.codecs.sqgan import DEFAULT_SPLIT, SQGANCodec, _key
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.link import resolve_rate
@@ -81,8 +81,10 @@ def pictures(count: int, height: int = 360, width: int = 480, seed: int = 0) -> 
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
 
 
-def streams(codec: Codec, images: Tensor, rate: Rate) -> list[Stream]:
-    answers = codec.encode(images, rate)
+def streams(
+    codec: Codec, images: Tensor, rate: Rate, segmentation: Tensor | None = None
+) -> list[Stream]:
+    answers = codec.encode(images, rate, segmentation)
     assert all(isinstance(answer, Stream) for answer in answers)
     return [answer for answer in answers if isinstance(answer, Stream)]
 
@@ -453,3 +455,28 @@ def test_a_map_with_ids_that_are_no_class_is_refused_and_they_are_named() -> Non
     labels[0, 0, :3] = torch.tensor([NO_LABEL, 11, 40])
     with pytest.raises(DataError, match="values 11, 40: the classes of camvid are 0 to 10"):
         made_codec().encode(pictures(1, 32, 48), Rate(quality=1.0), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int64])
+def test_a_map_may_be_of_any_integers_and_of_no_others(dtype: torch.dtype) -> None:
+    image, labels = pictures(1, 32, 48), torch.full((1, 32, 48), 3)
+    wanted = streams(made_codec(), image, Rate(quality=1.0), labels)
+    found = streams(made_codec(), image, Rate(quality=1.0), labels.to(dtype))
+    assert [one.to_bytes() for one in found] == [one.to_bytes() for one in wanted]
+    with pytest.raises(DataError, match=r"class ids, not torch\.float32"):
+        made_codec().encode(image, Rate(quality=1.0), labels.float())
+
+
+def test_negative_ids_are_no_label_of_any_size() -> None:
+    labels = torch.full((1, 32, 48), -1, dtype=torch.int8)
+    with pytest.raises(DataError, match="value -1"):
+        made_codec().encode(pictures(1, 32, 48), Rate(quality=1.0), labels)
+
+
+def test_pictures_are_remembered_by_all_that_they_are() -> None:
+    image, labels = pictures(1)[0], torch.zeros(360, 480, dtype=torch.uint8)
+    other = labels.clone()
+    other[5, 7] = 1
+    keys = {_key(image, labels), _key(image, other), _key(image, None), _key(image.mT, None)}
+    assert len(keys | {_key(image.flip(0), labels)}) == 5
+    assert _key(image.mT.contiguous().mT, labels) == _key(image, labels)
