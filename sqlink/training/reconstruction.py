@@ -47,8 +47,7 @@ class OnTheWay:
 
     fractions: float32 [N] each, share of tokens that is kept. arrived: bool [N, h, w] each, False
     where a token is lost. ranking: float32 [N, h, w] each where chance, not SAMM's score, says what
-    is kept; None else. noise: int64 [k N], seeds of the noise of
-    k realisations of each crop.
+    is kept; None else. noise: int64 [k N], seeds of the k realisations of each crop.
     """
 
     fractions: tuple[Tensor, Tensor]
