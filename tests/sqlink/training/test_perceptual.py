@@ -61,10 +61,7 @@ class OneTap(LPIPS):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-
-    @property
-    def heads(self) -> list[torch.Tensor]:  # type: ignore[override]
-        return [torch.ones(1, 1, 1, 1)]
+        self.heads = torch.nn.ParameterList([torch.ones(1, 1, 1, 1)]).requires_grad_(False)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
