@@ -10,7 +10,7 @@ that what happens to it does not depend on which other links share the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -30,11 +30,28 @@ class Packets:
     payload: uint8 [N, P, B], zero beyond each packet's length.
     lengths: int64 [N, P], bytes; 0 means "no packet in this slot".
     priority: int64 [N, P], 0 the most relevant.
+    offered_s: float64 [N, P], seconds at which each packet is handed to the link; None: all at 0.
+    picture: int64 [N, P], which picture of the link's sequence a packet belongs to, not falling
+        along P; None: a link carries one picture.
     """
 
     payload: Tensor
     lengths: Tensor
     priority: Tensor
+    offered_s: Tensor | None = None
+    picture: Tensor | None = None
+
+    @property
+    def times_s(self) -> Tensor:
+        """float64 [N, P]: `offered_s`, or zeros."""
+        if self.offered_s is None:
+            return torch.zeros(self.lengths.shape, dtype=torch.float64, device=self.device)
+        return self.offered_s
+
+    @property
+    def pictures(self) -> Tensor:
+        """int64 [N, P]: `picture`, or zeros."""
+        return torch.zeros_like(self.lengths) if self.picture is None else self.picture
 
     @property
     def present(self) -> Tensor:
@@ -85,11 +102,28 @@ class Packets:
 
     def keep(self, mask: Tensor) -> Packets:
         """The same slots, those outside `mask` (bool [N, P]) emptied."""
-        return Packets(
-            self.payload * mask.unsqueeze(-1).to(self.payload.dtype),
-            self.lengths * mask,
-            self.priority,
+        return replace(
+            self,
+            payload=self.payload * mask.unsqueeze(-1).to(self.payload.dtype),
+            lengths=self.lengths * mask,
         )
+
+    def select(self, links: Tensor | slice) -> Packets:
+        """The packets of some links, in the order of `links` (integers, a bool mask or a slice)."""
+        return Packets(
+            self.payload[links],
+            self.lengths[links],
+            self.priority[links],
+            None if self.offered_s is None else self.offered_s[links],
+            None if self.picture is None else self.picture[links],
+        )
+
+    def after(self, delay_s: Tensor) -> Packets:
+        """The same packets handed on later by delay_s, float64 [N, P]; infinite delays are not."""
+        if self.offered_s is None and not bool(delay_s[delay_s.isfinite()].any()):
+            return self
+        late = torch.where(delay_s.isfinite(), delay_s, 0.0)
+        return replace(self, offered_s=self.times_s + late)
 
 
 @dataclass(frozen=True)
@@ -143,7 +177,8 @@ register = CHANNELS.register
 class Chain:
     """Channels one after another: each sees only what the one before delivered.
 
-    Channel uses and delays add up; a packet is delivered if every channel delivers it. The ledger
+    Channel uses and delays add up, and what a channel delivers late is offered to the next one at
+    its arrival; a packet is delivered if every channel delivers it. The ledger
     adds up over the channels that count symbols, for only there do bits occupy anything; where none
     does, it is the first one's.
     """
@@ -165,7 +200,7 @@ class Chain:
         counting = [link.uses_per_packet(1) is not None for link in self.links]
         for stage, link in enumerate(self.links):
             reception = link.transmit(packets, conditions, randomness.child(f"{stage}:{link.name}"))
-            packets = reception.packets
+            packets = reception.packets.after(reception.delay_s)
             delivered = delivered & reception.delivered
             correct = correct & reception.correct
             uses = uses + reception.channel_uses

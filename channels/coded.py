@@ -10,7 +10,7 @@ as few equal code blocks as TS 38.212 allows, filled up with zero bits that are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from channels.modem import BITS_PER_SYMBOL, modem
 from channels.random import Streams
 from channels.ranges import choice, condition, flag, integer, number
 from channels.spec import from_spec
-from channels.symbols import SNR_RANGE_DB, SYMBOL_CHANNELS
+from channels.symbols import SNR_RANGE_DB, SYMBOL_CHANNELS, Timing
 
 DEFAULT_PACKET_BYTES = 96
 
@@ -102,7 +102,7 @@ class _ModulatedLink:
         group = int(max(1, _GROUP_SYMBOLS // max(1, slots * symbols_per_slot)))
         pieces = [
             self._send(
-                Packets(packets.payload[part], packets.lengths[part], packets.priority[part]),
+                packets.select(part),
                 snr_db[part],
                 randomness.select(part).to(device),
             )
@@ -113,7 +113,7 @@ class _ModulatedLink:
         used = torch.arange(packets.payload.shape[-1], device=device) < packets.lengths[..., None]
         correct = ((payload == packets.payload) | ~used).all(dim=-1) & packets.present
         delivered = (correct if self._knows_the_truth else accepted) & packets.present
-        sent = Packets(payload * used, packets.lengths, packets.priority)
+        sent = replace(packets, payload=payload * used)
         zero = torch.zeros(links, slots, dtype=torch.float64, device=device)
         return Reception(
             packets=sent.keep(delivered),
@@ -140,7 +140,8 @@ class _ModulatedLink:
             rows = self._modulate(packets.payload[present], _name_of(device))  # [R, S]
             symbols = rows.new_zeros(*present.shape, rows.shape[-1])
             symbols[present] = rows
-            seen = self.over.apply(symbols, snr_db, randomness)
+            timing = Timing(packets.pictures, packets.times_s)
+            seen = self.over.apply(symbols, snr_db, randomness, timing)
             arrival = self._receive(
                 seen.symbols[present], seen.noise_variance[present], _name_of(device)
             )

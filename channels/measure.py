@@ -23,7 +23,7 @@ from channels.ldpc import DEFAULT_ITERATIONS, code, in_chunks
 from channels.modem import BITS_PER_SYMBOL, modem
 from channels.random import Streams
 from channels.spec import from_spec
-from channels.symbols import SYMBOL_CHANNELS, SymbolChannel
+from channels.symbols import SYMBOL_CHANNELS, SymbolChannel, Timing
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _over_the_air(
     device = str(bits.device)
     symbols = modem(modulation, device).map(bits)[:, None]  # [R, 1, S]
     snr = torch.full((len(bits),), snr_db, dtype=torch.float64, device=bits.device)
-    seen = over.apply(symbols, snr, randomness)
+    seen = over.apply(symbols, snr, randomness, Timing.together(len(bits), 1, bits.device))
     return modem(modulation, device).demap(seen.symbols[:, 0], seen.noise_variance[:, 0])
 
 

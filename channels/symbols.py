@@ -25,13 +25,33 @@ SNR_RANGE_DB = (-60.0, 100.0)
 class Observation:
     """What the receiver sees of N x P packets of S symbols.
 
-    symbols: complex64 [N, P, S], equalised. noise_variance: float32 [N, P, 1], E|noise|^2 on them.
-    gain: float32 [N, P], |h|^2 of each packet.
+    symbols: complex64 [N, P, S], equalised. noise_variance: float32 [N, P, 1] or [N, P, S],
+    E|noise|^2 on them. gain: float32 [N, P], the mean of |h|^2 over each packet.
     """
 
     symbols: Tensor
     noise_variance: Tensor
     gain: Tensor
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When packets are on the air.
+
+    picture: int64 [N, P], which picture of a link's sequence each belongs to, not falling along P.
+    start_s: float64 [N, P], seconds at which each packet's first symbol is sent.
+    attempt: 0 for the first transmission, 1, 2 ... for repetitions of the same packets (HARQ).
+    """
+
+    picture: Tensor
+    start_s: Tensor
+    attempt: int = 0
+
+    @classmethod
+    def together(cls, links: int, slots: int, device: torch.device | str = "cpu") -> Timing:
+        """One picture a link, everything at 0 s, the first attempt."""
+        picture = torch.zeros(links, slots, dtype=torch.int64, device=device)
+        return cls(picture, picture.to(torch.float64))
 
 
 @runtime_checkable
@@ -40,10 +60,14 @@ class SymbolChannel(Protocol):
 
     name: str
 
-    def apply(self, symbols: Tensor, snr_db: Tensor, randomness: Streams) -> Observation:
+    def apply(
+        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+    ) -> Observation:
         """symbols: complex64 [N, P, S], E|x|^2 = 1. snr_db: float64 [N]. randomness: N keys.
 
-        What a packet meets depends on its link and its slot alone, not on P, S or the batch.
+        What a packet meets depends on its link, its slot, its timing and the packets of its link
+        before it, not on those after it nor on the batch. Another attempt of a packet meets other
+        noise, and another fade where the channel's coherence is shorter than the wait.
         """
         ...
 
@@ -52,10 +76,16 @@ SYMBOL_CHANNELS: Registry[SymbolChannel] = Registry("symbol channel", "sqlink.sy
 register = SYMBOL_CHANNELS.register
 
 
-def _noise(shape: torch.Size, randomness: Streams) -> Tensor:
-    """complex64 [N, P, S], E|n|^2 = 1, one stream a packet."""
+def _attempt(name: str, attempt: int) -> str:
+    """Name of the draws of one attempt."""
+    return f"{name}:{attempt}" if attempt else name
+
+
+def _noise(shape: torch.Size, randomness: Streams, attempt: int) -> Tensor:
+    """complex64 [N, P, S], E|n|^2 = 1, one stream a packet and attempt."""
     links, slots, length = shape
-    draws = randomness.child("noise").split(slots).complex_normal(length, dtype=torch.complex64)
+    streams = randomness.child(_attempt("noise", attempt)).split(slots)
+    draws = streams.complex_normal(length, dtype=torch.complex64)
     return draws.reshape(links, slots, length)
 
 
@@ -70,10 +100,12 @@ class Awgn:
 
     name = "awgn"
 
-    def apply(self, symbols: Tensor, snr_db: Tensor, randomness: Streams) -> Observation:
+    def apply(
+        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+    ) -> Observation:
         """Add noise; see `SymbolChannel.apply`."""
         variance = _noise_variance(snr_db).expand(*symbols.shape[:2], 1)
-        noisy = symbols + torch.sqrt(variance) * _noise(symbols.shape, randomness)
+        noisy = symbols + torch.sqrt(variance) * _noise(symbols.shape, randomness, timing.attempt)
         return Observation(noisy, variance, torch.ones_like(variance[..., 0]))
 
 
@@ -90,13 +122,22 @@ class Rayleigh:
     def __init__(self, coherence: str = "packet") -> None:
         self.coherence = choice(self.name, "coherence", coherence, ("packet", "picture"))
 
-    def apply(self, symbols: Tensor, snr_db: Tensor, randomness: Streams) -> Observation:
+    def apply(
+        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+    ) -> Observation:
         """Fade and add noise; see `SymbolChannel.apply`."""
-        slots = symbols.shape[1]
-        blocks = 1 if self.coherence == "picture" else slots
-        h = randomness.child("fading").complex_normal(blocks, dtype=torch.complex64)
-        h = h.expand(-1, slots)[..., None]  # [N, P, 1]
+        h = self._fades(randomness, timing)[..., None]  # [N, P, 1]
         gain = h.real.square() + h.imag.square()
         variance = _noise_variance(snr_db)
-        noise = torch.sqrt(variance) * _noise(symbols.shape, randomness)
+        noise = torch.sqrt(variance) * _noise(symbols.shape, randomness, timing.attempt)
         return Observation((h * symbols + noise) / h, variance / gain, gain[..., 0])
+
+    def _fades(self, randomness: Streams, timing: Timing) -> Tensor:
+        """complex64 [N, P]: h of each packet; a picture's first packets need no later ones."""
+        slots = timing.picture.shape[1]
+        if self.coherence == "packet":
+            streams = randomness.child(_attempt("fading", timing.attempt))
+            return streams.complex_normal(slots, dtype=torch.complex64)
+        pictures = int(timing.picture.max()) + 1 if timing.picture.numel() else 1
+        h = randomness.child("fading").complex_normal(pictures, dtype=torch.complex64)
+        return h.gather(1, timing.picture)

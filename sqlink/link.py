@@ -12,7 +12,7 @@ decoding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,8 +61,7 @@ def pack(
         device,
     )
     missing = packet_bytes - packets.payload.shape[-1]
-    payload = torch.nn.functional.pad(packets.payload, (0, missing))
-    return Packets(payload, packets.lengths, packets.priority)
+    return replace(packets, payload=torch.nn.functional.pad(packets.payload, (0, missing)))
 
 
 def unpack(streams: Sequence[Stream], reception: Reception) -> list[Received]:

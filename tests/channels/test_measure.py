@@ -21,7 +21,7 @@ from channels.measure import (
     qpsk_ber_rayleigh,
 )
 from channels.random import Streams
-from channels.symbols import Awgn, Rayleigh
+from channels.symbols import Awgn, Rayleigh, Timing
 
 
 @pytest.mark.parametrize("ebno_db", [0.0, 3.0, 6.0])
@@ -84,19 +84,29 @@ def test_interpolation_hits_the_points_and_falls_between_them() -> None:
 def test_noise_and_fading_have_their_laws() -> None:
     streams = Streams.derive(4, [("law", n) for n in range(200)])
     symbols = torch.full((200, 20, 10), 1 + 0j, dtype=torch.complex64)
-    seen = Awgn().apply(symbols, torch.full((200,), 3.0, dtype=torch.float64), streams)
+    timing = Timing.together(200, 20)
+    seen = Awgn().apply(symbols, torch.full((200,), 3.0, dtype=torch.float64), streams, timing)
     power = (seen.symbols - symbols).abs().square().double() * 10**0.3
     assert kstest(power.flatten().numpy(), "expon").pvalue > 1e-3
     assert seen.noise_variance.shape == (200, 20, 1)
 
     snr_db = torch.full((200,), 60.0, dtype=torch.float64)
-    packet = Rayleigh("packet").apply(symbols, snr_db, streams)
+    packet = Rayleigh("packet").apply(symbols, snr_db, streams, timing)
     assert kstest(packet.gain.flatten().double().numpy(), "expon").pvalue > 1e-3
     scatter = (packet.symbols - symbols).abs().square() / packet.noise_variance
     assert kstest(scatter.double().flatten().numpy(), "expon").pvalue > 1e-3
-    picture = Rayleigh("picture").apply(symbols, snr_db, streams)
+    picture = Rayleigh("picture").apply(symbols, snr_db, streams, timing)
     assert torch.equal(picture.gain, picture.gain[:, :1].expand(-1, 20))
     assert len(picture.gain[:, 0].unique()) == 200
+
+    again = Timing(timing.picture, timing.start_s, attempt=1)
+    retried = Rayleigh("picture").apply(symbols, snr_db, streams, again)
+    assert torch.equal(retried.gain, picture.gain)
+    assert not torch.equal(retried.symbols, picture.symbols)
+    two = Timing((torch.arange(20) >= 8).long().expand(200, -1), timing.start_s)
+    sequence = Rayleigh("picture").apply(symbols, snr_db, streams, two)
+    assert torch.equal(sequence.gain[:, :8], picture.gain[:, :8])
+    assert (sequence.gain[:, 8:] != picture.gain[:, 8:]).all()
 
 
 def test_an_unknown_coherence_is_refused() -> None:
