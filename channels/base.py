@@ -148,6 +148,18 @@ class Reception:
     ledger: Mapping[str, Tensor]
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def select(self, links: Tensor | slice) -> Reception:
+        """That of some links, in the order of `links` (integers, a bool mask or a slice)."""
+        return Reception(
+            self.packets.select(links),
+            self.delivered[links],
+            self.correct[links],
+            self.channel_uses[links],
+            self.delay_s[links],
+            {name: bits[links] for name, bits in self.ledger.items()},
+            {name: value[links] for name, value in self.statistics.items()},
+        )
+
 
 @runtime_checkable
 class Channel(Protocol):

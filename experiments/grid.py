@@ -18,7 +18,7 @@ from typing import Any
 from experiments.schema import CodecChoice, Rates, Sweep
 from sqlink.codecs.base import Rate
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the meaning of a column changes, so that old rows are not mixed with new ones."""
 
 PLACES = ("weights", "folder", "device")
@@ -115,6 +115,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
                 "channel": sweep.channel,
                 "conditions": dict(conditions),
                 "seed": seed,
+                **({"sequence": dict(sweep.sequence)} if sweep.sequence else {}),
                 "segmenter": segmenter if codec.title in identities.maps else None,
                 **measures,
             }

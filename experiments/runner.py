@@ -7,8 +7,10 @@
 
 A crossing of the channel is keyed by (channel, picture, realisation) and the seed: neither the
 codec nor the rate nor the conditions are in the key, so that codecs, and the points of a curve,
-meet the same fading and noise. Rows depend on nothing but their point, their picture and their
-number, so an interrupted sweep goes on where it stopped and comes to the same table.
+meet the same fading and noise. In a `sequence` a run of pictures crosses together, keyed by the
+first of them; a chunk is then one run. Rows depend on nothing but their point, their picture (and
+its run) and their number, so an interrupted sweep goes on where it stopped and comes to the same
+table.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,10 +37,11 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from channels.base import Packets, Reception
 from channels.random import Streams
 from experiments.equipment import Equipment
 from experiments.examples import Examples
-from experiments.grid import Encoding, Point, canonical, points
+from experiments.grid import Encoding, Point, canonical, digest, points
 from experiments.manifest import manifest
 from experiments.measured import CELLS, CELLS_CLEAN, cells_of, packed_cells
 from experiments.schema import FRECHET, SEMANTIC, Sweep, load_sweep
@@ -48,7 +52,16 @@ from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
 from sqlink.data.base import Sample
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.errors import DataError
-from sqlink.link import CHANNEL_LEDGER, CODEC_LEDGER, join, ledger, pack, resolve_rate, unpack
+from sqlink.link import (
+    CHANNEL_LEDGER,
+    CODEC_LEDGER,
+    Sequences,
+    join,
+    ledger,
+    pack,
+    resolve_rate,
+    unpack,
+)
 from sqlink.metrics.frechet import tapped
 from sqlink.metrics.semantic import confusion
 from sqlink.precision import full_precision
@@ -72,15 +85,17 @@ LEDGER = tuple(dict.fromkeys((*CODEC_LEDGER, *CHANNEL_LEDGER)))
 class Picture:
     """A picture and what is known of it before anything is sent.
 
-    key: 16 hexadecimal digits over its name, its pixels and its labels. sent: int64 [H, W], the map
+    key: 16 hexadecimal digits over its name, its pixels and its labels, and, in a sequence, over
+    those of its run. sent: int64 [H, W], the map
     that the codec is given, or None. clean: the confusion matrix of the judge on the picture
     itself, the ceiling of what any codec can reach, or None. cells: the judge's features of it, as
-    rows hold them, or None where no Fréchet distance is asked for.
+    rows hold them, or None where no Fréchet distance is asked for. block: what a bootstrap draws.
     """
 
     number: int
     key: str
     sample: Sample
+    block: str
     sent: Tensor | None = None
     clean: list[int] | None = None
     cells: bytes | None = None
@@ -154,11 +169,18 @@ class Runner:
         return self.store.folder
 
     def _chunks(self, count: int) -> Iterator[list[Picture]]:
-        """The pictures, in runs of one size of at most the batch size."""
+        """The pictures, in runs of one size of at most the batch size; or the runs that share a
+        link.
+        """
+        sequence = self.sweep.sequence
+        if sequence is not None:
+            for start in range(0, count, sequence.length):
+                yield self._run_of(start, min(start + sequence.length, count))
+            return
         chunk: list[Picture] = []
         for number in range(count):
             sample = self.equipment.data[number]
-            picture = Picture(number, picture_key(sample), sample)
+            picture = Picture(number, picture_key(sample), sample, sample.block)
             full = len(chunk) == self.sweep.batch_size
             if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
                 yield chunk
@@ -166,6 +188,22 @@ class Runner:
             chunk.append(picture)
         if chunk:
             yield chunk
+
+    def _run_of(self, start: int, end: int) -> list[Picture]:
+        """Pictures that share a link: what happens to one depends on the others, and so its key."""
+        samples = [self.equipment.data[number] for number in range(start, end)]
+        for sample in samples:
+            if sample.image.shape != samples[0].image.shape:
+                raise DataError(
+                    f"picture '{sample.name}' is of another size than '{samples[0].name}': "
+                    "the pictures of a sequence must be of one size"
+                )
+        keys = [picture_key(sample) for sample in samples]
+        together = digest(keys)
+        return [
+            Picture(start + i, digest([together, key]), sample, f"sequence {samples[0].name}")
+            for i, (key, sample) in enumerate(zip(keys, samples, strict=True))
+        ]
 
     def _chunk(self, chunk: list[Picture], done: set[Key], advance: Advance) -> None:
         """Every encoding of a few pictures of one size."""
@@ -180,6 +218,11 @@ class Runner:
                 if (point.hash, picture.key, realisation) not in done
                 or self.examples.lacks(picture.number, picture.sample.name, point, realisation)
             ]
+            if self.sweep.sequence is not None:
+                ways = {(c.point.hash, c.realisation): c for c in missing[i]}
+                missing[i] = [
+                    replace(way, picture=n) for way in ways.values() for n in range(len(chunk))
+                ]
             there = len(chunk) * len(group) * self.sweep.realisations - len(missing[i])
             advance(there, "reading what is there")
         if not any(missing.values()):
@@ -244,13 +287,15 @@ class Runner:
         sent = dict(zip(wanted, answers, strict=True))
 
         ways: list[tuple[Crossing, Row, Received | None]] = []
-        streams = [
-            (crossing, answer)
-            for crossing in crossings
-            if isinstance(answer := sent[crossing.picture], Stream)
-        ]
-        for start in range(0, len(streams), CROSSINGS * self.sweep.batch_size):
-            ways += self._send(chunk, streams[start : start + CROSSINGS * self.sweep.batch_size])
+        together = CROSSINGS * self.sweep.batch_size
+        if self.sweep.sequence is None:
+            streams = [c for c in crossings if isinstance(sent[c.picture], Stream)]
+        else:
+            streams = crossings
+            together = max(1, together // len(chunk)) * len(chunk)
+        for start in range(0, len(streams), together):
+            part = streams[start : start + together]
+            ways += self._send(chunk, part, [sent[crossing.picture] for crossing in part])
         for crossing in crossings:
             if isinstance(answer := sent[crossing.picture], Unreachable):
                 ways.append((crossing, _nothing_sent(answer), None))
@@ -269,40 +314,70 @@ class Runner:
         ]
 
     def _send(
-        self, chunk: list[Picture], part: Sequence[tuple[Crossing, Stream]]
+        self,
+        chunk: list[Picture],
+        crossings: Sequence[Crossing],
+        answers: Sequence[Stream | Unreachable],
     ) -> list[tuple[Crossing, Row, Received | None]]:
-        """Streams over the channel: for each crossing its columns and what was received."""
-        size = part[0][0].point.encoding.packet_bytes
-        crossings, streams = [c for c, _ in part], [stream for _, stream in part]
+        """Streams over the channel: for each crossing that sent one its columns and what came.
+
+        In a sequence the crossings are runs of the whole chunk, one after another.
+        """
+        if not any(isinstance(answer, Stream) for answer in answers):
+            return []
+        size = crossings[0].point.encoding.packet_bytes
         device = self.equipment.device
+        sequence = self.sweep.sequence
+        links = crossings if sequence is None else crossings[:: len(chunk)]
         keys = torch.cat(
             [
                 Streams.derive(
                     crossing.point.seed,
                     [(self._channel, chunk[crossing.picture].sample.name, crossing.realisation)],
                 ).keys
-                for crossing in crossings
+                for crossing in links
             ]
         )
         conditions = {
             name: torch.tensor(
-                [dict(crossing.point.conditions)[name] for crossing in crossings],
+                [dict(crossing.point.conditions)[name] for crossing in links],
                 dtype=torch.float64,
                 device=device,
             )
             for name in self.sweep.conditions
         }
-        packets = pack(streams, size, device)
-        reception = self.equipment.channels[size].transmit(
-            packets, conditions, Streams(keys.to(device))
-        )
+        packets = pack(answers, size, device)
+        channel, randomness = self.equipment.channels[size], Streams(keys.to(device))
+        if sequence is None:
+            reception = channel.transmit(packets, conditions, randomness)
+        else:
+            runs = Sequences(len(chunk), sequence.picture_rate_hz)
+            came = channel.transmit(runs.join(packets), conditions, randomness)
+            reception = runs.split(packets, came)
+        return self._crossed(crossings, answers, packets, reception)
+
+    def _crossed(
+        self,
+        crossings: Sequence[Crossing],
+        answers: Sequence[Stream | Unreachable],
+        packets: Packets,
+        reception: Reception,
+    ) -> list[tuple[Crossing, Row, Received | None]]:
+        """Columns of what crossed, leaving out what was never sent."""
+        reached = [n for n, answer in enumerate(answers) if isinstance(answer, Stream)]
+        streams = [answer for answer in answers if isinstance(answer, Stream)]
+        if len(reached) < len(answers):
+            index = torch.tensor(reached, dtype=torch.int64, device=packets.device)
+            packets, reception = packets.select(index), reception.select(index)
         present = packets.present.cpu()
         delivered, correct = reception.delivered.cpu() & present, reception.correct.cpu() & present
         bits = ledger(streams, reception)
         uses = reception.channel_uses.cpu().tolist()
+        late = reception.delay_s.cpu().masked_fill(~delivered, -torch.inf)
+        last = late.amax(dim=1).tolist() if late.shape[1] else [-math.inf] * len(streams)
         received = unpack(streams, reception)
         ways: list[tuple[Crossing, Row, Received | None]] = []
-        for n, (crossing, stream) in enumerate(part):
+        for n, (place, stream) in enumerate(zip(reached, streams, strict=True)):
             columns: Row = {
                 "unreachable": False,
                 "lowest_bytes": None,
@@ -312,10 +387,11 @@ class Runner:
                 "correct": int(correct[n].sum()),
                 "undetected": int((delivered[n] & ~correct[n]).sum()),
                 "channel_uses": int(uses[n]),
+                "delay_s": last[n] if math.isfinite(last[n]) else None,
                 **{f"{BITS}{name}": 0 for name in LEDGER},
                 **{f"{BITS}{name}": int(values[n]) for name, values in bits.items()},
             }
-            ways.append((crossing, columns, received[n]))
+            ways.append((crossings[place], columns, received[n]))
         return ways
 
     def _measure(
@@ -502,7 +578,7 @@ def _identity(picture: Picture, crossing: Crossing) -> dict[str, Any]:
         "seed": point.seed,
         **dict(point.conditions),
         "picture": sample.name,
-        "block": sample.block,
+        "block": picture.block,
         "height": height,
         "width": width,
     }
@@ -515,6 +591,7 @@ def _nothing_sent(answer: Unreachable) -> Row:
         "lowest_bytes": answer.lowest_bytes,
         **dict.fromkeys(("bytes", "packets", "delivered", "correct", "undetected"), 0),
         "channel_uses": 0,
+        "delay_s": None,
         **{f"{BITS}{name}": 0 for name in LEDGER},
     }
 

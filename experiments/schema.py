@@ -91,6 +91,16 @@ class Choice(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class SequenceOf(Section):
+    """Pictures that follow each other over one link, whose state is carried on between them.
+
+    length: pictures in a row, in the data set's order. picture_rate_hz: how often one is sent.
+    """
+
+    length: Annotated[int, Field(gt=1, le=4096)]
+    picture_rate_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Compare(Section):
     """What the tables compare.
 
@@ -111,8 +121,9 @@ Named = Annotated[Choice, BeforeValidator(as_named)]
 class Sweep(Section):
     """One question: which pictures, codecs, rates, channels and metrics, and how often.
 
-    channel: what `channels.config.build` takes. examples: how many of the first pictures are kept
-    as received, for the figures.
+    channel: what `channels.config.build` takes. sequence: runs of pictures that share a link; by
+    default each picture has its own, which starts from the channel's stationary law. examples: how
+    many of the first pictures are kept as received, for the figures.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -126,6 +137,7 @@ class Sweep(Section):
     conditions: dict[str, Annotated[list[float], BeforeValidator(as_list), Field(min_length=1)]] = (
         Field(default_factory=dict)
     )
+    sequence: SequenceOf | None = None
     realisations: Annotated[int, Field(gt=0)] = 1
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, lt=2**63)]],

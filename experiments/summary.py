@@ -3,7 +3,8 @@
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
 matrix, `fd` that of all cells of all receptions. `bpp` and `bytes` are of the pictures that the
 codec could code, so that a rate it cannot reach does not make it look cheap; `channel_uses` and the
-ledger are of all, 0 where nothing was sent. Intervals are by the two-level bootstrap of
+ledger are of all, 0 where nothing was sent; `delay_s`, mean and 95 % quantile, is of the pictures
+of which anything came, where the channel delays any. Intervals are by the two-level bootstrap of
 `sqlink.metrics.bootstrap`: blocks of pictures, realisations inside; another seed is as good as more
 realisations.
 """
@@ -65,6 +66,11 @@ def _line(
     }
     packets = cell.column("packets").sum()
     line["packet_loss"] = float(1 - cell.column("delivered").sum() / packets) if packets else None
+    delay = cell.column("delay_s")
+    came = ~np.isnan(delay)
+    if came.any() and delay[came].any():
+        line["delay_s"] = float(delay[came].mean())
+        line["delay_s_p95"] = float(np.quantile(delay[came], 0.95))
     for name in ("outage", *metrics, FRECHET, *SOURCES):
         found, quantity = cell.interval(name), cell.quantity(name)
         if found is None or quantity is None:

@@ -39,29 +39,117 @@ CHANNEL_LEDGER = ("crc", "fec", "padding", "pilots")
 
 
 def pack(
-    streams: Sequence[Stream],
+    streams: Sequence[Stream | Unreachable],
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     device: torch.device | str = "cpu",
 ) -> Packets:
-    """The packets of N streams as one batch for a channel.
+    """The packets of N streams as one batch for a channel; what is Unreachable sends none.
 
     Returns payload uint8 [N, P, packet_bytes], P the most packets of any stream; the width does not
     depend on which streams share the batch. Raises ConfigError if a packet is longer than that.
     """
     for stream in streams:
+        if isinstance(stream, Unreachable):
+            continue
         longest = max((len(p.data) for p in stream.packets), default=0)
         if longest > packet_bytes:
             raise ConfigError(
                 f"{stream.session.codec} made a packet of {longest} bytes for a link of "
                 f"{packet_bytes}: load the codec with packet_bytes={packet_bytes}"
             )
+    pieces = [() if isinstance(stream, Unreachable) else stream.packets for stream in streams]
     packets = Packets.from_bytes(
-        [[p.data for p in stream.packets] for stream in streams],
-        [[p.priority for p in stream.packets] for stream in streams],
+        [[p.data for p in link] for link in pieces],
+        [[p.priority for p in link] for link in pieces],
         device,
     )
     missing = packet_bytes - packets.payload.shape[-1]
     return replace(packets, payload=torch.nn.functional.pad(packets.payload, (0, missing)))
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Runs of T pictures, each run one after another over a link of its own.
+
+    length: T. picture_rate_hz: a run's picture t is offered to its link at t / picture_rate_hz.
+    """
+
+    length: int
+    picture_rate_hz: float
+
+    def join(self, packets: Packets) -> Packets:
+        """Packets [L * T, P], run by run, as L links that carry T pictures each.
+
+        Slots without a packet are closed up, so that a link's packets do not depend on how many
+        those of other links are.
+        """
+        links = packets.lengths.shape[0] // self.length
+        slots = packets.lengths.shape[1]
+        device = packets.device
+        picture = torch.arange(self.length, device=device).repeat_interleave(slots)
+        picture = picture.expand(links, -1)
+        lengths = packets.lengths.reshape(links, -1)
+        order = self._order(lengths)
+        payload = packets.payload.reshape(*lengths.shape, packets.payload.shape[-1])
+        most = int((lengths > 0).sum(dim=1).max()) if lengths.numel() else 0
+        picture = picture.gather(1, order)
+        held = lengths.gather(1, order) > 0
+        if most:
+            picture = torch.where(held, picture, 0).cummax(dim=1).values
+        return Packets(
+            payload.gather(1, order[..., None].expand_as(payload))[:, :most],
+            lengths.gather(1, order)[:, :most],
+            packets.priority.reshape(links, -1).gather(1, order)[:, :most],
+            (picture.to(torch.float64) / self.picture_rate_hz)[:, :most],
+            picture[:, :most],
+        )
+
+    def split(self, packets: Packets, reception: Reception) -> Reception:
+        """What came of L links as that of L * T pictures; packets: as given to `join`, [L * T, P].
+
+        A link's channel uses, and the bits that its channel added, are shared out over its pictures
+        by the packets each sent, whole numbers that add up to the link's.
+        """
+        links = packets.lengths.shape[0] // self.length
+        lengths = packets.lengths.reshape(links, -1)
+        order = self._order(lengths)
+        shape = packets.lengths.shape
+
+        def spread(values: Tensor, empty: float) -> Tensor:
+            """[L, most, ...] on the slots before they were closed up, [L * T, P, ...]."""
+            whole = values.new_full((*lengths.shape, *values.shape[2:]), empty)
+            index = order[:, : values.shape[1]].reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+            whole.scatter_(1, index.expand_as(values), values)
+            return whole.reshape(*shape, *values.shape[2:])
+
+        sent = packets.present.sum(dim=1).reshape(links, self.length)
+        came = reception.packets
+        statistics = {
+            name: value.repeat_interleave(self.length)
+            for name, value in reception.statistics.items()
+        }
+        return Reception(
+            packets=Packets(spread(came.payload, 0), spread(came.lengths, 0), packets.priority),
+            delivered=spread(reception.delivered, False),
+            correct=spread(reception.correct, False),
+            channel_uses=_shared_out(reception.channel_uses, sent),
+            delay_s=spread(reception.delay_s, torch.inf),
+            ledger={name: _shared_out(bits, sent) for name, bits in reception.ledger.items()},
+            statistics=statistics,
+        )
+
+    @staticmethod
+    def _order(lengths: Tensor) -> Tensor:
+        """int64 [L, S]: the slots that hold a packet, in order, then the others."""
+        return torch.argsort((lengths == 0).to(torch.uint8), dim=1, stable=True)
+
+
+def _shared_out(total: Tensor, shares: Tensor) -> Tensor:
+    """int64 [L] shared out by int64 [L, T] shares, [L * T]; rows add up to the total."""
+    up_to = shares.cumsum(dim=1)
+    whole = up_to[:, -1:].clamp(min=1)
+    edges = total[:, None] * up_to // whole
+    return torch.diff(edges, dim=1, prepend=torch.zeros_like(edges[:, :1])).flatten()
 
 
 def unpack(streams: Sequence[Stream], reception: Reception) -> list[Received]:

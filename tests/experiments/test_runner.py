@@ -99,6 +99,74 @@ def test_interrupted_and_resumed_gives_the_same_table(
     assert mosaic.encoded == 3
 
 
+SEQUENCE = """
+data: {name: patterns, options: {count: 5}}
+codecs: [mosaic]
+rates: {bytes: [2, 120, 400]}
+channel: bursts
+conditions: {loss: [0.3, 0.5]}
+sequence: {length: 3, picture_rate_hz: 10}
+realisations: 6
+packet_bytes: 32
+segmenter: levels-tx
+judge: levels
+metrics: [psnr]
+batch_size: 2
+"""
+
+
+def test_the_pictures_of_a_sequence_share_a_link(
+    write: Write, same: Same, mosaic: type, tmp_path: Path
+) -> None:
+    path = write(SEQUENCE)
+    whole = run_sweep(path, tmp_path / "whole", progress=False)
+    same(whole, run_sweep(path, tmp_path / "one", batch_size=1, progress=False))
+    mosaic.encoded, mosaic.stop_after = 0, 4
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(path, tmp_path / "broken", progress=False)
+    mosaic.stop_after = None
+    same(whole, run_sweep(path, tmp_path / "broken", progress=False))
+
+    alone = run_sweep(
+        write(SEQUENCE.replace("sequence: {length: 3, picture_rate_hz: 10}", "")),
+        tmp_path / "alone",
+        progress=False,
+    )
+    rows = read_results(whole).to_pylist()
+    assert {row["block"] for row in rows} == {"sequence pattern-0", "sequence pattern-3"}
+    first = [row for row in rows if row["picture"] in ("pattern-0", "pattern-3")]
+    fates = {_cell(row): row["delivered"] for row in read_results(alone).to_pylist()}
+    later = [row for row in rows if row not in first]
+    assert all(fates[_cell(row)] == row["delivered"] for row in first)
+    assert any(fates[_cell(row)] != row["delivered"] for row in later)
+    assert all(row["unreachable"] == (row["rate"] == "bytes=2") for row in rows)
+
+
+def test_a_burst_reaches_over_the_pictures_of_a_sequence(write: Write, tmp_path: Path) -> None:
+    """At one packet a picture, the loss of neighbours goes together in a sequence alone."""
+    text = SEQUENCE.replace("[2, 120, 400]", "[32]").replace("realisations: 6", "realisations: 60")
+    text = text.replace("count: 5", "count: 6").replace("length: 3", "length: 6")
+    text = text.replace("loss: [0.3, 0.5]", "loss: 0.3")
+
+    def together(text: str, name: str) -> float:
+        rows = read_results(run_sweep(write(text), tmp_path / name, progress=False)).to_pylist()
+        lost = {(row["picture"], row["realisation"]): row["delivered"] == 0 for row in rows}
+        pairs = [
+            (lost[f"pattern-{n}", r], lost[f"pattern-{n + 1}", r])
+            for n in range(5)
+            for r in range(60)
+        ]
+        return sum(a and b for a, b in pairs) / sum(a for a, _ in pairs)
+
+    assert together(text, "run") == pytest.approx(0.75, abs=0.12)  # a burst of 4 stays by 3/4
+    without = text.replace("sequence: {length: 6, picture_rate_hz: 10}", "")
+    assert together(without, "alone") == pytest.approx(0.3, abs=0.12)
+
+
+def _cell(row: dict[str, object]) -> tuple[object, ...]:
+    return row["picture"], row["rate"], row["loss"], row["realisation"]
+
+
 def test_what_is_there_is_not_computed_again(
     write: Write, same: Same, mosaic: type, tmp_path: Path
 ) -> None:

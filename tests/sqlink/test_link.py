@@ -16,7 +16,7 @@ from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec, pack, 
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
-from sqlink.link import distinct, resolve_rate
+from sqlink.link import Sequences, distinct, resolve_rate
 
 BYTES = 8
 IMAGES = torch.arange(4).reshape(4, 1, 1, 1).expand(4, 3, 16, 16) / 10.0
@@ -142,6 +142,38 @@ def test_packets_come_back_as_they_were_packed() -> None:
     assert unpack(streams, sent) == [Received.whole(s) for s in streams]
     with pytest.raises(ConfigError, match="packet_bytes=7"):
         pack(streams, packet_bytes=7)
+
+
+def test_pictures_of_a_sequence_travel_together_and_come_apart() -> None:
+    """Two links of three pictures; what nobody sent leaves no hole in what is on the link."""
+    links = [[b"aa", b"ab"], [], [b"ca"], [b"da"], [b"ea", b"eb", b"ec"], [b"fa"]]
+    sent = Packets.from_bytes(links)
+    runs = Sequences(3, picture_rate_hz=4.0)
+    joined = runs.join(sent)
+    assert joined.to_bytes() == [
+        [b"aa", b"ab", b"ca", b"", b""],
+        [b"da", b"ea", b"eb", b"ec", b"fa"],
+    ]
+    assert joined.pictures.tolist() == [[0, 0, 2, 2, 2], [0, 1, 1, 1, 2]]
+    assert joined.times_s[1].tolist() == [0.0, 0.25, 0.25, 0.25, 0.5]
+    alone = runs.join(Packets.from_bytes(links[:3]))
+    assert torch.equal(alone.lengths, joined.lengths[:1, :3])
+
+    channel = build([{"gilbert_elliott": {"loss": 0.4}}, "awgn"])
+    keys = Streams.derive(3, [("n", n) for n in range(2)])
+    snr_db = torch.full((2,), 10.0, dtype=torch.float64)
+    came = channel.transmit(joined, {"snr_db": snr_db}, keys)
+    apart = runs.split(sent, came)
+    assert apart.delivered.sum() == came.delivered.sum() > 0
+    for n, pieces in enumerate(apart.packets.to_bytes()):
+        for p, piece in enumerate(pieces):
+            assert piece == (links[n][p] if apart.delivered[n, p] else b"")
+    for whole, parts in (
+        (came.channel_uses, apart.channel_uses),
+        *((bits, apart.ledger[name]) for name, bits in came.ledger.items()),
+    ):
+        assert torch.equal(whole, parts.reshape(2, 3).sum(dim=1))
+    assert apart.channel_uses[1] == 0
 
 
 def test_each_picture_is_coded_once_and_each_reception_decoded_once() -> None:
