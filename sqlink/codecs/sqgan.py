@@ -26,7 +26,7 @@ import math
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -65,6 +65,7 @@ from sqlink.codecs.base import (
 from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, class_set_of_size, listed
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.parallel import side_by_side
 from sqlink.precision import full_precision
 from sqlink.weights.manifest import Loaded, load
 
@@ -204,21 +205,20 @@ class SQGANCodec:
             segmentation = self._checked(segmentation)
         if max(height, width) > 65535:
             raise DataError(f"the picture is {width}x{height}: sqgan takes sides up to 65535")
-        budget = rate.budget_bytes(height, width)
-        answers: list[Stream | Unreachable] = []
-        for analysed in self._analyse(images, segmentation):
+        budget, quality = rate.budget_bytes(height, width), rate.quality
+        if quality is not None and not 0 < quality <= 1:
+            raise ConfigError(
+                f"sqgan quality={quality:g} is the fraction of tokens kept: above 0, up to 1"
+            )
+
+        def answer(analysed: _Analysed) -> Stream | Unreachable:
             if budget is not None:
-                answers.append(self._fit(analysed, height, width, budget))
-                continue
-            quality = rate.quality
+                return self._fit(analysed, height, width, budget)
             assert quality is not None
-            if not 0 < quality <= 1:
-                raise ConfigError(
-                    f"sqgan quality={quality:g} is the fraction of tokens kept: above 0, up to 1"
-                )
             count = max(1, round(quality * analysed.map_ranks.size))
-            answers.append(self._stream(self._packets(analysed, count, count), height, width))
-        return answers
+            return self._stream(self._packets(analysed, count, count), height, width)
+
+        return self._analysed(images, segmentation, answer)
 
     @full_precision()
     def decode(self, received: Sequence[Received]) -> Decoded:
@@ -233,32 +233,39 @@ class SQGANCodec:
         height, width = received[0].session.height, received[0].session.width
         if any((r.session.height, r.session.width) != (height, width) for r in received):
             raise ValueError("pictures that are decoded together must be of one size")
-        rows, columns = self.model.grid(height, width)
-        tokens = np.empty((2, len(received), rows, columns), dtype=np.int64)
-        for n, one in enumerate(received):
-            header = one.session.header
-            packing = self.packing
-            if len(header) == _HEADER.size and header[:3] == _MAGIC:
-                _, kind, _, _, _, weights, _ = _HEADER.unpack(header)
-                packing = _packing(kind)
-                self._check_weights(weights)
-            tokens[:, n] = unpacketise(one.packets, rows, columns, self.tables, packing)
-        there = np.flatnonzero((tokens >= 0).any(axis=(0, 2, 3)))
         count = len(received)
         images = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(count, 1, height, width)
         maps = torch.full((count, height, width), NO_LABEL, dtype=torch.int64)
         outage = torch.ones(count, dtype=torch.bool)
         chunk = self._chunk(height, width)
-        for start in range(0, len(there), chunk):
-            which = there[start : start + chunk]
-            batch = torch.from_numpy(tokens[:, _whole(which, chunk)]).to(self.device)
+
+        def decode(start: int) -> None:
+            part = received[start : start + chunk]
+            tokens = np.stack([self._tokens_of(one, height, width) for one in part], axis=1)
+            there = np.flatnonzero((tokens >= 0).any(axis=(0, 2, 3)))
+            if not there.size:
+                return
+            batch = torch.from_numpy(tokens[:, _whole(there, chunk)]).to(self.device)
             with torch.inference_mode():
                 pictures, labels = self.model.synthesise(batch[1], batch[0], height, width)
-            # A receiver shows 8 bits a channel, as the other codecs' decoders do.
-            images[which] = (pictures[: which.size].float() * 255).round().cpu() / 255
-            maps[which] = labels[: which.size].cpu()
-            outage[which] = False
+                # A receiver shows 8 bits a channel, as the other codecs' decoders do.
+                shown = (pictures[: there.size].float() * 255).round().cpu() / 255
+            images[start + there] = shown
+            maps[start + there] = labels[: there.size].cpu()
+            outage[start + there] = False
+
+        side_by_side(decode, range(0, count, chunk), self.device)
         return Decoded(images, maps, outage)
+
+    def _tokens_of(self, one: Received, height: int, width: int) -> NDArray[np.int64]:
+        """Indices of map and image, int64 [2, h, w], -1 where nothing came."""
+        header, packing = one.session.header, self.packing
+        if len(header) == _HEADER.size and header[:3] == _MAGIC:
+            _, kind, _, _, _, weights, _ = _HEADER.unpack(header)
+            packing = _packing(kind)
+            self._check_weights(weights)
+        rows, columns = self.model.grid(height, width)
+        return np.stack(unpacketise(one.packets, rows, columns, self.tables, packing))
 
     def parse(self, data: bytes) -> Stream:
         """A stored `.sqg` back into its stream.
@@ -299,22 +306,34 @@ class SQGANCodec:
         return segmentation
 
     @full_precision()
-    def _analyse(self, images: Tensor, segmentation: Tensor | None) -> list[_Analysed]:
-        """Tokens of every picture; those seen of late are remembered: a second rate is cheap."""
+    def _analysed(
+        self,
+        images: Tensor,
+        segmentation: Tensor | None,
+        answer: Callable[[_Analysed], Stream | Unreachable],
+    ) -> list[Stream | Unreachable]:
+        """What `answer` makes of the tokens of every picture.
+
+        Tokens seen of late are remembered: a second rate is cheap.
+        """
         maps = [None] * len(images) if segmentation is None else segmentation.byte().cpu().unbind()
         keys = [_key(*pair) for pair in zip(images.detach().cpu(), maps, strict=True)]
-        found = {key: self._remembered[key] for key in keys if key in self._remembered}
-        missing = np.array([n for n, key in enumerate(keys) if key not in found], dtype=np.int64)
+        known = {key: self._remembered[key] for key in keys if key in self._remembered}
+        first = {key: n for n, key in reversed(list(enumerate(keys))) if key not in known}
+        missing = np.array(sorted(first.values()), dtype=np.int64)
         chunk = self._chunk(*images.shape[2:])
-        for start in range(0, len(missing), chunk):
+        segmenter = self._segmenter() if segmentation is None and missing.size else None
+
+        def encode(start: int) -> list[tuple[bytes, _Analysed, Stream | Unreachable]]:
             which = missing[start : start + chunk]
             rows = torch.from_numpy(_whole(which, chunk))
-            batch = images[rows.to(images.device)].to(self.device, torch.float32)
-            if segmentation is None:
-                labels = self._segmenter().segment(batch)
-            else:
-                labels = segmentation[rows.to(segmentation.device)]
             with torch.inference_mode():
+                batch = images[rows.to(images.device)].to(self.device, torch.float32)
+                if segmentation is not None:
+                    labels = segmentation[rows.to(segmentation.device)]
+                else:
+                    assert segmenter is not None
+                    labels = segmenter.segment(batch)
                 analysis = self.model.analyse(batch, labels.to(self.device))
             parts = [
                 part.cpu().numpy()
@@ -325,14 +344,20 @@ class SQGANCodec:
                     analysis.image_scores,
                 )
             ]
-            for i, n in enumerate(which.tolist()):
-                found[keys[n]] = _Analysed(
-                    parts[0][i], parts[1][i], ranks(parts[2][i]), ranks(parts[3][i]), {}
-                )
-        self._remembered.update(found)
+            found = [
+                _Analysed(parts[0][i], parts[1][i], ranks(parts[2][i]), ranks(parts[3][i]), {})
+                for i in range(which.size)
+            ]
+            return [(keys[n], one, answer(one)) for n, one in zip(which, found, strict=True)]
+
+        done: dict[bytes, Stream | Unreachable] = {}
+        for part in side_by_side(encode, range(0, missing.size, chunk), self.device):
+            for key, analysed, made in part:
+                known[key], done[key] = analysed, made
+        self._remembered.update(known)
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
-        return [found[key] for key in keys]
+        return [done[key] if key in done else answer(known[key]) for key in keys]
 
     def _chunk(self, height: int, width: int) -> int:
         """Pictures of a size that the network takes at once."""

@@ -36,9 +36,15 @@ class SemanticAwareMasking(nn.Module):
         Returns vectors [N, h, w, code_dim] and scores [N, h, w] in (0, 1).
         """
         hidden = F.relu(self.conv1(self.spade1(z, labels)))
-        scores = torch.sigmoid(self.conv2(self.spade2(hidden, labels)).float()).squeeze(1)
+        scores = torch.sigmoid(self._weigh(self.spade2(hidden, labels)))
         vectors = self.norm(z.permute(0, 2, 3, 1).float()) * scores.unsqueeze(-1)
         return self.project(vectors), scores
+
+    def _weigh(self, hidden: Tensor) -> Tensor:
+        """conv2, [N, width, h, w] to [N, h, w], summed alike whatever the number of threads."""
+        weight, bias = self.conv2.weight.float(), self.conv2.bias
+        assert bias is not None
+        return (hidden.float() * weight.view(1, -1, 1, 1)).sum(1) + bias.float()
 
 
 def keep_most_relevant(scores: Tensor, fraction: Tensor) -> Tensor:

@@ -340,6 +340,22 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_number_of_threads_changes_nothing(tiny_weights: Path) -> None:
+    """Not even the scores, which decide what is sent: neither bytes nor pixels may depend on it."""
+    images, found = pictures(5, 128, 192), []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            codec = load_codec("sqgan", weights=tiny_weights, segmenter=Halves())
+            sent = streams(codec, images, Rate(quality=0.3))
+            found.append((sent, codec.decode([Received.whole(stream) for stream in sent]).images))
+        finally:
+            torch.set_num_threads(before)
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_the_networks_make_the_whole_way(tiny_weights: Path) -> None:
     codec = load_codec("sqgan", weights=str(tiny_weights), segmenter=Halves(), packet_bytes=48)
     assert isinstance(codec, SQGANCodec)
