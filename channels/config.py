@@ -14,13 +14,39 @@ from pathlib import Path
 
 import yaml
 
-from channels import coded, erasure
+from channels import (
+    adaptation,
+    coded,
+    delay,
+    erasure,
+    ideal,
+    interleaving,
+    lookup,
+    ofdm,
+    protection,
+    rate,
+)
 from channels.base import CHANNELS, Chain, Channel
 from channels.errors import ConfigError
 from channels.registry import nearest
 from channels.spec import construct, name_and_parameters
 
-__all__ = ["READY", "build", "coded", "erasure", "load", "names"]
+__all__ = [
+    "READY",
+    "adaptation",
+    "build",
+    "coded",
+    "delay",
+    "erasure",
+    "ideal",
+    "interleaving",
+    "load",
+    "lookup",
+    "names",
+    "ofdm",
+    "protection",
+    "rate",
+]
 
 READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "iid": ("iid_erasure", {}),

@@ -24,6 +24,20 @@ from channels.modem import BITS_PER_SYMBOL, modem
 from channels.random import Streams
 from channels.spec import from_spec
 from channels.symbols import SYMBOL_CHANNELS, SymbolChannel, Timing
+from channels.theory import qpsk_ber_awgn, qpsk_ber_rayleigh
+
+__all__ = [
+    "PUBLISHED",
+    "Proportion",
+    "PublishedCurve",
+    "bit_errors",
+    "block_errors",
+    "main",
+    "qpsk_ber_awgn",
+    "qpsk_ber_rayleigh",
+]
+
+_SYMBOLS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,14 @@ class PublishedCurve:
         i = int(np.clip(np.searchsorted(y, target) - 1, 0, len(x) - 2))
         return float(x[i] + (target - y[i]) * (x[i + 1] - x[i]) / (y[i + 1] - y[i]))
 
+    def bler_at(self, ebno_db: float) -> float:
+        """The inverse of `ebno_at`."""
+        from scipy.stats import norm
+
+        x, y = np.array(self.ebno_db), norm.isf(np.array(self.bler))
+        i = int(np.clip(np.searchsorted(x, ebno_db) - 1, 0, len(x) - 2))
+        return float(norm.sf(y[i] + (ebno_db - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])))
+
 
 PUBLISHED = (
     PublishedCurve(
@@ -85,17 +107,6 @@ PUBLISHED = (
         (0.899, 0.477, 0.062),
     ),
 )
-
-
-def qpsk_ber_awgn(ebno_db: float) -> float:
-    """Q(sqrt(2 Eb/N0)): bit error rate of QPSK on AWGN."""
-    return 0.5 * math.erfc(math.sqrt(10 ** (ebno_db / 10)))
-
-
-def qpsk_ber_rayleigh(ebno_db: float) -> float:
-    """(1 - sqrt(g / (1 + g))) / 2, g the mean Eb/N0: QPSK under flat Rayleigh fading, h known."""
-    mean = 10 ** (ebno_db / 10)
-    return 0.5 * (1 - math.sqrt(mean / (1 + mean)))
 
 
 def _over_the_air(
@@ -116,19 +127,36 @@ def bit_errors(
     modulation: str = "qpsk",
     seed: int = 0,
     device: str = "cpu",
+    any_bit: bool = False,
+    symbols: int = 1,
 ) -> Proportion:
-    """Hard-decision errors of uncoded QAM, one bit (the first of its symbol) a channel realisation.
+    """Hard-decision errors of uncoded QAM, one bit a symbol: the first, or any with `any_bit`.
 
-    over: a symbol channel, such as "awgn" or {"rayleigh": {"coherence": "packet"}}. snr_db: Es/N0.
-    One bit a realisation makes the trials independent, under fading too.
+    over: a symbol channel, as an object, or as "awgn" or {"rayleigh": {"coherence": "packet"}}.
+    snr_db: Es/N0.
+    any_bit: look at a bit drawn at random of each symbol, so that the rate is the mean of them all.
+    symbols: how many meet one channel realisation. One makes the trials independent, under fading
+    too; more are faster, and independent where the channel has no memory.
     """
-    channel = from_spec(SYMBOL_CHANNELS, over)
-    streams = Streams.derive(seed, [("ber", str(over), modulation, str(snr_db))], device).split(
-        bits
+    channel = over if isinstance(over, SymbolChannel) else from_spec(SYMBOL_CHANNELS, over)
+    said = channel.name if over is channel else str(over)
+    m = BITS_PER_SYMBOL[modulation]
+    realisations = -(-bits // symbols)
+    streams = Streams.derive(seed, [("ber", said, modulation, str(snr_db))], device).split(
+        realisations
     )
-    sent = (streams.child("data").uniform(BITS_PER_SYMBOL[modulation]) < 0.5).to(torch.float32)
-    llr = _over_the_air(sent, modulation, channel, snr_db, streams)
-    return Proportion(int(((llr > 0) != (sent > 0.5))[:, 0].sum()), bits)
+    errors = 0
+    step = max(1, _SYMBOLS_AT_ONCE // symbols)
+    for first in range(0, realisations, step):
+        part = streams.select(slice(first, first + step))
+        sent = (part.child("data").uniform(m * symbols) < 0.5).to(torch.float32)
+        llr = _over_the_air(sent, modulation, channel, snr_db, part)
+        wrong = ((llr > 0) != (sent > 0.5)).reshape(-1, m)
+        looked = torch.zeros(len(wrong), dtype=torch.int64, device=sent.device)
+        if any_bit:
+            looked = (m * part.child("which").uniform(symbols)).to(torch.int64).reshape(-1)
+        errors += int(wrong.gather(1, looked[:, None]).sum())
+    return Proportion(errors, realisations * symbols)
 
 
 def block_errors(

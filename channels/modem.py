@@ -1,4 +1,4 @@
-"""Bits to QAM symbols and back: the constellations of 3GPP TS 38.211, clause 5.1, by Sionna.
+"""Bits to symbols and back: BPSK and the QAM of 3GPP TS 38.211, clause 5.1, by Sionna.
 
 bits [..., S*m] ── map ──> symbols [..., S], E|x|^2 = 1
 symbols, noise variance ── demap ──> LLR = log p(bit 1) / p(bit 0), [..., S*m]
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from channels.isolation import untouched_random_state
 
-BITS_PER_SYMBOL = {"qpsk": 2, "16qam": 4, "64qam": 6, "256qam": 8}
+BITS_PER_SYMBOL = {"bpsk": 1, "qpsk": 2, "16qam": 4, "64qam": 6, "256qam": 8}
 
 _DISTANCES = 1 << 22
 """Symbol-to-point distances held at once while demapping (some 100 MB)."""
@@ -27,7 +27,8 @@ class Modem:
         with untouched_random_state():
             from sionna.phy.mapping import Constellation, Demapper, Mapper
 
-            points = Constellation("qam", self.bits_per_symbol, precision="single", device=device)
+            kind = "pam" if self.bits_per_symbol == 1 else "qam"
+            points = Constellation(kind, self.bits_per_symbol, precision="single", device=device)
             self._map = Mapper(constellation=points, precision="single", device=device)
             self._demap = Demapper("app", constellation=points, precision="single", device=device)
 

@@ -32,6 +32,14 @@ def integer(owner: str, name: str, value: object, low: int, high: int) -> int:
     return value
 
 
+MOST_SECONDS = 10_000
+
+
+def seconds(owner: str, name: str, value: object) -> float:
+    """`value` as seconds in [0, MOST_SECONDS]. Raises ConfigError."""
+    return number(owner, name, value, 0, MOST_SECONDS)
+
+
 def flag(owner: str, name: str, value: object) -> bool:
     """`value` as a bool. Raises ConfigError."""
     if not isinstance(value, bool):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from channels.erasure import IidErasure
 from channels.errors import ChannelError, ConfigError
 from channels.ldpc import code, layout
 from channels.random import Streams
+from channels.symbols import Awgn, Observation, Timing, register
 
 NEAR_THE_EDGE_DB = {"awgn": 0.9, "rayleigh": 3.0}
 
@@ -55,7 +58,7 @@ def assert_accounts_hold(link: CodedLink | UncodedLink, sent: Packets, got: Rece
     assert got.channel_uses.tolist() == uses
 
 
-@pytest.mark.parametrize("modulation", ["qpsk", "16qam", "64qam", "256qam"])
+@pytest.mark.parametrize("modulation", ["bpsk", "qpsk", "16qam", "64qam", "256qam"])
 @pytest.mark.parametrize("code_rate", [0.2, 0.3, 0.5, 0.95])
 def test_a_good_channel_delivers_every_byte_and_accounts_for_every_bit(
     modulation: str, code_rate: float
@@ -102,6 +105,157 @@ def test_every_extreme_rate_decodes_where_there_is_no_noise(k: int) -> None:
         bits = (Streams.derive(k, [("bits", n) for n in range(4)]).uniform(k) < 0.5).float()
         bits = torch.nn.functional.pad(bits, (0, plan.padding)).reshape(-1, plan.k)
         assert torch.equal(ldpc.decode(20 * (2 * ldpc.encode(bits) - 1)), bits), plan
+
+
+@pytest.mark.parametrize("m", [1, 2, 4, 6, 8])
+def test_rates_below_one_fifth_are_several_words(m: int) -> None:
+    for bits in [17, 184, 640, 792, 3840, 3841, 9000]:
+        for rate in [1 / 40, 0.03, 1 / 24, 0.05, 0.1, 0.15, 0.199]:
+            plan = layout(bits, rate, m)
+            assert plan.n % m == 0
+            assert 12 <= plan.k <= 3840
+            assert 0.2 <= plan.k / plan.n < 0.4 + 1e-9
+            assert plan.words == -(-0.2 // rate) or rate == 1 / 40
+            assert plan.code_rate == pytest.approx(rate, rel=0.2)
+            assert plan.coded_bits == plan.blocks * plan.words * plan.n
+
+
+@pytest.mark.parametrize("code_rate", [0.025, 0.07, 0.12, 0.19])
+@pytest.mark.parametrize("modulation", ["qpsk", "64qam"])
+def test_low_rates_deliver_every_byte_and_account_for_every_bit(
+    modulation: str, code_rate: float
+) -> None:
+    link = CodedLink(modulation=modulation, code_rate=code_rate, packet_bytes=20)
+    sent = packets(1, slots=2)
+    got = link.transmit(sent, snr(1, 20.0), streams(1))
+    assert got.packets.to_bytes() == sent.to_bytes()
+    assert_accounts_hold(link, sent, got)
+    fec = got.ledger["fec"] / got.ledger["fec"].new_tensor(int(sent.present.sum()))
+    assert float(184 / (184 + fec)) == pytest.approx(code_rate, rel=0.05)
+
+
+def test_bpsk_has_the_error_rate_of_theory_and_hard_decisions_cost_some_two_decibels() -> None:
+    sent, ber = packets(60, size=8), 0.5 * math.erfc(math.sqrt(10 ** (5.0 / 10)))
+    got = UncodedLink(modulation="bpsk").transmit(sent, snr(60, 5.0), streams(60))
+    bits = 8 * sent.lengths[sent.present].double()
+    lost = 1 - (1 - ber) ** bits
+    error = math.sqrt(float((lost * (1 - lost)).sum()))
+    assert abs(int((~got.delivered & sent.present).sum()) - float(lost.sum())) < 4 * error
+
+    def losses(snr_db: float, kind: str) -> int:
+        link = CodedLink(packet_bytes=8, input=kind)
+        got = link.transmit(sent, snr(60, snr_db), streams(60))
+        assert_accounts_hold(link, sent, got)
+        return int((~got.delivered & sent.present).sum())
+
+    soft = losses(1.0, "soft")
+    assert losses(1.0 + 1.0, "hard") > soft > losses(1.0 + 2.5, "hard")
+
+
+@register("test_two_halves")
+class TwoHalves:
+    """A symbol channel whose noise is e^5 times stronger on the second half of each packet."""
+
+    name = "test_two_halves"
+    told = True
+
+    def __init__(self, streams: int = 1) -> None:
+        self.streams = streams
+
+    def apply(
+        self, symbols: torch.Tensor, snr_db: torch.Tensor, randomness: Streams, timing: Timing
+    ) -> Observation:
+        seen = Awgn().apply(symbols, snr_db, randomness, timing)
+        late = torch.arange(symbols.shape[2]) >= symbols.shape[2] // 2
+        scale = torch.where(late, math.exp(5), 1.0).expand(symbols.shape)
+        noisy = symbols + (seen.symbols - symbols) * scale.sqrt()
+        variance = seen.noise_variance * scale
+        if not self.told:
+            variance = variance.mean(dim=2, keepdim=True)
+        return Observation(noisy, variance, seen.gain)
+
+    def occupied(self, symbols: int) -> tuple[int, int]:
+        """Frames of 100 elements, ten of them pilots, the last one filled up."""
+        frames = -(-symbols // (90 * self.streams))
+        return 100 * frames, 10 * frames
+
+
+def test_a_noise_variance_a_symbol_is_taken_into_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    link, sent = CodedLink(over="test_two_halves", packet_bytes=20, code_rate=0.25), packets(8)
+    got = link.transmit(sent, snr(8, 8.0), streams(8))
+    assert torch.equal(got.delivered, sent.present)
+    monkeypatch.setattr(TwoHalves, "told", False)
+    untold = link.transmit(sent, snr(8, 8.0), streams(8))
+    assert int(untold.delivered.sum()) < int(sent.present.sum()) // 2
+
+
+@pytest.mark.parametrize("kind", ["coded", "uncoded", "harq"])
+def test_pilots_and_what_fills_a_frame_are_counted(kind: str) -> None:
+    link: CodedLink | UncodedLink = UncodedLink(over="test_two_halves", modulation="16qam")
+    if kind != "uncoded":
+        harq = {"type": "ir", "rounds": 2} if kind == "harq" else None
+        link = CodedLink(over="test_two_halves", packet_bytes=20, harq=harq)
+    sent = packets(6)
+    got = link.transmit(sent, snr(6, 2.0 if kind == "harq" else 60.0), streams(6))
+    total = torch.stack(list(got.ledger.values())).sum(dim=0)
+    assert torch.equal(total, got.channel_uses * link.bits_per_symbol)
+    assert all(bool((bits >= 0).all()) for bits in got.ledger.values())
+    assert torch.equal(got.ledger["pilots"] * 10, got.channel_uses * link.bits_per_symbol)
+    if kind == "coded":
+        assert link.uses_per_packet(20) == 300  # 184 symbols in frames of 90
+        assert torch.equal(got.channel_uses, 300 * sent.present.sum(dim=1))
+        assert torch.equal(got.ledger["pilots"], 60 * sent.present.sum(dim=1))
+    if kind == "uncoded":
+        frames = (2 * sent.lengths + 89) // 90
+        assert torch.equal(got.channel_uses, 100 * frames.sum(dim=1))
+    if kind == "harq":
+        assert float(got.statistics["rounds"].mean()) > 1
+        rounds = (got.statistics["rounds"] * sent.present.sum(dim=1)).round().long()
+        assert torch.equal(got.channel_uses, 300 * rounds)
+
+
+def test_an_element_of_two_streams_carries_two_symbols() -> None:
+    link = CodedLink(over={"test_two_halves": {"streams": 2}}, packet_bytes=20)
+    sent = packets(6)
+    got = link.transmit(sent, snr(6, 60.0), streams(6))
+    assert (link.uses_per_packet(20), link.bits_per_symbol, link.layout.n) == (200, 4, 368)
+    assert_accounts_hold(link, sent, got)
+    count = sent.present.sum(dim=1)
+    assert torch.equal(got.ledger["pilots"], 20 * 4 * count)
+    assert torch.equal(got.ledger["fec"], 184 * count)
+
+
+@pytest.mark.parametrize("kind", ["coded", "uncoded"])
+def test_packets_wait_for_the_link_and_for_their_own_symbols(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link: CodedLink | UncodedLink = (
+        CodedLink(packet_bytes=20, symbol_rate_hz=184e3)  # 1 ms a packet
+        if kind == "coded"
+        else UncodedLink(symbol_rate_hz=4e3)  # 1 ms a byte
+    )
+    starts: list[torch.Tensor] = []
+    original = Awgn.apply
+
+    def apply(
+        self: Awgn, symbols: torch.Tensor, snr_db: torch.Tensor, keys: Streams, timing: Timing
+    ) -> Observation:
+        starts.append(timing.start_s)
+        return original(self, symbols, snr_db, keys, timing)
+
+    monkeypatch.setattr(Awgn, "apply", apply)
+    sent = Packets.from_bytes([[b"a", b"bbb", b"cc", b"d"]])
+    offered = torch.tensor([[0.0, 0.0, 0.0045, 0.1]], dtype=torch.float64)
+    sent = replace(sent, offered_s=offered)
+    got = link.transmit(sent, snr(1, 30.0), streams(1))
+    ends = [1, 2, 5.5, 101] if kind == "coded" else [1, 4, 6.5, 101]
+    expected = torch.tensor([ends], dtype=torch.float64) / 1000 - offered
+    assert torch.allclose(got.delay_s, expected)
+    assert torch.allclose(starts[0], torch.tensor([[0, 1, 4.5, 100]], dtype=torch.float64) / 1000)
+    unhurried = type(link)().transmit(sent, snr(1, 30.0), streams(1))
+    assert not bool(unhurried.delay_s.any())
+    assert torch.equal(starts[1], offered)
+    assert torch.equal(unhurried.packets.payload, got.packets.payload)
 
 
 def test_uncoded_packets_come_whole_or_not_at_all() -> None:
@@ -269,9 +423,9 @@ def test_autocast_around_the_link_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"code_rate": 0.1}, "code_rate=0.1 must be from 0.2 to 0.95"),
-        ({"code_rate": 0.96}, "code_rate=0.96 must be from 0.2 to 0.95"),
-        ({"code_rate": float("nan")}, "code_rate=nan must be from 0.2 to 0.95"),
+        ({"code_rate": 0.024}, "code_rate=0.024 must be from 0.025 to 0.95"),
+        ({"code_rate": 0.96}, "code_rate=0.96 must be from 0.025 to 0.95"),
+        ({"code_rate": float("nan")}, "code_rate=nan must be from 0.025 to 0.95"),
         ({"modulation": "16qm"}, "modulation='16qm': did you mean '16qam'"),
         ({"modulation": 4}, "unknown modulation=4"),
         ({"over": "awng"}, "did you mean 'awgn'"),

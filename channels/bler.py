@@ -1,0 +1,305 @@
+"""Block error rates over SNR: measured by full decoding, kept, and read between the points.
+
+    table of a code ── in the package? ── in the user's cache? ── else measured once, and cached
+
+A table is of packets over AWGN, errors and trials a point. It belongs to everything that the error
+rate depends on: the code and its lengths, the modulation, the CRC and the decoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channels.base import Packets
+from channels.errors import ChannelError, ConfigError
+from channels.random import Streams
+
+if TYPE_CHECKING:
+    from channels.coded import CodedLink
+
+CACHE = "SQLINK_CACHE"
+"""Environment variable: the folder of what was measured once."""
+
+FORMAT = 1
+ERRORS = 100
+"""A point is measured until so many packets were lost,"""
+MOST = 20_000
+"""or so many were sent."""
+LOWEST_BLER = 5e-3
+"""The sweep over SNR ends below this rate."""
+
+STEP_DB = 0.25
+_BATCH = 256
+_FINE_DB = 0.01
+_TAIL = 1e-12
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlerTable:
+    """Packets lost among those sent, by Es/N0.
+
+    snr_db: rising. errors, trials: as many whole numbers.
+    """
+
+    snr_db: tuple[float, ...]
+    errors: tuple[int, ...]
+    trials: tuple[int, ...]
+
+    def rate(self, snr_db: Tensor) -> Tensor:
+        """Probability of losing a packet at Es/N0 in dB, float64, of the same shape.
+
+        Between the points, and beyond them, the normal quantile of the rate is taken as linear in
+        dB, as it nearly is at finite length (Polyanskiy, Poor, Verdu 2010). It never rises.
+        """
+        low, high, rates = _fine(self)
+        fine = torch.as_tensor(rates, device=snr_db.device)
+        place = (snr_db.to(torch.float64).clamp(low, high) - low) / _FINE_DB
+        left = place.floor().to(torch.int64).clamp(max=len(fine) - 2)
+        share = place - left
+        between = fine[left] * (1 - share) + fine[left + 1] * share
+        return torch.where(snr_db < low, torch.ones_like(between), between)
+
+    def snr_at(self, rate: float) -> float:
+        """The lowest Es/N0, in dB, at which no more than that share of packets is lost."""
+        low, _, rates = _fine(self)
+        return float(low + _FINE_DB * int(np.argmax(rates <= rate)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"snr_db": self.snr_db, "errors": self.errors, "trials": self.trials}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> BlerTable:
+        """The inverse. Raises ValueError if it is none."""
+        try:
+            table = cls(
+                tuple(float(v) for v in content["snr_db"]),
+                tuple(int(v) for v in content["errors"]),
+                tuple(int(v) for v in content["trials"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no table of error rates: {error!r}") from error
+        rows = list(zip(table.errors, table.trials, strict=True))
+        rising = all(a < b for a, b in zip(table.snr_db, table.snr_db[1:], strict=False))
+        if len(table.snr_db) != len(rows) or len(rows) < 2 or not rising:
+            raise ValueError("a table of error rates has two or more points of rising SNR")
+        if not all(0 <= e <= n and n > 0 for e, n in rows):
+            raise ValueError("a table of error rates has more errors than trials")
+        return table
+
+
+@lru_cache(maxsize=256)
+def _fine(table: BlerTable) -> tuple[float, float, Floats]:
+    """Lowest and highest Es/N0 and the rates at every _FINE_DB between: from 1 to _TAIL."""
+    from scipy.optimize import isotonic_regression
+    from scipy.stats import norm
+
+    x, n = np.array(table.snr_db), np.array(table.trials, dtype=np.float64)
+    p = isotonic_regression(np.array(table.errors) / n, weights=n, increasing=False).x
+    y = norm.isf(np.clip(p, 0.5 / n, 1 - 0.5 / n))
+    slopes = np.diff(y) / np.diff(x)
+    ends = max(slopes[0], 0.2), max(slopes[-1], 0.2)
+    low = x[0] - (y[0] - norm.isf(1 - 1e-6)) / ends[0]
+    high = x[-1] + max(0.0, norm.isf(_TAIL) - y[-1]) / ends[1]
+    low = math.floor(min(low, x[0]) / _FINE_DB) * _FINE_DB
+    count = math.ceil((high - low) / _FINE_DB) + 2
+    at = low + _FINE_DB * np.arange(count)
+    found = np.interp(at, x, y)
+    found = np.where(at < x[0], y[0] - (x[0] - at) * ends[0], found)
+    found = np.where(at > x[-1], y[-1] + (at - x[-1]) * ends[1], found)
+    rates = np.clip(norm.sf(found), _TAIL, 1.0)
+    return float(low), float(at[-1]), rates
+
+
+def identity(link: CodedLink) -> dict[str, Any]:
+    """Everything that a link's error rate over AWGN depends on, as JSON holds it."""
+    plan = link.layout
+    decoder = (
+        {"list_size": link.list_size}
+        if link.code == "polar"
+        else {"iterations": link.iterations, "schedule": SCHEDULE}
+    )
+    return {
+        "format": FORMAT,
+        "code": link.code,
+        "layout": [plan.bits, plan.blocks, plan.k, plan.n],
+        "modulation": link.modulation,
+        "crc": link.crc,
+        "input": link.input,
+        **decoder,
+    }
+
+
+SCHEDULE = "boxplus-phi flooding"
+"""Of the LDPC decoder; tables that another one made are not used."""
+
+
+def key(link: CodedLink) -> str:
+    """16 hexadecimal digits of the identity."""
+    text = json.dumps(identity(link), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where tables are kept: $SQLINK_CACHE, else sqlink in $XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get(CACHE)
+    if named:
+        return Path(named) / "bler"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sqlink" / "bler"
+
+
+def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> BlerTable:
+    """The table of a coded link's code, modulation, CRC and decoder; its channel does not matter.
+
+    It is measured if nobody did before, which takes from seconds to minutes; progress: is told
+    each point. Raises ConfigError if a table in the cache is damaged.
+    """
+    name = key(link)
+    shipped = _shipped().get(name)
+    if shipped is not None:
+        return shipped
+    path = cache_folder() / f"{name}.json"
+    if path.exists():
+        return _read(path)
+    table = measure(link, progress=progress)
+    write(path, link, table)
+    return table
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Mapping[str, BlerTable]:
+    """The tables that come with the package, by their key."""
+    content = json.loads(files("channels").joinpath("bler_tables.json").read_text("utf-8"))
+    return {name: BlerTable.from_json(table) for name, table in content["tables"].items()}
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, _modified: float) -> BlerTable:
+    try:
+        return BlerTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ConfigError(
+            f"{path}: no table of error rates ({reason}): delete the file, it is measured anew"
+        ) from error
+
+
+def _read(path: Path) -> BlerTable:
+    return _parsed(path, path.stat().st_mtime)
+
+
+def write(path: Path, link: CodedLink, table: BlerTable) -> None:
+    """Keep a table, written aside and renamed. Raises ConfigError if the folder cannot be used."""
+    content = json.dumps({"of": identity(link), **table.to_json()})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".aside")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.replace(aside, path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.parent}: the table of error rates cannot be kept: {error.strerror}: "
+            f"name a folder that can be written in {CACHE}"
+        ) from error
+
+
+def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
+    """Packets of random bytes, numbers first..first + count, that a link loses at an Es/N0.
+
+    Each is a link of its own: their fates are independent under fading, too.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    randomness = Streams.derive(seed, [("bler", key(link), n) for n in range(first, first + count)])
+    randomness = randomness.to(device)
+    data = randomness.child("payload").integers(link.packet_bytes) & 0xFF
+    packets = Packets(
+        data.to(torch.uint8)[:, None],
+        torch.full((count, 1), link.packet_bytes, device=device),
+        torch.zeros(count, 1, dtype=torch.int64, device=device),
+    )
+    snr = torch.full((count,), snr_db, dtype=torch.float64, device=device)
+    came = link.transmit(packets, {"snr_db": snr}, randomness.child("channel"))
+    return count - int(came.correct.sum())
+
+
+def measure(
+    link: CodedLink,
+    errors: int = ERRORS,
+    most: int = MOST,
+    lowest: float = LOWEST_BLER,
+    step_db: float = STEP_DB,
+    progress: Callable[[str], None] | None = None,
+) -> BlerTable:
+    """Full decoding over AWGN at one Es/N0 after another, from where all is lost to `lowest`.
+
+    A point is measured until `errors` packets were lost or `most` were sent.
+    """
+    from channels.coded import CodedLink
+
+    if link.modulation is None:
+        raise ChannelError("lookup: a bit channel has no SNR, and so no table over it")
+    over_awgn = CodedLink(
+        over="awgn",
+        modulation=link.modulation,
+        code_rate=link.code_rate,
+        packet_bytes=link.packet_bytes,
+        crc=link.crc,
+        iterations=link.iterations,
+        code=link.code,
+        list_size=link.list_size,
+        input=link.input,
+    )
+
+    def point(snr_db: float) -> tuple[int, int]:
+        wrong = sent = 0
+        while wrong < errors and sent < most:
+            batch = min(_BATCH, most - sent)
+            wrong += lost(over_awgn, snr_db, sent, batch)
+            sent += batch
+        if progress is not None:
+            progress(f"{snr_db:+.2f} dB: {wrong} of {sent} packets lost")
+        return wrong, sent
+
+    found: dict[float, tuple[int, int]] = {}
+    efficiency = link.bits_per_symbol * link.layout.k / link.layout.n
+    guess = 10 * math.log10(2**efficiency - 1) + 1.0
+    snr_db = round(guess / step_db) * step_db
+    while True:  # down to where nearly all is lost
+        found[snr_db] = point(snr_db)
+        if found[snr_db][0] >= 0.98 * found[snr_db][1]:
+            break
+        snr_db -= step_db
+    snr_db = max(found) + step_db
+    while (last := found[max(found)])[0] > lowest * last[1]:
+        found[snr_db] = point(snr_db)
+        snr_db += step_db
+    at = sorted(found)
+    return BlerTable(
+        tuple(at), tuple(found[snr][0] for snr in at), tuple(found[snr][1] for snr in at)
+    )
+
+
+def ship(links: Sequence[CodedLink], progress: Callable[[str], None] | None = None) -> str:
+    """The text of bler_tables.json for some links, taken from the cache or measured."""
+    tables = {
+        key(link): {"of": identity(link), **table_of(link, progress).to_json()} for link in links
+    }
+    lines = ",\n".join(f'"{name}": {json.dumps(table)}' for name, table in tables.items())
+    return f'{{"tables": {{\n{lines}\n}}}}\n'

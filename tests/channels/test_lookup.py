@@ -1,0 +1,154 @@
+"""Tables of error rates: what they interpolate, where they are kept, and full decoding beside."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import fisher_exact, norm
+
+from channels import bler
+from channels.base import Packets
+from channels.bler import BlerTable, lost, measure, table_of
+from channels.coded import CodedLink
+from channels.config import build
+from channels.errors import ConfigError
+from channels.lookup import LookupLink
+from channels.random import Streams
+
+TABLE = BlerTable((0.0, 1.0, 2.0, 3.0), (980, 500, 100, 10), (1000, 1000, 1000, 1000))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(bler.CACHE, str(tmp_path))
+    monkeypatch.setattr(bler, "_shipped", dict)
+    return tmp_path / "bler"
+
+
+def keep(table: BlerTable, **parameters: object) -> LookupLink:
+    """A lookup link whose table is in the cache."""
+    link = LookupLink(**parameters)  # type: ignore[arg-type]
+    bler.write(bler.cache_folder() / f"{bler.key(link)}.json", link, table)
+    return link
+
+
+def rates(table: BlerTable, *snr_db: float) -> list[float]:
+    return table.rate(torch.tensor(snr_db, dtype=torch.float64)).tolist()
+
+
+def test_a_table_is_read_at_its_points_and_smoothly_between() -> None:
+    assert rates(TABLE, 0.0, 1.0, 2.0, 3.0) == pytest.approx([0.98, 0.5, 0.1, 0.01], rel=1e-6)
+    middle = norm.sf((norm.isf(0.5) + norm.isf(0.1)) / 2)
+    assert rates(TABLE, 1.5) == pytest.approx([middle], rel=1e-3)
+    fine = TABLE.rate(torch.linspace(-30, 40, 7001, dtype=torch.float64))
+    assert (fine.diff() <= 0).all()
+    assert fine[0] == 1
+    assert fine[-1] < 1e-11
+    assert TABLE.snr_at(0.1) == pytest.approx(2.0, abs=0.011)
+    assert rates(TABLE, TABLE.snr_at(0.03))[0] <= 0.03
+
+
+def test_a_table_that_rises_by_chance_is_made_to_fall() -> None:
+    wavy = BlerTable((0.0, 1.0, 2.0, 3.0), (50, 60, 10, 0), (100, 100, 100, 100))
+    fine = wavy.rate(torch.linspace(-3, 6, 500, dtype=torch.float64))
+    assert (fine.diff() <= 1e-12).all()
+    assert rates(wavy, 0.5)[0] == pytest.approx(0.55, abs=0.01)
+
+
+def test_the_draws_follow_the_table() -> None:
+    link = keep(TABLE)
+    for snr_db, p in ((1.0, 0.5), (2.0, 0.1)):
+        errors = lost(link, snr_db, 0, 20_000)
+        assert abs(errors - 20_000 * p) < 4 * math.sqrt(20_000 * p * (1 - p))
+    better = [lost(link, snr_db, 0, 500) for snr_db in (0.5, 1.0, 1.5, 2.5)]
+    assert better == sorted(better, reverse=True)
+
+
+def test_under_fading_the_loss_is_the_tables_mean_over_the_gains() -> None:
+    link = keep(TABLE, over={"rayleigh": {"coherence": "packet"}})
+    gains = -torch.log((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000)
+    expected = TABLE.rate(8 + 10 * torch.log10(gains)).mean().item()
+    errors = lost(link, 8.0, 0, 20_000)
+    assert abs(errors / 20_000 - expected) < 4 * math.sqrt(expected / 20_000)
+
+
+def test_chase_combining_adds_the_snrs_up() -> None:
+    once = keep(TABLE)
+    twice = LookupLink(harq={"type": "chase", "rounds": 2})
+    same = lost(once, 10 * math.log10(2) + 0.0, 0, 4000)
+    assert lost(twice, 0.0, 0, 4000) == same < lost(once, 0.0, 0, 4000)
+    packets = Packets.from_bytes([[bytes(96)] * 3] * 50)
+    streams = Streams.derive(1, [("n", n) for n in range(50)])
+    snr_db = torch.full((50,), 0.0, dtype=torch.float64)
+    came = twice.transmit(packets, {"snr_db": snr_db}, streams)
+    assert torch.equal(sum(came.ledger.values()), came.channel_uses * 2)
+    assert came.statistics["rounds"].mean() == pytest.approx(1.98, abs=0.05)
+    assert torch.equal(came.packets.payload, packets.keep(came.delivered).payload)
+
+
+def test_a_table_measured_agrees_with_full_decoding_under_fading(cache: Path) -> None:
+    """Another law than the one it was measured under: Rayleigh, of which it knows the gains."""
+    over = {"rayleigh": {"coherence": "packet"}}
+    full = CodedLink(over=over, packet_bytes=4, iterations=8, modulation="16qam")
+    fast = LookupLink(over=over, packet_bytes=4, iterations=8, modulation="16qam")
+    table = measure(fast, errors=60, most=512, lowest=0.05, step_db=0.5)
+    bler.write(cache / f"{bler.key(fast)}.json", fast, table)
+    assert rates(table, -5.0)[0] > 0.99
+    for snr_db in (8.0, 14.0):
+        decoded, drawn = lost(full, snr_db, 0, 512), lost(fast, snr_db, 0, 50_000)
+        assert fisher_exact([[decoded, 512 - decoded], [drawn, 50_000 - drawn]]).pvalue > 1e-3
+
+
+def test_what_was_measured_is_kept_and_not_measured_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    calls: list[object] = []
+
+    def fake(link: CodedLink, progress: object = None) -> BlerTable:
+        calls.append(link)
+        return TABLE
+
+    monkeypatch.setattr(bler, "measure", fake)
+    link = CodedLink(packet_bytes=5)
+    assert table_of(link, told.append) == table_of(CodedLink(packet_bytes=5, over="awgn")) == TABLE
+    assert len(calls) == 1
+    assert table_of(CodedLink(packet_bytes=5, iterations=9)) == TABLE
+    assert len(calls) == 2
+    (first, _) = sorted(cache.glob("*.json"))
+    assert "layout" in json.loads(first.read_text())["of"]
+    assert not list(cache.glob("*.aside"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"snr_db": [1], "errors": [1], "trials": [2]}'])
+def test_a_damaged_table_is_named(cache: Path, text: str) -> None:
+    link = keep(TABLE)
+    path = cache / f"{bler.key(link)}.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"delete the file") as caught:
+        table_of(link)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_has_no_single_snr_is_refused() -> None:
+    for over in ({"rayleigh": {"coherence": 10}}, {"tdl": {}}, "bsc"):
+        with pytest.raises(ConfigError, match="known gain"):
+            build({"lookup": {"over": over}})
+    with pytest.raises(ConfigError, match="must be chase"):
+        build({"lookup": {"harq": {"type": "ir"}}})
+
+
+def test_a_link_meets_the_same_fate_alone() -> None:
+    link = keep(TABLE, over={"rayleigh": {"coherence": "packet"}})
+    packets = Packets.from_bytes([[bytes(96)] * 5] * 7)
+    streams = Streams.derive(2, [("n", n) for n in range(7)])
+    snr_db = torch.full((7,), 4.0, dtype=torch.float64)
+    whole = link.transmit(packets, {"snr_db": snr_db}, streams).delivered
+    part = slice(3, 5)
+    some = link.transmit(packets.select(part), {"snr_db": snr_db[part]}, streams.select(part))
+    assert torch.equal(some.delivered, whole[part])

@@ -1,0 +1,98 @@
+"""Operating points: what is promised is what the channel then does."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from channels import bler
+from channels.base import Packets
+from channels.bler import BlerTable
+from channels.coded import CodedLink
+from channels.config import build
+from channels.errors import ConfigError
+from channels.lookup import LookupLink
+from channels.mcs import mcs_table
+from channels.plan import operating_points, table
+from channels.random import Streams
+
+
+@pytest.fixture(autouse=True)
+def _tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every MCS falls from 1 to 0 about 2 dB over its capacity."""
+    monkeypatch.setenv(bler.CACHE, str(tmp_path))
+    monkeypatch.setattr(bler, "_shipped", dict)
+    for scheme in mcs_table("qam64"):
+        link = CodedLink(modulation=scheme.modulation, code_rate=scheme.code_rate)
+        middle = 10 * math.log10(2**scheme.efficiency - 1) + 2
+        one = BlerTable((middle - 0.5, middle, middle + 0.5), (977, 500, 23), (1000,) * 3)
+        bler.write(bler.cache_folder() / f"{bler.key(link)}.json", link, one)
+
+
+def as_lookup(spec: object) -> object:
+    """The same channel with errors drawn from the table."""
+    if isinstance(spec, dict):
+        return {
+            "lookup" if key == "coded" else key: as_lookup(value) for key, value in spec.items()
+        }
+    return spec
+
+
+@pytest.mark.parametrize("coherence", ["packet", "picture"])
+def test_a_point_keeps_its_word(coherence: str) -> None:
+    over = {"rayleigh": {"coherence": coherence}}
+    links = 3000
+    packets = Packets.from_bytes([[bytes(96)] * 8] * links)
+    streams = Streams.derive(9, [("another seed", n) for n in range(links)])
+    for point in operating_points([15.0, 25.0], over, packets=8, loss=0.02):
+        assert point is not None
+        spec = as_lookup(point.spec(over, 96))
+        channel = build(spec)
+        snr_db = torch.full((links,), point.snr_db, dtype=torch.float64)
+        came = channel.transmit(packets, {"snr_db": snr_db}, streams)
+        missing = (~came.delivered).double().mean(dim=1)
+        error = missing.std().item() / math.sqrt(links)
+        assert missing.mean().item() == pytest.approx(point.residual, abs=6 * error + 1e-3)
+        assert point.residual <= 0.02
+        assert (came.channel_uses == point.uses_per_picture).all()
+
+
+def test_more_snr_costs_less_and_awgn_needs_no_protection() -> None:
+    points = operating_points([-5.0, 0.0, 5.0, 10.0, 20.0])
+    uses = [point.uses_per_picture for point in points if point is not None]
+    assert len(uses) == 5
+    assert uses == sorted(uses, reverse=True)
+    highest = points[-1]
+    assert highest is not None
+    assert highest.protection == "none"
+    assert highest.scheme.index == 28
+    one = LookupLink(modulation=highest.scheme.modulation, code_rate=highest.scheme.code_rate)
+    assert highest.uses_per_picture == 8 * one.uses_per_packet(96)
+
+
+def test_where_pictures_meet_one_fade_protection_buys_little() -> None:
+    snr_db = [12.0]
+    (free,) = operating_points(snr_db, {"rayleigh": {"coherence": "packet"}})
+    (tied,) = operating_points(snr_db, {"rayleigh": {"coherence": "picture"}})
+    assert free is not None
+    assert tied is None or tied.uses_per_picture > free.uses_per_picture
+    assert "none keeps" in table([None], [3.0], 0.01)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"loss": 0.0}, "0.001 to 0.5"),
+        ({"packets": 0}, "1 to 1000"),
+        ({"table": "qam"}, "qam64"),
+        ({"over": {"tdl": {}}}, "known gain"),
+        ({"over": "rayligh"}, "rayleigh"),
+        ({"snr_db": [float("nan")]}, "snr_db=nan"),
+    ],
+)
+def test_wrong_questions_are_refused(parameters: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        operating_points(**{"snr_db": [5.0], **parameters})  # type: ignore[arg-type]
