@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= bpg,dev
+EXTRAS ?= bpg,fec,dev
 CONFIG ?= sqlink/training/configs/streets.yaml
 WORKERS ?= 2
 

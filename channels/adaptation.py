@@ -224,7 +224,8 @@ class AdaptiveLink:
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         """The most symbols that a packet may take: those of the least efficient MCS."""
-        return max(link.uses_per_packet(packet_bytes) for link in self.links)
+        most: int = max(link.uses_per_packet(packet_bytes) for link in self.links)
+        return most
 
 
 def _of(conditions: Conditions, links: Tensor) -> Mapping[str, Tensor]:

@@ -167,7 +167,9 @@ class Channel(Protocol):
 
     name: str
     needs: tuple[str, ...]
-    """Names of the conditions that `transmit` reads."""
+    """Names of the conditions that `transmit` reads. A channel around others names, in an attribute
+    `inner`, the parameters that describe them ("classes.channel": a key of those of a list), so
+    that a packet size can be handed down."""
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         """Send N x P packets over N independent links.

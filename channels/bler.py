@@ -133,7 +133,7 @@ def identity(link: CodedLink) -> dict[str, Any]:
     decoder = (
         {"list_size": link.list_size}
         if link.code == "polar"
-        else {"iterations": link.iterations, "schedule": SCHEDULE}
+        else {"iterations": link.iterations, "schedule": link.schedule}
     )
     return {
         "format": FORMAT,
@@ -144,10 +144,6 @@ def identity(link: CodedLink) -> dict[str, Any]:
         "input": link.input,
         **decoder,
     }
-
-
-SCHEDULE = "boxplus-phi flooding"
-"""Of the LDPC decoder; tables that another one made are not used."""
 
 
 def key(link: CodedLink) -> str:
@@ -262,6 +258,7 @@ def measure(
         packet_bytes=link.packet_bytes,
         crc=link.crc,
         iterations=link.iterations,
+        schedule=link.schedule,
         code=link.code,
         list_size=link.list_size,
         input=link.input,

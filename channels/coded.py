@@ -10,7 +10,7 @@ as few equal code blocks as TS 38.212 allows, filled up with zero bits that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,11 +22,14 @@ from channels.bits import BIT_CHANNELS, BitChannel
 from channels.errors import ChannelError, ConfigError
 from channels.harq import Airtime, Harq, versions_of
 from channels.ldpc import (
+    CHECK_EVERY,
     CRC_BITS,
     DEFAULT_ITERATIONS,
     FIRST,
     HIGHEST_RATE,
     LOWEST_RATE,
+    SCHEDULES,
+    Holds,
     code,
     crc,
     in_chunks,
@@ -41,9 +44,6 @@ from channels.spec import construct, name_and_parameters
 from channels.symbols import SNR_RANGE_DB, SYMBOL_CHANNELS, Piloted, SymbolChannel, Timing
 
 DEFAULT_PACKET_BYTES = 96
-
-_CHECK_EVERY = 4
-"""Iterations of belief propagation between two looks at the CRC, where `early_stop`."""
 
 _GROUP_SYMBOLS = 1 << 20
 """Symbols in flight at once; more links than that go one group after another."""
@@ -71,12 +71,19 @@ class _BlockCode(Protocol):
     """What LDPC and polar codes have in common."""
 
     chunk: int
+    fewest: int
 
     def encode(self, bits: Tensor, versions: Sequence[int] = FIRST) -> Tensor: ...
 
-    def iterate(
-        self, llr: Tensor, iterations: int, every: int, versions: Sequence[int] = FIRST
-    ) -> Iterator[Tensor]: ...
+    def decode_until(
+        self,
+        llr: Tensor,
+        iterations: int,
+        every: int,
+        holds: Holds,
+        versions: Sequence[int] = FIRST,
+        together: int = 1,
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 def _to_bits(payload: Tensor) -> Tensor:
@@ -360,8 +367,11 @@ class CodedLink(_Link):
     packet_bytes: every packet is zero-filled to so many bytes, 1 to 65535; longer ones are refused.
         A packet's own length is taken as known, as from a link layer's control channel.
     crc: crc24a or crc16. iterations: of belief propagation, 1 to 1000.
-    early_stop: look at the CRC every four iterations and stop where it holds, as receivers do; it
-        changes what is delivered only by chance agreements of a wrong CRC (2^-24, 2^-16 a look).
+    schedule: of the messages, `layered`, or `flooding`, Sionna's decoder, slower and needing more
+        iterations, by which most published curves were made.
+    early_stop: look at the CRC every two iterations (flooding: four) and stop where it holds, as
+        receivers do; it changes what is delivered only by chance agreements of a wrong CRC (2^-24,
+        2^-16 a look).
     code: ldpc, or polar with successive cancellation lists of list_size paths (1, 2, 4 ... 32), to
         which iterations and early_stop mean nothing.
     input: of the decoder, soft LLRs, or hard decisions of which it knows only how often they fail.
@@ -387,6 +397,7 @@ class CodedLink(_Link):
         crc: str = "crc24a",
         iterations: int = DEFAULT_ITERATIONS,
         early_stop: bool = True,
+        schedule: str = SCHEDULES[0],
         code: str = "ldpc",
         list_size: int = DEFAULT_LIST_SIZE,
         input: str = "soft",
@@ -399,6 +410,7 @@ class CodedLink(_Link):
         self.crc = choice(self.name, "crc", crc, CRC_BITS)
         self.iterations = integer(self.name, "iterations", iterations, 1, 1000)
         self.early_stop = flag(self.name, "early_stop", early_stop)
+        self.schedule = choice(self.name, "schedule", schedule, SCHEDULES)
         self.code = choice(self.name, "code", code, CODES)
         self.list_size = integer(self.name, "list_size", list_size, 1, 32)
         if self.list_size & (self.list_size - 1):
@@ -449,7 +461,7 @@ class CodedLink(_Link):
         plan = self.layout
         if self.code == "polar":
             return polar_code(plan.k, plan.n, self.list_size, device)
-        return code(plan.k, plan.n, self.order, device, plan.words)
+        return code(plan.k, plan.n, self.order, device, plan.words, self.schedule)
 
     def _bits(self, payload: Tensor, attempt: int) -> Tensor:
         plan = self.layout
@@ -464,7 +476,8 @@ class CodedLink(_Link):
             return (encoder.encode(blocks, versions).reshape(len(rows), plan.coded_bits),)
 
         size = max(1, encoder.chunk // plan.blocks)
-        (bits,) = in_chunks(encode, size, _resize(payload, self.packet_bytes))
+        rows = _resize(payload, self.packet_bytes)
+        (bits,) = in_chunks(encode, size, rows, fewest=-(-encoder.fewest // plan.blocks))
         return bits
 
     def _receive(
@@ -474,7 +487,7 @@ class CodedLink(_Link):
         device = _name_of(rows[0].device)
         decoder = self._block_code(device)
         parity = crc(self.crc, 8 * self.packet_bytes, device)
-        every = _CHECK_EVERY if self.early_stop else self.iterations
+        every = CHECK_EVERY[self.schedule] if self.early_stop else self.iterations
         rounds = 1 if self.harq is None else self.harq.rounds
         versions = self._versions(attempt)
         heard = tuple(dict.fromkeys(v for a in range(attempt + 1) for v in self._versions(a)))
@@ -486,14 +499,14 @@ class CodedLink(_Link):
                 llr = _hard(llr)
             before = pieces[len(rows)] if kept is not None else None
             llr = _combine(llr.reshape(-1, len(versions), plan.n), versions, heard, before)
-            taken = torch.zeros(count, plan.bits, device=llr.device)
-            accepted = torch.zeros(count, dtype=torch.bool, device=llr.device)
-            for blocks in decoder.iterate(llr, self.iterations, every, heard):
-                message = blocks.reshape(count, -1)[:, : plan.bits]
-                taken = torch.where(accepted[:, None], taken, message)
-                accepted = accepted | parity.holds(message)
-                if bool(accepted.all()):
-                    break
+            taken, accepted = decoder.decode_until(
+                llr,
+                self.iterations,
+                every,
+                lambda message: parity.holds(message[:, : plan.bits]),
+                heard,
+                plan.blocks,
+            )
             payload = _to_bytes(taken[:, : 8 * self.packet_bytes])
             if attempt + 1 == rounds:
                 return payload, accepted
@@ -501,7 +514,7 @@ class CodedLink(_Link):
 
         size = max(1, decoder.chunk // plan.blocks)
         inputs = rows if kept is None else (*rows, kept)
-        return _Arrival(*in_chunks(decode, size, *inputs))
+        return _Arrival(*in_chunks(decode, size, *inputs, fewest=-(-decoder.fewest // plan.blocks)))
 
 
 def _combine(

@@ -54,6 +54,7 @@ class Interleave:
     """
 
     name = "interleave"
+    inner = ("over",)
 
     def __init__(self, over: object, depth: int, width: int, span: str = "picture") -> None:
         from channels.config import build

@@ -1,4 +1,4 @@
-"""5G LDPC codes and CRCs (3GPP TS 38.212, clauses 5.1 to 5.4), by Sionna.
+"""5G LDPC codes and CRCs (3GPP TS 38.212, clauses 5.1 to 5.4), by Sionna, and their decoding.
 
     bits [B, k] ── encode ──> coded bits [B, n] ── ... ──> LLR [B, n] ── decode ──> bits [B, k]
 
@@ -6,8 +6,10 @@ Of one block several words of n bits may be sent, each a redundancy version: ano
 code's circular buffer (clause 5.4.2.1). A rate below 1/5 is several words at once, HARQ with
 incremental redundancy several words one after another; the LLRs of what two words share add up.
 
-Blocks of code are run in chunks of one fixed size, the last one filled up, so that memory is
-bounded and a block's result does not depend on how many others travel with it.
+Two decoders: `layered`, of `channels.decoder`, and `flooding`, Sionna's, by which most published
+curves were made. Blocks of code are run in chunks, so that memory is bounded. A block's result does
+not depend on how many others travel with it: `layered` sees to that itself, for `flooding` chunks
+are of one size, the last one filled up.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from channels.decoder import LayeredDecoder
 from channels.isolation import untouched_random_state
 
 LOWEST_RATE = 1 / 40
@@ -32,7 +35,11 @@ MOTHER_RATE = 1 / 5
 VERSIONS = (0, 2, 3, 1)
 """Redundancy versions in the order in which they are sent (TS 38.214, clause 5.1.2.1)."""
 
+SCHEDULES = ("layered", "flooding")
 DEFAULT_ITERATIONS = 20
+
+CHECK_EVERY = {"layered": 2, "flooding": 4}
+"""Iterations of belief propagation between two looks at the CRC."""
 
 _SMALLEST_BLOCK = 12
 _LARGEST_BLOCK = 8448
@@ -49,6 +56,13 @@ CRC_BITS = {"crc24a": 24, "crc16": 16}
 
 _CODED_BITS_CPU = 1 << 14
 _CODED_BITS_CUDA = 1 << 20
+"""In flight at once, flooding."""
+
+_FEWEST = 8
+"""Blocks, or rows, that a last chunk is filled up to at least."""
+
+Holds = Callable[[Tensor], Tensor]
+"""A check of messages float32 [M, L]: bool [M]."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +135,23 @@ class Code:
     """One LDPC code on one device. Take it from `code`, which keeps it.
 
     words: how many words of n bits a first transmission has; k / (n words) decides the base graph.
+    schedule: of belief propagation, one of SCHEDULES.
     """
 
-    def __init__(self, k: int, n: int, bits_per_symbol: int, device: str, words: int = 1) -> None:
+    def __init__(
+        self,
+        k: int,
+        n: int,
+        bits_per_symbol: int,
+        device: str,
+        words: int = 1,
+        schedule: str = SCHEDULES[0],
+    ) -> None:
         self.k, self.n = k, n
         self._device = device
         with untouched_random_state(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Effective coderate")
-            from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
+            from sionna.phy.fec.ldpc import LDPC5GEncoder
 
             self._encoder = LDPC5GEncoder(
                 k,
@@ -139,20 +162,20 @@ class Code:
                 device=device,
                 check_input=False,
             )
-            self._decoder = LDPC5GDecoder(
-                self._encoder,
-                cn_update="boxplus-phi",
-                return_state=True,
-                precision="single",
-                device=device,
-            )
-        budget = _CODED_BITS_CPU if device == "cpu" else _CODED_BITS_CUDA
-        self.chunk = max(1, min(1024, 1 << (budget // n).bit_length() - 1)) if budget > n else 1
-        """Blocks to run at once on this device."""
+        self._layered = LayeredDecoder(self._encoder) if schedule == SCHEDULES[0] else None
+        if self._layered is not None:
+            self.chunk = self._layered.chunk
+            """Blocks to run at once on this device."""
+        else:
+            budget = _CODED_BITS_CPU if device == "cpu" else _CODED_BITS_CUDA
+            fitting = 1 << (budget // n).bit_length() - 1 if budget > n else 1
+            self.chunk = max(1, min(1024, fitting))
+        self.fewest = self.chunk if self._layered is None else min(_FEWEST, self.chunk)
+        """Blocks that the last chunk is filled up to at least."""
 
-    @cached_property
-    def _combiner(self) -> Any:
-        """The decoder of several words: Sionna's adds their LLRs up in the circular buffer."""
+    @lru_cache(maxsize=2)  # noqa: B019 - codes are kept as long as their decoders
+    def _flooding(self, several: bool) -> Any:
+        """Sionna's decoder; of several words it adds the LLRs up in the circular buffer."""
         with untouched_random_state():
             from sionna.phy.fec.ldpc import LDPC5GDecoder
 
@@ -160,7 +183,7 @@ class Code:
                 self._encoder,
                 cn_update="boxplus-phi",
                 return_state=True,
-                harq_mode=True,
+                harq_mode=several,
                 precision="single",
                 device=self._device,
             )
@@ -179,16 +202,20 @@ class Code:
     def iterate(
         self, llr: Tensor, iterations: int, every: int, versions: Sequence[int] = FIRST
     ) -> Iterator[Tensor]:
-        """Belief propagation (flooding, boxplus by phi), looked at again and again.
+        """Belief propagation with the exact check rule, looked at again and again.
 
         llr: float32 [B, n], log p(1)/p(0), or [B, V n], the words of V different redundancy
         versions. Yields the hard decisions float32 [B, k] after each `every` iterations and after
         the last.
         """
-        decoder, options = self._decoder, {}
-        if tuple(versions) != FIRST:
-            decoder, options = self._combiner, {"rv": list(versions)}
+        several = tuple(versions) != FIRST
+        if several:
             llr = llr.reshape(len(llr), len(versions), self.n)
+        if self._layered is not None:
+            rv = tuple(versions) if several else None
+            yield from self._layered.iterate(llr, iterations, every, rv)
+            return
+        decoder, options = self._flooding(several), {"rv": list(versions)} if several else {}
         state: Tensor | None = None
         done = 0
         while done < iterations:
@@ -197,16 +224,64 @@ class Code:
             done += step
             yield bits
 
+    def decode_until(
+        self,
+        llr: Tensor,
+        iterations: int,
+        every: int,
+        holds: Holds,
+        versions: Sequence[int] = FIRST,
+        together: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """As `iterate`, each message until a check holds that is asked at every look.
+
+        together: blocks, one after another, of a message. Returns for B / together messages the
+        decisions float32 [M, together k] that held first, or the last, and bool [M], which held.
+        """
+        if self._layered is None:
+            looks = self.iterate(llr, iterations, every, versions)
+            return first_held(looks, holds, together)
+        several = tuple(versions) != FIRST
+        if several:
+            llr = llr.reshape(len(llr), len(versions), self.n)
+        rv = tuple(versions) if several else None
+        return self._layered.decode_until(llr, iterations, every, holds, rv, together)[:2]
+
     def decode(self, llr: Tensor, iterations: int = DEFAULT_ITERATIONS) -> Tensor:
         """llr: float32 [B, n], log p(1)/p(0). Returns hard decisions float32 [B, k]."""
         (bits,) = self.iterate(llr, iterations, iterations)
         return bits
 
 
+def first_held(looks: Iterator[Tensor], holds: Holds, together: int) -> tuple[Tensor, Tensor]:
+    """Of each message the first decisions that held, or the last; see `Code.decode_until`."""
+    taken: Tensor | None = None
+    held: Tensor | None = None
+    for blocks in looks:
+        message = blocks.reshape(len(blocks) // together, -1)
+        if taken is None or held is None:
+            taken, held = message, holds(message)
+        else:
+            taken = torch.where(held[:, None], taken, message)
+            held = held | holds(message)
+        if bool(held.all()):
+            break
+    assert taken is not None
+    assert held is not None
+    return taken, held
+
+
 @lru_cache(maxsize=32)
-def code(k: int, n: int, bits_per_symbol: int, device: str, words: int = 1) -> Code:
+def code(
+    k: int,
+    n: int,
+    bits_per_symbol: int,
+    device: str,
+    words: int = 1,
+    schedule: str = SCHEDULES[0],
+) -> Code:
     """The code of k information bits and words of n coded bits, kept between calls."""
-    return Code(k, n, bits_per_symbol, device, words)
+    return Code(k, n, bits_per_symbol, device, words, schedule)
 
 
 class Crc:
@@ -237,16 +312,20 @@ def crc(name: str, bits: int, device: str) -> Crc:
 
 
 def in_chunks(
-    function: Callable[..., tuple[Tensor, ...]], size: int, *rows: Tensor
+    function: Callable[..., tuple[Tensor, ...]], size: int, *rows: Tensor, fewest: int | None = None
 ) -> tuple[Tensor, ...]:
     """Apply `function` to `size` rows at a time, the last chunk filled up by repeating a row.
 
-    rows: tensors of one length R > 0. Returns the function's outputs, of R rows each.
+    rows: tensors of one length R > 0. fewest: fill the last chunk only to a power of two of at
+    least so many rows; None: to `size`. Returns the function's outputs, of R rows each.
     """
     total = rows[0].shape[0]
     outputs = []
     for start in range(0, total, size):
-        index = torch.arange(start, start + size, device=rows[0].device).clamp(max=total - 1)
         kept = min(size, total - start)
+        filled = size
+        if fewest is not None:
+            filled = min(size, max(fewest, 1 << (kept - 1).bit_length()))
+        index = torch.arange(start, start + filled, device=rows[0].device).clamp(max=total - 1)
         outputs.append([out[:kept] for out in function(*(row[index] for row in rows))])
     return tuple(torch.cat(column) for column in zip(*outputs, strict=True))

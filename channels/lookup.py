@@ -18,7 +18,7 @@ from channels.bler import BlerTable, table_of
 from channels.coded import DEFAULT_PACKET_BYTES, CodedLink
 from channels.errors import ConfigError
 from channels.harq import Airtime
-from channels.ldpc import DEFAULT_ITERATIONS
+from channels.ldpc import DEFAULT_ITERATIONS, SCHEDULES
 from channels.polar import DEFAULT_LIST_SIZE
 from channels.random import Streams
 from channels.symbols import Flat, Timing
@@ -47,6 +47,7 @@ class LookupLink(CodedLink):
         packet_bytes: int = DEFAULT_PACKET_BYTES,
         crc: str = "crc24a",
         iterations: int = DEFAULT_ITERATIONS,
+        schedule: str = SCHEDULES[0],
         code: str = "ldpc",
         list_size: int = DEFAULT_LIST_SIZE,
         input: str = "soft",
@@ -60,6 +61,7 @@ class LookupLink(CodedLink):
             packet_bytes=packet_bytes,
             crc=crc,
             iterations=iterations,
+            schedule=schedule,
             code=code,
             list_size=list_size,
             input=input,

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from channels.ldpc import DEFAULT_ITERATIONS, code, in_chunks
+from channels.ldpc import DEFAULT_ITERATIONS, SCHEDULES, code, in_chunks
 from channels.modem import BITS_PER_SYMBOL, modem
 from channels.random import Streams
 from channels.spec import from_spec
@@ -167,13 +167,14 @@ def block_errors(
     modulation: str = "qpsk",
     over: object = "awgn",
     iterations: int = DEFAULT_ITERATIONS,
+    schedule: str = SCHEDULES[0],
     seed: int = 0,
     device: str = "cpu",
 ) -> Proportion:
     """Blocks of an LDPC code, without CRC, of which belief propagation gets any bit wrong."""
     channel = from_spec(SYMBOL_CHANNELS, over)
     bits_per_symbol = BITS_PER_SYMBOL[modulation]
-    ldpc = code(k, n, bits_per_symbol, device)
+    ldpc = code(k, n, bits_per_symbol, device, schedule=schedule)
     snr_db = ebno_db + 10 * math.log10(bits_per_symbol * k / n)
 
     def run(keys: Tensor) -> tuple[Tensor]:
@@ -194,7 +195,15 @@ def _print_ldpc(blocks: int, seed: int, device: str) -> None:
         print(f"k={curve.k} n={curve.n} QPSK AWGN BP-{DEFAULT_ITERATIONS}, against {curve.source}")
         print("Eb/N0 dB  published  measured   95 % interval      blocks  dB from curve (interval)")
         for ebno_db, published in zip(curve.ebno_db, curve.bler, strict=True):
-            found = block_errors(curve.k, curve.n, ebno_db, blocks, seed=seed, device=device)
+            found = block_errors(
+                curve.k,
+                curve.n,
+                ebno_db,
+                blocks,
+                schedule="flooding",
+                seed=seed,
+                device=device,
+            )
             low, high = found.interval()
             ends = [f"{ebno_db - curve.ebno_at(p):+.3f}" if 0 < p < 1 else "-" for p in (low, high)]
             at = f"{ebno_db - curve.ebno_at(found.rate):+.3f}" if 0 < found.rate < 1 else "-"

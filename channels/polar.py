@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from torch import Tensor
 
 from channels.errors import ConfigError
 from channels.isolation import untouched_random_state
-from channels.ldpc import FIRST, LOWEST_RATE, Layout, words_of
+from channels.ldpc import FIRST, LOWEST_RATE, Holds, Layout, first_held, words_of
 
 DEFAULT_LIST_SIZE = 8
 """That of 3GPP's own comparisons."""
@@ -78,17 +78,24 @@ class PolarCode:
             )
         self.chunk = _CHUNK_CPU if device == "cpu" else _CHUNK_CUDA
         """Blocks to run at once on this device."""
+        self.fewest = self.chunk
 
     def encode(self, bits: Tensor, versions: Sequence[int] = FIRST) -> Tensor:
         """bits: float32 [B, k] of 0 and 1. Returns float32 [B, V n], V times the same word."""
         coded: Tensor = self._encoder(bits)
         return coded.repeat(1, len(versions))
 
-    def iterate(
-        self, llr: Tensor, iterations: int, every: int, versions: Sequence[int] = FIRST
-    ) -> Iterator[Tensor]:
-        """llr: float32 [B, n], log p(1)/p(0). Yields the decisions float32 [B, k], once."""
-        yield self._decoder(llr)
+    def decode_until(
+        self,
+        llr: Tensor,
+        iterations: int,
+        every: int,
+        holds: Holds,
+        versions: Sequence[int] = FIRST,
+        together: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """llr: float32 [B, n], log p(1)/p(0). As `channels.ldpc.Code.decode_until`, in one go."""
+        return first_held(iter([self._decoder(llr)]), holds, together)
 
 
 @lru_cache(maxsize=32)

@@ -200,6 +200,7 @@ class Unequal:
     """
 
     name = "unequal"
+    inner = ("over", "classes.channel")
 
     def __init__(self, over: object, classes: object) -> None:
         if isinstance(classes, (str, Mapping)) or not isinstance(classes, Sequence) or not classes:
@@ -426,6 +427,7 @@ class RaptorQ:
     """
 
     name = "raptorq"
+    inner = ("over",)
 
     def __init__(
         self,

@@ -94,6 +94,7 @@ class RateLimit:
     """
 
     name = "rate_limit"
+    inner = ("over",)
 
     def __init__(
         self,

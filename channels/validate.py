@@ -428,7 +428,7 @@ def ldpc_reference(size: Size) -> Iterator[Row]:
                 f"BLER at Eb/N0 {ebno_db:g} dB",
                 f"{published:g} +- {PUBLISHED_DB} dB, {curve.source.split()[0]}",
                 (least, most),
-                block_errors(curve.k, curve.n, ebno_db, count, seed=size.seed),
+                block_errors(curve.k, curve.n, ebno_db, count, schedule="flooding", seed=size.seed),
             )
     if size.full:
         k, symbols = 1000, 1000

@@ -234,6 +234,8 @@ def sized(spec: object, packet_bytes: int) -> object:
     {'awgn': {'packet_bytes': 48}}
     >>> sized([{"iid_erasure": {"loss": 0.1}}], 48)
     [{'iid_erasure': {'loss': 0.1}}]
+    >>> sized({"interleave": {"over": "awgn", "depth": 2, "width": 3}}, 48)
+    {'interleave': {'over': {'awgn': {'packet_bytes': 48}}, 'depth': 2, 'width': 3}}
     """
     if isinstance(spec, list):
         return [sized(link, packet_bytes) for link in spec]
@@ -241,6 +243,20 @@ def sized(spec: object, packet_bytes: int) -> object:
     registered = READY[name][0] if name in READY else name
     if registered not in CHANNELS.names():
         return spec
-    if "packet_bytes" not in signature(CHANNELS.get(registered)).parameters:
-        return spec
-    return {name: {"packet_bytes": packet_bytes, **parameters}}
+    factory = CHANNELS.get(registered)
+    for path in getattr(factory, "inner", ()):
+        key, _, within = path.partition(".")
+        value = parameters.get(key)
+        if within and isinstance(value, list):
+            value = [
+                {**one, within: sized(one[within], packet_bytes)}
+                if isinstance(one, Mapping) and within in one
+                else one
+                for one in value
+            ]
+        elif not within and value is not None:
+            value = sized(value, packet_bytes)
+        parameters = {**parameters, **({key: value} if key in parameters else {})}
+    if "packet_bytes" in signature(factory).parameters:
+        parameters = {"packet_bytes": packet_bytes, **parameters}
+    return {name: parameters} if parameters else spec

