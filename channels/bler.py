@@ -38,9 +38,9 @@ CACHE = "SQLINK_CACHE"
 FORMAT = 1
 ERRORS = 100
 """A point is measured until so many packets were lost,"""
-MOST = 20_000
+MOST = 10_000
 """or so many were sent."""
-LOWEST_BLER = 5e-3
+LOWEST_BLER = 1e-2
 """The sweep over SNR ends below this rate."""
 
 STEP_DB = 0.25

@@ -1,4 +1,4 @@
-"""The command line: sqlink encode, decode, transmit, segment, train, sweep, plot, demo, doctor.
+"""The command line: sqlink encode, decode, transmit, channel, segment, train, sweep, plot, ...
 
 Nothing heavy is imported before a command needs it. What a user can mend is one line on standard
 error and exit 2; Ctrl-C is exit 130. This module alone, of all in `sqlink`, may import
@@ -222,6 +222,128 @@ def transmit(
                 raise DataError(f"{path}: {sent}")
             _write(target, result.image(0), result.segmentation(0), coder)
             _print_ledger(target, sent, result)
+
+
+@app.command("channel")
+def channel_(
+    config: Annotated[str, typer.Argument(metavar="CHANNEL.yaml|NAME", help="A channel.")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="OUT.png|pdf|svg", help="Draw its curves.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="OUT.csv", help="Write every count.")
+    ] = None,
+    snr: Annotated[
+        str | None, typer.Option("--snr", help="Mean Es/N0 in dB: 0:10:1, or 0,5,10.")
+    ] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="Packet loss: 0:0.3:0.05.")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option("--condition", metavar="NAME=VALUES", help="Another: crossover=0:0.1:0.02."),
+    ] = None,
+    packets: Annotated[
+        int | None, typer.Option("--packets", min=1, help="In all, at a point.")
+    ] = None,
+    per_link: Annotated[
+        int | None, typer.Option("--per-link", min=1, help="Packets of a link; links are many.")
+    ] = None,
+    packet_bytes: Annotated[
+        int | None, typer.Option("--packet-bytes", min=1, max=65535, help="Packet size.")
+    ] = None,
+    packet_rate: Annotated[
+        float | None, typer.Option("--packet-rate", help="Packets offered a second; all at once.")
+    ] = None,
+    poisson: Annotated[
+        bool, typer.Option("--poisson", help="Offer them at random times of that rate.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.")] = 0,
+) -> None:
+    """Measure a channel alone: losses, bit errors and delays, beside the law or bound they have."""
+    from channels.config import load
+    from experiments.channel_curves import (
+        check_target,
+        draw,
+        measure,
+        summary,
+        values_of,
+        write_csv,
+    )
+    from sqlink.errors import ConfigError
+
+    given = {"snr_db": ("--snr", snr), "loss": ("--loss", loss)}
+    for text in condition or ():
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--condition {text}: give NAME=VALUES, as crossover=0.01,0.1")
+        given[name] = ("--condition", values)
+    conditions = {
+        name: values_of(option, text) for name, (option, text) in given.items() if text is not None
+    }
+    carrier = load(config)
+    if plot is not None:
+        check_target(plot)
+    curves = measure(
+        carrier,
+        Path(config).stem if Path(config).suffix else config,
+        conditions,
+        packets=packets,
+        per_link=per_link,
+        packet_bytes=packet_bytes,
+        packet_rate_hz=packet_rate,
+        poisson=poisson,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    print(summary(curves))
+    if out is not None:
+        write_csv(curves, out)
+        print(out)
+    if plot is not None:
+        draw(curves, plot)
+        print(plot)
+
+
+@app.command()
+def plan(
+    snr: Annotated[
+        str, typer.Option("--snr", help="Mean Es/N0 in dB: 0:30:5, or 0,5,10.")
+    ] = "0:30:5",
+    over: Annotated[
+        str,
+        typer.Option("--over", metavar="YAML", help="awgn, rayleigh, '{rician: {k_db: 6}}' ..."),
+    ] = "rayleigh",
+    packets: Annotated[int, typer.Option("--packets", help="Packets of a picture.")] = 8,
+    loss: Annotated[
+        float, typer.Option("--loss", help="Packets that may be missing, 0..1.")
+    ] = 0.01,
+    table: Annotated[
+        str, typer.Option("--table", help="Of MCS: qam64, qam256 or qam64-low.")
+    ] = "qam64",
+    packet_bytes: Annotated[int, typer.Option("--packet-bytes", help="Packet size.")] = 96,
+    at: Annotated[
+        float | None, typer.Option("--at", help="Print the channel for this SNR as YAML.")
+    ] = None,
+) -> None:
+    """Which modulation, code rate and protection for a link? A table over SNR."""
+    import yaml
+
+    from channels.plan import operating_points
+    from channels.plan import table as as_table
+    from experiments.channel_curves import values_of
+    from sqlink.errors import ConfigError
+
+    try:
+        fading = yaml.safe_load(over)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--over {over}: no YAML: {' '.join(str(error).split())}") from error
+    snr_db = values_of("--snr", snr) if at is None else [at]
+    points = operating_points(snr_db, fading, packets, loss, table, packet_bytes)
+    if at is None:
+        print(as_table(points, snr_db, loss))
+        return
+    if points[0] is None:
+        raise ConfigError(f"--at {at:g}: no MCS of {table} keeps a loss of {loss:g}: raise --loss")
+    print(yaml.safe_dump(points[0].spec(fading, packet_bytes), sort_keys=False).rstrip())
 
 
 @app.command()
