@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from pathlib import Path
 
 import yaml
 
+from channels.base import CHANNELS
+from channels.bits import BIT_CHANNELS
 from channels.config import READY, build
+from channels.symbols import SYMBOL_CHANNELS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "channels.md").read_text(encoding="utf-8")
 
@@ -23,5 +27,13 @@ def test_yaml_blocks_are_channels() -> None:
 
 
 def test_every_ready_and_registered_channel_is_described() -> None:
-    for name in [*READY, "lossless", "iid_erasure", "coded", "uncoded"]:
-        assert f"`{name}`" in PAGE
+    registered = [*CHANNELS.names(), *SYMBOL_CHANNELS.names(), *BIT_CHANNELS.names()]
+    for name in (*READY, *registered):
+        assert f"`{name}`" in PAGE, name
+
+
+def test_every_parameter_is_described() -> None:
+    for registry in (CHANNELS, SYMBOL_CHANNELS, BIT_CHANNELS):
+        for name in registry.names():
+            for parameter in signature(registry.get(name)).parameters:
+                assert f"`{parameter}`" in PAGE, f"{name}.{parameter}"
