@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from channels.base import Conditions, Packets, Reception, register
-from channels.bler import table_of
+from channels.bits import BIT_CHANNELS
+from channels.bler import tables_of
 from channels.coded import DEFAULT_PACKET_BYTES, CodedLink
 from channels.errors import ConfigError
 from channels.ldpc import DEFAULT_ITERATIONS
@@ -22,10 +23,12 @@ from channels.lookup import LookupLink
 from channels.mcs import mcs_table
 from channels.random import Streams
 from channels.ranges import choice, condition, flag, integer, number
+from channels.spec import name_and_parameters
 from channels.symbols import SNR_RANGE_DB, Flat, Timing
 
 FIDELITIES = {"full": CodedLink, "lookup": LookupLink}
 KNOWS = ("mean", "instantaneous")
+MOST_MARGIN_DB = 30.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class AdaptiveLink:
         crc: str = "crc24a",
         iterations: int = DEFAULT_ITERATIONS,
     ) -> None:
+        refuse_bits(self.name, over)
         rows = mcs_table(table)
         last = len(rows) - 1
         if highest is not None:
@@ -120,7 +124,7 @@ class AdaptiveLink:
         self.schemes = rows[: last + 1]
         self.knows = choice(self.name, "knows", knows, KNOWS)
         self.target = number(self.name, "target", target, 1e-3, 0.5)
-        self.margin_db = number(self.name, "margin_db", margin_db, -30, 30)
+        self.margin_db = number(self.name, "margin_db", margin_db, -MOST_MARGIN_DB, MOST_MARGIN_DB)
         self.outer_loop = flag(self.name, "outer_loop", outer_loop)
         self.step_db = number(self.name, "step_db", step_db, 0.001, 10)
         made = FIDELITIES[choice(self.name, "fidelity", fidelity, FIDELITIES)]
@@ -149,7 +153,8 @@ class AdaptiveLink:
         nobody did before).
         """
         if self._thresholds is None:
-            self._thresholds = [table_of(link).snr_at(self.target) for link in self.links]
+            tables = tables_of(self.links, self.name)
+            self._thresholds = [table.snr_at(self.target) for table in tables]
         return self._thresholds
 
     def pick(self, known_db: Tensor) -> Tensor:
@@ -187,6 +192,7 @@ class AdaptiveLink:
                 done = self._send(one, picked, conditions, randomness, done)
                 came = done.reception.delivered[:, slot : slot + 1]
                 moved = torch.where(came, margin - reward, margin + self.step_db)
+                moved = moved.clamp(-MOST_MARGIN_DB, MOST_MARGIN_DB)
                 margin = torch.where(packets.present[:, slot : slot + 1], moved, margin)
         count = packets.present.sum(dim=1).clamp(min=1)
         rates = torch.tensor(
@@ -226,6 +232,16 @@ class AdaptiveLink:
         """The most symbols that a packet may take: those of the least efficient MCS."""
         most: int = max(link.uses_per_packet(packet_bytes) for link in self.links)
         return most
+
+
+def refuse_bits(owner: str, over: object) -> None:
+    """Raises ConfigError where `over` is a bit channel."""
+    name, _ = name_and_parameters("symbol channel", over)
+    if name in BIT_CHANNELS.names():
+        raise ConfigError(
+            f"{owner}: over={name} is a bit channel, which has no SNR: use awgn, or fading with "
+            "coherence packet or picture"
+        )
 
 
 def _of(conditions: Conditions, links: Tensor) -> Mapping[str, Tensor]:

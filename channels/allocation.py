@@ -352,19 +352,22 @@ def _neighbours(problem: _Problem, counts: Counts) -> Counts:
 def measured_options(
     over: object,
     settings: Sequence[Mapping[str, object]],
-    snr_db: float,
+    value: float,
     randomness: Streams,
     packets: int = 16,
     packet_bytes: int = 96,
     states: int = 1,
+    condition: str = "snr_db",
+    uses: Sequence[int] | None = None,
 ) -> tuple[list[Option], tuple[float, ...]]:
     """Options with their delivery probabilities by simulation, and the probabilities of the states.
 
-    over: the common channel, one that counts symbols. settings: of each option, the keys of a class
-    of `unequal`. randomness: one stream a link; every option meets the same fades and noise.
-    packets: sent over each link. states: so many equal groups of links by their mean SNR as they
-    turn out (statistic `snr_db`), 1 to the number of links; with fading that is constant over a
-    picture, 8 or so describe what packets of one picture have in common.
+    over: the common channel. settings: of each option, the keys of a class of `unequal`. value: of
+    the condition. uses: of a packet under each option, in place of what the channel counts;
+    required where it counts no symbols. randomness: one stream a link; every option meets the same
+    fades and noise. packets: sent over each link. states: so many equal groups of links by their
+    mean SNR as they turn out (statistic `snr_db`), 1 to the number of links; with fading that is
+    constant over a picture, 8 or so describe what packets of one picture have in common.
     Raises ConfigError where a setting is wrong, ChannelError where the channel refuses.
     """
     links = len(randomness)
@@ -376,15 +379,15 @@ def measured_options(
     whole = torch.full((links, packets), packet_bytes, device=payload.device)
     order = torch.arange(packets, device=payload.device).expand(links, packets)
     sent = Packets(payload, whole, order)
-    snr = torch.full((links,), float(snr_db), dtype=torch.float64, device=payload.device)
+    given = torch.full((links,), float(value), dtype=torch.float64, device=payload.device)
     options: list[Option] = []
     group: torch.Tensor | None = None
-    for one in settings:
+    for number_of, one in enumerate(settings):
         channel = Unequal(over, [one])
-        uses = channel.uses_per_packet(packet_bytes)
-        if uses is None:
-            raise ConfigError("measured_options: the channel counts no symbols, options no uses")
-        got = channel.transmit(sent, {"snr_db": snr}, randomness.child("channel"))
+        each = channel.uses_per_packet(packet_bytes) if uses is None else uses[number_of]
+        if each is None:
+            raise ConfigError("measured_options: the channel counts no symbols: give uses")
+        got = channel.transmit(sent, {condition: given}, randomness.child("channel"))
         if group is None:
             if states > 1 and "snr_db" not in got.statistics:
                 raise ConfigError(
@@ -398,7 +401,7 @@ def measured_options(
         total = torch.zeros(states, dtype=torch.float64, device=share.device)
         members = torch.bincount(group, minlength=states)
         delivery = total.scatter_add_(0, group, share) / members
-        options.append(Option(uses, tuple(delivery.tolist()), dict(one)))
+        options.append(Option(each, tuple(delivery.tolist()), dict(one)))
     if group is None:
         raise ConfigError("measured_options: settings must name at least one option")
     shares = torch.bincount(group, minlength=states).to(torch.float64) / links

@@ -138,6 +138,7 @@ class Reception:
     ledger: name -> int64 [N], bits that the channel added: `crc`, `fec` (parity, repetition, HARQ),
         `padding` (to fill blocks and symbols), `pilots`, and `payload`, the packets' own bits sent.
     statistics: name -> [N] tensor, such as the realised mean SNR.
+    carried: bool [N, P], the packets that occupied something; None: all that were sent.
     """
 
     packets: Packets
@@ -147,6 +148,7 @@ class Reception:
     delay_s: Tensor
     ledger: Mapping[str, Tensor]
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    carried: Tensor | None = None
 
     def select(self, links: Tensor | slice) -> Reception:
         """That of some links, in the order of `links` (integers, a bool mask or a slice)."""
@@ -158,6 +160,7 @@ class Reception:
             self.delay_s[links],
             {name: bits[links] for name, bits in self.ledger.items()},
             {name: value[links] for name, value in self.statistics.items()},
+            None if self.carried is None else self.carried[links],
         )
 
 
@@ -212,7 +215,10 @@ class Chain:
         ledger: dict[str, Tensor] = {}
         statistics: dict[str, Tensor] = {}
         counting = [link.uses_per_packet(1) is not None for link in self.links]
+        carried: Tensor | None = None
         for stage, link in enumerate(self.links):
+            if counting[stage] and carried is None:
+                carried = packets.present
             reception = link.transmit(packets, conditions, randomness.child(f"{stage}:{link.name}"))
             packets = reception.packets.after(reception.delay_s)
             delivered = delivered & reception.delivered
@@ -224,7 +230,7 @@ class Chain:
                 ledger[key] = ledger[key] + bits if key in ledger else bits
             for key, value in reception.statistics.items():
                 statistics[f"{stage}:{link.name}.{key}" if key in statistics else key] = value
-        return Reception(packets, delivered, correct, uses, delay, ledger, statistics)
+        return Reception(packets, delivered, correct, uses, delay, ledger, statistics, carried)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         counts = [link.uses_per_packet(packet_bytes) for link in self.links]

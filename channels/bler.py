@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,12 +94,14 @@ class BlerTable:
                 tuple(int(v) for v in content["errors"]),
                 tuple(int(v) for v in content["trials"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"no table of error rates: {error!r}") from error
         rows = list(zip(table.errors, table.trials, strict=True))
         rising = all(a < b for a, b in zip(table.snr_db, table.snr_db[1:], strict=False))
         if len(table.snr_db) != len(rows) or len(rows) < 2 or not rising:
             raise ValueError("a table of error rates has two or more points of rising SNR")
+        if not all(-100 <= snr <= 150 for snr in table.snr_db):
+            raise ValueError("a table of error rates has an SNR out of -100 to 150 dB")
         if not all(0 <= e <= n and n > 0 for e, n in rows):
             raise ValueError("a table of error rates has more errors than trials")
         return table
@@ -138,7 +141,7 @@ def identity(link: CodedLink) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "code": link.code,
-        "layout": [plan.bits, plan.blocks, plan.k, plan.n],
+        "layout": [plan.bits, plan.blocks, plan.k, plan.n, plan.words],
         "modulation": link.modulation,
         "crc": link.crc,
         "input": link.input,
@@ -171,8 +174,13 @@ def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> 
     if shipped is not None:
         return shipped
     path = cache_folder() / f"{name}.json"
-    if path.exists():
-        return _read(path)
+    try:
+        return _parsed(path, path.stat().st_mtime, json.dumps(identity(link)))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
+    _prepared(path.parent)
     table = measure(link, progress=progress)
     write(path, link, table)
     return table
@@ -186,34 +194,83 @@ def _shipped() -> Mapping[str, BlerTable]:
 
 
 @lru_cache(maxsize=256)
-def _parsed(path: Path, _modified: float) -> BlerTable:
+def _parsed(path: Path, _modified: float, of: str) -> BlerTable:
+    """The table in a file, which says that it is of the identity `of`."""
     try:
-        return BlerTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        table = BlerTable.from_json(content)
+        if content.get("of") != json.loads(of):
+            raise ValueError("it is of another code")
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ConfigError(
             f"{path}: no table of error rates ({reason}): delete the file, it is measured anew"
         ) from error
+    return table
 
 
-def _read(path: Path) -> BlerTable:
-    return _parsed(path, path.stat().st_mtime)
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{folder}: tables of error rates cannot be kept here: {error.strerror or error}: "
+        f"name a folder that can be used in {CACHE}"
+    )
+
+
+def _prepared(folder: Path) -> None:
+    """Make the folder, and see that it can be written. Raises ConfigError if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unusable(folder, error) from error
 
 
 def write(path: Path, link: CodedLink, table: BlerTable) -> None:
     """Keep a table, written aside and renamed. Raises ConfigError if the folder cannot be used."""
     content = json.dumps({"of": identity(link), **table.to_json()})
+    _prepared(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".aside")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.replace(aside, path)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".aside")
+        aside = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(content)
+            aside.chmod(0o644)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"{path.parent}: the table of error rates cannot be kept: {error.strerror}: "
-            f"name a folder that can be written in {CACHE}"
-        ) from error
+        raise _unusable(path.parent, error) from error
+
+
+def tables_of(links: Sequence[CodedLink], owner: str) -> list[BlerTable]:
+    """The tables of several links; what has to be measured is told on the error output."""
+    missing = [n for n, link in enumerate(links) if not known(link)]
+    if missing:
+        print(
+            f"{owner}: measuring the error rates of {len(missing)} codes, once, by full decoding; "
+            f"they are kept in {cache_folder()}",
+            file=sys.stderr,
+        )
+    return [table_of(link, tell) for link in links]
+
+
+def known(link: CodedLink) -> bool:
+    """Whether the link's table came with the package or was measured before."""
+    name = key(link)
+    try:
+        return name in _shipped() or (cache_folder() / f"{name}.json").exists()
+    except OSError:
+        return False
+
+
+def tell(point: str) -> None:
+    """A line on the error output for each point measured, where somebody looks at it."""
+    if sys.stderr.isatty():
+        print(f"  {point}", file=sys.stderr)
 
 
 def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
@@ -271,11 +328,14 @@ def measure(
             wrong += lost(over_awgn, snr_db, sent, batch)
             sent += batch
         if progress is not None:
-            progress(f"{snr_db:+.2f} dB: {wrong} of {sent} packets lost")
+            progress(
+                f"{link.modulation}, code rate {link.code_rate:.3f}, {snr_db:+.2f} dB: "
+                f"{wrong} of {sent} packets lost"
+            )
         return wrong, sent
 
     found: dict[float, tuple[int, int]] = {}
-    efficiency = link.bits_per_symbol * link.layout.k / link.layout.n
+    efficiency = link.bits_per_symbol * link.layout.code_rate
     guess = 10 * math.log10(2**efficiency - 1) + 1.0
     snr_db = round(guess / step_db) * step_db
     while True:  # down to where nearly all is lost

@@ -170,11 +170,11 @@ class Code:
             budget = _CODED_BITS_CPU if device == "cpu" else _CODED_BITS_CUDA
             fitting = 1 << (budget // n).bit_length() - 1 if budget > n else 1
             self.chunk = max(1, min(1024, fitting))
+        self._flooding = lru_cache(maxsize=2)(self._make_flooding)
         self.fewest = self.chunk if self._layered is None else min(_FEWEST, self.chunk)
         """Blocks that the last chunk is filled up to at least."""
 
-    @lru_cache(maxsize=2)  # noqa: B019 - codes are kept as long as their decoders
-    def _flooding(self, several: bool) -> Any:
+    def _make_flooding(self, several: bool) -> Any:
         """Sionna's decoder; of several words it adds the LLRs up in the circular buffer."""
         with untouched_random_state():
             from sionna.phy.fec.ldpc import LDPC5GDecoder

@@ -8,13 +8,11 @@ picture, h known); fading within a packet is refused.
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor
 
 from channels.base import Packets, register
-from channels.bler import BlerTable, table_of
+from channels.bler import BlerTable, tables_of
 from channels.coded import DEFAULT_PACKET_BYTES, CodedLink
 from channels.errors import ConfigError
 from channels.harq import Airtime
@@ -84,7 +82,7 @@ class LookupLink(CodedLink):
     def table(self) -> BlerTable:
         """The code's error rates; measured now if nobody did before."""
         if self._table is None:
-            self._table = table_of(self, _tell)
+            (self._table,) = tables_of([self], self.name)
         return self._table
 
     def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
@@ -116,11 +114,5 @@ class LookupLink(CodedLink):
         count = attempts.sum(dim=1)
         mean = heard.sum(dim=1) / count.clamp(min=1)
         gain_db = torch.where(count > 0, 10 * torch.log10(mean.clamp(min=1e-30)), 0.0)
-        payload = packets.payload * accepted[..., None].to(packets.payload.dtype)
+        payload = torch.where(accepted[..., None], packets.payload, ~packets.payload)
         return payload, accepted, gain_db, attempts, delay
-
-
-def _tell(point: str) -> None:
-    """A line on the error output for each point measured, where somebody looks at it."""
-    if sys.stderr.isatty():
-        print(f"lookup: measuring the code's error rate, once: {point}", file=sys.stderr)

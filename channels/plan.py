@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from channels.bler import table_of
+from channels import ofdm  # noqa: F401 - it registers what is refused by its name
+from channels.adaptation import refuse_bits
+from channels.bler import tables_of
 from channels.coded import DEFAULT_PACKET_BYTES
 from channels.lookup import LookupLink
 from channels.mcs import Mcs, mcs_table
@@ -23,7 +25,7 @@ from channels.ranges import integer, number
 from channels.symbols import Flat, Timing
 
 LINKS = 4000
-"""Realisations of the fading that losses are averaged over."""
+"""Realisations of the fading that losses are averaged over, fewer of very many packets."""
 
 COPIES = (1, 2, 3)
 OVERHEADS = (0.25, 0.5, 1.0)
@@ -35,7 +37,8 @@ class OperatingPoint:
     """How to send a picture's packets at one SNR.
 
     scheme: the MCS. copies: of each packet. repair: RaptorQ packets beside them. loss: of packets
-    on the air. residual: of packets after protection, the mean over realisations. outage: share of
+    on the air. residual: of packets after protection, the mean over realisations, and error, its
+    standard error. outage: share of
     pictures of which no packet comes. uses_per_picture: channel uses of all packets.
     """
 
@@ -45,6 +48,7 @@ class OperatingPoint:
     repair: int
     loss: float
     residual: float
+    error: float
     outage: float
     uses_per_picture: int
 
@@ -61,7 +65,7 @@ class OperatingPoint:
             "coded": {
                 "over": over,
                 "modulation": self.scheme.modulation,
-                "code_rate": round(self.scheme.code_rate, 6),
+                "code_rate": self.scheme.code_rate,
                 "packet_bytes": packet_bytes,
             }
         }
@@ -92,6 +96,8 @@ def operating_points(
     """
     packets = integer("plan", "packets", packets, 1, MOST_PACKETS)
     loss = number("plan", "loss", loss, 1e-3, 0.5)
+    snr_db = [number("plan", "snr_db", value, -60, 100) for value in snr_db]
+    refuse_bits("plan", over)
     schemes = mcs_table(table)
     links = [
         LookupLink(
@@ -106,20 +112,21 @@ def operating_points(
     slots = max(packets * max(COPIES), packets + max(repairs))
     fading = links[0].over
     assert isinstance(fading, Flat)
-    streams = Streams.derive(seed, [("plan", n) for n in range(LINKS)])
-    gains = fading.gains(streams.child("fading"), Timing.together(LINKS, slots))
+    tables = tables_of(links, "plan")
+    count = max(500, min(LINKS, 2_000_000 // slots))
+    streams = Streams.derive(seed, [("plan", n) for n in range(count)])
+    gains = fading.gains(streams.child("fading"), Timing.together(count, slots))
     gain_db = 10 * torch.log10(gains.to(torch.float64).clamp(min=1e-30))
     draws = streams.child("packets").uniform(slots)
     points: list[OperatingPoint | None] = []
     for snr in snr_db:
-        snr = number("plan", "snr_db", snr, -60, 100)
         best: OperatingPoint | None = None
-        for scheme, link in zip(schemes, links, strict=True):
-            rate = table_of(link).rate(snr + gain_db)  # [LINKS, slots]
+        for scheme, link, known in zip(schemes, links, tables, strict=True):
+            rate = known.rate(snr + gain_db)  # [count, slots]
             each = link.uses_per_packet(packet_bytes)
             for point in _protected(snr, scheme, rate, draws, packets, repairs, each):
                 cheaper = best is None or point.uses_per_picture < best.uses_per_picture
-                if point.residual <= loss and cheaper:
+                if point.residual + 2 * point.error <= loss and cheaper:
                     best = point
         points.append(best)
     return points
@@ -146,7 +153,7 @@ def _protected(
                 copies,
                 0,
                 average,
-                float(of_each.mean()),
+                *_mean(of_each.mean(dim=1)),
                 float(of_each.prod(dim=1).mean()),
                 packets * copies * each,
             )
@@ -164,12 +171,17 @@ def _protected(
                 1,
                 repair,
                 average,
-                float(missing.mean()),
+                *_mean(missing),
                 float(nothing.double().mean()),
                 (packets + repair) * each,
             )
         )
     return found
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """Of float64 [LINKS], and its standard error."""
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss: float) -> str:

@@ -115,6 +115,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
                 "channel": sweep.channel,
                 "conditions": dict(conditions),
                 "seed": seed,
+                **({"draws": sweep.draws} if sweep.draws else {}),
                 **({"sequence": dict(sweep.sequence)} if sweep.sequence else {}),
                 "segmenter": segmenter if codec.title in identities.maps else None,
                 **measures,

@@ -149,7 +149,7 @@ class Runner:
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
         self.unavailable = dict(equipment.unavailable)
         self._semantic = {metric.name for metric in sweep.metrics} & set(SEMANTIC)
-        self._channel = canonical(sweep.channel)
+        self._channel = sweep.draws or canonical(sweep.channel)
         self._console = Console(stderr=True, quiet=not progress)
 
     def run(self, config: str) -> Path:
@@ -227,7 +227,12 @@ class Runner:
             advance(there, "reading what is there")
         if not any(missing.values()):
             return
-        chunk = self._prepare(chunk)
+        size = self.sweep.batch_size
+        chunk = [
+            picture
+            for start in range(0, len(chunk), size)
+            for picture in self._prepare(chunk[start : start + size])
+        ]
         for i, group in enumerate(by_encoding):
             if missing[i]:
                 label = f"{group[0].encoding.label}: {chunk[0].sample.name}"
@@ -277,13 +282,15 @@ class Runner:
         equipment, size = self.equipment, encoding.packet_bytes
         codec = equipment.codecs[encoding.codec.title, size]
         wanted = sorted({crossing.picture for crossing in crossings})
-        images = torch.stack([chunk[n].sample.image for n in wanted]).to(equipment.device)
-        maps = [map_ for n in wanted if (map_ := chunk[n].sent) is not None]
-        answers = Transmitter(codec).send(
-            images,
-            resolve_rate(encoding.rate, equipment.channels[size], size, codec),
-            torch.stack(maps).to(equipment.device) if maps else None,
-        )
+        rate = resolve_rate(encoding.rate, equipment.channels[size], size, codec)
+        answers: list[Stream | Unreachable] = []
+        for start in range(0, len(wanted), self.sweep.batch_size):
+            part = wanted[start : start + self.sweep.batch_size]
+            images = torch.stack([chunk[n].sample.image for n in part]).to(equipment.device)
+            maps = [map_ for n in part if (map_ := chunk[n].sent) is not None]
+            answers += Transmitter(codec).send(
+                images, rate, torch.stack(maps).to(equipment.device) if maps else None
+            )
         sent = dict(zip(wanted, answers, strict=True))
 
         ways: list[tuple[Crossing, Row, Received | None]] = []

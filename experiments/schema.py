@@ -121,9 +121,10 @@ Named = Annotated[Choice, BeforeValidator(as_named)]
 class Sweep(Section):
     """One question: which pictures, codecs, rates, channels and metrics, and how often.
 
-    channel: what `channels.config.build` takes. sequence: runs of pictures that share a link; by
-    default each picture has its own, which starts from the channel's stationary law. examples: how
-    many of the first pictures are kept as received, for the figures.
+    channel: what `channels.config.build` takes. draws: a name that keys the channel's randomness in
+    place of its description: sweeps that share it meet the same fades. sequence: runs of pictures
+    that share a link; by default each picture has its own, which starts from the channel's
+    stationary law. examples: how many of the first pictures are kept as received, for the figures.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -137,6 +138,7 @@ class Sweep(Section):
     conditions: dict[str, Annotated[list[float], BeforeValidator(as_list), Field(min_length=1)]] = (
         Field(default_factory=dict)
     )
+    draws: Annotated[str, Field(min_length=1)] | None = None
     sequence: SequenceOf | None = None
     realisations: Annotated[int, Field(gt=0)] = 1
     seeds: Annotated[

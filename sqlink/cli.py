@@ -282,6 +282,8 @@ def channel_(
     carrier = load(config)
     if plot is not None:
         check_target(plot)
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"{out}: the folder {out.parent} does not exist: make it first")
     curves = measure(
         carrier,
         Path(config).stem if Path(config).suffix else config,

@@ -109,7 +109,8 @@ class Sequences:
         """What came of L links as that of L * T pictures; packets: as given to `join`, [L * T, P].
 
         A link's channel uses, and the bits that its channel added, are shared out over its pictures
-        by the packets each sent, whole numbers that add up to the link's.
+        by the packets of each that got as far as the channel that counts symbols (those offered,
+        where it does not say), whole numbers that add up to the link's.
         """
         links = packets.lengths.shape[0] // self.length
         lengths = packets.lengths.reshape(links, -1)
@@ -123,7 +124,10 @@ class Sequences:
             whole.scatter_(1, index.expand_as(values), values)
             return whole.reshape(*shape, *values.shape[2:])
 
-        sent = packets.present.sum(dim=1).reshape(links, self.length)
+        sent = packets.present
+        if reception.carried is not None:
+            sent = spread(reception.carried, False)
+        sent = sent.sum(dim=1).reshape(links, self.length)
         came = reception.packets
         statistics = {
             name: value.repeat_interleave(self.length)

@@ -10,6 +10,7 @@ which is Python's, the others compute. The chunks and their results are the same
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ def side_by_side(
 @lru_cache(maxsize=1)
 def _workers(threads: int) -> ThreadPoolExecutor:
     """That many threads, in which torch uses no others."""
-    ready = threading.Barrier(threads)
+    ready = threading.Barrier(threads, timeout=60)
 
     def begin() -> None:
         torch.get_num_threads()  # the first look sets a thread's number to the process's
@@ -52,3 +53,7 @@ def _workers(threads: int) -> ThreadPoolExecutor:
         future.result()
     torch.set_num_threads(threads)  # what threads to come take as their number
     return pool
+
+
+if hasattr(os, "register_at_fork"):  # a child has the pool without its threads
+    os.register_at_fork(after_in_child=_workers.cache_clear)

@@ -250,9 +250,9 @@ class SQGANCodec:
                 pictures, labels = self.model.synthesise(batch[1], batch[0], height, width)
                 # A receiver shows 8 bits a channel, as the other codecs' decoders do.
                 shown = (pictures[: there.size].float() * 255).round().cpu() / 255
-            images[start + there] = shown
-            maps[start + there] = labels[: there.size].cpu()
-            outage[start + there] = False
+                images[start + there] = shown
+                maps[start + there] = labels[: there.size].cpu()
+                outage[start + there] = False
 
         side_by_side(decode, range(0, count, chunk), self.device)
         return Decoded(images, maps, outage)

@@ -285,4 +285,4 @@ def test_wrong_values_are_refused_in_one_line(change: dict[str, object], message
 def test_wrong_measurements_are_refused(change: dict[str, object], message: str) -> None:
     arguments: dict[str, object] = {"over": "awgn", "settings": [{}], **change}
     with pytest.raises(ConfigError, match=message):
-        measured_options(snr_db=3.0, randomness=streams(2), **arguments)  # type: ignore[arg-type]
+        measured_options(value=3.0, randomness=streams(2), **arguments)  # type: ignore[arg-type]
