@@ -285,9 +285,9 @@ class Runner:
         rate = resolve_rate(encoding.rate, equipment.channels[size], size, codec)
         answers: list[Stream | Unreachable] = []
         for start in range(0, len(wanted), self.sweep.batch_size):
-            part = wanted[start : start + self.sweep.batch_size]
-            images = torch.stack([chunk[n].sample.image for n in part]).to(equipment.device)
-            maps = [map_ for n in part if (map_ := chunk[n].sent) is not None]
+            few = wanted[start : start + self.sweep.batch_size]
+            images = torch.stack([chunk[n].sample.image for n in few]).to(equipment.device)
+            maps = [map_ for n in few if (map_ := chunk[n].sent) is not None]
             answers += Transmitter(codec).send(
                 images, rate, torch.stack(maps).to(equipment.device) if maps else None
             )

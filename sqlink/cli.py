@@ -35,6 +35,8 @@ AFTER_INTERRUPT = {
     "train": f"interrupted: the last checkpoint is kept; {RESUMED}",
     "sweep": f"interrupted: finished rows are kept; {RESUMED}",
     "demo": f"interrupted: finished rows are kept; {RESUMED}",
+    "plan": f"interrupted: tables measured so far are kept; {RESUMED}",
+    "channel": "interrupted: nothing was written",
 }
 
 

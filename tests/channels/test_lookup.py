@@ -17,6 +17,7 @@ from channels.coded import CodedLink
 from channels.config import build
 from channels.errors import ConfigError
 from channels.lookup import LookupLink
+from channels.mcs import TABLES, mcs_table
 from channels.random import Streams
 
 TABLE = BlerTable((0.0, 1.0, 2.0, 3.0), (980, 500, 100, 10), (1000, 1000, 1000, 1000))
@@ -124,7 +125,18 @@ def test_what_was_measured_is_kept_and_not_measured_again(
     assert not list(cache.glob("*.aside"))
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"snr_db": [1], "errors": [1], "trials": [2]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[" * 100_000,
+        '{"snr_db": [1], "errors": [1], "trials": [2]}',
+        '{"snr_db": [0, 1e9], "errors": [1, 1], "trials": [2, 2]}',
+        '{"snr_db": [0, 1], "errors": [Infinity, 1], "trials": [2, 2]}',
+        '{"of": {"code": "other"}, "snr_db": [0, 1], "errors": [2, 1], "trials": [2, 2]}',
+    ],
+)
 def test_a_damaged_table_is_named(cache: Path, text: str) -> None:
     link = keep(TABLE)
     path = cache / f"{bler.key(link)}.json"
@@ -152,3 +164,33 @@ def test_a_link_meets_the_same_fate_alone() -> None:
     part = slice(3, 5)
     some = link.transmit(packets.select(part), {"snr_db": snr_db[part]}, streams.select(part))
     assert torch.equal(some.delivered, whole[part])
+
+
+def test_every_scheme_has_a_table_of_its_own() -> None:
+    links = [
+        CodedLink(modulation=scheme.modulation, code_rate=scheme.code_rate)
+        for name in TABLES
+        for scheme in mcs_table(name)
+    ]
+    rates = {(link.modulation, link.code_rate) for link in links}
+    assert len({bler.key(link) for link in links}) == len(rates)
+
+
+def test_a_folder_that_cannot_be_used_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(bler.CACHE, str(tmp_path / "file"))
+    monkeypatch.setattr(bler, "measure", None)
+    with pytest.raises(ConfigError, match=bler.CACHE):
+        table_of(CodedLink())
+
+
+def test_a_lost_packet_of_zeros_is_not_correct() -> None:
+    assert lost(keep(TABLE), -40.0, 0, 8) == 8
+    packets = Packets.from_bytes([[bytes(96)] * 8])
+    streams = Streams.derive(2, [("n", 0)])
+    snr_db = torch.full((1,), -40.0, dtype=torch.float64)
+    came = keep(TABLE).transmit(packets, {"snr_db": snr_db}, streams)
+    assert not came.correct.any()
+    assert not came.packets.payload.any()

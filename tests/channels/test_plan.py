@@ -90,6 +90,7 @@ def test_where_pictures_meet_one_fade_protection_buys_little() -> None:
         ({"table": "qam"}, "qam64"),
         ({"over": {"tdl": {}}}, "known gain"),
         ({"over": "rayligh"}, "rayleigh"),
+        ({"over": "bsc"}, "bit channel"),
         ({"snr_db": [float("nan")]}, "snr_db=nan"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -51,6 +53,18 @@ def test_what_goes_wrong_in_a_part_is_raised() -> None:
 
     with pytest.raises(ValueError, match="part 3"):
         side_by_side(work, range(6), CPU)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_makes_threads_of_its_own() -> None:
+    side_by_side(abs, range(4), CPU)
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        side_by_side(abs, range(4), CPU)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_one_part_or_one_thread_stays_where_it_is() -> None:
