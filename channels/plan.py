@@ -199,6 +199,13 @@ def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss
         lines.append(
             f"| {snr:g} | {scheme.index} | {scheme.modulation} | {scheme.code_rate:.3f} "
             f"| {point.protection} | {point.loss:.2g} | {point.residual:.2g} "
-            f"| {point.outage:.2g} | {point.uses_per_picture} |"
+            f"| {_share(point)} | {point.uses_per_picture} |"
         )
     return "\n".join(lines)
+
+
+def _share(point: OperatingPoint) -> str:
+    """The outage; with repair packets it is counted, and none seen is not none at all."""
+    if point.repair and not point.outage:
+        return f"< {1 / LINKS:.1g}"
+    return f"{point.outage:.2g}"

@@ -722,7 +722,9 @@ def _finish(panel: Axes, title: str, x: str, y: str, legend: Any = "best") -> No
     panel.set_title(title)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
-    panel.legend(fontsize=7.5, loc=legend)
+    panel.legend(
+        fontsize=7.5, loc=legend, frameon=True, facecolor="white", edgecolor="none", framealpha=0.9
+    )
 
 
 def _bit_panel(panel: Axes, curves: Curves) -> None:
