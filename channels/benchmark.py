@@ -1,11 +1,14 @@
-"""Compare the layered decoder with Sionna's: time, and block error rate on the same noise.
+"""Compare the layered decoder with Sionna's: time, block error rate on the same noise, whole links.
 
     python -m channels.benchmark speed [--k K] [--n N] [--blocks B] [--repeats R] [--threads T]
     python -m channels.benchmark bler  [--k K] [--n N] [--blocks B] [--ebno DB [DB ...]] [--seed S]
+    python -m channels.benchmark link  [--blocks B] [--repeats R] [--threads T]
 
-Both take `--layered` and `--flooding`, the iterations of each. `speed` runs them by turns in one
-process and prints the ratio of their times; `bler` sends QPSK over AWGN and prints how many dB lie
-between them (positive: the layered decoder is worse), with a paired 95 % interval.
+`link` times whole links, 96-byte packets by QPSK 1/2 over AWGN at 1 dB: `coded` from bytes to bytes
+beside Sionna's bare decoder on as many codewords, and `lookup` beside `coded` with either decoder.
+The others take `--layered` and `--flooding`, the iterations of each. `speed` runs them by turns in
+one process and prints the ratio of their times; `bler` sends QPSK over AWGN and prints how many dB
+lie between them (positive: the layered decoder is worse), with a paired 95 % interval.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from channels.base import Packets
 from channels.decoder import DEFAULT_LAYERED_ITERATIONS, LayeredDecoder
 from channels.isolation import untouched_random_state
 from channels.ldpc import DEFAULT_ITERATIONS, in_chunks
@@ -180,6 +184,61 @@ def _print_speed(codec: Pair, blocks: int, repeats: int) -> None:
     )
 
 
+def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[float]]:
+    """Seconds a packet, by turns, of Sionna's decoder alone, `coded` with each schedule and
+    `lookup`; the last with `many` times as many packets.
+    """
+    from channels.coded import CodedLink
+    from channels.lookup import LookupLink
+
+    def crossing(link: CodedLink, packets: int) -> Callable[[], object]:
+        streams = Streams.derive(0, [("link",)]).split(packets)
+        data = Packets(
+            (streams.child("data").integers(96)[:, None] & 0xFF).to(torch.uint8),
+            torch.full((packets, 1), 96),
+            torch.zeros(packets, 1, dtype=torch.int64),
+        )
+        snr_db = torch.full((packets,), 1.0, dtype=torch.float64)
+        return lambda: link.transmit(data, {"snr_db": snr_db}, streams)
+
+    plan = CodedLink().layout
+    codec = pair(plan.k, plan.n)
+    _, llr = received(codec, 1.0, Streams.derive(0, [("speed",)]).split(blocks))
+    runs: dict[str, tuple[Callable[[], object], int]] = {
+        "Sionna's decoder": (lambda: codec.flooding(llr), blocks),
+        "coded": (crossing(CodedLink(), blocks), blocks),
+        "coded, flooding": (crossing(CodedLink(schedule="flooding"), blocks), blocks),
+        "lookup": (crossing(LookupLink(), many * blocks), many * blocks),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, (run, packets) in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn:  # the first one warms up
+                spent[name].append((time.perf_counter() - start) / packets)
+    return spent
+
+
+def _print_link(blocks: int, repeats: int) -> None:
+    spent = link_times(blocks, repeats)
+    print(f"{blocks} packets of 96 bytes, QPSK 1/2, {torch.get_num_threads()} thread(s)")
+    for name, seconds in spent.items():
+        print(f"{name:18}  {1e6 * statistics.median(seconds):10.2f} us a packet")
+    print("ratio of speeds (median, least, most)")
+    for ours, theirs in (
+        ("coded", "Sionna's decoder"),
+        ("coded, flooding", "Sionna's decoder"),
+        ("lookup", "coded"),
+        ("lookup", "coded, flooding"),
+    ):
+        ratios = [b / a for a, b in zip(spent[ours], spent[theirs], strict=True)]
+        print(
+            f"{ours} to {theirs}: {statistics.median(ratios):.3g} "
+            f"[{min(ratios):.3g}, {max(ratios):.3g}]"
+        )
+
+
 def _print_bler(codec: Pair, ebno_db: Sequence[float], blocks: int, seed: int) -> None:
     print(f"k={codec.k} n={codec.n} QPSK AWGN, both on the same noise")
     print("Eb/N0 dB  flooding   layered  flooding alone  layered alone  blocks")
@@ -202,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m channels.benchmark", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("what", choices=("speed", "bler"))
+    parser.add_argument("what", choices=("speed", "bler", "link"))
     parser.add_argument("--k", type=int, default=1000)
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--blocks", type=int, help="64 for speed, 1024 an Eb/N0 for bler")
@@ -215,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.threads is not None:
         torch.set_num_threads(given.threads)
+    if given.what == "link":
+        _print_link(given.blocks or 256, given.repeats)
+        return
     codec = pair(given.k, given.n, given.layered, given.flooding)
     if given.what == "speed":
         _print_speed(codec, given.blocks or 64, given.repeats)
