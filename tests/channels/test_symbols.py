@@ -253,7 +253,9 @@ def test_another_attempt_meets_other_noise(spec: object) -> None:
 
 @pytest.mark.parametrize("attempt", [0, 1])
 @pytest.mark.parametrize(
-    "channel", [Awgn(), Rayleigh(), Rayleigh("picture"), Rician(0), Rician(0, "picture")], ids=repr
+    "channel",
+    [Awgn(), Rayleigh(), Rayleigh("picture"), Rician(0), Rician(0, "picture")],
+    ids=["awgn", "rayleigh", "rayleigh-picture", "rician", "rician-picture"],
 )
 def test_flat_channels_tell_the_gains_that_they_apply(channel: SymbolChannel, attempt: int) -> None:
     assert isinstance(channel, Flat)
