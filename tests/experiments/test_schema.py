@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 import experiments.configs
+from channels.config import build
 from channels.errors import ConfigError
 from experiments.gallery import load_gallery
+from experiments.protection import Protection
 from experiments.schema import DEFAULT_METRICS, load_sweep, parse_sweep
 from sqlink.codecs import BUILT_IN
+from sqlink.settings import load_settings
 
 BASE = "data: streets\ncodecs: [jpeg2000]\nrates: {bpp: [0.1]}\nchannel: awgn\n"
 FOLDER = Path(experiments.configs.__file__).parent
-CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "gallery")
+COMPARISONS = sorted(FOLDER.glob("uep_*.yaml"))
+CONFIGS = sorted({*FOLDER.glob("*.yaml")} - {FOLDER / "gallery.yaml", *COMPARISONS})
 
 
 def test_the_shortest_sweep_has_defaults() -> None:
@@ -119,6 +123,7 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
         "fading",
         "codec",
         "bursts",
+        "interleaved",
     }
 
 
@@ -127,6 +132,17 @@ def test_shipped_configs_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SQLINK_CAMVID", "camvid")
     sweep = load_sweep(path)
     assert {codec.name for codec in sweep.codecs} <= set(BUILT_IN)
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_shipped_comparisons_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQLINK_CAMVID", "camvid")
+    plan = load_settings(path, Protection)
+    condition, values = plan.condition
+    assert condition in build(plan.over).needs
+    assert len(values) >= 3
+    for option in plan.options:
+        build({"unequal": {"over": plan.over, "classes": [option]}})
 
 
 def test_the_shipped_gallery_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
