@@ -37,7 +37,7 @@ CACHE = "SQLINK_CACHE"
 """Environment variable: the folder of what was measured once."""
 
 FORMAT = 1
-ERRORS = 100
+ERRORS = 400
 """A point is measured until so many packets were lost,"""
 MOST = 10_000
 """or so many were sent."""
