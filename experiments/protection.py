@@ -111,6 +111,7 @@ class Comparison:
         self.progress = progress
         self.folder = Path(plan.output)
         self.over = sized(plan.over, plan.packet_bytes)
+        self._ways: dict[str, bool] = {}
 
     def run(self) -> str:
         """Every sweep, then the table, as Markdown; it is written to the output as well."""
@@ -121,9 +122,7 @@ class Comparison:
                 f"{self.where}: uses={self.plan.uses} carry no packet: one takes {min(costs)}"
             )
         equal = {
-            _title(option): self._measured(
-                [option], self.plan.uses // cost, values, f"equal {_title(option)}"
-            )
+            _title(option): self._measured([option], self.plan.uses // cost, values)
             for option, cost in zip(self.plan.options, costs, strict=True)
             if cost <= self.plan.uses
         }
@@ -138,7 +137,6 @@ class Comparison:
                 [*classes[:-1], {k: v for k, v in classes[-1].items() if k != "packets"}],
                 len(sent),
                 [value],
-                f"unequal at {name}={value:g}",
             )
             lines += self._compared(value, cell, {t: cells[i] for t, cells in equal.items()})
         text = self._table(lines, chosen, next(iter(equal.values()))[0])
@@ -169,8 +167,9 @@ class Comparison:
         )
         return allocate(options, relevance, self.plan.uses, states, "prefix")
 
-    def _sweep(self, classes: Sequence[Mapping[str, Any]], packets: int, name: str) -> Sweep:
-        condition, values = self.plan.condition
+    def _sweep(
+        self, classes: Sequence[Mapping[str, Any]], packets: int, values: Sequence[float]
+    ) -> Sweep:
         plan = self.plan
         return Sweep.model_validate(
             {
@@ -179,7 +178,7 @@ class Comparison:
                 "rates": {"bytes": [self._budget(packets)]},
                 "channel": {"unequal": {"over": plan.over, "classes": list(classes)}},
                 "draws": "protection",
-                "conditions": {condition: values},
+                "conditions": {plan.condition[0]: list(values)},
                 "realisations": plan.realisations,
                 "packet_bytes": [plan.packet_bytes],
                 "metrics": [metric.model_dump() for metric in plan.metrics],
@@ -201,12 +200,9 @@ class Comparison:
         classes: Sequence[Mapping[str, Any]],
         packets: int,
         values: Sequence[float],
-        title: str,
     ) -> list[Measured]:
         """The cells of one way to protect, one a value of the condition."""
-        sweep = self._sweep(classes, packets, title)
-        condition, _ = self.plan.condition
-        sweep = Sweep.model_validate({**dict(sweep), "conditions": {condition: list(values)}})
+        sweep = self._sweep(classes, packets, values)
         folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
         equipment = Equipment.of(sweep, self.where)
         with Store(folder) as store:
@@ -223,7 +219,7 @@ class Comparison:
         """
         from scipy.optimize import isotonic_regression
 
-        sweep = self._sweep([self.plan.options[0]], packets, "relevance")
+        sweep = self._sweep([self.plan.options[0]], packets, self.plan.condition[1])
         equipment = Equipment.of(sweep, self.where)
         codec = next(iter(equipment.codecs.values()))
         metric = next(iter(equipment.metrics.values()), None)
@@ -255,14 +251,14 @@ class Comparison:
             ours = cell.drawn(metric)
             higher = self._ways.get(metric, True)
             sign = 1 if higher else -1
-            found = {title: other.drawn(metric) for title, other in equal.items()}
-            best = max(
-                (title for title, drawn in found.items() if drawn is not None),
-                key=lambda title: sign * found[title][0],  # type: ignore[index]
-            )
+            found = {
+                title: drawn
+                for title, other in equal.items()
+                if (drawn := other.drawn(metric)) is not None
+            }
+            best = max(found, key=lambda title: sign * found[title][0])
             theirs = found[best]
             assert ours is not None
-            assert theirs is not None
             apart = percentiles(ours[0] - theirs[0], ours[1] - theirs[1], cell.num_blocks, LEVEL)
             lines.append(
                 Line(
