@@ -239,8 +239,7 @@ class _Link:
         if len(randomness) != links:
             raise ValueError(f"{len(randomness)} random streams for {links} links")
         longest = int(packets.lengths.max()) if packets.lengths.numel() else 0
-        each = self.uses_per_packet(longest)
-        group = int(max(1, _GROUP_SYMBOLS // max(1, slots * each)))
+        group = max(1, self._group(max(1, slots), self.uses_per_packet(longest)))
         pieces = [
             self._send(
                 packets.select(part),
@@ -250,18 +249,14 @@ class _Link:
             for part in (slice(i, i + group) for i in range(0, max(links, 1), group))
         ]
         columns = (torch.cat(column) for column in zip(*pieces, strict=True))
-        payload, accepted, gain_db, attempts, delay = columns
-
-        used = torch.arange(packets.payload.shape[-1], device=device) < packets.lengths[..., None]
-        correct = ((payload == packets.payload) | ~used).all(dim=-1) & packets.present
-        delivered = accepted & (correct if self._knows_the_truth else packets.present)
-        sent = replace(packets, payload=payload * used)
+        accepted, gain_db, attempts, delay, *payload = columns
+        received, delivered, correct = self._verdict(packets, accepted, *payload)
         elements, pilots = self._occupied(packets.lengths)
         total = (elements * attempts).sum(dim=1)
         ledger = self._ledger(packets.lengths, attempts)
-        bits = self.bits_per_symbol
-        symbols = (self._symbols(packets.lengths) * attempts).sum(dim=1)
         if isinstance(self.over, Piloted):
+            bits = self.bits_per_symbol
+            symbols = (self._symbols(packets.lengths) * attempts).sum(dim=1)
             ledger["pilots"] = (pilots * attempts).sum(dim=1) * bits
             idle = total * bits - ledger["pilots"] - symbols * self.order
             ledger["padding"] = ledger["padding"] + idle
@@ -270,7 +265,7 @@ class _Link:
             count = packets.present.sum(dim=1).clamp(min=1)
             statistics["rounds"] = attempts.sum(dim=1).to(torch.float64) / count
         return Reception(
-            packets=sent.keep(delivered),
+            packets=received,
             delivered=delivered,
             correct=correct,
             channel_uses=total,
@@ -279,11 +274,15 @@ class _Link:
             statistics=statistics,
         )
 
+    def _group(self, slots: int, uses: int) -> int:
+        """Links to send at once, of so many packets each of so many channel uses."""
+        return _GROUP_SYMBOLS // max(1, slots * uses)
+
     def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
         """One group of g links, every attempt of it.
 
-        Returns payload uint8 [g, P, B], accepted bool [g, P], mean gain dB float64 [g], attempts
-        int64 [g, P], delay float64 [g, P].
+        Returns accepted bool [g, P], mean gain dB float64 [g], attempts int64 [g, P], delay float64
+        [g, P], and payload uint8 [g, P, B] where `_verdict` needs it.
         """
         width = packets.payload.shape[-1]
         payload = torch.zeros_like(packets.payload)
@@ -318,9 +317,21 @@ class _Link:
                 kept = None if arrival.kept is None else arrival.kept[~arrival.accepted]
         count = attempts.sum(dim=1)
         gain_db = torch.where(count > 0, 10 * torch.log10(gain / count.clamp(min=1)), 0.0)
-        return payload, accepted, gain_db, attempts, delay
+        return accepted, gain_db, attempts, delay, payload
 
     _knows_the_truth = False
+
+    def _verdict(
+        self, packets: Packets, accepted: Tensor, *payload: Tensor
+    ) -> tuple[Packets, Tensor, Tensor]:
+        """Of packets sent and what `_send` returned: what is received, delivered and correct."""
+        (bytes_received,) = payload
+        width = packets.payload.shape[-1]
+        used = torch.arange(width, device=packets.device) < packets.lengths[..., None]
+        correct = ((bytes_received == packets.payload) | ~used).all(dim=-1) & packets.present
+        delivered = accepted & (correct if self._knows_the_truth else packets.present)
+        received = replace(packets, payload=bytes_received * used).keep(delivered)
+        return received, delivered, correct
 
     def uses_per_packet(self, packet_bytes: int) -> int:
         """Channel uses of one packet sent once. Raises ChannelError if it is too long."""

@@ -21,6 +21,9 @@ from channels.polar import DEFAULT_LIST_SIZE
 from channels.random import Streams
 from channels.symbols import Flat, Timing
 
+_GROUP_PACKETS = 1 << 15
+"""Packets drawn at once; more links than that go one group after another."""
+
 
 @register("lookup")
 class LookupLink(CodedLink):
@@ -85,8 +88,11 @@ class LookupLink(CodedLink):
             (self._table,) = tables_of([self], self.name)
         return self._table
 
+    def _group(self, slots: int, uses: int) -> int:
+        return _GROUP_PACKETS // slots
+
     def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
-        """As `coded`, without symbols."""
+        """As `coded`, without symbols and payload."""
         over = self.over
         assert isinstance(over, Flat)
         present = packets.present
@@ -114,5 +120,9 @@ class LookupLink(CodedLink):
         count = attempts.sum(dim=1)
         mean = heard.sum(dim=1) / count.clamp(min=1)
         gain_db = torch.where(count > 0, 10 * torch.log10(mean.clamp(min=1e-30)), 0.0)
-        payload = torch.where(accepted[..., None], packets.payload, ~packets.payload)
-        return payload, accepted, gain_db, attempts, delay
+        return accepted, gain_db, attempts, delay
+
+    def _verdict(
+        self, packets: Packets, accepted: Tensor, *payload: Tensor
+    ) -> tuple[Packets, Tensor, Tensor]:
+        return packets.keep(accepted), accepted, accepted

@@ -34,10 +34,12 @@ _SPLIT_DOMAIN = 0x7370_6C74
 
 
 def _multiply(multiplier: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low words of a 32 x 32 bit product, by 16-bit halves: int64 never overflows."""
-    low = multiplier * (x & 0xFFFF)
-    middle = multiplier * (x >> 16) + (low >> 16)
-    return middle >> 16, ((middle & 0xFFFF) << 16) | (low & 0xFFFF)
+    """High and low words of a 32 x 32 bit product; multiplier: at least 2^31.
+
+    Less 2^32 it is small enough that int64 never overflows; x 2^32 is added to the high word.
+    """
+    product = (multiplier - (1 << 32)) * x
+    return (product >> 32) + x, product & _WORD
 
 
 def philox4x32_10(counter: Tensor, key: Tensor) -> Tensor:

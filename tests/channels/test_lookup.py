@@ -166,6 +166,27 @@ def test_a_link_meets_the_same_fate_alone() -> None:
     assert torch.equal(some.delivered, whole[part])
 
 
+def test_groups_of_links_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = keep(TABLE, harq={"type": "chase", "rounds": 2})
+    packets = Packets.from_bytes([[bytes([n]) * 96] * 5 for n in range(7)])
+    sent = packets.payload.clone()
+    streams = Streams.derive(2, [("n", n) for n in range(7)])
+    conditions = {"snr_db": torch.linspace(-1.0, 3.0, 7, dtype=torch.float64)}
+    whole = link.transmit(packets, conditions, streams)
+    for size in (1, 10):
+        monkeypatch.setattr("channels.lookup._GROUP_PACKETS", size)
+        grouped = link.transmit(packets, conditions, streams)
+        assert torch.equal(grouped.packets.payload, whole.packets.payload)
+        assert torch.equal(grouped.delivered, whole.delivered)
+        assert torch.equal(grouped.channel_uses, whole.channel_uses)
+        assert torch.equal(grouped.statistics["snr_db"], whole.statistics["snr_db"])
+    assert whole.delivered.any()
+    assert not whole.delivered.all()
+    assert torch.equal(whole.packets.payload, sent * whole.delivered[..., None])
+    whole.packets.payload.zero_()
+    assert torch.equal(packets.payload, sent)
+
+
 def test_every_scheme_has_a_table_of_its_own() -> None:
     links = [
         CodedLink(modulation=scheme.modulation, code_rate=scheme.code_rate)
