@@ -7,7 +7,7 @@ packets ────────────────────────
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,66 +16,99 @@ from torch import Tensor
 from channels.base import Conditions, Packets, Reception, register
 from channels.bits import BIT_CHANNELS
 from channels.bler import tables_of
-from channels.coded import DEFAULT_PACKET_BYTES, CodedLink
+from channels.coded import DEFAULT_PACKET_BYTES, SYMBOL_RATES_HZ, CodedLink
 from channels.errors import ConfigError
+from channels.harq import Airtime
 from channels.ldpc import DEFAULT_ITERATIONS
 from channels.lookup import LookupLink
 from channels.mcs import mcs_table
 from channels.random import Streams
 from channels.ranges import choice, condition, flag, integer, number
 from channels.spec import name_and_parameters
-from channels.symbols import SNR_RANGE_DB, Flat, Timing
+from channels.symbols import SNR_RANGE_DB, Awgn, Flat, Rayleigh, Rician, Timing
 
 FIDELITIES = {"full": CodedLink, "lookup": LookupLink}
 KNOWS = ("mean", "instantaneous")
 MOST_MARGIN_DB = 30.0
 
+_Feedback = Callable[[int, Tensor], Tensor]
+"""Of a slot, and the MCS picked so far, int64 [N, P]: which of its packets came, bool [N, 1]."""
+
+
+class _Tally:
+    """What transmissions of different slots of the same links come to together."""
+
+    def __init__(self, packets: Packets) -> None:
+        self.packets = packets
+        self.payload = torch.zeros_like(packets.payload)
+        self.lengths = torch.zeros_like(packets.lengths)
+        self.delivered = torch.zeros_like(packets.present)
+        self.correct = torch.zeros_like(packets.present)
+        self.delay_s = torch.full_like(packets.times_s, torch.inf)
+        self.uses = torch.zeros_like(packets.lengths[:, 0], dtype=torch.int64)
+        self.ledger: dict[str, Tensor] = {}
+
+    def add(self, part: Reception, links: Tensor, slots: slice, sent: Tensor) -> None:
+        """links: int64 [R], slots: K of them; part: [R, K]; sent: bool [R, K], what it is of."""
+        pairs = (
+            (self.payload, part.packets.payload),
+            (self.lengths, part.packets.lengths),
+            (self.delivered, part.delivered),
+            (self.correct, part.correct),
+            (self.delay_s, part.delay_s),
+        )
+        for mine, other in pairs:
+            here = sent if other.ndim == 2 else sent[..., None]
+            mine[links, slots] = torch.where(here, other, mine[links, slots])
+        self.uses[links] += part.channel_uses
+        for name, bits in part.ledger.items():
+            self.ledger.setdefault(name, torch.zeros_like(self.uses))[links] += bits
+
+    def reception(self, on_air_s: Tensor, statistics: Mapping[str, Tensor]) -> Reception:
+        """on_air_s: float64 [N, P], from the offer of each packet to its last symbol."""
+        return Reception(
+            packets=replace(self.packets, payload=self.payload, lengths=self.lengths),
+            delivered=self.delivered,
+            correct=self.correct,
+            channel_uses=self.uses,
+            delay_s=self.delay_s + on_air_s,
+            ledger=self.ledger,
+            statistics=statistics,
+        )
+
+
+_BY_SLOT = (Awgn, Rayleigh, Rician)
+"""Symbol channels that draw noise, and fading a packet, by slot, and that no clock moves."""
+
 
 @dataclass(frozen=True)
-class _Sum:
-    """What several transmissions of different slots of the same links came to."""
+class _OneSlot(Streams):
+    """The streams of links as seen by the packet of one slot, sent without those before it.
 
-    reception: Reception
+    Draws and sub-streams, one a slot, begin at that slot; but not those of the children `whole`.
+    """
 
-    def plus(self, other: Reception, sent: Tensor) -> _Sum:
-        """sent: bool [N, P], the slots that `other` is of."""
-        mine = self.reception
-        packets = mine.packets
-        merged = replace(
-            packets,
-            payload=packets.payload + other.packets.payload,
-            lengths=packets.lengths + other.packets.lengths,
-        )
-        names = dict.fromkeys((*mine.ledger, *other.ledger))
-        zero = torch.zeros_like(mine.channel_uses)
-        return _Sum(
-            Reception(
-                packets=merged,
-                delivered=mine.delivered | other.delivered,
-                correct=mine.correct | other.correct,
-                channel_uses=mine.channel_uses + other.channel_uses,
-                delay_s=torch.where(sent, other.delay_s, mine.delay_s),
-                ledger={
-                    name: mine.ledger.get(name, zero) + other.ledger.get(name, zero)
-                    for name in names
-                },
-            )
-        )
+    slot: int
+    whole: tuple[str, ...]
 
-    @classmethod
-    def nothing(cls, packets: Packets) -> _Sum:
-        links = packets.lengths.shape[0]
-        none = torch.zeros_like(packets.present)
-        return cls(
-            Reception(
-                packets=packets.keep(none),
-                delivered=none,
-                correct=none,
-                channel_uses=torch.zeros(links, dtype=torch.int64, device=packets.device),
-                delay_s=torch.full_like(packets.times_s, torch.inf),
-                ledger={},
-            )
-        )
+    def to(self, device: torch.device | str) -> Streams:
+        return replace(self, keys=super().to(device).keys)
+
+    def select(self, index: Tensor | Sequence[int] | slice) -> Streams:
+        return replace(self, keys=super().select(index).keys)
+
+    def child(self, name: str) -> Streams:
+        child = super().child(name)
+        return child if name in self.whole else replace(self, keys=child.keys)
+
+    def split(self, count: int) -> Streams:
+        keys = super().split(self.slot + count).keys.reshape(len(self), -1, 2)
+        return Streams(keys[:, self.slot :].reshape(-1, 2))
+
+    def complex_normal(
+        self, count: int, start: int = 0, dtype: torch.dtype = torch.complex128
+    ) -> Tensor:
+        return Streams(self.keys).complex_normal(count, self.slot + start, dtype)
 
 
 @register("adaptive")
@@ -84,16 +117,17 @@ class AdaptiveLink:
 
     over: a symbol channel of one known gain a packet. table: `qam64`, `qam256` or `qam64-low`
         (TS 38.214, 5.1.3.1). highest: of its rows, the highest that may be picked.
-    knows: what the transmitter knows of a packet's SNR: the `mean`, or the `instantaneous` one.
+    knows: what the transmitter knows of a packet's SNR: the `mean`, or the `instantaneous` one, as
+        it is when the packet is offered.
     target: share of packets that may be lost, 1e-3 to 0.5: the inner loop picks the most efficient
         MCS whose table of error rates says no more at the known SNR, less `margin_db`; row 0 where
         none does.
     outer_loop: after each packet of a link the margin falls by step_db * target / (1 - target) if
         it came and rises by step_db if not, so that in the long run the target holds however wrong
         the known SNR is (Sampath et al., "On setting reverse link target SIR in a CDMA system",
-        VTC 1997). Feedback is immediate and free.
+        VTC 1997). Feedback is immediate and free; packets go by slot.
     fidelity: `full` decoding, or `lookup`.
-    packet_bytes, crc, iterations: as for `coded`.
+    packet_bytes, crc, iterations, symbol_rate_hz: as for `coded`.
 
     Statistics: `efficiency`, mean bits a symbol of the MCS picked, and `mcs`, mean index.
     """
@@ -115,6 +149,7 @@ class AdaptiveLink:
         packet_bytes: int = DEFAULT_PACKET_BYTES,
         crc: str = "crc24a",
         iterations: int = DEFAULT_ITERATIONS,
+        symbol_rate_hz: float | None = None,
     ) -> None:
         refuse_bits(self.name, over)
         rows = mcs_table(table)
@@ -127,7 +162,13 @@ class AdaptiveLink:
         self.margin_db = number(self.name, "margin_db", margin_db, -MOST_MARGIN_DB, MOST_MARGIN_DB)
         self.outer_loop = flag(self.name, "outer_loop", outer_loop)
         self.step_db = number(self.name, "step_db", step_db, 0.001, 10)
+        integer(self.name, "packet_bytes", packet_bytes, 1, 65535)
         made = FIDELITIES[choice(self.name, "fidelity", fidelity, FIDELITIES)]
+        self.symbol_rate_hz = (
+            None
+            if symbol_rate_hz is None
+            else number(self.name, "symbol_rate_hz", symbol_rate_hz, *SYMBOL_RATES_HZ)
+        )
         self.links = [
             made(
                 over=over,
@@ -142,8 +183,8 @@ class AdaptiveLink:
         self.over = self.links[0].over
         if not isinstance(self.over, Flat):
             raise ConfigError(
-                f"{self.name}: over={self.over.name} has no single known gain a packet; use awgn, "
-                "or fading with coherence packet or picture"
+                f"{self.name}: over={self.over.name} as set has no single known gain a packet; use "
+                "awgn, or fading with coherence packet or picture and csi perfect"
             )
         self._thresholds: list[float] | None = None
 
@@ -176,24 +217,19 @@ class AdaptiveLink:
             timing = Timing(packets.pictures, packets.times_s)
             gains = self.over.gains(randomness.to(device), timing).to(torch.float64)
             known = known + 10 * torch.log10(gains.clamp(min=1e-30))
-        done = _Sum.nothing(packets)
-        margin = torch.full((links, 1), self.margin_db, dtype=torch.float64, device=device)
+        done = _Tally(packets)
+        by_tables = self._by_slot and isinstance(self.links[0], LookupLink)
         if not self.outer_loop:
-            picked = self.pick(known - margin)
-            done = self._send(packets, picked, conditions, randomness, done)
+            picked = self.pick(known - self.margin_db)
+        elif by_tables:
+            picked = self._follow(known, packets, self._fates(packets, conditions, randomness))
         else:
-            picked = torch.zeros_like(packets.lengths)
-            place = torch.arange(slots, device=device)
-            reward = self.step_db * self.target / (1 - self.target)
-            for slot in range(slots):
-                here = self.pick(known[:, slot : slot + 1] - margin)
-                picked[:, slot] = here[:, 0]
-                one = packets.keep((place == slot).expand(links, slots))
-                done = self._send(one, picked, conditions, randomness, done)
-                came = done.reception.delivered[:, slot : slot + 1]
-                moved = torch.where(came, margin - reward, margin + self.step_db)
-                moved = moved.clamp(-MOST_MARGIN_DB, MOST_MARGIN_DB)
-                margin = torch.where(packets.present[:, slot : slot + 1], moved, margin)
+            each = self._one_by_one(done, packets, conditions, randomness)
+            picked = self._follow(known, packets, each)
+        start, end = self._book(packets, picked, packets.present)
+        if by_tables or not self.outer_loop:
+            timed = replace(packets, offered_s=start)
+            self._send(done, timed, slice(0, slots), picked, conditions, randomness)
         count = packets.present.sum(dim=1).clamp(min=1)
         rates = torch.tensor(
             [scheme.efficiency for scheme in self.schemes], dtype=torch.float64, device=device
@@ -202,31 +238,87 @@ class AdaptiveLink:
             "efficiency": (rates[picked] * packets.present).sum(dim=1) / count,
             "mcs": (picked * packets.present).sum(dim=1).to(torch.float64) / count,
         }
-        return replace(done.reception, statistics=statistics)
+        return done.reception(end - packets.times_s, statistics)
+
+    @property
+    def _by_slot(self) -> bool:
+        return type(self.over) in _BY_SLOT
+
+    def _book(self, packets: Packets, picked: Tensor, sent: Tensor) -> tuple[Tensor, Tensor]:
+        """Start and end of the packets `sent` on the air, float64 [N, P] each."""
+        uses = [link.uses_per_packet(1) for link in self.links]
+        symbols = torch.tensor(uses, dtype=torch.int64, device=packets.device)[picked] * sent
+        return Airtime(self.symbol_rate_hz).book(packets.times_s, symbols)
+
+    def _follow(self, known: Tensor, packets: Packets, feedback: _Feedback) -> Tensor:
+        """The outer loop: int64 [N, P], each MCS picked when the fate of the last is known."""
+        picked = torch.zeros_like(packets.lengths)
+        margin = torch.full_like(known[:, :1], self.margin_db)
+        reward = self.step_db * self.target / (1 - self.target)
+        for slot in range(known.shape[1]):
+            here = slice(slot, slot + 1)
+            picked[:, here] = self.pick(known[:, here] - margin)
+            moved = torch.where(feedback(slot, picked), margin - reward, margin + self.step_db)
+            moved = moved.clamp(-MOST_MARGIN_DB, MOST_MARGIN_DB)
+            margin = torch.where(packets.present[:, here], moved, margin)
+        return picked
+
+    def _fates(self, packets: Packets, conditions: Conditions, randomness: Streams) -> _Feedback:
+        """By the tables: every packet's fate under an MCS at once, when that is first picked."""
+        fates: dict[int, Tensor] = {}
+
+        def feedback(slot: int, picked: Tensor) -> Tensor:
+            here = picked[:, slot : slot + 1]
+            came = torch.zeros_like(here, dtype=torch.bool)
+            for index in here.unique().tolist():
+                if index not in fates:
+                    sent = self.links[index].transmit(packets, conditions, randomness)
+                    fates[index] = sent.delivered
+                came = torch.where(here == index, fates[index][:, slot : slot + 1], came)
+            return came
+
+        return feedback
+
+    def _one_by_one(
+        self, done: _Tally, packets: Packets, conditions: Conditions, randomness: Streams
+    ) -> _Feedback:
+        """Sends the packets of one slot after another."""
+        place = torch.arange(packets.lengths.shape[1], device=packets.device)
+        whole = ("fading",) if getattr(self.over, "coherence", None) == "picture" else ()
+
+        def feedback(slot: int, picked: Tensor) -> Tensor:
+            here = slice(slot, slot + 1)
+            if self._by_slot:
+                streams = _OneSlot(randomness.keys, slot, whole)
+                self._send(done, _cut(packets, here), here, picked[:, here], conditions, streams)
+            else:
+                start, _ = self._book(packets, picked, packets.present & (place <= slot))
+                timed = replace(packets.keep(place == slot), offered_s=start)
+                slots = slice(0, len(place))
+                self._send(done, timed, slots, picked, conditions, randomness)
+            return done.delivered[:, here]
+
+        return feedback
 
     def _send(
         self,
+        done: _Tally,
         packets: Packets,
+        slots: slice,
         picked: Tensor,
         conditions: Conditions,
         randomness: Streams,
-        done: _Sum,
-    ) -> _Sum:
-        """The packets present, each with the MCS picked for its slot."""
+    ) -> None:
+        """packets: of these slots [N, K], those present each with the MCS picked for it, [N, K]."""
         for index in picked[packets.present].unique().tolist():
-            mask = packets.present & (picked == index)
-            some = mask.any(dim=1).nonzero()[:, 0]
-            whole = _spread(
-                self.links[index].transmit(
-                    packets.keep(mask).select(some),
-                    _of(conditions, some),
-                    randomness.select(some.to(randomness.device)),
-                ),
-                some,
-                packets,
+            sent = packets.present & (picked == index)
+            links = sent.any(dim=1).nonzero()[:, 0]
+            part = self.links[index].transmit(
+                packets.keep(sent).select(links),
+                {name: value[links.to(value.device)] for name, value in conditions.items()},
+                randomness.select(links.to(randomness.device)),
             )
-            done = done.plus(whole, mask)
-        return done
+            done.add(part, links, slots, sent[links])
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         """The most symbols that a packet may take: those of the least efficient MCS."""
@@ -244,29 +336,12 @@ def refuse_bits(owner: str, over: object) -> None:
         )
 
 
-def _of(conditions: Conditions, links: Tensor) -> Mapping[str, Tensor]:
-    return {name: value[links.to(value.device)] for name, value in conditions.items()}
-
-
-def _spread(part: Reception, links: Tensor, packets: Packets) -> Reception:
-    """What some links came to, as of all of them; the others sent nothing."""
-
-    def whole(values: Tensor, shape: torch.Size, empty: float) -> Tensor:
-        spread = torch.full(shape, empty, dtype=values.dtype, device=values.device)
-        spread[links] = values
-        return spread
-
-    slots, count = packets.lengths.shape, packets.lengths.shape[:1]
-    came = part.packets
-    return Reception(
-        packets=replace(
-            packets,
-            payload=whole(came.payload, packets.payload.shape, 0),
-            lengths=whole(came.lengths, slots, 0),
-        ),
-        delivered=whole(part.delivered, slots, False),
-        correct=whole(part.correct, slots, False),
-        channel_uses=whole(part.channel_uses, count, 0),
-        delay_s=whole(part.delay_s, slots, torch.inf),
-        ledger={name: whole(bits, count, 0) for name, bits in part.ledger.items()},
+def _cut(packets: Packets, slots: slice) -> Packets:
+    """The packets of some slots."""
+    return Packets(
+        packets.payload[:, slots],
+        packets.lengths[:, slots],
+        packets.priority[:, slots],
+        None if packets.offered_s is None else packets.offered_s[:, slots],
+        None if packets.picture is None else packets.picture[:, slots],
     )

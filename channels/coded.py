@@ -225,6 +225,12 @@ class _Link:
             if symbol_rate_hz is None
             else number(self.name, "symbol_rate_hz", symbol_rate_hz, *SYMBOL_RATES_HZ)
         )
+        own = getattr(self.over, "symbol_rate_hz", None)
+        if self.symbol_rate_hz is not None and own not in (None, self.symbol_rate_hz):
+            raise ConfigError(
+                f"{self.name}: symbol_rate_hz={self.symbol_rate_hz:.12g} must be that of "
+                f"over={self.over.name}, {own:.12g}"
+            )
         self.harq: Harq | None = None
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:

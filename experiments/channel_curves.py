@@ -37,7 +37,7 @@ from channels.base import Channel, Packets
 from channels.errors import ConfigError
 from channels.measure import bit_errors
 from channels.random import Streams
-from channels.symbols import Flat, SymbolChannel
+from channels.symbols import SNR_RANGE_DB, Flat, SymbolChannel
 from experiments.curves import AXES, COLOURS, GREY, MARKERS, STYLE, Axis
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_POINTS = 200
+MOST_PACKETS = 10_000_000
+MOST_PER_LINK = 100_000
 LONGEST_RUN = 30
 _BYTES_AT_ONCE = 1 << 24
 _LOWEST_SHOWN = 1e-6
@@ -61,6 +63,10 @@ CONDITIONS: Mapping[str, Axis] = {
     "crossover": Axis("Crossover probability", "per bit"),
     "erasure": Axis("Erasure probability", "per bit"),
 }
+
+
+RANGES: Mapping[str, tuple[float, float]] = {"--snr": SNR_RANGE_DB, "--loss": (0, 1)}
+"""What an option may be at most; a channel may take less."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,9 @@ def values_of(name: str, text: str) -> list[float]:
     except ValueError:
         raise ConfigError(wrong) from None
     if not all(map(math.isfinite, parts)):
-        raise ConfigError(f"{name} {text}: every value must be finite")
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        ends = f", from {low:g} to {high:g}" if math.isfinite(high) else ""
+        raise ConfigError(f"{name} {text}: every value must be finite{ends}")
     if ":" in text:
         if "," in text or len(parts) != 3 or parts[2] <= 0 or parts[1] < parts[0]:
             raise ConfigError(wrong)
@@ -198,7 +206,9 @@ def measure(
     for name in conditions:
         if name not in needs:
             takes = ", ".join(needs) or "none"
-            raise ConfigError(f"channel '{channel.name}' does not take {name}: it takes {takes}")
+            raise ConfigError(
+                f"channel '{channel.name}' does not take {name or repr(name)}: it takes {takes}"
+            )
     for name in needs:
         if len(conditions.get(name, [0, 0])) > 1 or name not in conditions:
             across: str | None = name
@@ -220,10 +230,17 @@ def measure(
     alone = getattr(channel, "over", None) is not None and packet_rate_hz is None
     slots = per_link or (1 if alone else 50)
     count = packets or (1000 if _decodes(channel) else 100_000)
+    if slots > MOST_PER_LINK:
+        raise ConfigError(f"{slots} packets a link: it must be from 1 to {MOST_PER_LINK}")
     if count < slots:
-        raise ConfigError(f"{count} packets do not fill one link of {slots}")
+        raise ConfigError(
+            f"{count} packets do not fill one link of {slots}: it must be from {slots} to "
+            f"{MOST_PACKETS}, or the link shorter"
+        )
+    if count > MOST_PACKETS:
+        raise ConfigError(f"{count} packets a point: it must be from {slots} to {MOST_PACKETS}")
     if packet_rate_hz is not None and not 0 < packet_rate_hz < math.inf:
-        raise ConfigError(f"packet rate {packet_rate_hz:g} Hz must be above 0")
+        raise ConfigError(f"packet rate {packet_rate_hz:g} Hz must be above 0 and finite")
     if poisson and packet_rate_hz is None:
         raise ConfigError("Poisson traffic needs a packet rate")
     links = count // slots

@@ -82,6 +82,22 @@ def test_where_pictures_meet_one_fade_protection_buys_little() -> None:
     assert "none keeps" in table([None], [3.0], 0.01)
 
 
+def test_what_was_never_seen_is_bounded_by_how_often_one_looked() -> None:
+    """None in n: below 3/n with 95 % (Hanley and Lippman-Hand, JAMA 249, 1983)."""
+    for packets, realisations in ((8, 4000), (600, 1111)):
+        points = operating_points([25.0], "rayleigh", packets=packets)
+        (point,) = points
+        assert point is not None
+        assert point.repair
+        assert point.outage == 0
+        assert point.realisations == realisations
+        bound = 1 - 0.05 ** (1 / realisations)
+        (shown,) = (c for c in table(points, [25.0], 0.01).split("|") if "<" in c)
+        assert float(shown.replace("<", "")) == pytest.approx(bound, rel=0.25)
+    (sure,) = operating_points([60.0])
+    assert "| < 1e-06 |" in table([sure], [60.0], 0.01)
+
+
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
@@ -91,6 +107,9 @@ def test_where_pictures_meet_one_fade_protection_buys_little() -> None:
         ({"over": {"tdl": {}}}, "known gain"),
         ({"over": "rayligh"}, "rayleigh"),
         ({"over": "bsc"}, "bit channel"),
+        ({"over": {"rayleigh": {"coherence": 10}}}, "plan: over=.*'coherence': 10.*csi perfect"),
+        ({"over": {"rayleigh": {"csi": "estimated"}}}, "plan: over=.*'estimated'.*csi perfect"),
+        ({"packet_bytes": 0}, "plan: packet_bytes=0 must be an integer from 1 to 65535"),
         ({"snr_db": [float("nan")]}, "snr_db=nan"),
     ],
 )
