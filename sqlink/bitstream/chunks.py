@@ -17,13 +17,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.bitstream.contexts import AROUND, LEVELS, information, level_of
 from sqlink.bitstream.order import Order, sending_order
-from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer
+from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer, flag_bits
 from sqlink.bitstream.tables import STREAMS, Tables
 from sqlink.bitstream.window import Window, window
 from sqlink.errors import DataError
@@ -79,11 +80,13 @@ class NeedsMapError(DataError):
 @dataclass(frozen=True)
 class Expected:
     """What is expected at the n places of a chunk that is written: their chances to be kept, [n],
-    and the weights of every index at the kept ones, [k, J].
+    and the weights of every index at the kept ones, [k, J]; with the bits that either costs.
     """
 
     chances: Floats
     weights: Floats
+    mask_bits: Floats
+    index_bits: Floats
 
 
 @dataclass(frozen=True)
@@ -186,37 +189,66 @@ def code(
     if hangs and port.number("header", grid.check, _CHECK) != grid.check:
         raise DataError("a packet is damaged, or hangs on a map that did not come whole")
 
+    if given is not None:
+        assert expected is not None
+        _write_places(port, grid, given, expected)
+        return given
     table = grid.tables.of(stream)
     places = order.places[start : start + length]
-    offsets = order.offsets[start : start + length]
-    kept = np.ones(length, dtype=np.bool_) if given is None else given.kept.copy()
-    indices = np.full(length, -1, dtype=np.int64) if given is None else given.indices.copy()
-    chances = np.empty(length) if expected is None else expected.chances
-    rank = np.cumsum(kept) - 1
+    kept = np.ones(length, dtype=np.bool_)
+    indices = np.full(length, -1, dtype=np.int64)
     # States of the chunk's places, before which stand two that are unknown.
     states = np.full(length + 2, table.masked + 1)
-    for offset in range(int(offsets.max()) + 1):
-        which = np.flatnonzero(offsets == offset)
-        if expected is None:
-            left = np.full((which.size, 2), table.masked + 1)
-            for step in range(min(offset, 2)):
-                left[:, step] = states[which + 1 - step]
-            seen = grid.look(stream, hangs, places[which], left, level)
-            chances[which] = table.chance_kept(seen, level)
-        inner = which[(which > 0) & (which < length - 1)]
-        if level != ALL_KEPT and inner.size:
-            kept[inner] = port.flags("mask", kept[inner], chances[inner])
-        chosen = which[kept[which]]
+    by_offset, ends = _by_offset(order.offsets[start : start + length])
+    for offset, (first, last) in enumerate(pairwise(ends)):
+        which = by_offset[first:last]
+        left = np.full((which.size, 2), table.masked + 1)
+        for step in range(min(offset, 2)):
+            left[:, step] = states[which + 1 - step]
+        seen = grid.look(stream, hangs, places[which], left, level)
+        flagged = (which > 0) & (which < length - 1) & (level != ALL_KEPT)
+        if flagged.any():
+            chances = table.chance_kept(seen, level)[flagged]
+            kept[which[flagged]] = port.flags("mask", kept[which[flagged]], chances)
+        own = kept[which]
+        chosen = which[own]
         if grid.fixed:
             indices[chosen] = port.numbers("index", indices[chosen], table.size)
         elif chosen.size:
-            if expected is None:
-                own = table.index_weights_of(seen[kept[which]])
-            else:
-                own = expected.weights[rank[chosen]]
-            indices[chosen] = port.indices("index", indices[chosen], own)
-        states[which + 2] = np.where(kept[which], indices[which], table.masked)
+            weights = table.index_weights_of(seen[own])
+            indices[chosen] = port.indices("index", indices[chosen], weights)
+        states[which + 2] = np.where(own, indices[which], table.masked)
     return Chunk(stream, layer, hangs, start, kept, indices, level)
+
+
+def _by_offset(offsets: Ints) -> tuple[Ints, list[int]]:
+    """Places in the order of their offsets, and where each offset begins and the last one ends."""
+    return np.argsort(offsets, kind="stable"), [0, *np.cumsum(np.bincount(offsets)).tolist()]
+
+
+def _write_places(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> None:
+    """What `code` reads of a chunk's places, in the same order: all is known, nothing looked at."""
+    length, size = chunk.kept.size, grid.tables.of(chunk.stream).size
+    order, ends = _by_offset(grid.order.offsets[chunk.start : chunk.start + length])
+    flagged = (order > 0) & (order < length - 1) & (chunk.level != ALL_KEPT)
+    own = chunk.kept[order]
+    asked, chosen = order[flagged], order[own]
+    kept = chunk.kept[asked]
+    chances, mask_bits = expected.chances[asked], expected.mask_bits[asked]
+    rank = (np.cumsum(chunk.kept) - 1)[chosen]
+    indices = chunk.indices[chosen]
+    if not grid.fixed:
+        weights, index_bits = expected.weights[rank], expected.index_bits[rank]
+    flags_before, indices_before = (
+        np.concatenate([[0], np.cumsum(which)])[ends].tolist() for which in (flagged, own)
+    )
+    for (a, b), (c, d) in zip(pairwise(flags_before), pairwise(indices_before), strict=True):
+        if a < b:
+            port.flags("mask", kept[a:b], chances[a:b], mask_bits[a:b])
+        if grid.fixed:
+            port.numbers("index", indices[c:d], size)
+        elif c < d:
+            port.indices("index", indices[c:d], weights[c:d], index_bits[c:d])
 
 
 def write(
@@ -232,6 +264,8 @@ def write(
         for stream in range(2)
         for segment in _segments(indices[stream], layers[stream], stream, grid, hangs)
     ]
+    if not hangs:  # the image's chunks that hang on the map need all of it
+        queue.sort(key=lambda segment: segment.layer)
     found: list[tuple[bytes, Writer]] = []
     number, first = 0, 0
     while number < len(queue):
@@ -267,6 +301,8 @@ class _Segment:
     hidden: NDArray[np.float32]  # [G, H], as if every run were whole
     chances: Floats  # [G], to be kept
     weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
+    mask_bits: Floats  # [G], of each place
+    index_bits: Floats  # [K], of each token
     mask_cost: Floats  # [G + 1], of all places before this one
     index_cost: Floats  # [K + 1], of all tokens before this one
 
@@ -285,11 +321,12 @@ class _Segment:
         bound = int(np.searchsorted(self.positions, start + MAX_CHUNK)) - 1
         last = min(max(last, first), bound)
         best: tuple[Writer, int] | None = None
+        begins = self._begins(start)
         while first <= last <= bound:
             trial = writer.fork()
             if not empty:
                 more(trial, True)
-            self._encode(trial, first, last)
+            self._encode(trial, first, last, begins)
             ended = trial.fork()
             more(ended, False)
             if len(ended.to_bytes()) > packet_bytes:
@@ -310,31 +347,51 @@ class _Segment:
         ranges = np.log2(size) + np.log2(min(MAX_CHUNK, size - start)) + np.log2(ALL_KEPT + 1)
         return float(ranges - np.log2(kind) + (np.log2(_CHECK) if self.hangs else 0.0))
 
-    def _encode(self, writer: Writer, first: int, last: int) -> None:
+    def _begins(self, start: int) -> Expected | None:
+        """What is expected of the first two places of a chunk from `start` on, or of one, where it
+        begins within a run whose places before are in another packet.
+        """
+        table, level = self.grid.tables.of(self.stream), self.level
+        offsets = self.grid.order.offsets[start : start + 2]
+        if not offsets[0]:
+            return None
+        count = 1 + int(offsets[1:].any())
+        left = np.full((count, 2), table.masked + 1)
+        left[1:, 0] = self.indices[start]
+        places = self.grid.order.places[start : start + count]
+        kept, indices = self.kept[start : start + count], self.indices[start : start + count]
+        hidden = self.grid.look(self.stream, self.hangs, places, left, level)
+        chances = table.chance_kept(hidden, level)
+        weights, index_bits = np.empty((0, 0)), np.empty(0)
+        if not self.grid.fixed:
+            weights = table.index_weights_of(hidden[kept])
+            index_bits = information(weights, indices[kept])
+        return Expected(chances, weights, flag_bits(kept, chances), index_bits)
+
+    def _encode(self, writer: Writer, first: int, last: int, begins: Expected | None) -> None:
         """Append the chunk of tokens first..last."""
         start, stop = int(self.positions[first]), int(self.positions[last]) + 1
         kept, indices = self.kept[start:stop], self.indices[start:stop]
-        table, level = self.grid.tables.of(self.stream), self.level
-        chances = self.chances[start:stop]
+        table = self.grid.tables.of(self.stream)
+        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
+        index_bits = self.index_bits[first : last + 1]
         weights = np.empty((0, 0))
         if self.weights is not None:
             weights = self.weights[first : last + 1]
         elif not self.grid.fixed:
             weights = table.index_weights_of(self.hidden[start:stop][kept])
-        offsets = self.grid.order.offsets[start : start + 2]
-        if offsets[0]:
-            # The run's places before are in another packet.
-            count = 2 if stop - start > 1 and offsets[1:].any() else 1
-            left = np.full((count, 2), table.masked + 1)
-            left[1:, 0] = indices[0]
-            places = self.grid.order.places[start : start + count]
-            hidden = self.grid.look(self.stream, self.hangs, places, left, level)
-            chances = np.concatenate([table.chance_kept(hidden, level), chances[count:]])
+        if begins is not None:
+            chances, mask_bits = (
+                np.concatenate([new[: old.size], old[new.size :]])
+                for new, old in ((begins.chances, chances), (begins.mask_bits, mask_bits))
+            )
             if not self.grid.fixed:
-                own = table.index_weights_of(hidden[kept[:count]])
-                weights = np.concatenate([own, weights[len(own) :]])
-        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, level)
-        code(writer, self.grid, chunk, Expected(chances, weights))
+                weights, index_bits = (
+                    np.concatenate([new[: len(old)], old[len(new) :]])
+                    for new, old in ((begins.weights, weights), (begins.index_bits, index_bits))
+                )
+        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
+        code(writer, self.grid, chunk, Expected(chances, weights, mask_bits, index_bits))
 
 
 def _segments(
@@ -360,7 +417,7 @@ def _segments(
         mask_bits = np.zeros(kept.size)
         chances = table.chance_kept(hidden, level)
         if level != ALL_KEPT:
-            mask_bits = -np.log2(np.where(kept, chances, 1 - chances))
+            mask_bits = flag_bits(kept, chances)
         weights = None
         if grid.fixed:
             index_bits = np.full(positions.size, np.log2(table.size))
@@ -382,6 +439,8 @@ def _segments(
                 hidden=hidden,
                 chances=chances,
                 weights=weights,
+                mask_bits=mask_bits,
+                index_bits=index_bits,
                 mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
                 index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
             )

@@ -4,9 +4,9 @@
     map-dependent   the map's packets read alone, the image's given them   (`chunks`)
     single          one stream, its packets slices of it                   (`single`)
 
-Packets go by relevance: the map's layers, then the image's, layer by layer. All but the last have
-`packet_bytes` bytes; the last is as long as it needs. See docs/bitstream.md for the formats field
-by field and for what each costs.
+Packets go by relevance: layer by layer, the map's before the image's; in `map-dependent`, all of
+the map's layers first. All but the last have `packet_bytes` bytes; the last is as long as it needs.
+See docs/bitstream.md for the formats field by field and for what each costs.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _recover(
         if not data:
             continue
         try:
-            _place(_read(data, grid).chunks, grid, found)
+            _place(_chunks(data, grid)[0], grid, found)
         except NeedsMapError as needs:
             # A map's chunk may stand before the first that hangs on it.
             _place(needs.chunks, grid, found)
@@ -192,7 +192,7 @@ def _recover(
         grid = Grid.of(height, width, tables, fixed, found[0].reshape(height, width))
     for data in waiting:
         try:
-            _place(_read(data, grid).chunks, grid, found)
+            _place(_chunks(data, grid)[0], grid, found)
         except DataError:
             continue
     return found.reshape(2, height, width)
@@ -204,10 +204,14 @@ def _place(held: Sequence[Chunk], grid: Grid, found: Ints) -> None:
         found[chunk.stream, places[chunk.kept]] = chunk.indices[chunk.kept]
 
 
-def _read(data: bytes, grid: Grid) -> Contents:
+def _chunks(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
     if len(data) > MAX_PACKET_BYTES:
         raise DataError(f"a packet of {len(data)} bytes is longer than any that is written")
-    held, coded, size = chunks.read(data, grid)
+    return chunks.read(data, grid)
+
+
+def _read(data: bytes, grid: Grid) -> Contents:
+    held, coded, size = _chunks(data, grid)
     return Contents(tuple(held), _ledger(coded, size, len(data)))
 
 
@@ -226,7 +230,7 @@ def _ledger(coded: Sequence[Coded], size: int, whole: int) -> dict[str, int]:
     range coder's last byte leaves.
     """
     names = ("header", "mask", "index")
-    sums = np.cumsum([sum(part.bits.sum() for part in coded if part.what == n) for n in names])
+    sums = np.cumsum([sum(part.total for part in coded if part.what == n) for n in names])
     ends = np.minimum(np.rint(sums).astype(int), 8 * size).tolist()
     return {
         "header": ends[0],

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import constriction
@@ -91,6 +91,11 @@ class Coded:
     model: tuple[Any, ...]
     bits: Floats
 
+    @cached_property
+    def total(self) -> float:
+        """Their information, all told."""
+        return float(np.add.reduce(self.bits))
+
 
 class Port(ABC):
     """Either end of a stream of symbols. What is coded stands in `coded`, in its order."""
@@ -101,7 +106,7 @@ class Port(ABC):
     @property
     def bits(self) -> float:
         """Information coded so far."""
-        return float(sum(part.bits.sum() for part in self.coded))
+        return float(sum(part.total for part in self.coded))
 
     def numbers(self, what: str, values: Ints, size: int) -> Ints:
         """Numbers of 0..size-1, all alike."""
@@ -114,18 +119,22 @@ class Port(ABC):
         """One number of 0..size-1."""
         return int(self.numbers(what, np.array([value]), size)[0])
 
-    def indices(self, what: str, values: Ints, weights: Floats) -> Ints:
-        """n indices by their weights, whole numbers float64 [n, J]."""
+    def indices(self, what: str, values: Ints, weights: Floats, bits: Floats | None = None) -> Ints:
+        """n indices by their weights, whole numbers float64 [n, J]; bits: [n], where known."""
         model = (_categorical(), weights)
         symbols = self._code(values, model)
-        return self._done(what, symbols, model, information(weights, symbols))
+        if bits is None:
+            bits = information(weights, symbols)
+        return self._done(what, symbols, model, bits)
 
-    def flags(self, what: str, values: Bools, chances: Floats) -> Bools:
-        """n flags, each with its chance to be True."""
+    def flags(self, what: str, values: Bools, chances: Floats, bits: Floats | None = None) -> Bools:
+        """n flags, each with its chance to be True; bits: their information, [n], where known."""
         model = (_bernoulli(), chances)
         symbols = self._code(values, model)
-        bits = -np.log2(np.where(symbols, chances, 1 - chances))
-        return self._done(what, symbols, model, bits).astype(np.bool_)
+        if bits is None:
+            bits = flag_bits(symbols, chances)
+        self.coded.append(Coded(what, symbols, model, bits))
+        return symbols.astype(np.bool_)
 
     def _done(
         self, what: str, symbols: NDArray[np.int32], model: tuple[Any, ...], bits: Floats
@@ -162,7 +171,7 @@ class Writer(Port):
         return shortest_bytes(self.coder) or b"\0"
 
     def _code(self, values: NDArray[Any], model: tuple[Any, ...]) -> NDArray[np.int32]:
-        symbols = values.astype(np.int32)
+        symbols = values.astype(np.int32, copy=False)
         if symbols.size:
             self.coder.encode(symbols, *model)
         return symbols
@@ -199,6 +208,12 @@ class Reader(Port):
         if not same.all():
             raise EndedError(lowest[: int(same.argmin())].astype(np.int64))
         return lowest
+
+
+def flag_bits(flags: NDArray[Any], chances: Floats) -> Floats:
+    """Bits of n flags, [n], given each one's chance to be True."""
+    bits: Floats = -np.log2(np.where(flags, chances, 1 - chances))
+    return bits
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,8 @@
 """A picture's tokens as one range-coded stream: the cheapest, and readable as far as it came.
 
-    map:    kept count ─ pass 0: mask, indices ─ pass 1: mask, indices ─ ... ─ pass 15
-    image:  the same, layer by layer, every place knowing the map's tokens around it
+    map, layer 0:    kept count ─ pass 0: mask, indices ─ pass 1: mask, indices ─ ... ─ pass 15
+    image, layer 0:  the same, every place knowing the map's tokens around it, as far as they came
+    map, layer 1:    ...
 
 A place knows every neighbour coded before it (see `window`), which is what makes the stream cheap
 and what it breaks by: after the first packet that is lost, nothing can be read. Its packets are
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,43 +101,46 @@ def _walk(port: Port, indices: Ints, layers: Ints | None, tables: Tables, fixed:
     grids = indices.reshape(2, places)
     ranks = None if layers is None else np.where(grids >= 0, layers.reshape(2, places), LAYERS)
     states = [np.full(places + 1, tables.of(s).masked + 1) for s in range(2)]
-    for stream in range(2):
-        table, state = tables.of(stream), states[stream]
-        sent = () if ranks is None else ranks[stream][ranks[stream] < LAYERS]
-        highest = port.number("header", int(np.max(sent, initial=0)), LAYERS)
-        free = np.ones(places, dtype=np.bool_)
-        for layer in range(highest + 1):
-            given = np.zeros(places, np.bool_) if ranks is None else ranks[stream] == layer
-            open_places = int(free.sum())
-            missing = port.number("header", int(given.sum()), open_places + 1)
-            level = level_of(missing, places)
-            for number in range(PASSES):
-                which = np.flatnonzero(free & (around.passes == number))
-                if not which.size:
-                    continue
-                hidden = table.look(
-                    state[around.around[which]],
-                    states[0][around.under[which]] if stream else None,
-                    around.bands[which],
-                    level,
-                )
-                if 0 < missing < open_places:
-                    kept = port.flags("mask", given[which], table.chance_kept(hidden, level))
+    free = [np.ones(places, dtype=np.bool_) for _ in range(2)]
+    highest = [0, 0]
+    for layer, stream in product(range(LAYERS), range(2)):
+        table, state, left = tables.of(stream), states[stream], free[stream]
+        if not layer:
+            sent = () if ranks is None else ranks[stream][ranks[stream] < LAYERS]
+            highest[stream] = port.number("header", int(np.max(sent, initial=0)), LAYERS)
+        if layer > highest[stream]:
+            continue
+        given = np.zeros(places, np.bool_) if ranks is None else ranks[stream] == layer
+        open_places = int(left.sum())
+        missing = port.number("header", int(given.sum()), open_places + 1)
+        level = level_of(missing, places)
+        for number in range(PASSES):
+            which = np.flatnonzero(left & (around.passes == number))
+            if not which.size:
+                continue
+            hidden = table.look(
+                state[around.around[which]],
+                states[0][around.under[which]] if stream else None,
+                around.bands[which],
+                level,
+            )
+            if 0 < missing < open_places:
+                kept = port.flags("mask", given[which], table.chance_kept(hidden, level))
+            else:
+                kept = np.full(which.size, missing > 0)
+            open_places -= which.size
+            chosen = which[kept]
+            missing -= chosen.size
+            state[which] = table.masked
+            taken = grids[stream, chosen]
+            try:
+                if fixed:
+                    taken = port.numbers("index", taken, table.size)
                 else:
-                    kept = np.full(which.size, missing > 0)
-                open_places -= which.size
-                chosen = which[kept]
-                missing -= chosen.size
-                state[which] = table.masked
-                taken = grids[stream, chosen]
-                try:
-                    if fixed:
-                        taken = port.numbers("index", taken, table.size)
-                    else:
-                        taken = port.indices("index", taken, table.index_weights_of(hidden[kept]))
-                except EndedError as ended:
-                    grids[stream, chosen[: ended.values.size]] = ended.values
-                    raise
-                grids[stream, chosen] = state[chosen] = taken
-                free[chosen] = False
-            state[:-1][free] = table.masked if layer == highest else table.masked + 1
+                    taken = port.indices("index", taken, table.index_weights_of(hidden[kept]))
+            except EndedError as ended:
+                grids[stream, chosen[: ended.values.size]] = ended.values
+                raise
+            grids[stream, chosen] = state[chosen] = taken
+            left[chosen] = False
+        state[:-1][left] = table.masked if layer == highest[stream] else table.masked + 1

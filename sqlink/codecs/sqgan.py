@@ -115,14 +115,14 @@ class TokenModel(Protocol):
 @dataclass(frozen=True)
 class _Analysed:
     """One picture's tokens: indices and ranks of every place, int64 [h, w] each. sizes: bytes of
-    the points of the path that were tried.
+    the points of the path that were tried, by the points below them that end layers.
     """
 
     map_indices: NDArray[np.int64]
     image_indices: NDArray[np.int64]
     map_ranks: NDArray[np.int64]
     image_ranks: NDArray[np.int64]
-    sizes: dict[int, int]
+    sizes: dict[tuple[int, ...], dict[int, int]]
 
 
 class SQGANCodec:
@@ -131,12 +131,15 @@ class SQGANCodec:
     weights_sha256: hex, what a stored file names its weights by. segmenter: what makes the map
     where `encode` gets none, or its name. split: the path of (m_map, m_image), both rising.
     image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
-    relevant first, at more bytes. packing: `independent` packets, `map-dependent` ones or a
-    `single` stream; see `sqlink.bitstream.packets`. fixed_length: indices of log2 of the codebook's
-    size bits each, an ablation. chunk: pictures that the network takes at once, always, so that a
-    picture's result does not depend on the others; None: 2 on a CPU, up to 16 on CUDA, fewer of
-    large ones. trained_on: metrics that were training losses of the
-    weights, to be marked wherever they are shown. classes: what maps hold.
+    relevant first, at more bytes. layer_bytes: up to three sizes of all packets, in bytes, rising:
+    the first so many bytes of a stream are then what a budget of so many would buy, of the map and
+    of the picture, or a little less; sizes beyond the budget are passed over. `independent` packets
+    say the mask anew in each layer, a `single` stream says nothing twice. packing: `independent`
+    packets, `map-dependent` ones or a `single` stream; see `sqlink.bitstream.packets`.
+    fixed_length: indices of log2 of the codebook's size bits each, an ablation. chunk: pictures
+    that the network takes at once, always, so that a picture's result does not depend on the
+    others; None: 2 on a CPU, up to 16 on CUDA, fewer of large ones. trained_on: metrics that were
+    training losses of the weights, to be marked wherever they are shown. classes: what maps hold.
     """
 
     name = "sqgan"
@@ -154,6 +157,7 @@ class SQGANCodec:
         segmenter: Segmenter | str = "tx",
         split: Split = DEFAULT_SPLIT,
         image_layers: int = 1,
+        layer_bytes: Sequence[int] = (),
         packing: str = MODES[0],
         fixed_length: bool = False,
         device: torch.device | str = "cpu",
@@ -167,6 +171,13 @@ class SQGANCodec:
             )
         if not 1 <= image_layers <= LAYERS:
             raise ConfigError(f"image_layers={image_layers} must be from 1 to {LAYERS}")
+        self.layer_bytes = _checked_layers(layer_bytes)
+        if self.layer_bytes and image_layers > 1:
+            raise ConfigError("layer_bytes and image_layers both say what layers are: give one")
+        if self.layer_bytes and packing == "map-dependent":
+            raise ConfigError(
+                "layer_bytes: map-dependent packets need all of the map before any layer"
+            )
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk={chunk} must be at least 1")
         self.model = model
@@ -216,7 +227,7 @@ class SQGANCodec:
                 return self._fit(analysed, height, width, budget)
             assert quality is not None
             count = max(1, round(quality * analysed.map_ranks.size))
-            return self._stream(self._packets(analysed, count, count), height, width)
+            return self._stream(self._packets(analysed, [(count, count)]), height, width)
 
         return self._analysed(images, segmentation, answer)
 
@@ -317,7 +328,8 @@ class SQGANCodec:
         Tokens seen of late are remembered: a second rate is cheap.
         """
         maps = [None] * len(images) if segmentation is None else segmentation.byte().cpu().unbind()
-        keys = [_key(*pair) for pair in zip(images.detach().cpu(), maps, strict=True)]
+        given = list(zip(images.detach().cpu(), maps, strict=True))
+        keys = side_by_side(lambda pair: _key(*pair), given, torch.device("cpu"))
         known = {key: self._remembered[key] for key in keys if key in self._remembered}
         first = {key: n for n, key in reversed(list(enumerate(keys))) if key not in known}
         missing = np.array(sorted(first.values()), dtype=np.int64)
@@ -379,15 +391,35 @@ class SQGANCodec:
     ) -> Stream | Unreachable:
         """The most of the path that fits the budget, or what fills 99 % of it.
 
-        Bytes are nearly in proportion to what tokens usually take, so a few guesses do. The answer
-        does not depend on which rates were asked for before.
+        The answer does not depend on which rates were asked for before.
         """
-        sizes, usual = analysed.sizes, self._usual_sizes(analysed.map_ranks.size)
+        below: tuple[int, ...] = ()
+        for size in self.layer_bytes:
+            if size + SESSION_BYTES < budget:
+                step, _ = self._farthest(analysed, size + SESSION_BYTES, below)
+                if step is not None and step < _STEPS:
+                    below = (*below, step)
+        step, packets = self._farthest(analysed, budget, below)
+        if step is None:
+            lowest = analysed.sizes[below][0]
+            return Unreachable(self.name, height, width, budget, lowest)
+        return self._stream(packets, height, width)
+
+    def _farthest(
+        self, analysed: _Analysed, budget: int, below: tuple[int, ...]
+    ) -> tuple[int | None, list[Packet]]:
+        """The farthest point of the path, and its packets, that fits the budget, or one that fills
+        99 % of it; None where none does. below: points that are layers of their own.
+
+        Bytes are nearly in proportion to what tokens usually take, so a few guesses do.
+        """
+        sizes = analysed.sizes.setdefault(below, {})
+        usual = self._usual_sizes(analysed.map_ranks.size)
         streams: dict[int, list[Packet]] = {}
 
         def size(step: int) -> int:
             if step not in sizes:
-                streams[step] = self._packets_at(analysed, step)
+                streams[step] = self._packets_at(analysed, step, below)
                 sizes[step] = SESSION_BYTES + sum(len(p.data) for p in streams[step])
             return sizes[step]
 
@@ -417,9 +449,8 @@ class SQGANCodec:
             if high > _STEPS and guess > 0.9 * _STEPS:
                 guess = _STEPS
         if low < 0 or (low < _STEPS // 64 and size(0) > budget):
-            return Unreachable(self.name, height, width, budget, sizes[0])
-        packets = streams[low] if low in streams else self._packets_at(analysed, low)
-        return self._stream(packets, height, width)
+            return None, []
+        return low, streams[low] if low in streams else self._packets_at(analysed, low, below)
 
     def _usual_sizes(self, places: int) -> NDArray[np.float64]:
         """About how many bytes each point of the path takes, rising; [_STEPS + 1]."""
@@ -428,10 +459,13 @@ class SQGANCodec:
             self._usual[places] = SESSION_BYTES + 8 + kept @ np.array(_USUAL_BITS) / 8
         return self._usual[places]
 
-    def _packets_at(self, analysed: _Analysed, step: int) -> list[Packet]:
-        """The packets of a point of the path."""
-        of_map, of_image = self._counts(np.array([step]), analysed.map_ranks.size)
-        return self._packets(analysed, int(of_map[0]), int(of_image[0]))
+    def _packets_at(
+        self, analysed: _Analysed, step: int, below: tuple[int, ...] = ()
+    ) -> list[Packet]:
+        """The packets of a point of the path, with layers that end at those below it."""
+        steps = np.array([*(one for one in below if one < step), step])
+        of_map, of_image = self._counts(steps, analysed.map_ranks.size)
+        return self._packets(analysed, list(zip(of_map.tolist(), of_image.tolist(), strict=True)))
 
     def _counts(
         self, steps: NDArray[np.int64], places: int
@@ -444,12 +478,16 @@ class SQGANCodec:
         )
         return _tokens(of_map, places), _tokens(of_image, places)
 
-    def _packets(self, analysed: _Analysed, map_count: int, image_count: int) -> list[Packet]:
+    def _packets(self, analysed: _Analysed, counts: Sequence[tuple[int, int]]) -> list[Packet]:
+        """counts: tokens of map and image with which each layer ends, rising."""
+        map_ends, image_ends = (np.array(ends) for ends in zip(*counts, strict=True))
         tokens = Tokens(
-            keep(analysed.map_indices, analysed.map_ranks, map_count),
-            keep(analysed.image_indices, analysed.image_ranks, image_count),
-            np.zeros_like(analysed.map_ranks),
-            layers(analysed.image_ranks, image_count, self.image_layers),
+            keep(analysed.map_indices, analysed.map_ranks, map_ends[-1]),
+            keep(analysed.image_indices, analysed.image_ranks, image_ends[-1]),
+            np.searchsorted(map_ends[:-1], analysed.map_ranks, side="right"),
+            layers(analysed.image_ranks, image_ends[-1], self.image_layers)
+            if self.image_layers > 1
+            else np.searchsorted(image_ends[:-1], analysed.image_ranks, side="right"),
         )
         return packetise(tokens, self.tables, self.packet_bytes, self.packing)
 
@@ -480,6 +518,7 @@ def sqgan(
     segmenter: Segmenter | str = "tx",
     split: Split | None = None,
     image_layers: int = 1,
+    layer_bytes: Sequence[int] = (),
     packing: str = MODES[0],
     fixed_length: bool = False,
 ) -> SQGANCodec:
@@ -506,6 +545,7 @@ def sqgan(
         segmenter=segmenter,
         split=split,
         image_layers=image_layers,
+        layer_bytes=layer_bytes,
         packing=packing,
         fixed_length=fixed_length,
         device=device,
@@ -554,6 +594,17 @@ def _packing(kind: int) -> Packing:
     if version != _VERSION:
         raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
     return Packing.of(kind & 15)
+
+
+def _checked_layers(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Sizes in bytes, rising. Raises ConfigError if they are none."""
+    listed_ = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+    whole = [s for s in listed_ if isinstance(s, int) and not isinstance(s, bool) and s > 0]
+    if len(whole) < len(listed_) or len(whole) >= LAYERS or whole != sorted(set(whole)):
+        raise ConfigError(
+            f"layer_bytes={sizes!r} must be up to {LAYERS - 1} sizes in bytes, rising"
+        )
+    return tuple(whole)
 
 
 def _checked_split(split: Split) -> tuple[tuple[float, float], ...]:

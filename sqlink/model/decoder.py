@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sqlink.model.fused import convolved, silu
 from sqlink.model.noise import NoiseInjection
 from sqlink.model.residual import ResidualBlock, SelfAttention, Upsample
-from sqlink.model.spade import LabelPyramid, SpadeNorm, unshuffled_map
+from sqlink.model.spade import Cells, LabelPyramid, SpadeNorm
 
 
 class Level(nn.Module):
@@ -57,13 +58,14 @@ class FineLevel(nn.Module):
         """x: [N, inputs, h, w]; segmentation: int64 [N, H, W]. Returns [N, width, 2h, 2w] and the
         features of the map there.
         """
-        x = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = convolved(self.narrow, x)
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         if noise is not None:
             x = noise(x, seed)
         features = None
         if self.labels is not None and segmentation is not None:
-            cells = unshuffled_map(segmentation, self.num_classes, self.factor)
-            features = F.relu(self.labels(cells))
+            cells = Cells.of(segmentation, self.num_classes, self.factor)
+            features = F.relu(cells.through(self.labels))
         return self.block(x, features), features
 
 
@@ -122,6 +124,21 @@ class Decoder(nn.Module):
         self, z: Tensor, segmentation: Tensor | None = None, seed: int | Tensor = 0
     ) -> Tensor:
         """z: [N, C, h, w]; segmentation: int64 [N, h * f, w * f] for D_x; seed: of the noise."""
+        return F.pixel_shuffle(self._phases(z, segmentation, seed), self.shuffle)
+
+    def likeliest(self, z: Tensor) -> Tensor:
+        """The output of the highest value in each place, int64 [N, h * f, w * f]; no gradient."""
+        # Pooled over classes of the phases of a place, in memory as they lie.
+        phases = self._phases(z, None, 0).permute(0, 2, 3, 1)
+        n, height, width, channels = phases.shape
+        classes = phases.reshape(-1, channels // self.shuffle**2, 1, self.shuffle**2)
+        classes = classes.permute(0, 3, 1, 2)
+        _, best = F.max_pool2d(classes, (classes.shape[2], 1), return_indices=True)
+        best = best.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        return F.pixel_shuffle(best, self.shuffle).squeeze(1)
+
+    def _phases(self, z: Tensor, segmentation: Tensor | None, seed: int | Tensor) -> Tensor:
+        """All outputs of a place as channels, before they are shuffled up."""
         features = None
         if self.pyramid is not None and segmentation is not None:
             features = self.pyramid(segmentation)
@@ -138,7 +155,7 @@ class Decoder(nn.Module):
             noise = self.noises[-1] if len(self.noises) else None
             x, condition = self.fine(x, segmentation, noise, seed)
         x = self.norm_out(x) if condition is None else self.norm_out(x, condition)
-        out: Tensor = F.pixel_shuffle(self.conv_out(F.silu(x)), self.shuffle)
+        out: Tensor = self.conv_out(silu(x))
         return out
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sqlink.model.fused import convolved
 from sqlink.model.residual import ResidualBlock, SelfAttention
 
 
@@ -30,7 +31,7 @@ class AttentionDemasker(nn.Module):
     def forward(self, codes: Tensor, received: Tensor) -> Tensor:
         """codes: [N, h, w, code_dim]; received: bool [N, h, w]. Returns [N, width, h, w]."""
         placed = torch.where(received.unsqueeze(-1), codes, self.mask_token.to(codes.dtype))
-        x: Tensor = self.project(placed.permute(0, 3, 1, 2))
+        x = convolved(self.project, placed.permute(0, 3, 1, 2))
         weights = torch.where(received, 1.0, self.start).flatten(1)  # [N, h*w]
         for residual, attention in zip(self.residuals, self.attentions, strict=True):
             x = attention(residual(x), weights)

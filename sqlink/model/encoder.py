@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sqlink.model.fused import convolved, silu
 from sqlink.model.residual import Downsample, ResidualBlock, SelfAttention
+from sqlink.model.spade import Cells
 
 
 class SemanticPreEmbedding(nn.Module):
@@ -24,12 +26,9 @@ class SemanticPreEmbedding(nn.Module):
         )
         self.conv2 = nn.Conv2d(hidden, outputs, 1)
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """labels: one-hot, unshuffled, [N, L * stem**2, H/stem, W/stem]. Returns [N, outputs,
-        H/stem, W/stem].
-        """
-        out: Tensor = self.conv2(F.relu(self.conv1(labels)))
-        return out
+    def forward(self, cells: Cells) -> Tensor:
+        """cells: of L classes, stem x stem pixels each. Returns [N, outputs, H/stem, W/stem]."""
+        return convolved(self.conv2, F.relu(cells.through(self.conv1)))
 
 
 class Encoder(nn.Module):
@@ -58,13 +57,13 @@ class Encoder(nn.Module):
         self.norm_out = nn.GroupNorm(min(groups, channels[-1]), channels[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(channels[-1], channels[-1], 1)
 
-    def forward(self, x: Tensor, pre_embedding: Tensor | None = None) -> Tensor:
-        """x: [N, inputs * stem**2, H/stem, W/stem]; pre_embedding: [N, channels[0], H/stem, W/stem]
-        or None.
+    def forward(self, x: Tensor | Cells, pre_embedding: Tensor | None = None) -> Tensor:
+        """x: [N, inputs * stem**2, H/stem, W/stem], or cells of stem x stem pixels; pre_embedding:
+        [N, channels[0], H/stem, W/stem] with a tensor, or None.
         """
-        h: Tensor = self.conv_in(x)
-        if pre_embedding is not None:
-            h = h + pre_embedding
+        if isinstance(x, Cells):
+            h = x.through(self.conv_in)
+        else:
+            h = convolved(self.conv_in, x, plus=pre_embedding)
         h = self.attention(self.levels(h))
-        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
-        return out
+        return convolved(self.conv_out, silu(self.norm_out(h)))

@@ -48,4 +48,4 @@ class NoiseInjection(nn.Module):
         """x: [N, channels, h, w]; seed: one for all, or int64 [N]."""
         height, width = x.shape[-2:]
         field = noise_field(height, width, x.device, seed).to(x.dtype)
-        return x + GAIN * self.scale.view(1, -1, 1, 1) * field
+        return torch.addcmul(x, GAIN * self.scale.view(1, -1, 1, 1), field)

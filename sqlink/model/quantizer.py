@@ -47,7 +47,7 @@ class VectorQuantizer(nn.Module):
         flat = vectors.detach().reshape(-1, vectors.shape[-1]).float()
         with torch.autocast(flat.device.type, enabled=False):
             distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.t()
-        return distance.argmin(1).reshape(vectors.shape[:-1])
+        return distance.min(1).indices.reshape(vectors.shape[:-1])
 
     def lookup(self, indices: Tensor) -> Tensor:
         """int64 [...] to [..., dim]; an index of -1 gives the first code (mask it yourself)."""

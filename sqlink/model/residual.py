@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sqlink.model.fused import convolved, silu
 from sqlink.model.spade import SpadeNorm
 
 
@@ -33,10 +34,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: [N, inputs, h, w]; labels: [N, L, h, w] for SPADE. Returns [N, outputs, h, w]."""
         condition = () if labels is None else (labels,)
-        y = self.conv1(F.silu(self.norm1(x, *condition)))
-        y = self.conv2(F.silu(self.norm2(y, *condition)))
-        out: Tensor = self.skip(x) + y
-        return out
+        y = self.conv1(silu(self.norm1(x, *condition)))
+        return convolved(self.conv2, silu(self.norm2(y, *condition)), plus=self.skip(x))
 
 
 class SelfAttention(nn.Module):
@@ -56,7 +55,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """x: [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns [N, C, h, w]."""
         n, c, h, w = x.shape
-        rows = self.project_in(self.norm(x)).permute(0, 2, 3, 1)  # in memory as they lie
+        rows = convolved(self.project_in, self.norm(x)).permute(0, 2, 3, 1)  # in memory as they lie
         qkv = rows.reshape(n, h * w, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # [N, heads, h*w, C/heads]
         bias = None
@@ -64,8 +63,7 @@ class SelfAttention(nn.Module):
             bias = torch.log(weights).to(q.dtype)[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        out: Tensor = x + self.project_out(y)
-        return out
+        return convolved(self.project_out, y, plus=x)
 
 
 class Downsample(nn.Conv2d):

@@ -10,9 +10,9 @@ built on MQ-VAE (Huang et al., "Not all image regions matter", CVPR 2023).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sqlink.model.fused import convolved
 from sqlink.model.spade import SpadeNorm
 
 
@@ -35,7 +35,7 @@ class SemanticAwareMasking(nn.Module):
 
         Returns vectors [N, h, w, code_dim] and scores [N, h, w] in (0, 1).
         """
-        hidden = F.relu(self.conv1(self.spade1(z, labels)))
+        hidden = convolved(self.conv1, self.spade1(z, labels), relu=True)
         scores = torch.sigmoid(self._weigh(self.spade2(hidden, labels)))
         vectors = self.norm(z.permute(0, 2, 3, 1).float()) * scores.unsqueeze(-1)
         return self.project(vectors), scores

@@ -9,9 +9,14 @@ as a group norm in SQ-GAN (arXiv 2502.09520).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sqlink.model.fused import convolved, fusable, modulated
 
 
 def one_hot_map(segmentation: Tensor, num_classes: int) -> Tensor:
@@ -32,15 +37,63 @@ def unshuffled_map(segmentation: Tensor, num_classes: int, factor: int) -> Tenso
 
     int64 [N, H, W] to float32 [N, (num_classes + 1) * factor**2, H / factor, W / factor].
     """
-    known = (segmentation >= 0) & (segmentation < num_classes)
-    ids = torch.where(known, segmentation, num_classes)
-    n, height, width = ids.shape
-    cells = ids.reshape(n, height // factor, factor, width // factor, factor)
-    cells = cells.permute(0, 1, 3, 2, 4).reshape(n, height // factor, width // factor, factor**2)
-    channels = cells * factor**2 + torch.arange(factor**2, device=ids.device)
-    size = (*channels.shape[:3], (num_classes + 1) * factor**2)
-    out = torch.zeros(size, device=ids.device).scatter_(3, channels, 1.0)
-    return out.permute(0, 3, 1, 2)
+    return Cells.of(segmentation, num_classes, factor).dense
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A map whose pixels, factor x factor of them a cell, are channels of one-hot values.
+
+    ones: int32 [N, h, w, factor**2], for every pixel of a cell the channel that is 1, of
+    classes * factor**2, the null class among them.
+    """
+
+    ones: Tensor
+    classes: int
+    factor: int
+
+    @classmethod
+    def of(cls, segmentation: Tensor, num_classes: int, factor: int) -> Cells:
+        """Of int64 [N, h * factor, w * factor]; see `unshuffled_map`."""
+        known = (segmentation >= 0) & (segmentation < num_classes)
+        ids = torch.where(known, segmentation, num_classes).to(torch.int32)
+        n, height, width = ids.shape
+        cells = ids.reshape(n, height // factor, factor, width // factor, factor)
+        size = n, height // factor, width // factor, factor**2
+        cells = cells.permute(0, 1, 3, 2, 4).reshape(size)
+        pixels = torch.arange(factor**2, dtype=torch.int32, device=ids.device)
+        ones = torch.add(pixels, cells, alpha=factor**2)
+        return cls(ones, num_classes + 1, factor)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """float32 [N, classes * factor**2, h, w], channels last."""
+        size = (*self.ones.shape[:3], self.classes * self.factor**2)
+        out = torch.zeros(size, device=self.ones.device).scatter_(3, self.ones.long(), 1.0)
+        return out.permute(0, 3, 1, 2)
+
+    def through(self, layer: nn.Conv2d) -> Tensor:
+        """What a convolution makes of the one-hot values, [N, C, h, w].
+
+        One of 1x1 adds up as many columns of its weights as a cell has pixels.
+        """
+        if layer.kernel_size != (1, 1) or not fusable(layer.weight):
+            out: Tensor = layer(self.dense)
+            return out
+        columns = layer.weight.flatten(1).t().contiguous()
+        sums: Tensor = F.embedding_bag(self.ones.flatten(0, 2), columns, mode="sum")
+        if layer.bias is not None:
+            sums += layer.bias
+        return sums.reshape(*self.ones.shape[:3], -1).permute(0, 3, 1, 2)
+
+    def shares(self, side: int) -> Tensor:
+        """Share of each class in squares of side x side cells, [N, classes, h/side, w/side]."""
+        n, height, width, pixels = self.ones.shape
+        size = n, height // side, side, width // side, side * pixels
+        squares = self.ones.reshape(size).transpose(2, 3).reshape(-1, side * side * pixels)
+        columns = torch.eye(self.classes, device=squares.device).repeat_interleave(pixels, 0)
+        sums = F.embedding_bag(squares, columns, mode="sum") / squares.shape[1]
+        return sums.reshape(n, height // side, width // side, -1).permute(0, 3, 1, 2)
 
 
 class SpadeNorm(nn.Module):
@@ -64,9 +117,11 @@ class SpadeNorm(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """x: [N, C, h, w]; labels: [N, L, h, w]."""
-        scale, shift = self.modulation(labels).chunk(2, dim=1)
-        normed: Tensor = self.norm(x)
-        return torch.addcmul(normed + shift, normed, scale)
+        last = self.modulation
+        if isinstance(last, nn.Sequential):
+            labels, last = last[:-1](labels), last[-1]
+        assert isinstance(last, nn.Conv2d)
+        return modulated(last, labels, self.norm(x))
 
 
 class LabelPyramid(nn.Module):
@@ -96,8 +151,9 @@ class LabelPyramid(nn.Module):
         if self.finest is None:
             factors = [self.stem * 2**level for level in range(self.levels)]
             return [one_hot_map(segmentation[:, ::f, ::f], self.num_classes) for f in factors]
-        cells = unshuffled_map(segmentation, self.num_classes, self.stem)
-        features = [F.relu(self.finest(cells))]
+        cells = Cells.of(segmentation, self.num_classes, self.stem)
+        features = [F.relu(cells.through(self.finest))]
         for layer in self.coarser:
-            features.append(F.relu(layer(features[-1])))
+            assert isinstance(layer, nn.Conv2d)
+            features.append(convolved(layer, features[-1], relu=True))
         return features

@@ -24,7 +24,7 @@ from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.quantizer import VectorQuantizer
 from sqlink.model.samm import SemanticAwareMasking
-from sqlink.model.spade import unshuffled_map
+from sqlink.model.spade import Cells
 
 _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", "sums")}
 
@@ -144,25 +144,24 @@ class SQGAN(nn.Module):
         """As `encode_image`, of the map stream."""
         return self._encode_map(self._cells(segmentation))
 
-    def _cells(self, segmentation: Tensor) -> Tensor:
-        """The map as the stems take it, [N, L * stem**2, H/stem, W/stem]."""
-        return unshuffled_map(segmentation, self.config.num_classes, self.config.stem)
+    def _cells(self, segmentation: Tensor) -> Cells:
+        """The map as the stems take it."""
+        return Cells.of(segmentation, self.config.num_classes, self.config.stem)
 
-    def _encode_image(self, images: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_image(self, images: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
         pixels = F.pixel_unshuffle(2 * images - 1, self.config.stem)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         z = self.image_encoder(pixels, self.sempe(cells))
         vectors, scores = self.image_samm(z, self._seen_by_samm(cells))
         return vectors, scores
 
-    def _encode_map(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_map(self, cells: Cells) -> tuple[Tensor, Tensor]:
         vectors, scores = self.map_samm(self.map_encoder(cells), self._seen_by_samm(cells))
         return vectors, scores
 
-    def _seen_by_samm(self, cells: Tensor) -> Tensor:
+    def _seen_by_samm(self, cells: Cells) -> Tensor:
         """Share of each class in each place of the latent grid, [N, L, h, w]."""
-        pooled = F.avg_pool2d(cells, self.config.downsampling // self.config.stem)
-        coarse = pooled.unflatten(1, (-1, self.config.stem**2)).mean(2)
+        coarse = cells.shares(self.config.downsampling // self.config.stem)
         return torch.zeros_like(coarse) if "samm-map" in self.config.without else coarse
 
     def ranking(self, scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -223,8 +222,8 @@ class SQGAN(nn.Module):
 
         Returns images float32 [N, 3, H, W] in [0, 1] and maps int64 [N, H, W].
         """
-        logits = self.decode_map(self.map_quantizer.lookup(map_indices), map_indices >= 0)
-        segmentation = logits.argmax(1)
+        codes = self.map_quantizer.lookup(map_indices)
+        segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
         images = self.decode_image(
             self.image_quantizer.lookup(image_indices),
             image_indices >= 0,

@@ -144,7 +144,7 @@ def test_what_comes_of_any_packets_is_what_they_hold(
 def test_a_stream_cut_at_any_packet_gives_what_had_come(
     tokens: Tokens, contexts: bool, packing: Packing
 ) -> None:
-    """Each packet adds tokens, none of them wrong, and the map's come before the image's."""
+    """Each packet adds tokens, none of them wrong; what hangs on the map comes after it."""
     tables = made_tables(contexts)
     packets = [p.data for p in packetise(tokens, tables, 48, packing)]
     sent = np.stack([tokens.map_indices, tokens.image_indices])
@@ -158,7 +158,7 @@ def test_a_stream_cut_at_any_packet_gives_what_had_come(
         assert held.sum() > before or packing.mode == "single"
         assert held.sum() >= before
         before = held.sum()
-        if held[1].any():
+        if packing.mode == "map-dependent" and held[1].any():
             np.testing.assert_array_equal(found[0], sent[0])
     assert before == (sent >= 0).sum()
 
@@ -373,24 +373,37 @@ def test_contexts_that_fit_save_bits() -> None:
 
 
 def test_packets_go_by_relevance() -> None:
-    """The map's tokens come before the image's, and a first layer's before a second's."""
+    """A first layer's tokens come before a second's, and in each the map's before the image's."""
     tables = made_tables()
     tokens = made_tokens(23, 30, (150, 300), layers=2)
     packets = packetise(tokens, tables, 64)
     assert [p.priority for p in packets] == list(range(len(packets)))
     kinds = [
-        (chunk.stream, chunk.layer)
+        (chunk.layer, chunk.stream)
         for p in packets
         for chunk in read_packet(p.data, 23, 30, tables).chunks
     ]
     assert kinds == sorted(kinds)
-    relevant = (tokens.image_indices >= 0) & (tokens.image_layers == 0)
+    assert {*kinds} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+@pytest.mark.parametrize("mode", ["independent", "single"])
+def test_a_layer_comes_whole_before_the_next_begins(mode: str) -> None:
+    tables, packing = made_tables(contexts=True), Packing(mode)
+    tokens = made_tokens(23, 30, (150, 300), layers=3)
+    indices = np.stack([tokens.map_indices, tokens.image_indices])
+    layers = np.stack([tokens.map_layers, tokens.image_layers])
+    order = 2 * layers + np.arange(2)[:, None, None]
+    packets = packetise(tokens, tables, 64, packing)
     for count in range(len(packets) + 1):
-        found = unpacketise([p.data for p in packets[:count]], 23, 30, tables)
-        if (found[1] >= 0).any():
-            np.testing.assert_array_equal(found[0], tokens.map_indices)
-        if (found[1][~relevant] >= 0).any():
-            np.testing.assert_array_equal(found[1][relevant], tokens.image_indices[relevant])
+        pieces = [p.data if n < count else None for n, p in enumerate(packets)]
+        found = np.stack(unpacketise(pieces, 23, 30, tables, packing))
+        came = found >= 0
+        np.testing.assert_array_equal(found[came], indices[came])
+        if came.any():
+            before = (indices >= 0) & (order < order[came].max())
+            assert came[before].all()
+    np.testing.assert_array_equal(found, indices)
 
 
 def test_a_lost_packet_leaves_a_scattered_hole() -> None:

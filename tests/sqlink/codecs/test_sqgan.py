@@ -280,6 +280,13 @@ def test_other_weights_are_named() -> None:
         {"split": [(0.5, 0.5), (0.6, 1.2)]},
         {"split": "half"},
         {"packing": "one"},
+        {"layer_bytes": [0]},
+        {"layer_bytes": [200, 100]},
+        {"layer_bytes": [100, 200, 300, 400]},
+        {"layer_bytes": [True]},
+        {"layer_bytes": "96"},
+        {"layer_bytes": [96], "image_layers": 2},
+        {"layer_bytes": [96], "packing": "map-dependent"},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
@@ -451,6 +458,40 @@ def test_a_stream_cut_at_any_packet_decodes_and_gets_no_worse(packing: str) -> N
         errors.append(float((decoded.images - images).square().mean()))
     assert all(later <= before + 1e-6 for before, later in pairwise(errors))
     assert errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("packing", ["independent", "single"])
+def test_the_first_bytes_of_a_layered_stream_are_a_smaller_budgets_picture(packing: str) -> None:
+    image = pictures(1)
+    plain = made_codec(packing=packing, packet_bytes=64)
+    codec = made_codec(packing=packing, packet_bytes=64, layer_bytes=[192, 384])
+    (stream,) = streams(codec, image, Rate(bytes=900))
+    assert 0.97 * 900 <= stream.size <= 900
+
+    def tokens(stream: Stream, count: int) -> Tensor:
+        pieces = [p.data if n < count else None for n, p in enumerate(stream.packets)]
+        found = codec._tokens_of(Received(stream.session, tuple(pieces)), 360, 480)
+        return torch.from_numpy(found)
+
+    for size in (192, 384):
+        (smaller,) = streams(plain, image, Rate(bytes=size + codec.session_bytes))
+        wanted, got = tokens(smaller, 99), tokens(stream, size // 64)
+        both = (wanted >= 0) & (got >= 0)
+        assert (got[both] == wanted[both]).all()
+        for one in range(2):  # of map and image, most of what that budget buys, and little else
+            assert both[one].sum() > 0.7 * (wanted[one] >= 0).sum()
+            assert both[one].sum() > 0.8 * (got[one] >= 0).sum()
+    (whole,) = streams(plain, image, Rate(bytes=900))
+    everything, most = tokens(stream, 99) >= 0, tokens(whole, 99) >= 0
+    assert (everything <= most).all()
+    assert everything.sum() > 0.7 * most.sum()
+
+
+def test_layers_beyond_the_budget_are_passed_over() -> None:
+    image = pictures(1)
+    (plain,) = streams(made_codec(), image, Rate(bytes=300))
+    (layered,) = streams(made_codec(layer_bytes=[300, 600]), image, Rate(bytes=300))
+    assert layered.to_bytes() == plain.to_bytes()
 
 
 def test_fixed_length_indices_cost_log2_of_the_codebook() -> None:

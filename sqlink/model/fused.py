@@ -1,0 +1,77 @@
+"""Convolutions together with what follows them, in one pass over memory.
+
+    x ── convolution ──(+ plus)── ReLU ──> out
+    features ── convolution ──> scale, shift;  normed ──(* 1 + scale)──(+ shift)──> out
+
+Where no gradient is wanted, a CPU does each line in passes of oneDNN, which adds, multiplies and
+rectifies what it has just computed. Elsewhere layer follows layer; the results are the same but for
+rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+_POINTWISE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+_ADDING = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None)
+"""The same in place of what is added to."""
+
+
+def fusable(x: Tensor) -> bool:
+    """Whether what is computed of x may be fused."""
+    return (
+        not torch.is_grad_enabled()
+        and _get_current_dispatch_mode() is None  # what counts or fakes operations knows layers
+        and x.is_cpu
+        and x.dtype == torch.float32
+        and _POINTWISE is not None
+        and torch.backends.mkldnn.is_available()
+        and torch._C._get_mkldnn_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def convolved(
+    layer: nn.Conv2d, x: Tensor, plus: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """`layer(x)`, to which `plus` of the same shape is added, and rectified where `relu`."""
+    if fusable(x):
+        assert _POINTWISE is not None
+        padding = [k // 2 for k in layer.kernel_size]
+        if not isinstance(layer.padding, str):  # "same"
+            padding = list(layer.padding)
+        how = padding, layer.stride, layer.dilation, layer.groups
+        weight, bias, after = layer.weight, layer.bias, "relu" if relu else None
+        out: Tensor
+        if plus is None:
+            out = _POINTWISE(x, weight, bias, *how, after or "none", [], "")
+        else:
+            out = _POINTWISE.binary(x, plus, weight, bias, *how, "add", 1.0, after, [], None)
+        return out
+    y: Tensor = layer(x)
+    if plus is not None:
+        y = plus + y
+    return F.relu(y) if relu else y
+
+
+def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
+    """normed [N, C, h, w], scaled and shifted by what a layer of 2 C outputs makes of features."""
+    if not fusable(features):
+        scale, shift = layer(features).chunk(2, dim=1)
+        return torch.addcmul(normed + shift, normed, scale)
+    assert _POINTWISE is not None
+    assert _ADDING is not None
+    assert layer.bias is not None
+    how = layer.padding, layer.stride, layer.dilation, layer.groups
+    (scale, shift), (more, bias) = layer.weight.chunk(2), layer.bias.chunk(2)
+    y = _POINTWISE.binary(features, normed, scale, more + 1, *how, "mul", 1.0, None, [], None)
+    done: Tensor = _ADDING.binary(y, features, shift, bias, *how, "add", 1.0, None, [], None)
+    return done
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place of x where no gradient is wanted."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())

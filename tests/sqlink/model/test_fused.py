@@ -1,0 +1,104 @@
+"""Layers in one pass give what they give one after another, and gradients where they are wanted."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sqlink.model.decoder import Decoder
+from sqlink.model.fused import convolved, fusable, modulated, silu
+from sqlink.model.spade import Cells, unshuffled_map
+
+
+def made(channels: int = 16, height: int = 12, width: int = 20, seed: int = 0) -> Tensor:
+    x = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(16, 24, 1),
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.Conv2d(16, 24, 3, padding="same"),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1),
+        nn.Conv2d(16, 24, 1, bias=False),
+    ],
+)
+def test_a_convolution_is_what_its_parts_are(layer: nn.Conv2d, relu: bool, plus: bool) -> None:
+    x = made()
+    plain = layer(x)
+    more = torch.randn_like(plain) if plus else None
+    expected = plain if more is None else plain + more
+    expected = expected.relu() if relu else expected
+    kept = None if more is None else more.clone()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = convolved(layer, x, more, relu)
+        torch.testing.assert_close(found, expected)
+    if more is not None:
+        torch.testing.assert_close(more, kept, rtol=0, atol=0)  # what is added is not written to
+
+
+def test_a_modulation_is_one_plus_scale_and_shift() -> None:
+    layer, features, normed = nn.Conv2d(6, 32, 1), made(6, seed=1), made(seed=2)
+    scale, shift = layer(features).chunk(2, dim=1)
+    expected, kept = normed * (1 + scale) + shift, normed.clone()
+    torch.testing.assert_close(modulated(layer, features, normed), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(modulated(layer, features, normed), expected)
+    assert torch.equal(normed, kept)
+
+
+def test_with_gradients_nothing_is_fused_nor_written_to() -> None:
+    layer, x = nn.Conv2d(16, 16, 3, padding=1), made().requires_grad_()
+    assert not fusable(x)
+    normed = F.group_norm(x, 4)
+    convolved(layer, silu(normed), plus=x).sum().backward()
+    found = x.grad
+    y = x.detach().requires_grad_()
+    (y + layer(F.silu(F.group_norm(y, 4)))).sum().backward()
+    assert found is not None
+    assert y.grad is not None
+    torch.testing.assert_close(found, y.grad)
+
+
+def test_other_numbers_and_other_back_ends_go_layer_by_layer() -> None:
+    with torch.no_grad():
+        assert not fusable(made().double())
+        assert not fusable(made().to("meta"))
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not fusable(made())
+        with torch.autocast("cpu"):
+            assert not fusable(made())
+        with FlopCounterMode(display=False):
+            assert not fusable(made())
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_cells_go_through_a_convolution_as_their_one_hot_values(factor: int) -> None:
+    segmentation = torch.randint(-1, 9, (2, 8, 24), generator=torch.Generator().manual_seed(3))
+    cells = Cells.of(segmentation, 7, factor)
+    dense = unshuffled_map(segmentation, 7, factor)
+    for layer in (nn.Conv2d(8 * factor**2, 5, 1), nn.Conv2d(8 * factor**2, 5, 3, padding=1)):
+        with torch.no_grad():
+            torch.testing.assert_close(cells.through(layer), layer(dense))
+        assert cells.through(layer).requires_grad
+    shares = F.avg_pool2d(dense, 2).unflatten(1, (8, factor**2)).mean(2)
+    if factor < 4:
+        assert torch.equal(cells.shares(2), shares)
+
+
+def test_the_likeliest_class_is_the_first_of_the_highest() -> None:
+    decoder = Decoder(5, (16, 16), (1, 1), 4, 8).eval()
+    with torch.no_grad():
+        z = made(16, 3, 4, seed=4)
+        logits = decoder(z)
+        assert torch.equal(decoder.likeliest(z), logits.argmax(1))
+        decoder.conv_out.weight.zero_()
+        assert decoder.conv_out.bias is not None
+        decoder.conv_out.bias.zero_()
+        assert not decoder.likeliest(z).any()
