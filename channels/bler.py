@@ -14,6 +14,7 @@ import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,7 +46,12 @@ LOWEST_BLER = 1e-2
 """The sweep over SNR ends below this rate."""
 
 STEP_DB = 0.25
+PACKETS_PER_TABLE = 29_000
+"""Packets that a table took, on average over those that come with the package."""
+
 _BATCH = 256
+_TIMED_CODES = 3
+_TIMED_BLOCKS = 128
 _FINE_DB = 0.01
 _TAIL = 1e-12
 
@@ -166,8 +172,8 @@ def cache_folder() -> Path:
 def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> BlerTable:
     """The table of a coded link's code, modulation, CRC and decoder; its channel does not matter.
 
-    It is measured if nobody did before, which takes from seconds to minutes; progress: is told
-    each point. Raises ConfigError if a table in the cache is damaged.
+    It is measured if nobody did before, which takes minutes; progress: is told how far it is, every
+    256 packets. Raises ConfigError if a table in the cache is damaged.
     """
     name = key(link)
     shipped = _shipped().get(name)
@@ -247,15 +253,79 @@ def write(path: Path, link: CodedLink, table: BlerTable) -> None:
 
 
 def tables_of(links: Sequence[CodedLink], owner: str) -> list[BlerTable]:
-    """The tables of several links; what has to be measured is told on the error output."""
-    missing = [n for n, link in enumerate(links) if not known(link)]
+    """The tables of several links.
+
+    Before anything is measured a line on the error output says which codes, about how long it will
+    take and where their tables are kept; while it is, a line now and then how far it is. Raises
+    ConfigError as `table_of` does.
+    """
+    missing = [link for link in links if not known(link)]
     if missing:
+        _prepared(cache_folder())
         print(
-            f"{owner}: measuring the error rates of {len(missing)} codes, once, by full decoding; "
-            f"they are kept in {cache_folder()}",
+            f"{owner}: measuring {_listed(missing)} once, by full decoding, "
+            f"about {_spoken(expected_s(missing))}; kept in {cache_folder()} (${CACHE} sets it)",
             file=sys.stderr,
+            flush=True,
         )
-    return [table_of(link, tell) for link in links]
+    tell = Teller(len(missing))
+    found = []
+    for link in links:
+        tell.number += link in missing
+        found.append(table_of(link, tell))
+    return found
+
+
+def _listed(links: Sequence[CodedLink]) -> str:
+    """How many codes, and which, in words."""
+    rates: dict[str, list[str]] = {}
+    for link in links:
+        rates.setdefault(str(link.modulation), []).append(f"{link.code_rate:.3f}")
+    each = "; ".join(f"{modulation} {', '.join(of)}" for modulation, of in rates.items())
+    return f"{len(links)} code{'s' if len(links) > 1 else ''} (modulation and code rate: {each})"
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 90:
+        return "a minute"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def expected_s(links: Sequence[CodedLink]) -> float:
+    """About how many seconds it takes to measure some links here: a few of them are tried."""
+    count = min(_TIMED_CODES, len(links))
+    tried = [links[i * (len(links) - 1) // max(1, count - 1)] for i in range(count)]
+    per_packet = []
+    for number, link in enumerate(tried):
+        over_awgn, guess_db = _over_awgn(link), _first_db(link)
+        packets = max(1, _TIMED_BLOCKS // link.layout.blocks)
+        if number == 0:
+            lost(over_awgn, guess_db, 0, 1)  # what is loaded and built once does not count
+        start = time.perf_counter()
+        lost(over_awgn, guess_db, 0, packets)
+        per_packet.append((time.perf_counter() - start) / packets)
+    return PACKETS_PER_TABLE * len(links) * sum(per_packet) / count
+
+
+class Teller:
+    """Says how far a measurement is: at most a line so many seconds, fewer where nobody looks.
+
+    of: codes to measure. number: which of them it is.
+    """
+
+    WATCHED_S = 2.0
+    UNWATCHED_S = 30.0
+
+    def __init__(self, of: int) -> None:
+        self.of = of
+        self.number = 0
+        self._last = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= (self.WATCHED_S if sys.stderr.isatty() else self.UNWATCHED_S):
+            self._last = now
+            print(f"  code {self.number} of {self.of}: {text}", file=sys.stderr, flush=True)
 
 
 def known(link: CodedLink) -> bool:
@@ -265,12 +335,6 @@ def known(link: CodedLink) -> bool:
         return name in _shipped() or (cache_folder() / f"{name}.json").exists()
     except OSError:
         return False
-
-
-def tell(point: str) -> None:
-    """A line on the error output for each point measured, where somebody looks at it."""
-    if sys.stderr.isatty():
-        print(f"  {point}", file=sys.stderr)
 
 
 def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
@@ -292,23 +356,13 @@ def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) 
     return count - int(came.correct.sum())
 
 
-def measure(
-    link: CodedLink,
-    errors: int = ERRORS,
-    most: int = MOST,
-    lowest: float = LOWEST_BLER,
-    step_db: float = STEP_DB,
-    progress: Callable[[str], None] | None = None,
-) -> BlerTable:
-    """Full decoding over AWGN at one Es/N0 after another, from where all is lost to `lowest`.
-
-    A point is measured until `errors` packets were lost or `most` were sent.
-    """
+def _over_awgn(link: CodedLink) -> CodedLink:
+    """The same code over AWGN. Raises ChannelError on one over bits."""
     from channels.coded import CodedLink
 
     if link.modulation is None:
         raise ChannelError("lookup: a bit channel has no SNR, and so no table over it")
-    over_awgn = CodedLink(
+    return CodedLink(
         over="awgn",
         modulation=link.modulation,
         code_rate=link.code_rate,
@@ -321,23 +375,42 @@ def measure(
         input=link.input,
     )
 
+
+def _first_db(link: CodedLink) -> float:
+    """Es/N0 a decibel above what Gaussian input of that efficiency needs: where to begin."""
+    efficiency = link.bits_per_symbol * link.layout.code_rate
+    return 10 * math.log10(2**efficiency - 1) + 1.0
+
+
+def measure(
+    link: CodedLink,
+    errors: int = ERRORS,
+    most: int = MOST,
+    lowest: float = LOWEST_BLER,
+    step_db: float = STEP_DB,
+    progress: Callable[[str], None] | None = None,
+) -> BlerTable:
+    """Full decoding over AWGN at one Es/N0 after another, from where all is lost to `lowest`.
+
+    A point is measured until `errors` packets were lost or `most` were sent.
+    """
+    over_awgn = _over_awgn(link)
+
     def point(snr_db: float) -> tuple[int, int]:
         wrong = sent = 0
         while wrong < errors and sent < most:
             batch = min(_BATCH, most - sent)
             wrong += lost(over_awgn, snr_db, sent, batch)
             sent += batch
-        if progress is not None:
-            progress(
-                f"{link.modulation}, code rate {link.code_rate:.3f}, {snr_db:+.2f} dB: "
-                f"{wrong} of {sent} packets lost"
-            )
+            if progress is not None:
+                progress(
+                    f"{link.modulation}, code rate {link.code_rate:.3f}, {snr_db:+.2f} dB: "
+                    f"{wrong} of {sent} packets lost"
+                )
         return wrong, sent
 
     found: dict[float, tuple[int, int]] = {}
-    efficiency = link.bits_per_symbol * link.layout.code_rate
-    guess = 10 * math.log10(2**efficiency - 1) + 1.0
-    snr_db = round(guess / step_db) * step_db
+    snr_db = round(_first_db(link) / step_db) * step_db
     while True:  # down to where nearly all is lost
         found[snr_db] = point(snr_db)
         if found[snr_db][0] >= 0.98 * found[snr_db][1]:

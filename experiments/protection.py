@@ -1,13 +1,16 @@
 """Unequal against equal protection, at equal channel uses, on real pictures.
 
-    relevance: what each packet adds ───────┐
-    options: what each delivers at the SNR ─┴─> allocate ─> a sweep with unequal protection ──┐
-    each option for all packets ──────────────────────────> sweeps with equal protection ─────┤
-    the best of these for each metric and SNR <── paired differences, with intervals <────────┘
+    ways to protect ── guessed ── the best few ── scored on tuning pictures ──┐
+      unequal: classes of options, those of `allocate` among them             │
+      equal: every option and codec                                           │
+    the best unequal one and the few best equal ones <── sweeps on pictures ──┘
+      paired differences, with intervals, to the best equal one
 
     python -m experiments.protection CONFIG.yaml
 
-The choice of the best equal protection is made on the very results that it is compared on, which
+For each metric and value of the condition one unequal protection is measured, the one that scored
+best; where an equal one scored better, it is taken, and the difference is 0 if it is the best. The
+choice of the best equal protection is made on the very results that it is compared on, which
 favours it.
 """
 
@@ -15,16 +18,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from channels.allocation import Allocation, allocate, measured_options
+from channels.allocation import allocate, measured_options
 from channels.protection import Unequal
 from channels.random import Streams
 from experiments.equipment import Equipment, sized
@@ -33,7 +36,7 @@ from experiments.measured import LEVEL, Measured, cells_of
 from experiments.runner import Runner
 from experiments.schema import Choice, Data, Named, Sweep, as_list, as_named
 from experiments.store import RESULTS, Store, read_parquet
-from sqlink.codecs.base import Rate, Received, Stream
+from experiments.tuning import MIOU, Tuner, Way, best, each, equal_ways, unequal_ways
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.bootstrap import percentiles
@@ -49,26 +52,33 @@ LINKS = 3000
 class Protection(Section):
     """One comparison.
 
-    over: the channel of which `options` change parameters (keys of a class of `unequal`, as
-    code_rate, modulation, copies). uses: channel uses of a picture, or, over a channel that counts
-    no symbols, packets with all their copies. conditions: one condition and its values, each a
-    comparison. relevance_pictures: so many of the first pictures tell what a packet adds to the
-    first metric, by which packets are protected.
+    codec: what is protected. equal_codecs: others that equal protection may use as well. over: the
+    channel of which `options` change parameters (keys of a class of `unequal`, as code_rate,
+    modulation, copies). uses: channel uses of a picture, or, over a channel that counts no symbols,
+    packets with all their copies. most_packets: of a picture. conditions: one condition and its
+    values, each a comparison. tuning: the data set on which protection is chosen, `data` if it is
+    not given; so many pictures of it (tuning_pictures), each sent so often (tuning_draws).
+    finalists: protections that the guess hands on to be scored, for each codec and metric.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
-    codec: Named = Choice(name="sqgan")
+    codec: Annotated[Named, BeforeValidator(as_named)] = Choice(name="sqgan")
+    equal_codecs: Annotated[list[Named], BeforeValidator(as_list)] = Field(default=[])
     over: Any
     options: Annotated[list[dict[str, Any]], Field(min_length=2)]
     uses: Annotated[int, Field(gt=0)]
+    most_packets: Annotated[int, Field(gt=0, le=40)] = 18
     conditions: Annotated[
         dict[str, Annotated[list[float], BeforeValidator(as_list), Field(min_length=1)]],
         Field(min_length=1, max_length=1),
     ]
     metrics: Annotated[list[Named], BeforeValidator(as_list), Field(min_length=1)] = Field(
-        default=[Choice(name="lpips"), Choice(name="miou")]
+        default=[Choice(name="lpips"), Choice(name=MIOU)]
     )
-    relevance_pictures: Annotated[int, Field(gt=0)] = 6
+    tuning: Annotated[Data | None, BeforeValidator(as_named)] = None
+    tuning_pictures: Annotated[int, Field(gt=0)] = 12
+    tuning_draws: Annotated[int, Field(gt=0)] = 16
+    finalists: Annotated[int, Field(gt=0)] = 3
     realisations: Annotated[int, Field(gt=0)] = 8
     packet_bytes: Annotated[int, Field(ge=8, le=65535)] = 96
     batch_size: Annotated[int, Field(gt=0)] = 8
@@ -111,6 +121,7 @@ class Comparison:
         self.progress = progress
         self.folder = Path(plan.output)
         self.over = sized(plan.over, plan.packet_bytes)
+        self.codecs = [plan.codec, *plan.equal_codecs]
         self._ways: dict[str, bool] = {}
 
     def run(self) -> str:
@@ -121,62 +132,116 @@ class Comparison:
             raise ConfigError(
                 f"{self.where}: uses={self.plan.uses} carry no packet: one takes {min(costs)}"
             )
-        equal = {
-            _title(option): self._measured([option], self.plan.uses // cost, values)
-            for option, cost in zip(self.plan.options, costs, strict=True)
-            if cost <= self.plan.uses
-        }
-        relevance = self._relevance(self.plan.uses // min(costs))
-        lines, chosen = [], {}
-        for i, value in enumerate(values):
-            allocation = self._allocation(relevance, costs, name, value)
-            sent = [number for number in allocation.choice if number >= 0]
-            classes = allocation.classes()[:-1]
-            chosen[f"{value:g}"] = classes
-            (cell,) = self._measured(
-                [*classes[:-1], {k: v for k, v in classes[-1].items() if k != "packets"}],
-                len(sent),
-                [value],
-            )
-            lines += self._compared(value, cell, {t: cells[i] for t, cells in equal.items()})
-        text = self._table(lines, chosen, next(iter(equal.values()))[0])
+        tuner = self._tuner()
+        lines: list[Line] = []
+        chosen: list[str] = []
+        for value in values:
+            ours, equal = self._chosen(tuner, costs, name, value)
+            cells = {way: self._measured(way, value) for way in each([equal, [*ours.values()]])}
+            for metric, way in ours.items():
+                lines += self._compared(value, metric, cells[way], {w: cells[w] for w in equal})
+                classes = json.dumps(way.classes(self.plan.options))
+                chosen.append(f"- {name}={value:g}, {metric}: {way.packets} packets, `{classes}`")
+        text = self._table(lines, chosen, next(iter(cells.values())))
         write_aside(text.encode(), self.folder / "protection.md")
         return text
+
+    def _say(self, what: str) -> None:
+        if self.progress:
+            print(what, file=sys.stderr, flush=True)
 
     def _cost(self, option: Mapping[str, Any]) -> int:
         """Channel uses of a packet, or packets where no symbols are counted."""
         uses = Unequal(self.over, [option]).uses_per_packet(self.plan.packet_bytes)
         return int(option.get("copies", 1)) if uses is None else uses
 
-    def _allocation(
-        self, relevance: Sequence[float], costs: Sequence[int], name: str, value: float
-    ) -> Allocation:
-        """The protection that delivers the most relevance under one value of the condition."""
+    def _tuner(self) -> Tuner:
+        plan = self.plan
+        name, values = plan.condition
+        data, where = plan.data, self.where
+        if plan.tuning is not None:
+            data, where = plan.tuning, f"{self.where}: tuning"
+        sweeps = [self._sweep(Way(n, ((0, 1),)), values, data) for n in range(len(self.codecs))]
+        equipment = [Equipment.of(sweep, where) for sweep in sweeps]
+        first = equipment[0]
+        metrics = list(first.metrics)
+        if first.judge is not None and any(m.name == MIOU for m in plan.metrics):
+            metrics.append(MIOU)
+        if not metrics:
+            raise ConfigError(
+                f"{self.where}: metrics: there must be miou or one of pictures, such as psnr, "
+                "that can be measured here"
+            )
+        return Tuner(
+            over=self.over,
+            options=plan.options,
+            codecs=[next(iter(one.codecs.values())) for one in equipment],
+            equipment=first,
+            pictures=plan.tuning_pictures,
+            draws=plan.tuning_draws,
+            packet_bytes=plan.packet_bytes,
+            condition=name,
+            metrics=metrics,
+            where=self.where,
+        )
+
+    def _chosen(
+        self, tuner: Tuner, costs: Sequence[int], name: str, value: float
+    ) -> tuple[dict[str, Way], list[Way]]:
+        """The protection for each metric, and the equal ones to compare it with."""
+        plan = self.plan
+        uses, most = plan.uses, plan.most_packets
+        equal = [w for n in range(len(self.codecs)) for w in equal_ways(n, costs, uses, most)]
+        unequal = unequal_ways(0, costs, uses, most)
+        self._say(f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal ways")
+        guesses = {way: tuner.guess(way, value) for way in [*equal, *unequal]}
+        ours: dict[str, Way] = {}
+        compared: list[list[Way]] = []
+        for metric in tuner.metrics:
+            higher = tuner.higher_is_better(metric)
+            few = [
+                best(ways, lambda way: guesses[way][metric], higher, plan.finalists)  # noqa: B023
+                for ways in (unequal, equal)
+            ]
+            few.append(self._allocated(tuner, metric, costs, name, value))
+            self._say(f"{name}={value:g}, {metric}: scoring {len([*each(few)])} ways")
+            scores = {way: tuner.score(way, value)[metric] for way in each(few)}
+            (ours[metric],) = best(list(scores), scores.__getitem__, higher, 1)
+            compared.append([w for w in scores if len(w.counts) == 1])
+        return ours, list(each(compared))
+
+    def _allocated(
+        self, tuner: Tuner, metric: str, costs: Sequence[int], name: str, value: float
+    ) -> list[Way]:
+        """The protection that delivers the most relevance, if packets are of use in order."""
         streams = Streams.derive(1, [("options", n) for n in range(LINKS)])
-        settings, size = self.plan.options, self.plan.packet_bytes
         options, states = measured_options(
             self.over,
-            settings,
+            self.plan.options,
             value,
             streams,
             packets=4,
-            packet_bytes=size,
+            packet_bytes=self.plan.packet_bytes,
             states=STATES if name == "snr_db" else 1,
             condition=name,
             uses=costs,
         )
-        return allocate(options, relevance, self.plan.uses, states, "prefix")
+        gains = tuner.gains(0, metric, min(self.plan.uses // min(costs), self.plan.most_packets))
+        found = allocate(options, gains, self.plan.uses, states, "prefix")
+        sent = [option for option in found.choice if option >= 0]
+        counts = tuple((option, sent.count(option)) for option in dict.fromkeys(sent))
+        return [Way(0, counts)]
 
-    def _sweep(
-        self, classes: Sequence[Mapping[str, Any]], packets: int, values: Sequence[float]
-    ) -> Sweep:
+    def _sweep(self, way: Way, values: Sequence[float], data: Data) -> Sweep:
         plan = self.plan
+        codec = self.codecs[way.codec]
+        budget = self._budget(codec, way.packets)
         return Sweep.model_validate(
             {
-                "data": plan.data.model_dump(),
-                "codecs": [{"name": plan.codec.name, "options": plan.codec.options}],
-                "rates": {"bytes": [self._budget(packets)]},
-                "channel": {"unequal": {"over": plan.over, "classes": list(classes)}},
+                "data": data.model_dump(),
+                "codecs": [{"name": codec.name, "options": codec.options}],
+                "rates": {"bytes": [budget]},
+                "channel": {"unequal": {"over": plan.over, "classes": way.classes(plan.options)}},
                 "draws": "protection",
                 "conditions": {plan.condition[0]: list(values)},
                 "realisations": plan.realisations,
@@ -187,22 +252,15 @@ class Comparison:
             }
         )
 
-    def _budget(self, packets: int) -> int:
+    def _budget(self, codec: Named, packets: int) -> int:
         from sqlink.codecs import load_codec
 
-        codec = load_codec(
-            self.plan.codec.name, packet_bytes=self.plan.packet_bytes, **self.plan.codec.options
-        )
-        return packets * self.plan.packet_bytes + int(getattr(codec, "session_bytes", 0))
+        loaded = load_codec(codec.name, packet_bytes=self.plan.packet_bytes, **codec.options)
+        return packets * self.plan.packet_bytes + int(getattr(loaded, "session_bytes", 0))
 
-    def _measured(
-        self,
-        classes: Sequence[Mapping[str, Any]],
-        packets: int,
-        values: Sequence[float],
-    ) -> list[Measured]:
-        """The cells of one way to protect, one a value of the condition."""
-        sweep = self._sweep(classes, packets, values)
+    def _measured(self, way: Way, value: float) -> Measured:
+        """The cell of one way to protect."""
+        sweep = self._sweep(way, [value], self.plan.data)
         folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
         equipment = Equipment.of(sweep, self.where)
         with Store(folder) as store:
@@ -210,76 +268,38 @@ class Comparison:
             runner.run(json.dumps(sweep.model_dump(mode="json")))
             table = read_parquet(folder / RESULTS)
         self._ways = {name: m.higher_is_better for name, m in equipment.metrics.items()}
-        return cells_of(table, points(sweep, equipment.identities))
+        (cell,) = cells_of(table, points(sweep, equipment.identities))
+        return cell
 
-    def _relevance(self, packets: int) -> list[float]:
-        """What each packet adds to the first metric, after those before it; never rising.
+    def _compared(
+        self, value: float, metric: str, cell: Measured, equal: Mapping[Way, Measured]
+    ) -> list[Line]:
+        ours = cell.drawn(metric)
+        if ours is None:
+            return []
+        higher = self._ways.get(metric, True)
+        found = {
+            self._title(way): drawn
+            for way, other in equal.items()
+            if (drawn := other.drawn(metric)) is not None
+        }
+        (title,) = sorted(found, key=lambda one: (-1 if higher else 1) * found[one][0])[:1]
+        theirs = found[title]
+        apart = percentiles(ours[0] - theirs[0], ours[1] - theirs[1], cell.num_blocks, LEVEL)
+        line = Line(
+            value=value,
+            metric=metric,
+            unequal=ours[0],
+            best=title,
+            equal=theirs[0],
+            difference=apart.estimate,
+            low=apart.low,
+            high=apart.high,
+            higher_is_better=higher,
+        )
+        return [line]
 
-        The prefixes of streams of that many packets are decoded and compared with the originals.
-        """
-        from scipy.optimize import isotonic_regression
-
-        sweep = self._sweep([self.plan.options[0]], packets, self.plan.condition[1])
-        equipment = Equipment.of(sweep, self.where)
-        codec = next(iter(equipment.codecs.values()))
-        metric = next(iter(equipment.metrics.values()), None)
-        if metric is None:
-            raise ConfigError(
-                f"{self.where}: metrics: the first must be one of pictures, such as psnr, "
-                "that can be measured here"
-            )
-        count = min(self.plan.relevance_pictures, len(equipment.data))
-        scores = torch.zeros(packets + 1, dtype=torch.float64)
-        for number in range(count):
-            image = equipment.data[number].image[None]
-            maps = None if equipment.segmenter is None else equipment.segmenter.segment(image)
-            (stream,) = codec.encode(image, Rate(bytes=self._budget(packets)), maps)
-            if not isinstance(stream, Stream):
-                raise ConfigError(f"{self.where}: {stream}")
-            data = [packet.data for packet in stream.packets]
-            for upto in range(packets + 1):
-                came = tuple(p if i < upto else None for i, p in enumerate(data))
-                decoded = codec.decode([Received(stream.session, came)])
-                scores[upto] += float(metric(decoded.images, image)[0]) / count
-        gains = scores.diff() if metric.higher_is_better else -scores.diff()
-        falling = isotonic_regression(gains.numpy(), increasing=False).x
-        return [float(v) for v in np.maximum(falling, 0)]
-
-    def _compared(self, value: float, cell: Measured, equal: Mapping[str, Measured]) -> list[Line]:
-        lines = []
-        for metric in self._names(cell):
-            ours = cell.drawn(metric)
-            higher = self._ways.get(metric, True)
-            sign = 1 if higher else -1
-            found = {
-                title: drawn
-                for title, other in equal.items()
-                if (drawn := other.drawn(metric)) is not None
-            }
-            best = max(found, key=lambda title: sign * found[title][0])
-            theirs = found[best]
-            assert ours is not None
-            apart = percentiles(ours[0] - theirs[0], ours[1] - theirs[1], cell.num_blocks, LEVEL)
-            lines.append(
-                Line(
-                    value,
-                    metric,
-                    ours[0],
-                    best,
-                    theirs[0],
-                    apart.estimate,
-                    apart.low,
-                    apart.high,
-                    higher,
-                )
-            )
-        return lines
-
-    def _names(self, cell: Measured) -> list[str]:
-        known = [*self._ways, "miou", "miou_map"]
-        return [name for name in known if cell.drawn(name) is not None]
-
-    def _table(self, lines: Sequence[Line], chosen: Mapping[str, Any], cell: Measured) -> str:
+    def _table(self, lines: Sequence[Line], chosen: Sequence[str], cell: Measured) -> str:
         name, _ = self.plan.condition
         pictures, realisations = cell.shape
         rows = [
@@ -287,7 +307,7 @@ class Comparison:
             "|---|---|---|---|---|---|---|",
         ]
         for line in lines:
-            scale, digits = (100, 1) if line.metric.startswith("miou") else (1, 3)
+            scale, digits = (100, 1) if line.metric == MIOU else (1, 3)
             numbers = [
                 f"{scale * v:.{digits}f}"
                 for v in (line.unequal, line.equal, line.difference, line.low, line.high)
@@ -302,14 +322,18 @@ class Comparison:
             f"n = {pictures} pictures ({cell.num_blocks} blocks) x {realisations}; "
             f"{self.plan.uses} uses a picture. Unequal protection:",
             "",
+            *chosen,
         ]
-        rows += [f"- {name}={value}: `{json.dumps(classes)}`" for value, classes in chosen.items()]
         return "\n".join(rows) + "\n"
 
-
-def _title(option: Mapping[str, Any]) -> str:
-    """An option in words, such as `code_rate 0.5, modulation qpsk`."""
-    return ", ".join(f"{key} {value}" for key, value in option.items()) or "plain"
+    def _title(self, way: Way) -> str:
+        """An equal protection in words, such as `code_rate 0.5, modulation qpsk`."""
+        option = self.plan.options[way.counts[0][0]]
+        words = [f"{key} {value}" for key, value in option.items()] or ["plain"]
+        codec = self.codecs[way.codec]
+        if len(self.codecs) > 1:
+            words += [codec.name, *(f"{key} {value}" for key, value in codec.options.items())]
+        return f"{', '.join(words)}: {way.packets} packets"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,12 +7,13 @@ error and exit 2; Ctrl-C is exit 130. This module alone, of all in `sqlink`, may
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from channels.base import Channel
+    from channels.plan import OperatingPoint
     from sqlink.codecs.base import Codec, Rate, Stream
     from sqlink.link import LinkResult
 
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Of what Typer is built on, in every version: click, or a copy of it."""
+
 DEFAULT_BPP = 0.04
+DEFAULT_PLAN_SNR = "0:30:5"
+LOW_TABLE = "qam64-low"
+LOW_GAIN_DB = 6.0
+"""The lowest code of that table decodes at so much less SNR than those of the others (-12.3 against
+-6.3 dB for 10 % of packets of 96 bytes)."""
+
 OWN_CHANNELS = Path(__file__).resolve().parents[1] / "channels" / "__init__.py"
 """Both packages are installed side by side."""
 
@@ -43,6 +54,17 @@ AFTER_INTERRUPT = {
 class OneLine(TyperGroup):
     """Commands whose errors, where a user can mend them, are one line and exit 2."""
 
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        with self._usage_in_one_line():
+            return super().make_context(info_name, args, *more, **extra)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            from channels.registry import nearest
+
+            _fail(f"no command '{args[0]}': {nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         found = find_spec("channels")
         origin = None if found is None else found.origin
@@ -54,17 +76,71 @@ class OneLine(TyperGroup):
         from sqlink.errors import SQLinkError
 
         try:
-            return super().invoke(ctx)
+            with self._usage_in_one_line(ctx):
+                return super().invoke(ctx)
         except SQLinkError as error:
-            _fail(" ".join(str(error).split()))
+            _fail(str(error))
         except KeyboardInterrupt:
             line = "interrupted: files that were named are whole; run the same command again"
             print(AFTER_INTERRUPT.get(ctx.invoked_subcommand or "", line), file=sys.stderr)
             raise typer.Exit(130) from None
 
+    @contextmanager
+    def _usage_in_one_line(self, ctx: Any = None) -> Iterator[None]:
+        """What the parser of the command line refuses, said as any other error."""
+        try:
+            yield
+        except UsageError as error:
+            # Without any arguments the help is shown, which is such an error, too.
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            name = None if ctx is None else ctx.invoked_subcommand
+            command = self if name is None else self.get_command(ctx, name)
+            _fail(_usage(error, command, name))
 
-def _fail(line: str) -> None:
-    print(f"sqlink: {line}", file=sys.stderr)
+
+def _usage(error: Any, command: Any, name: str | None) -> str:
+    """What is wrong in a command line, where, and how to mend it."""
+    called, where = ("sqlink", "") if name is None else (f"sqlink {name}", f"{name}: ")
+    option, param = getattr(error, "option_name", None), getattr(error, "param", None)
+    if option is not None:
+        options = [of for of in command.params if of.param_type_name == "option"]
+        known = {opt: of for of in options for opt in of.opts}
+        if option in known and not known[option].is_flag:
+            return f"{where}{option} needs a value: {known[option].help}"
+        if option in (*known, "--help"):
+            return f"{where}{option} takes no value: leave out what follows '='"
+        from channels.registry import nearest
+
+        return f"{where}no option {option}: {nearest(option, [*known, '--help'])}"
+    if param is None:
+        message = error.format_message().rstrip(".")
+        usage = f"see {called} --help" if error.ctx is None else error.ctx.get_usage()
+        return f"{where}{message[:1].lower()}{message[1:]}: {usage[:1].lower()}{usage[1:]}"
+    shown = param.metavar or param.name
+    if param.param_type_name == "option":
+        shown = max(param.opts, key=len)
+    if hasattr(error, "param_type"):
+        give = f"{shown} {param.metavar}" if shown in param.opts else shown
+        return f"{where}{shown} is missing: give it, as in {called} {give}"
+    errors = getattr(error.__cause__, "errors", None)
+    if errors is None:  # click's own message, under an older Typer, names value and range
+        return f"{where}{shown}: {error.message}"
+    return f"{where}{shown} {errors()[0]['input']} must be {_wanted(param)}"
+
+
+def _wanted(param: Any) -> str:
+    """What a number may be: `an integer from 1 to 65535`."""
+    kind = "an integer" if param.type_descriptor.annotation is int else "a number"
+    if param.min is None:
+        return kind
+    if param.max is None:
+        return f"{kind}, {param.min} or more"
+    return f"{kind} from {param.min} to {param.max}"
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"sqlink: error: {' '.join(line.split())}", file=sys.stderr)
     raise typer.Exit(2)
 
 
@@ -236,9 +312,13 @@ def channel_(
         Path | None, typer.Option("--out", metavar="OUT.csv", help="Write every count.")
     ] = None,
     snr: Annotated[
-        str | None, typer.Option("--snr", help="Mean Es/N0 in dB: 0:10:1, or 0,5,10.")
+        list[str] | None,
+        typer.Option("--snr", metavar="VALUES", help="Mean Es/N0 in dB: 0:10:1, or 0,5,10."),
     ] = None,
-    loss: Annotated[str | None, typer.Option("--loss", help="Packet loss: 0:0.3:0.05.")] = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option("--loss", metavar="VALUES", help="Packet loss: 0:0.3:0.05."),
+    ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option("--condition", metavar="NAME=VALUES", help="Another: crossover=0:0.1:0.02."),
@@ -272,20 +352,31 @@ def channel_(
     )
     from sqlink.errors import ConfigError
 
-    given = {"snr_db": ("--snr", snr), "loss": ("--loss", loss)}
+    given = [("snr_db", "--snr", text) for text in snr or ()]
+    given += [("loss", "--loss", text) for text in loss or ()]
     for text in condition or ():
         name, equals, values = text.partition("=")
         if not equals:
             raise ConfigError(f"--condition {text}: give NAME=VALUES, as crossover=0.01,0.1")
-        given[name] = ("--condition", values)
-    conditions = {
-        name: values_of(option, text) for name, (option, text) in given.items() if text is not None
-    }
+        given.append((name.strip(), "--condition", values))
+    conditions: dict[str, list[float]] = {}
+    for name, option, text in given:
+        if name in conditions:
+            options = " and ".join(dict.fromkeys(o for n, o, _ in given if n == name))
+            raise ConfigError(f"{name} is given twice, by {options}: give it once, as {text},...")
+        conditions[name] = values_of(option, text)
     carrier = load(config)
     if plot is not None:
         check_target(plot)
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"{out}: the folder {out.parent} does not exist: make it first")
+    if out is not None:
+        if not out.parent.is_dir():
+            raise ConfigError(f"{out}: the folder {out.parent} does not exist: make it first")
+        if out.is_dir():
+            raise ConfigError(f"{out} is a folder: name a file, as {out / 'counts.csv'}")
+        if not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise ConfigError(f"{out} cannot be written: name a file elsewhere")
+        if plot is not None and out.resolve() == plot.resolve():
+            raise ConfigError(f"--out and --plot both name {out}: give each a file of its own")
     curves = measure(
         carrier,
         Path(config).stem if Path(config).suffix else config,
@@ -310,22 +401,26 @@ def channel_(
 @app.command()
 def plan(
     snr: Annotated[
-        str, typer.Option("--snr", help="Mean Es/N0 in dB: 0:30:5, or 0,5,10.")
-    ] = "0:30:5",
+        str | None,
+        typer.Option(
+            "--snr", help=f"Mean Es/N0 in dB: 0:30:5, or 0,5,10; {DEFAULT_PLAN_SNR} if none."
+        ),
+    ] = None,
     over: Annotated[
         str,
         typer.Option("--over", metavar="YAML", help="awgn, rayleigh, '{rician: {k_db: 6}}' ..."),
     ] = "rayleigh",
     packets: Annotated[int, typer.Option("--packets", help="Packets of a picture.")] = 8,
     loss: Annotated[
-        float, typer.Option("--loss", help="Packets that may be missing, 0..1.")
+        float, typer.Option("--loss", help="Share of packets that may be missing, 0.001..0.5.")
     ] = 0.01,
     table: Annotated[
-        str, typer.Option("--table", help="Of MCS: qam64, qam256 or qam64-low.")
+        str, typer.Option("--table", help=f"Of MCS: qam64, qam256 or {LOW_TABLE}.")
     ] = "qam64",
     packet_bytes: Annotated[int, typer.Option("--packet-bytes", help="Packet size.")] = 96,
     at: Annotated[
-        float | None, typer.Option("--at", help="Print the channel for this SNR as YAML.")
+        float | None,
+        typer.Option("--at", help="Print the channel for this SNR as YAML, in place of a table."),
     ] = None,
 ) -> None:
     """Which modulation, code rate and protection for a link? A table over SNR."""
@@ -336,18 +431,37 @@ def plan(
     from experiments.channel_curves import values_of
     from sqlink.errors import ConfigError
 
-    try:
-        fading = yaml.safe_load(over)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--over {over}: no YAML: {' '.join(str(error).split())}") from error
-    snr_db = values_of("--snr", snr) if at is None else [at]
-    points = operating_points(snr_db, fading, packets, loss, table, packet_bytes)
+    if at is not None and snr is not None:
+        raise ConfigError("--at and --snr exclude each other: --at prints one channel, give one")
+    fading = _yaml("--over", over)
+    values = values_of("--snr", DEFAULT_PLAN_SNR if snr is None else snr) if at is None else [at]
+
+    def points_at(snr_db: list[float], loss: float) -> list[OperatingPoint | None]:
+        return operating_points(snr_db, fading, packets, loss, table, packet_bytes)
+
+    points = points_at(values, loss)
+    unmet = [value for value, point in zip(values, points, strict=True) if point is None]
+    remedy = ""
+    if unmet:
+        nearest = max(unmet)
+        ways = [f"raise --loss ({loss:g} now, at most 0.5)"] if points_at([nearest], 0.5)[0] else []
+        if table.lower() != LOW_TABLE and points_at([min(nearest + LOW_GAIN_DB, 100)], loss)[0]:
+            ways.append(f"use the lower code rates of --table {LOW_TABLE}")
+        remedy = ", or ".join([*ways, "raise the SNR"])
     if at is None:
-        print(as_table(points, snr_db, loss))
+        shown = yaml.safe_dump(fading, default_flow_style=True, width=1_000_000).split("\n")[0]
+        print(
+            f"Over {shown}: {packets} packets of {packet_bytes} bytes a picture, no more than "
+            f"{loss:g} of them missing after protection, MCS table {table.lower()}\n"
+        )
+        print(as_table(points, values, loss))
+        if unmet:
+            print(f"note: where none keeps the loss: {remedy}", file=sys.stderr)
         return
-    if points[0] is None:
-        raise ConfigError(f"--at {at:g}: no MCS of {table} keeps a loss of {loss:g}: raise --loss")
-    print(yaml.safe_dump(points[0].spec(fading, packet_bytes), sort_keys=False).rstrip())
+    (point,) = points
+    if point is None:
+        raise ConfigError(f"--at {at:g}: no MCS of {table} keeps a loss of {loss:g}: {remedy}")
+    print(yaml.safe_dump(point.spec(fading, packet_bytes), sort_keys=False).rstrip())
 
 
 @app.command()
@@ -464,6 +578,20 @@ def doctor() -> None:
         print(finding)
     if any(finding.wrong for finding in findings):
         raise typer.Exit(2)
+
+
+def _yaml(option: str, text: str) -> object:
+    """What an option's YAML says. Raises ConfigError."""
+    import yaml
+
+    from sqlink.errors import ConfigError
+
+    try:
+        return yaml.safe_load(text)
+    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        start = text if len(text) <= 60 else f"{text[:60]}..."
+        raise ConfigError(f"{option} {start} is no YAML: {error}") from error
 
 
 def _rate(

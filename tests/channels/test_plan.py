@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,3 +118,75 @@ def test_what_was_never_seen_is_bounded_by_how_often_one_looked() -> None:
 def test_wrong_questions_are_refused(parameters: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         operating_points(**{"snr_db": [5.0], **parameters})  # type: ignore[arg-type]
+
+
+def easy(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
+    """All is lost below the capacity of Gaussian input, nothing above."""
+    return count if snr_db <= 10 * math.log10(2 ** (2 * link.code_rate) - 1) else 0
+
+
+def test_what_has_to_be_measured_is_told_before_and_while_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nobody watches, too: the six codes of qam64-low that are not of qam64."""
+    assert not sys.stderr.isatty()
+    before: list[str] = []
+    measure = bler.measure
+
+    def watched(*arguments: object, **named: object) -> BlerTable:
+        if not before:
+            before.append(capsys.readouterr().err)
+        return measure(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bler, "measure", watched)
+    monkeypatch.setattr(bler, "lost", easy)
+    monkeypatch.setattr(bler.Teller, "UNWATCHED_S", 0)
+    operating_points([-5.0], table="qam64-low")
+    (line,) = before
+    assert line.count("\n") == 1
+    rates = ", ".join(f"{rate / 1024:.3f}" for rate in (30, 40, 50, 64, 78, 99))
+    for part in ("plan: ", "6 codes", f"qpsk {rates}", "about", str(tmp_path), "$SQLINK_CACHE"):
+        assert part in line
+    told = capsys.readouterr().err.splitlines()
+    assert {entry.split(":")[0].strip() for entry in told} == {
+        f"code {n} of 6" for n in range(1, 7)
+    }
+    assert all("packets lost" in entry for entry in told)
+    operating_points([-5.0], table="qam64-low")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_is_told_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(bler, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for watched, lines in ((False, 10), (True, 150)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda watched=watched: watched)
+        tell = bler.Teller(3)
+        for _ in range(300):
+            clock.now += 1
+            tell("point")
+        assert capsys.readouterr().err.count("\n") == lines
+
+
+def test_the_time_it_takes_is_that_of_a_table_for_each_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    shipped = [sum(table.trials) for table in bler._shipped().values()]
+    assert sum(shipped) / len(shipped) == pytest.approx(bler.PACKETS_PER_TABLE, rel=0.05)
+    clock = SimpleNamespace(now=0.0)
+
+    def decoded(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
+        clock.now += 0.02 * count
+        return 0
+
+    monkeypatch.setattr(bler, "lost", decoded)
+    monkeypatch.setattr(bler, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    for packet_bytes in (96, 5000):
+        links = [CodedLink(code_rate=0.1 * n, packet_bytes=packet_bytes) for n in range(2, 8)]
+        for count in (1, 2, 6):
+            expected = bler.expected_s(links[:count])
+            assert expected == pytest.approx(0.02 * count * bler.PACKETS_PER_TABLE)
+    assert clock.now < 20

@@ -98,7 +98,7 @@ def sqlink(*arguments: object, code: int = 0) -> str:
     if code == 0:
         return result.stdout
     assert result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("sqlink: ")
+    assert result.stderr.startswith("sqlink: error: ")
     return result.stderr
 
 
@@ -392,9 +392,53 @@ def test_as_a_process_it_is_quick_to_help_and_short_in_error(tmp_path: Path) -> 
     )
     assert run.returncode == 2
     assert run.stdout == ""
-    assert run.stderr.startswith("sqlink: a.png is no picture that can be read")
+    assert run.stderr.startswith("sqlink: error: a.png is no picture that can be read")
     assert run.stderr.count("\n") == 1
     assert files(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("channel awgn --packets 0", "channel: --packets 0 must be an integer, 1 or more"),
+        (
+            "channel awgn --packet-bytes 70000",
+            "--packet-bytes 70000 must be an integer from 1 to 6",
+        ),
+        ("channel awgn --seed x", "channel: --seed x must be an integer"),
+        ("encode a.png -o out --bpp much", "encode: --bpp much must be a number"),
+        (
+            "channel awgn --packts 3",
+            "channel: no option --packts: did you mean '--packets'? known:",
+        ),
+        ("channel awgn -x", "channel: no option -x: known: --condition, --help, "),
+        ("channel awgn --poisson=3", "channel: --poisson takes no value"),
+        ("encode a.png -o", "encode: -o needs a value: Where to write"),
+        (
+            "channel",
+            "CHANNEL.yaml|NAME is missing: give it, as in sqlink channel CHANNEL.yaml|NAME",
+        ),
+        ("transmit a.png -o out", "--channel is missing: give it, as in sqlink transmit --channel"),
+        ("demo one two", "demo: got unexpected extra argument(s) (one two): usage: "),
+        ("encod a.png", "no command 'encod': did you mean 'encode'? known: channel, "),
+        ("--loud encode", "no option --loud: known: --help"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(arguments: str, says: str) -> None:
+    assert says in sqlink(*arguments.split(), code=2)
+
+
+def test_every_command_says_in_one_line_what_it_does_not_know() -> None:
+    for command in [info.name or info.callback.__name__ for info in app.registered_commands]:
+        assert f"{command}: no option --nonsense" in sqlink(command, "--nonsense", code=2)
+        assert "one line" in sqlink(command, "--one\nline", code=2)
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    result = CliRunner().invoke(app, [])
+    assert "Usage: " in result.output
+    assert "sqlink: error" not in result.output
+    assert "transmit" in result.output
 
 
 def test_a_foreign_package_called_channels_is_named(tmp_path: Path) -> None:
