@@ -85,7 +85,8 @@ _BY_SLOT = (Awgn, Rayleigh, Rician)
 class _OneSlot(Streams):
     """The streams of links as seen by the packet of one slot, sent without those before it.
 
-    Draws and sub-streams, one a slot, begin at that slot; but not those of the children `whole`.
+    Sub-streams and complex normal draws, one a slot, begin at that slot, but not those of the
+    children `whole`. There are no other draws: what the channels of `_BY_SLOT` need are these.
     """
 
     slot: int
@@ -101,9 +102,11 @@ class _OneSlot(Streams):
         child = super().child(name)
         return child if name in self.whole else replace(self, keys=child.keys)
 
-    def split(self, count: int) -> Streams:
-        keys = super().split(self.slot + count).keys.reshape(len(self), -1, 2)
-        return Streams(keys[:, self.slot :].reshape(-1, 2))
+    def split(self, count: int, start: int = 0) -> Streams:
+        return Streams(self.keys).split(count, self.slot + start)
+
+    def integers(self, count: int, start: int = 0) -> Tensor:
+        raise NotImplementedError("a slot's draws are complex normal, or those of its sub-streams")
 
     def complex_normal(
         self, count: int, start: int = 0, dtype: torch.dtype = torch.complex128

@@ -138,12 +138,13 @@ class Streams:
         counter = torch.tensor(words, dtype=torch.int64, device=self.device)
         return Streams(philox4x32_10(counter, self.keys)[:, :2].contiguous())
 
-    def split(self, count: int) -> Streams:
-        """Numbered sub-streams, such as one a packet: N * count, i of link n at n * count + i.
+    def split(self, count: int, start: int = 0) -> Streams:
+        """Numbered sub-streams, such as one a packet: N * count, of link n and number start + i at
+        n * count + i.
 
-        Number i is the same whatever `count` is.
+        A number's stream is the same whatever `count` and `start` are.
         """
-        number = torch.arange(count, dtype=torch.int64, device=self.device)
+        number = torch.arange(start, start + count, dtype=torch.int64, device=self.device)
         zero = torch.zeros_like(number)
         domain = torch.full_like(number, _SPLIT_DOMAIN)
         counter = torch.stack([number, zero, zero, domain], dim=-1)  # [count, 4]

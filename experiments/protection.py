@@ -10,8 +10,8 @@
 
 For each metric and value of the condition one unequal protection is measured, the one that scored
 best; where an equal one scored better, it is taken, and the difference is 0 if it is the best. The
-choice of the best equal protection is made on the very results that it is compared on, which
-favours it.
+best equal protection is the best, on the very results that are shown, of those that the guess
+handed on.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Protection(Section):
     codec: what is protected. equal_codecs: others that equal protection may use as well. over: the
     channel of which `options` change parameters (keys of a class of `unequal`, as code_rate,
     modulation, copies). uses: channel uses of a picture, or, over a channel that counts no symbols,
-    packets with all their copies. most_packets: of a picture. conditions: one condition and its
-    values, each a comparison. tuning: the data set on which protection is chosen, `data` if it is
-    not given; so many pictures of it (tuning_pictures), each sent so often (tuning_draws).
+    packets with all their copies, at most. most_packets: of a picture. conditions: one condition
+    and its values, each a comparison. tuning: the data set on which protection is chosen, `data` if
+    it is not given; so many pictures of it (tuning_pictures), each sent so often (tuning_draws).
     finalists: protections that the guess hands on to be scored, for each codec and metric.
     """
 
@@ -107,7 +107,7 @@ class Line:
     @property
     def verdict(self) -> str:
         """`better`, `worse`, or `even` where the interval holds 0."""
-        if self.low <= 0 <= self.high:
+        if not (self.low > 0 or self.high < 0):
             return "even"
         return "better" if (self.difference > 0) == self.higher_is_better else "worse"
 
@@ -191,8 +191,16 @@ class Comparison:
         """The protection for each metric, and the equal ones to compare it with."""
         plan = self.plan
         uses, most = plan.uses, plan.most_packets
-        equal = [w for n in range(len(self.codecs)) for w in equal_ways(n, costs, uses, most)]
-        unequal = unequal_ways(0, costs, uses, most)
+        numbers = range(len(self.codecs))
+        equal = [
+            way for n in numbers for way in equal_ways(n, costs, uses, most) if tuner.reaches(way)
+        ]
+        unequal = [way for way in unequal_ways(0, costs, uses, most) if tuner.reaches(way)]
+        if not equal:
+            raise ConfigError(
+                f"{self.where}: uses={uses}: no codec can code the tuning pictures in the packets "
+                "that they carry"
+            )
         self._say(f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal ways")
         guesses = {way: tuner.guess(way, value) for way in [*equal, *unequal]}
         ours: dict[str, Way] = {}
@@ -201,7 +209,7 @@ class Comparison:
             higher = tuner.higher_is_better(metric)
             few = [
                 best(ways, lambda way: guesses[way][metric], higher, plan.finalists)  # noqa: B023
-                for ways in (unequal, equal)
+                for ways in (unequal, *([w for w in equal if w.codec == n] for n in numbers))
             ]
             few.append(self._allocated(tuner, metric, costs, name, value))
             self._say(f"{name}={value:g}, {metric}: scoring {len([*each(few)])} ways")
@@ -230,7 +238,7 @@ class Comparison:
         found = allocate(options, gains, self.plan.uses, states, "prefix")
         sent = [option for option in found.choice if option >= 0]
         counts = tuple((option, sent.count(option)) for option in dict.fromkeys(sent))
-        return [Way(0, counts)]
+        return [Way(0, counts)] if counts else []
 
     def _sweep(self, way: Way, values: Sequence[float], data: Data) -> Sweep:
         plan = self.plan
@@ -320,7 +328,7 @@ class Comparison:
         rows += [
             "",
             f"n = {pictures} pictures ({cell.num_blocks} blocks) x {realisations}; "
-            f"{self.plan.uses} uses a picture. Unequal protection:",
+            f"at most {self.plan.uses} uses a picture. Unequal protection:",
             "",
             *chosen,
         ]

@@ -117,8 +117,9 @@ class Tuner:
     metrics: Sequence[str]
     where: str
     _images: Tensor = field(init=False)
+    _labels: list[Tensor | None] = field(init=False)
     _seen: dict[tuple[int, int, int, bytes], Floats] = field(init=False, default_factory=dict)
-    _streams: dict[tuple[int, int], list[Stream]] = field(init=False, default_factory=dict)
+    _streams: dict[tuple[int, int], list[Stream] | None] = field(init=False, default_factory=dict)
     _curves: dict[tuple[int, int], Floats] = field(init=False, default_factory=dict)
     _after_gaps: dict[tuple[int, str], float] = field(init=False, default_factory=dict)
 
@@ -153,6 +154,10 @@ class Tuner:
         came: Bools = got.correct.numpy()
         return came
 
+    def reaches(self, way: Way) -> bool:
+        """Whether the way's codec can code every tuning picture in so many packets."""
+        return self._encoded(way.codec, way.packets) is not None
+
     def guess(self, way: Way, value: float) -> dict[str, float]:
         """Each metric, about."""
         came = self.delivered(way, value, GUESSES)
@@ -185,8 +190,9 @@ class Tuner:
             curve = self._curve(codec, length)[:, at]
             return np.asarray(np.interp(whole / packets * length, np.arange(length + 1), curve))
 
-        upper = next((n for n in _LENGTHS if n >= packets), _LENGTHS[-1])
-        lower = max((n for n in _LENGTHS if n <= packets), default=upper)
+        known = [n for n in _LENGTHS if self._encoded(codec, n) is not None]
+        upper = next((n for n in known if n >= packets), known[-1])
+        lower = max((n for n in known if n <= packets), default=upper)
         if lower == upper:
             return of(upper)
         part = (packets - lower) / (upper - lower)
@@ -208,7 +214,7 @@ class Tuner:
     def _after_gap(self, codec: int, metric: str) -> float:
         """The share of a packet that one after a gap is worth: 0 to 1, by least squares."""
         if (codec, metric) not in self._after_gaps:
-            packets = 6
+            packets = next(n for n in _LENGTHS if n >= 6 and self._encoded(codec, n) is not None)
             draws = Streams.derive(2, [("gaps", n) for n in range(_HOLES)]).uniform(packets)
             came = draws.numpy() > 0.4
             came[:, 0] &= np.arange(_HOLES) % 2 == 0
@@ -249,6 +255,7 @@ class Tuner:
         if not wanted:
             return
         streams = self._encoded(codec, packets)
+        assert streams is not None
         for start in range(0, len(wanted), 8):
             part = wanted[start : start + 8]
             received = []
@@ -274,7 +281,8 @@ class Tuner:
             for one, row_values in zip(part, values, strict=True):
                 self._seen[codec, packets, *one] = row_values
 
-    def _encoded(self, codec: int, packets: int) -> list[Stream]:
+    def _encoded(self, codec: int, packets: int) -> list[Stream] | None:
+        """The tuning pictures in so many packets; None where one cannot be coded so small."""
         key = codec, packets
         if key not in self._streams:
             coder, segmenter = self.codecs[codec], self.equipment.segmenter
@@ -284,10 +292,7 @@ class Tuner:
                 maps = torch.cat([segmenter.segment(one[None]) for one in self._images])
             answers = coder.encode(self._images, Rate(bytes=budget), maps)
             streams = [answer for answer in answers if isinstance(answer, Stream)]
-            if len(streams) < len(answers):
-                wrong = next(answer for answer in answers if not isinstance(answer, Stream))
-                raise ConfigError(f"{self.where}: uses: {wrong}")
-            self._streams[key] = streams
+            self._streams[key] = streams if len(streams) == len(answers) else None
         return self._streams[key]
 
 

@@ -131,9 +131,10 @@ class SQGANCodec:
     weights_sha256: hex, what a stored file names its weights by. segmenter: what makes the map
     where `encode` gets none, or its name. split: the path of (m_map, m_image), both rising.
     image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
-    relevant first, at more bytes. layer_bytes: up to three sizes of all packets, in bytes, rising:
-    the first so many bytes of a stream are then what a budget of so many would buy, of the map and
-    of the picture, or a little less; sizes beyond the budget are passed over. `independent` packets
+    relevant first, at more bytes. layer_bytes: up to three sizes of packets, in bytes, rising, for
+    streams within a budget: the first so many bytes of the packets are then what a budget of so
+    many, and the session's, would buy of the map and of the picture, or a little less; sizes beyond
+    the budget are passed over. `independent` packets
     say the mask anew in each layer, a `single` stream says nothing twice. packing: `independent`
     packets, `map-dependent` ones or a `single` stream; see `sqlink.bitstream.packets`.
     fixed_length: indices of log2 of the codebook's size bits each, an ablation. chunk: pictures
@@ -397,7 +398,7 @@ class SQGANCodec:
         for size in self.layer_bytes:
             if size + SESSION_BYTES < budget:
                 step, _ = self._farthest(analysed, size + SESSION_BYTES, below)
-                if step is not None and step < _STEPS:
+                if step is not None and max((-1, *below)) < step < _STEPS:
                     below = (*below, step)
         step, packets = self._farthest(analysed, budget, below)
         if step is None:
@@ -598,9 +599,9 @@ def _packing(kind: int) -> Packing:
 
 def _checked_layers(sizes: Sequence[int]) -> tuple[int, ...]:
     """Sizes in bytes, rising. Raises ConfigError if they are none."""
-    listed_ = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
-    whole = [s for s in listed_ if isinstance(s, int) and not isinstance(s, bool) and s > 0]
-    if len(whole) < len(listed_) or len(whole) >= LAYERS or whole != sorted(set(whole)):
+    given = tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,)
+    whole = [s for s in given if isinstance(s, int) and not isinstance(s, bool) and s > 0]
+    if len(whole) < len(given) or len(whole) >= LAYERS or whole != sorted(set(whole)):
         raise ConfigError(
             f"layer_bytes={sizes!r} must be up to {LAYERS - 1} sizes in bytes, rising"
         )

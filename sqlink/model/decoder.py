@@ -131,10 +131,12 @@ class Decoder(nn.Module):
         # Pooled over classes of the phases of a place, in memory as they lie.
         phases = self._phases(z, None, 0).permute(0, 2, 3, 1)
         n, height, width, channels = phases.shape
-        classes = phases.reshape(-1, channels // self.shuffle**2, 1, self.shuffle**2)
+        classes = phases.reshape(
+            n * height * width, channels // self.shuffle**2, 1, self.shuffle**2
+        )
         classes = classes.permute(0, 3, 1, 2)
         _, best = F.max_pool2d(classes, (classes.shape[2], 1), return_indices=True)
-        best = best.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        best = best.reshape(n, height, width, self.shuffle**2).permute(0, 3, 1, 2)
         return F.pixel_shuffle(best, self.shuffle).squeeze(1)
 
     def _phases(self, z: Tensor, segmentation: Tensor | None, seed: int | Tensor) -> Tensor:

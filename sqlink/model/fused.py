@@ -38,10 +38,12 @@ def convolved(
     layer: nn.Conv2d, x: Tensor, plus: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """`layer(x)`, to which `plus` of the same shape is added, and rectified where `relu`."""
-    if fusable(x):
+    if fusable(x) and layer.padding_mode == "zeros" and layer.padding != "valid":
         assert _POINTWISE is not None
-        padding = [k // 2 for k in layer.kernel_size]
-        if not isinstance(layer.padding, str):  # "same"
+        if isinstance(layer.padding, str):  # "same"
+            sizes = zip(layer.kernel_size, layer.dilation, strict=True)
+            padding = [dilation * (size - 1) // 2 for size, dilation in sizes]
+        else:
             padding = list(layer.padding)
         how = padding, layer.stride, layer.dilation, layer.groups
         weight, bias, after = layer.weight, layer.bias, "relu" if relu else None
@@ -58,7 +60,9 @@ def convolved(
 
 
 def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
-    """normed [N, C, h, w], scaled and shifted by what a layer of 2 C outputs makes of features."""
+    """normed [N, C, h, w], scaled and shifted by what a 1x1 layer of 2 C outputs, with a bias,
+    makes of features.
+    """
     if not fusable(features):
         scale, shift = layer(features).chunk(2, dim=1)
         return torch.addcmul(normed + shift, normed, scale)

@@ -75,7 +75,8 @@ class Cells:
     def through(self, layer: nn.Conv2d) -> Tensor:
         """What a convolution makes of the one-hot values, [N, C, h, w].
 
-        One of 1x1 adds up as many columns of its weights as a cell has pixels.
+        One of 1x1 (stride 1, one group) adds up as many columns of its weights as a cell has
+        pixels.
         """
         if layer.kernel_size != (1, 1) or not fusable(layer.weight):
             out: Tensor = layer(self.dense)
@@ -84,16 +85,16 @@ class Cells:
         sums: Tensor = F.embedding_bag(self.ones.flatten(0, 2), columns, mode="sum")
         if layer.bias is not None:
             sums += layer.bias
-        return sums.reshape(*self.ones.shape[:3], -1).permute(0, 3, 1, 2)
+        return sums.reshape(*self.ones.shape[:3], layer.out_channels).permute(0, 3, 1, 2)
 
     def shares(self, side: int) -> Tensor:
         """Share of each class in squares of side x side cells, [N, classes, h/side, w/side]."""
         n, height, width, pixels = self.ones.shape
         size = n, height // side, side, width // side, side * pixels
-        squares = self.ones.reshape(size).transpose(2, 3).reshape(-1, side * side * pixels)
+        squares = self.ones.reshape(size).transpose(2, 3).flatten(3).flatten(0, 2)
         columns = torch.eye(self.classes, device=squares.device).repeat_interleave(pixels, 0)
         sums = F.embedding_bag(squares, columns, mode="sum") / squares.shape[1]
-        return sums.reshape(n, height // side, width // side, -1).permute(0, 3, 1, 2)
+        return sums.reshape(n, height // side, width // side, self.classes).permute(0, 3, 1, 2)
 
 
 class SpadeNorm(nn.Module):

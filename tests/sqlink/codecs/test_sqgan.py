@@ -487,6 +487,15 @@ def test_the_first_bytes_of_a_layered_stream_are_a_smaller_budgets_picture(packi
     assert everything.sum() > 0.7 * most.sum()
 
 
+@pytest.mark.parametrize("sizes", [(554, 556), (629, 632), (690, 692)])
+def test_layers_that_would_hold_nothing_are_left_out(sizes: tuple[int, int]) -> None:
+    options = {"packing": "single", "packet_bytes": 64}
+    image, rate = pictures(1), Rate(bytes=900)
+    (one,) = streams(made_codec(layer_bytes=sizes[:1], **options), image, rate)
+    (two,) = streams(made_codec(layer_bytes=sizes, **options), image, rate)
+    assert two.to_bytes() == one.to_bytes()
+
+
 def test_layers_beyond_the_budget_are_passed_over() -> None:
     image = pictures(1)
     (plain,) = streams(made_codec(), image, Rate(bytes=300))

@@ -25,6 +25,9 @@ def made(channels: int = 16, height: int = 12, width: int = 20, seed: int = 0) -
         nn.Conv2d(16, 24, 3, padding=1),
         nn.Conv2d(16, 24, 3, padding="same"),
         nn.Conv2d(16, 24, 3, stride=2, padding=1),
+        nn.Conv2d(16, 24, 3, padding="valid"),
+        nn.Conv2d(16, 24, 3, padding="same", dilation=2),
+        nn.Conv2d(16, 24, 3, padding=1, padding_mode="reflect"),
         nn.Conv2d(16, 24, 1, bias=False),
     ],
 )
@@ -64,6 +67,24 @@ def test_with_gradients_nothing_is_fused_nor_written_to() -> None:
     assert found is not None
     assert y.grad is not None
     torch.testing.assert_close(found, y.grad)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_on_a_cpu_layers_are_fused() -> None:
+    with torch.no_grad():
+        assert fusable(made())
+    with torch.inference_mode():
+        assert fusable(made())
+
+
+def test_an_empty_batch_comes_back_empty() -> None:
+    decoder = Decoder(5, (16, 16), (1, 1), 4, 8).eval()
+    cells = Cells.of(torch.zeros(0, 8, 24, dtype=torch.int64), 7, 2)
+    with torch.no_grad():
+        likeliest = decoder.likeliest(torch.zeros(0, 16, 3, 4))
+        assert likeliest.shape[0] == 0
+        assert cells.through(nn.Conv2d(32, 5, 1)).shape == (0, 5, 4, 12)
+        assert cells.shares(2).shape == (0, 8, 2, 6)
 
 
 def test_other_numbers_and_other_back_ends_go_layer_by_layer() -> None:
