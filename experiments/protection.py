@@ -341,7 +341,7 @@ class Comparison:
         codec = self.codecs[way.codec]
         if len(self.codecs) > 1:
             words += [codec.name, *(f"{key} {value}" for key, value in codec.options.items())]
-        return f"{', '.join(words)}: {way.packets} packets"
+        return f"{', '.join(words)}: {way.packets} packet{'s' * (way.packets > 1)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
