@@ -27,7 +27,7 @@ _GROUP_PACKETS = 1 << 15
 
 @register("lookup")
 class LookupLink(CodedLink):
-    """`coded`, a thousand times faster and more: a packet is lost by the rate measured at its own SNR.
+    """`coded`, some thousand times faster: a packet is lost by the rate measured at its own SNR.
 
     The parameters are those of `coded`. over: a symbol channel of one known gain a packet. harq:
     chase combining alone, after which a packet counts as sent once at the sum of its SNRs. The
