@@ -122,7 +122,6 @@ class Comparison:
         self.folder = Path(plan.output)
         self.over = sized(plan.over, plan.packet_bytes)
         self.codecs = [plan.codec, *plan.equal_codecs]
-        self._ways: dict[str, bool] = {}
 
     def run(self) -> str:
         """Every sweep, then the table, as Markdown; it is written to the output as well."""
@@ -139,7 +138,9 @@ class Comparison:
             ours, equal = self._chosen(tuner, costs, name, value)
             cells = {way: self._measured(way, value) for way in each([equal, [*ours.values()]])}
             for metric, way in ours.items():
-                lines += self._compared(value, metric, cells[way], {w: cells[w] for w in equal})
+                higher = tuner.higher_is_better(metric)
+                others = {self._title(one): cells[one] for one in equal}
+                lines += self._compared(value, metric, higher, cells[way], others)
                 classes = json.dumps(way.classes(self.plan.options))
                 chosen.append(f"- {name}={value:g}, {metric}: {way.packets} packets, `{classes}`")
         text = self._table(lines, chosen, next(iter(cells.values())))
@@ -207,8 +208,9 @@ class Comparison:
         compared: list[list[Way]] = []
         for metric in tuner.metrics:
             higher = tuner.higher_is_better(metric)
+            guessed = {way: found[metric] for way, found in guesses.items()}
             few = [
-                best(ways, lambda way: guesses[way][metric], higher, plan.finalists)  # noqa: B023
+                best(ways, guessed.__getitem__, higher, plan.finalists)
                 for ways in (unequal, *([w for w in equal if w.codec == n] for n in numbers))
             ]
             few.append(self._allocated(tuner, metric, costs, name, value))
@@ -221,7 +223,13 @@ class Comparison:
     def _allocated(
         self, tuner: Tuner, metric: str, costs: Sequence[int], name: str, value: float
     ) -> list[Way]:
-        """The protection that delivers the most relevance, if packets are of use in order."""
+        """The protection that delivers the most relevance, if packets are of use in order.
+
+        None where nothing would be sent, or less than the codec needs.
+        """
+        most = min(self.plan.uses // min(costs), self.plan.most_packets)
+        if not tuner.reaches(Way(0, ((0, most),))):
+            return []
         streams = Streams.derive(1, [("options", n) for n in range(LINKS)])
         options, states = measured_options(
             self.over,
@@ -234,11 +242,11 @@ class Comparison:
             condition=name,
             uses=costs,
         )
-        gains = tuner.gains(0, metric, min(self.plan.uses // min(costs), self.plan.most_packets))
+        gains = tuner.gains(0, metric, most)
         found = allocate(options, gains, self.plan.uses, states, "prefix")
         sent = [option for option in found.choice if option >= 0]
-        counts = tuple((option, sent.count(option)) for option in dict.fromkeys(sent))
-        return [Way(0, counts)] if counts else []
+        way = Way(0, tuple((option, sent.count(option)) for option in dict.fromkeys(sent)))
+        return [way] if sent and tuner.reaches(way) else []
 
     def _sweep(self, way: Way, values: Sequence[float], data: Data) -> Sweep:
         plan = self.plan
@@ -275,20 +283,23 @@ class Comparison:
             runner = Runner(sweep, equipment, store, self.progress)
             runner.run(json.dumps(sweep.model_dump(mode="json")))
             table = read_parquet(folder / RESULTS)
-        self._ways = {name: m.higher_is_better for name, m in equipment.metrics.items()}
         (cell,) = cells_of(table, points(sweep, equipment.identities))
         return cell
 
     def _compared(
-        self, value: float, metric: str, cell: Measured, equal: Mapping[Way, Measured]
+        self,
+        value: float,
+        metric: str,
+        higher: bool,
+        cell: Measured,
+        equal: Mapping[str, Measured],
     ) -> list[Line]:
         ours = cell.drawn(metric)
         if ours is None:
             return []
-        higher = self._ways.get(metric, True)
         found = {
-            self._title(way): drawn
-            for way, other in equal.items()
+            title: drawn
+            for title, other in equal.items()
             if (drawn := other.drawn(metric)) is not None
         }
         (title,) = sorted(found, key=lambda one: (-1 if higher else 1) * found[one][0])[:1]

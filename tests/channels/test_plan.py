@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -133,10 +134,10 @@ def test_what_has_to_be_measured_is_told_before_and_while_it_is(
     before: list[str] = []
     measure = bler.measure
 
-    def watched(*arguments: object, **named: object) -> BlerTable:
+    def watched(*arguments: Any, **named: Any) -> BlerTable:
         if not before:
             before.append(capsys.readouterr().err)
-        return measure(*arguments, **named)  # type: ignore[arg-type]
+        return measure(*arguments, **named)
 
     monkeypatch.setattr(bler, "measure", watched)
     monkeypatch.setattr(bler, "lost", easy)
