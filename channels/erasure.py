@@ -13,6 +13,7 @@ from torch import Tensor
 
 from channels.base import Conditions, Packets, Reception, register
 from channels.errors import ConfigError
+from channels.markov import two_states
 from channels.random import Streams
 from channels.ranges import choice, condition, integer, number, seconds
 
@@ -163,7 +164,7 @@ class GilbertElliott:
         draws = streams.child("loss").uniform(slots)  # [N, P]
         if self.p is not None and self.r is not None:
             enter = draws.new_full((links,), self.p)
-            bad = _two_states(draws, enter / (self.p + self.r), enter, 1 - self.r)
+            bad = two_states(draws, enter / (self.p + self.r), enter, 1 - self.r)
             if (self.loss_good, self.loss_bad) == (0, 1):
                 return received(packets, packets.present & ~bad)
             share = draws.new_tensor([self.loss_good, self.loss_bad])[bad.long()]
@@ -173,32 +174,11 @@ class GilbertElliott:
             loss = condition(self.name, conditions, "loss", links, 0, self.most, packets.device)
         else:
             loss = torch.full((links,), self.loss, dtype=torch.float64, device=packets.device)
-        bad = _two_states(draws, loss, loss / ((1 - loss) * self.burst), 1 - 1 / self.burst)
+        bad = two_states(draws, loss, loss / ((1 - loss) * self.burst), 1 - 1 / self.burst)
         return received(packets, packets.present & ~bad)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         return None
-
-
-def _two_states(draws: Tensor, first: Tensor, enter: Tensor, stay: float) -> Tensor:
-    """Which slots a two-state chain is bad in, bool [N, P], from uniform draws [N, P].
-
-    first, enter: [N], probabilities of being bad in slot 0 and of good -> bad; stay: of bad -> bad.
-    A draw below both makes the next slot bad and one above both makes it good, whatever it was; one
-    between them keeps the state (or turns it, where enter > stay). So a slot is what the last draw
-    that decides made of it, and no slot need wait for the one before.
-    """
-    slots = draws.shape[1]
-    low, high = enter.clamp(max=stay)[:, None], enter.clamp(min=stay)[:, None]
-    becomes = draws < low
-    decides = becomes | (draws >= high)
-    becomes[:, :1] = draws[:, :1] < first[:, None]
-    decides[:, :1] = True
-    number_of = torch.arange(slots, device=draws.device).expand_as(draws)
-    last = torch.where(decides, number_of, 0).cummax(dim=1).values  # [N, P]
-    turns = (~decides & (enter > stay)[:, None]).cumsum(dim=1)
-    since = turns - turns.gather(1, last)
-    return becomes.gather(1, last) ^ (since % 2 == 1)
 
 
 CSV_SUFFIXES = (".csv", ".txt")

@@ -104,7 +104,7 @@ def operating_points(
     if not isinstance(CodedLink(over=over).over, Flat):
         raise ConfigError(
             f"plan: over={over!r} has no single known gain a packet; it must be awgn, or rayleigh "
-            "or rician with coherence packet or picture and csi perfect"
+            "or rician with coherence packet or picture and csi perfect, or gilbert_elliott of them"
         )
     integer("plan", "packet_bytes", packet_bytes, 1, 65535)
     schemes = mcs_table(table)

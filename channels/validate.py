@@ -204,6 +204,36 @@ def rician_ber(size: Size) -> Iterator[Row]:
             yield Row(model, f"BER at Es/N0 {snr_db:g} dB", law, expected, found)
 
 
+def attenuation_bursts(size: Size) -> Iterator[Row]:
+    """Uncoded QPSK where a Gilbert-Elliott chain attenuates, and how long it does."""
+    burst, bad, depth_db, snr_db, longest = 6.0, 0.3, 9.0, 9.0, 12
+    for fading, k_factor in (("awgn", math.inf), ("rayleigh", 0.0)):
+        spec = {"depth_db": depth_db, "bad": bad, "burst": burst, "over": fading}
+        over = {"gilbert_elliott": spec}
+        ratio = 10 ** (-depth_db / 10)
+        good_db = snr_db - 10 * math.log10(1 - bad + bad * ratio)
+        in_good, in_bad = (
+            float(theory.ber_fading("qpsk", at, k_factor)) for at in (good_db, good_db - depth_db)
+        )
+        expected = (1 - bad) * in_good + bad * in_bad
+        found = bit_errors(over, snr_db, size.trials(expected, 50_000), "qpsk", size.seed)
+        model = f"gilbert_elliott, {depth_db:g} dB deeper, over {fading}, qpsk"
+        law = f"{1 - bad:g} and {bad:g} of the closed forms in the two states"
+        yield Row(model, f"BER at Es/N0 {snr_db:g} dB", law, expected, found)
+    links = size.pick(200_000, 20_000)
+    chain: Any = from_spec(SYMBOL_CHANNELS, {"gilbert_elliott": {**spec, "over": "awgn"}})
+    timing = Timing.together(links, longest)
+    low = chain.gains(size.streams("attenuation", links), timing) < 1
+    begun = low[~low[:, 0] & low[:, 1], 1:]
+    model = f"gilbert_elliott, bad {bad:g}, burst {burst:g}"
+    law = "stationary law"
+    yield Row(model, f"bad in slot {longest}", law, bad, Proportion(int(low[:, -1].sum()), links))
+    for length in (1, 4, 10) if size.full else (4,):
+        beyond = Proportion(int(begun[:, : length + 1].all(dim=1).sum()), len(begun))
+        expected = (1 - 1 / burst) ** length
+        yield Row(model, f"bad for more than {length} packets", "geometric", expected, beyond)
+
+
 def jakes_correlation(size: Size) -> Iterator[Row]:
     """E[h(0) h*(t)] of Jakes fading, at a slope, the first zero, the first minimum and beyond.
 
@@ -494,6 +524,7 @@ ROWS: list[Rows] = [
     awgn_ber,
     rayleigh_ber,
     rician_ber,
+    attenuation_bursts,
     jakes_correlation,
     block_fading_outage,
     iid_loss,

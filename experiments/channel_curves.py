@@ -354,7 +354,8 @@ def default_values(channel: Channel, condition: str) -> list[float]:
             limit = float(grid[np.argmax(reach(grid).mean < plan.code_rate)])
         return [round(limit * (0.5 + 0.06 * i), 4) for i in range(11)]
     if condition == "snr_db":
-        fading = _k_factor(getattr(channel, "over", None)) != math.inf
+        found = _Fading.of(getattr(channel, "over", None))
+        fading = found is None or not found.none
         code = _code(channel)
         if code is not None and not fading:
             modulation, bits, symbols, _ = code
@@ -364,14 +365,49 @@ def default_values(channel: Channel, condition: str) -> list[float]:
     raise ConfigError(f"channel '{channel.name}' needs {condition}: give its values")
 
 
-def _k_factor(over: object) -> float | None:
-    """Of a flat symbol channel with a known law, as a ratio; None for any other."""
-    if not isinstance(over, Flat):
-        return None
-    name = getattr(over, "name", "")
-    if name == "rician":
-        return float(10 ** (over.k_db / 10)) if hasattr(over, "k_db") else None
-    return {"awgn": math.inf, "rayleigh": 0.0}.get(name)
+@dataclass(frozen=True)
+class _Fading:
+    """A flat symbol channel with a known law: Rician fading in each of a few states.
+
+    states: probability of each and its gain over the mean, dB. k_factor: of the fading in all of
+    them, as a ratio; 0: Rayleigh fading, infinite: none.
+    """
+
+    states: tuple[tuple[float, float], ...]
+    k_factor: float
+
+    @classmethod
+    def of(cls, over: object) -> _Fading | None:
+        """None for a channel without such a law."""
+        if not isinstance(over, Flat):
+            return None
+        name = getattr(over, "name", "")
+        own: Any = over
+        if name == "gilbert_elliott":
+            inner = cls.of(own.over)
+            shares = (1 - own.bad, own.bad)
+            return inner and cls(
+                tuple(
+                    (share * within, 10 * math.log10(gain) + gain_db)
+                    for share, gain in zip(shares, own.state_gains, strict=True)
+                    for within, gain_db in inner.states
+                ),
+                inner.k_factor,
+            )
+        k_factors = {"awgn": math.inf, "rayleigh": 0.0}
+        if name == "rician":
+            k_factors[name] = 10 ** (own.k_db / 10)
+        return cls(((1.0, 0.0),), k_factors[name]) if name in k_factors else None
+
+    @property
+    def none(self) -> bool:
+        """Whether every packet meets the mean."""
+        return len(self.states) == 1 and math.isinf(self.k_factor)
+
+    def mean(self, law: Callable[[Floats, float], Floats], snr_db: Floats) -> Floats:
+        """Of a law of SNR in dB and K, over the states."""
+        parts = [share * law(snr_db + gain, self.k_factor) for share, gain in self.states]
+        return np.asarray(sum(parts), dtype=np.float64)
 
 
 def _code(channel: Channel) -> tuple[str, int, int, int] | None:
@@ -401,31 +437,37 @@ def loss_laws(curves: Curves) -> list[Law]:
     over = getattr(channel, "over", None)
     if getattr(channel, "harq", None) is not None:
         return []
-    k_factor, code = _k_factor(over), _code(channel)
-    if channel.name == "uncoded" and k_factor == math.inf:
+    fading, code = _Fading.of(over), _code(channel)
+    if channel.name == "uncoded" and fading is not None and math.isinf(fading.k_factor):
         modulation, bits = str(getattr(channel, "modulation", "")), 8 * curves.packet_bytes
         return [
             Law(
                 "closed form",
-                lambda x: theory.uncoded_packet_error_awgn(modulation, bits, x),
+                lambda x: fading.mean(
+                    lambda at, _: theory.uncoded_packet_error_awgn(modulation, bits, at), x
+                ),
             )
         ]
-    if code is not None and k_factor is not None:
+    if code is not None and fading is not None:
         inputs, bits, symbols, blocks = code
         laws = []
         if getattr(channel, "law", "finite_length") == "finite_length":
             laws.append(
                 Law(
                     "normal approximation (best code of this length)",
-                    lambda x: theory.fading_bler(inputs, bits, symbols, x, k_factor, blocks),
+                    lambda x: fading.mean(
+                        lambda at, k: theory.fading_bler(inputs, bits, symbols, at, k, blocks), x
+                    ),
                     bound=channel.name != "ideal",
                 )
             )
         exact = channel.name == "ideal" and not laws
         laws.append(
             Law(
-                "capacity (endless code)" if math.isinf(k_factor) else "outage probability",
-                lambda x: theory.outage(inputs, bits / symbols, x, k_factor),
+                "capacity (endless code)" if fading.none else "outage probability",
+                lambda x: fading.mean(
+                    lambda at, k: theory.outage(inputs, bits / symbols, at, k), x
+                ),
                 bound=not exact,
             )
         )
@@ -458,11 +500,15 @@ def _chain(channel: Channel) -> Callable[[float], theory.GilbertElliott] | None:
 
 def bit_laws(curves: Curves) -> list[Law]:
     """The closed form of an uncoded link's bit errors over SNR."""
-    k_factor = _k_factor(getattr(curves.channel, "over", None))
+    fading = _Fading.of(getattr(curves.channel, "over", None))
     modulation = str(getattr(curves.channel, "modulation", ""))
-    if k_factor is None:
+    if fading is None:
         return []
-    return [Law("closed form", lambda x: theory.ber_fading(modulation, x, k_factor))]
+
+    def in_state(snr_db: Floats, k_factor: float) -> Floats:
+        return theory.ber_fading(modulation, snr_db, k_factor)
+
+    return [Law("closed form", lambda x: fading.mean(in_state, x))]
 
 
 def delay_law(curves: Curves) -> Law | None:

@@ -20,6 +20,7 @@ from channels.symbols import (
     SYMBOL_CHANNELS,
     Awgn,
     Flat,
+    GilbertElliott,
     Jakes,
     Observation,
     Piloted,
@@ -29,6 +30,8 @@ from channels.symbols import (
     Timing,
 )
 
+JAKES_SPEC = {"jakes": {"doppler_hz": 200, "symbol_rate_hz": 1e5}}
+BURSTS = {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3}}
 ALL = [
     "awgn",
     "rayleigh",
@@ -37,7 +40,9 @@ ALL = [
     {"rayleigh": {"coherence": 7, "csi": "estimated", "pilots": 2}},
     {"rician": {"k_db": 3}},
     {"rician": {"k_db": 3, "coherence": "picture", "csi": "estimated"}},
-    {"jakes": {"doppler_hz": 200, "symbol_rate_hz": 1e5}},
+    JAKES_SPEC,
+    BURSTS,
+    {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": "rayleigh"}},
 ]
 
 
@@ -247,15 +252,23 @@ def test_another_attempt_meets_other_noise(spec: object) -> None:
         channel.apply(x, at(2, 10.0), keys(2), timing(2, 4, attempt)) for attempt in (0, 1)
     )
     assert not bool((first.symbols == second.symbols).any())
-    lasting = "picture" in str(spec) or "jakes" in str(spec) or spec == "awgn"
+    lasting = "picture" in str(spec) or "jakes" in str(spec) or spec in ("awgn", BURSTS)
     assert torch.equal(first.gain, second.gain) == lasting
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
 @pytest.mark.parametrize(
     "channel",
-    [Awgn(), Rayleigh(), Rayleigh("picture"), Rician(0), Rician(0, "picture")],
-    ids=["awgn", "rayleigh", "rayleigh-picture", "rician", "rician-picture"],
+    [
+        Awgn(),
+        Rayleigh(),
+        Rayleigh("picture"),
+        Rician(0),
+        Rician(0, "picture"),
+        GilbertElliott(9, 0.4, 3),
+        GilbertElliott(9, 0.4, 3, over={"rayleigh": {"coherence": "picture"}}),
+    ],
+    ids=lambda channel: channel.name,
 )
 def test_flat_channels_tell_the_gains_that_they_apply(channel: SymbolChannel, attempt: int) -> None:
     assert isinstance(channel, Flat)
@@ -265,6 +278,27 @@ def test_flat_channels_tell_the_gains_that_they_apply(channel: SymbolChannel, at
     gains = channel.gains(keys(3), when)
     assert gains.dtype == torch.float32
     assert torch.equal(gains, seen.gain)
+
+
+def test_attenuation_in_bursts_is_that_of_the_chain_and_one_in_the_mean() -> None:
+    channel = GilbertElliott(depth_db=10, bad=0.25, burst=5)
+    gains = channel.gains(keys(40_000), Timing.together(40_000, 12))
+    good, bad = channel.state_gains
+    assert sorted(gains.unique().tolist()) == pytest.approx([bad, good])
+    assert good / bad == pytest.approx(10)
+    assert 0.75 * good + 0.25 * bad == pytest.approx(1)
+    low = gains < 1
+    for slot in (0, 11):
+        assert float(low[:, slot].float().mean()) == pytest.approx(0.25, abs=0.008)
+    stays = (low[:, :-1] & low[:, 1:]).sum() / low[:, :-1].sum()
+    assert float(stays) == pytest.approx(0.8, abs=0.005)
+
+
+def test_a_depth_of_nothing_is_what_the_bursts_are_over() -> None:
+    flat = Rayleigh("picture")
+    channel = GilbertElliott(0, 0.3, 8, over={"rayleigh": {"coherence": "picture"}})
+    when = timing(3, 6)
+    assert torch.equal(channel.gains(keys(3), when), flat.gains(keys(3), when))
 
 
 def test_channels_of_several_fades_or_unknown_gain_are_not_flat() -> None:
@@ -304,6 +338,23 @@ def test_they_are_made_from_yaml() -> None:
         ({"rician": {"k_db": float("nan")}}, "k_db=nan must be from -100 to 100"),
         ({"rician": {"k_db": "3"}}, "k_db='3' must be a number from -100 to 100"),
         ({"rician": {"k_db": 3, "k": 2}}, "unknown parameter 'k': did you mean 'k_db'|unknown par"),
+        ({"gilbert_elliott": {"depth_db": 9, "bad": 0.4}}, "parameter 'burst' is missing"),
+        (
+            {"gilbert_elliott": {"depth_db": -1, "bad": 0.4, "burst": 3}},
+            "gilbert_elliott: depth_db=-1 must be from 0 to 100",
+        ),
+        (
+            {"gilbert_elliott": {"depth_db": 9, "bad": 0.8, "burst": 3}},
+            r"bad=0\.8 must be from 0 to 0\.75",
+        ),
+        (
+            {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 0}},
+            "burst=0 must be from 1 to 10000",
+        ),
+        (
+            {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": JAKES_SPEC}},
+            "over=jakes has no single known gain a packet",
+        ),
         ({"jakes": {"doppler_hz": -1, "symbol_rate_hz": 1e4}}, "doppler_hz=-1 must be from 0 to"),
         ({"jakes": {"doppler_hz": 1, "symbol_rate_hz": 0}}, "symbol_rate_hz=0 must be from 1 to"),
         ({"jakes": {"doppler_hz": 1, "symbol_rate_hz": math.inf}}, "symbol_rate_hz=inf must be"),

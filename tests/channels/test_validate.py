@@ -15,6 +15,7 @@ from channels.validate import Mean, Row, Size, confidence_of, measure, table
 
 QUICK = (
     validate.rayleigh_ber,
+    validate.attenuation_bursts,
     validate.block_fading_outage,
     validate.iid_loss,
     validate.gilbert_elliott,

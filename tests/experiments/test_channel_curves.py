@@ -17,6 +17,7 @@ from channels.errors import ConfigError
 from experiments.channel_curves import (
     Curves,
     Share,
+    bit_laws,
     draw,
     loss_laws,
     measure,
@@ -94,6 +95,19 @@ def test_ideal_codes_lie_on_their_bounds() -> None:
         holds(curves({"ideal": {"over": over, "law": law}}, {"snr_db": [5, 15]}, packets=20_000))
     names = [law.name for law in loss_laws(curves("ideal", {"snr_db": [1]}, packets=10))]
     assert names == ["normal approximation (best code of this length)", "capacity (endless code)"]
+
+
+@pytest.mark.parametrize("fading", ["awgn", "rayleigh"])
+def test_links_attenuated_in_bursts_lie_on_the_mean_of_two_states(fading: str) -> None:
+    bursts = {"depth_db": 8, "bad": 0.3, "burst": 6, "over": fading}
+    over = {"gilbert_elliott": bursts}
+    holds(curves({"ideal": {"over": over}}, {"snr_db": [0.0, 8.0]}, packets=20_000))
+    found = curves({"uncoded": {"over": over}}, {"snr_db": [9.0]}, packets=300)
+    (law,) = bit_laws(found)
+    (point,) = found.points
+    assert point.bits is not None
+    low, high = point.bits.interval
+    assert low * 0.7 <= float(law.values(np.array([9.0]))[0]) <= high * 1.3
 
 
 def test_bursts_lie_on_the_stationary_law_and_runs_on_theirs() -> None:

@@ -1,0 +1,27 @@
+"""A chain of two states, good and bad, that losses and attenuation in bursts share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def two_states(draws: Tensor, first: Tensor, enter: Tensor, stay: float) -> Tensor:
+    """Which slots a two-state chain is bad in, bool [N, P], from uniform draws [N, P].
+
+    first, enter: [N], probabilities of being bad in slot 0 and of good -> bad; stay: of bad -> bad.
+    A draw below both makes the next slot bad and one above both makes it good, whatever it was; one
+    between them keeps the state (or turns it, where enter > stay). So a slot is what the last draw
+    that decides made of it, and no slot need wait for the one before.
+    """
+    slots = draws.shape[1]
+    low, high = enter.clamp(max=stay)[:, None], enter.clamp(min=stay)[:, None]
+    becomes = draws < low
+    decides = becomes | (draws >= high)
+    becomes[:, :1] = draws[:, :1] < first[:, None]
+    decides[:, :1] = True
+    number_of = torch.arange(slots, device=draws.device).expand_as(draws)
+    last = torch.where(decides, number_of, 0).cummax(dim=1).values  # [N, P]
+    turns = (~decides & (enter > stay)[:, None]).cumsum(dim=1)
+    since = turns - turns.gather(1, last)
+    return becomes.gather(1, last) ^ (since % 2 == 1)
