@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from channels.errors import ChannelError, ConfigError
 from channels.registry import nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def number(owner: str, name: str, value: object, low: float, high: float) -> float:
@@ -77,7 +79,7 @@ def condition(
         raise ChannelError(
             f"{owner}: condition {name} is missing; give one from {low:g} to {high:g}"
         )
-    values = conditions[name].to(device=device, dtype=torch.float64)
+    values = conditions[name].double().to(device)
     if values.shape != (links,):
         raise ChannelError(
             f"{owner}: condition {name} has shape {list(values.shape)}, needs [{links}]: one a link"

@@ -155,6 +155,12 @@ app = typer.Typer(
 Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")]
 CodecName = Annotated[str, typer.Option("--codec", help="sqgan, jpeg2000, bpg, ...")]
+CodecOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--codec-option", metavar="NAME=VALUE", help="Of the codec, as packing=single; any number."
+    ),
+]
 Bpp = Annotated[
     float | None, typer.Option("--bpp", help=f"Bits a pixel at most; {DEFAULT_BPP} if none.")
 ]
@@ -183,6 +189,7 @@ def encode(
     pictures: Pictures,
     output: Output,
     codec: CodecName = "sqgan",
+    codec_option: CodecOptions = None,
     bpp: Bpp = None,
     bytes_: Bytes = None,
     quality: Quality = None,
@@ -199,7 +206,7 @@ def encode(
     from sqlink.transmitter import Transmitter
 
     rate = _rate(bpp, bytes_, quality)
-    coder = _codec(codec, packet_bytes, weights, device)
+    coder = _codec(codec, packet_bytes, weights, device, codec_option)
     with pixel_limit(max_pixels):
         targets = _targets(pictures, output, coder.suffix)
         transmitter = Transmitter(coder)
@@ -256,6 +263,7 @@ def transmit(
     snr_db: Annotated[float | None, typer.Option("--snr-db", help="Mean Es/N0 in dB.")] = None,
     loss: Annotated[float | None, typer.Option("--loss", help="Packet loss, 0..1.")] = None,
     codec: CodecName = "sqgan",
+    codec_option: CodecOptions = None,
     bpp: Bpp = None,
     bytes_: Bytes = None,
     quality: Quality = None,
@@ -281,7 +289,7 @@ def transmit(
     rate = _rate(bpp, bytes_, quality, channel_uses)
     carrier = load(channel)
     conditions = _conditions(carrier, {"snr_db": snr_db, "loss": loss})
-    coder = _codec(codec, packet_bytes, weights, device)
+    coder = _codec(codec, packet_bytes, weights, device, codec_option)
     link = Link(
         Transmitter(coder),
         carrier,
@@ -636,14 +644,32 @@ def _device(name: str | None) -> str:
     return str(device)
 
 
-def _codec(name: str, packet_bytes: int | None, weights: str | None, device: str | None) -> Codec:
+def _codec(
+    name: str,
+    packet_bytes: int | None,
+    weights: str | None,
+    device: str | None,
+    given: list[str] | None = None,
+) -> Codec:
     """A codec with those options that were given; one without networks has no use for a device."""
     from sqlink.codecs import load_codec, takes_option
+    from sqlink.errors import ConfigError
 
-    options: dict[str, Any] = {"packet_bytes": packet_bytes, "weights": weights}
+    own: dict[str, Any] = {"packet_bytes": packet_bytes, "weights": weights}
     if takes_option(name, "device"):
-        options["device"] = _device(device)
-    return load_codec(name, **{k: v for k, v in options.items() if v is not None})
+        own["device"] = _device(device)
+    options = {k: v for k, v in own.items() if v is not None}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals:
+            raise ConfigError(f"--codec-option {text}: give NAME=VALUE, as packing=single")
+        if key in ("packet_bytes", "weights", "device"):
+            raise ConfigError(f"--codec-option {text}: give it as --{key.replace('_', '-')}")
+        if key in options:
+            raise ConfigError(f"--codec-option {key} is given twice: give it once")
+        options[key] = _yaml("--codec-option", value)
+    return load_codec(name, **options)
 
 
 def _conditions(channel: Channel, given: dict[str, float | None]) -> dict[str, float]:

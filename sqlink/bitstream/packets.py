@@ -22,13 +22,12 @@ from sqlink.bitstream import chunks, single
 from sqlink.bitstream.chunks import LAYERS, Chunk, Grid, NeedsMapError
 from sqlink.bitstream.range_coder import Coded
 from sqlink.bitstream.tables import Tables
-from sqlink.codecs.base import Packet
+from sqlink.codecs.base import MAX_PACKET_BYTES, Packet
 from sqlink.errors import ConfigError, DataError
 
 MODES = ("independent", "map-dependent", "single")
 """Of packetisation; a session names one by its number here."""
 MIN_PACKET_BYTES = 32
-MAX_PACKET_BYTES = 65535
 _MAX_PLACES = 1 << 23
 
 Ints = NDArray[np.int64]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_PACKET_BYTES = 96
+MAX_PACKET_BYTES = 65535
 OUTAGE_COLOUR = (0.412, 0.425, 0.427)
 """Mean RGB colour of CamVid `fit`: what is shown where nothing can be decoded."""
 _MOST = 1e12

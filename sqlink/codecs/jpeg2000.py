@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from channels.ranges import integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
+    MAX_PACKET_BYTES,
     OUTAGE_COLOUR,
     Decoded,
     Packet,
@@ -63,10 +65,8 @@ class JPEG2000:
     carries_map = False
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int = 1) -> None:
-        if packet_bytes < 1:
-            raise ConfigError(f"packet_bytes={packet_bytes} must be at least 1")
-        if not 1 <= layers <= 32:
-            raise ConfigError(f"layers={layers} must be from 1 to 32")
+        integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        integer(self.name, "layers", layers, 1, 32)
         self.packet_bytes = packet_bytes
         self.layers = layers
 

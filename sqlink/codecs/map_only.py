@@ -32,8 +32,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot, pad
 
+from channels.ranges import integer, number
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
+    MAX_PACKET_BYTES,
     OUTAGE_COLOUR,
     Codec,
     Decoded,
@@ -50,6 +52,7 @@ from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError
+from sqlink.segmentation import check_segmenter
 from sqlink.segmentation.ground_truth import fill_unlabelled
 
 if TYPE_CHECKING:
@@ -88,8 +91,8 @@ class _MapCodec:
     def __init__(
         self, packet_bytes: int, device: torch.device | str, segmenter: Segmenter | str
     ) -> None:
-        if packet_bytes < 1:
-            raise ConfigError(f"packet_bytes={packet_bytes} must be at least 1")
+        integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        check_segmenter(self.name, segmenter)
         self.packet_bytes = packet_bytes
         self.device = torch.device(device)
         self.segmenter = segmenter
@@ -298,9 +301,7 @@ class BPGAndMap(_MapCodec):
         from sqlink.codecs import load_codec
 
         super().__init__(packet_bytes, device, segmenter)
-        if not 0 < map_share < 1:
-            raise ConfigError(f"map_share={map_share} must be above 0 and below 1")
-        self.map_share = map_share
+        self.map_share = number(self.name, "map_share", map_share, 0.01, 0.99)
         self._bpg: Codec = load_codec("bpg", packet_bytes=packet_bytes, chroma=chroma)
 
     def encode(

@@ -37,9 +37,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from channels.ranges import flag, integer
 from sqlink.bitstream.chunks import LAYERS
 from sqlink.bitstream.packets import (
-    MAX_PACKET_BYTES,
     MIN_PACKET_BYTES,
     MODES,
     Packing,
@@ -52,6 +52,7 @@ from sqlink.bitstream.relevance import keep, layers, ranks
 from sqlink.bitstream.tables import Tables
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
+    MAX_PACKET_BYTES,
     OUTAGE_COLOUR,
     Decoded,
     Packet,
@@ -67,6 +68,7 @@ from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.parallel import side_by_side
 from sqlink.precision import full_precision
+from sqlink.segmentation import check_segmenter
 from sqlink.weights.manifest import Loaded, load
 
 if TYPE_CHECKING:
@@ -166,12 +168,10 @@ class SQGANCodec:
         trained_on: Sequence[str] = (),
         classes: ClassSet = CAMVID,
     ) -> None:
-        if not MIN_PACKET_BYTES <= packet_bytes <= MAX_PACKET_BYTES:
-            raise ConfigError(
-                f"packet_bytes={packet_bytes} must be from {MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}"
-            )
-        if not 1 <= image_layers <= LAYERS:
-            raise ConfigError(f"image_layers={image_layers} must be from 1 to {LAYERS}")
+        integer(self.name, "packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES)
+        integer(self.name, "image_layers", image_layers, 1, LAYERS)
+        flag(self.name, "fixed_length", fixed_length)
+        check_segmenter(self.name, segmenter)
         self.layer_bytes = _checked_layers(layer_bytes)
         if self.layer_bytes and image_layers > 1:
             raise ConfigError("layer_bytes and image_layers both say what layers are: give one")

@@ -35,6 +35,14 @@ def segmenter_names() -> list[str]:
     return sorted({*BUILT_IN, *SEGMENTERS.names()})
 
 
+def check_segmenter(owner: str, segmenter: object) -> None:
+    """Raises ConfigError unless `segmenter` is a name or has `segment`."""
+    if not isinstance(segmenter, str) and not hasattr(segmenter, "segment"):
+        raise ConfigError(
+            f"{owner}: segmenter={segmenter!r} must be a name: {', '.join(segmenter_names())}"
+        )
+
+
 def load_segmenter(name: str, device: torch.device | str = "cpu", **options: Any) -> Segmenter:
     """The segmenter called `name`, on `device`, built with `options` (`weights`, `chunk`, ...).
 

@@ -167,6 +167,40 @@ def test_transmit_prints_a_ledger_that_adds_up(street: Path, tmp_path: Path) -> 
     assert files(tmp_path / "out") == ["street.png"]
 
 
+def test_a_codecs_own_options_are_given_by_name(street: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("encode", street, "-o", out, *J2K, "--bytes", 1500)
+    sqlink(*command)
+    plain = (out / "street.j2k").read_bytes()
+    sqlink(*command, "--codec-option", "layers=6")
+    assert (out / "street.j2k").read_bytes() != plain
+    sent = ("transmit", street, "-o", out, "--channel", "lossless", *J2K, "--bytes", 1500)
+    sqlink(*sent, "--codec-option", "layers=6")
+    there = (out / "street.png").read_bytes()
+    sqlink("decode", out / "street.j2k", "-o", tmp_path / "back")
+    assert (tmp_path / "back" / "street.png").read_bytes() == there
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["layers"], "--codec-option layers: give NAME=VALUE, as packing=single"),
+        (["layers=2", "layers=3"], "--codec-option layers is given twice"),
+        (["packet_bytes=64"], "--codec-option packet_bytes=64: give it as --packet-bytes"),
+        (["layers=[1"], "--codec-option [1 is no YAML"),
+        (["layers=x"], "jpeg2000: layers='x' must be an integer from 1 to 32"),
+        (["layer=3"], "codec 'jpeg2000' has no option 'layer': did you mean 'layers'"),
+    ],
+)
+def test_wrong_codec_options_are_one_line(
+    street: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    given = [part for option in options for part in ("--codec-option", option)]
+    line = sqlink("encode", street, "-o", tmp_path / "out", *J2K, *BUDGET, *given, code=2)
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_seed_decides_what_is_lost(street: Path, tmp_path: Path) -> None:
     def run(seed: int) -> bytes:
         options = ("--channel", "iid", "--loss", 0.2, "--seed", seed, *J2K, "--bytes", 1500)

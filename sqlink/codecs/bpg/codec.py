@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from channels.ranges import choice, integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
+    MAX_PACKET_BYTES,
     OUTAGE_COLOUR,
     Decoded,
     Packet,
@@ -59,10 +61,8 @@ class BPG:
     carries_map = False
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, chroma: str = "420") -> None:
-        if packet_bytes < 1:
-            raise ConfigError(f"packet_bytes={packet_bytes} must be at least 1")
-        if chroma not in CHROMA:
-            raise ConfigError(f"chroma={chroma!r} must be one of {', '.join(CHROMA)}")
+        integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        choice(self.name, "chroma", chroma, CHROMA)
         load_av()
         self.packet_bytes = packet_bytes
         self.chroma = chroma

@@ -275,6 +275,11 @@ def test_other_weights_are_named() -> None:
     [
         {"packet_bytes": 8},
         {"image_layers": 5},
+        {"image_layers": "a"},
+        {"image_layers": True},
+        {"fixed_length": "maybe"},
+        {"segmenter": 3},
+        {"packet_bytes": "96"},
         {"split": [(0.5, 0.5)]},
         {"split": [(0.5, 0.5), (0.4, 0.6)]},
         {"split": [(0.5, 0.5), (0.6, 1.2)]},
