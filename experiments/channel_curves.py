@@ -434,6 +434,9 @@ def loss_laws(curves: Curves) -> list[Law]:
     if deadline is not None and math.isfinite(deadline) and within is not None:
         late = 1 - float(within.values(np.array([deadline]))[0])
         return [Law("P(delay > deadline)", lambda x: np.full_like(x, late))]
+    if channel.name == "adaptive":
+        target = float(getattr(channel, "target", math.nan))
+        return [Law("target of link adaptation", lambda x: np.full_like(x, target), bound=True)]
     over = getattr(channel, "over", None)
     if getattr(channel, "harq", None) is not None:
         return []

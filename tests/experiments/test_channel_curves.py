@@ -155,6 +155,14 @@ def test_a_coded_link_keeps_above_the_bound() -> None:
         assert point.lost.interval[1] >= float(bound.values(np.array([point.value or 0.0]))[0])
 
 
+def test_link_adaptation_is_shown_beside_its_target() -> None:
+    spec = {"adaptive": {"target": 0.2, "fidelity": "lookup", "table": "qam64"}}
+    found = curves(spec, {"snr_db": [5.0, 12.0]}, packets=200)
+    (law,) = loss_laws(found)
+    assert law.bound
+    assert law.values(np.array([5.0, 12.0])).tolist() == [0.2, 0.2]
+
+
 @pytest.mark.parametrize(
     ("spec", "conditions", "options"),
     [
