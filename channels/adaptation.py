@@ -25,7 +25,16 @@ from channels.mcs import mcs_table
 from channels.random import Streams
 from channels.ranges import choice, condition, flag, integer, number
 from channels.spec import name_and_parameters
-from channels.symbols import SNR_RANGE_DB, Awgn, Flat, Rayleigh, Rician, Timing
+from channels.symbols import (
+    ONE_GAIN,
+    SNR_RANGE_DB,
+    Awgn,
+    Flat,
+    GilbertElliott,
+    Rayleigh,
+    Rician,
+    Timing,
+)
 
 FIDELITIES = {"full": CodedLink, "lookup": LookupLink}
 KNOWS = ("mean", "instantaneous")
@@ -186,8 +195,8 @@ class AdaptiveLink:
         self.over = self.links[0].over
         if not isinstance(self.over, Flat):
             raise ConfigError(
-                f"{self.name}: over={self.over.name} as set has no single known gain a packet; use "
-                "awgn, or fading with coherence packet or picture and csi perfect"
+                f"{self.name}: over={self.over.name} as set has no single known gain a packet; "
+                f"{ONE_GAIN}"
             )
         self._thresholds: list[float] | None = None
 
@@ -221,7 +230,7 @@ class AdaptiveLink:
             gains = self.over.gains(randomness.to(device), timing).to(torch.float64)
             known = known + 10 * torch.log10(gains.clamp(min=1e-30))
         done = _Tally(packets)
-        by_tables = self._by_slot and isinstance(self.links[0], LookupLink)
+        by_tables = self._unclocked and isinstance(self.links[0], LookupLink)
         if not self.outer_loop:
             picked = self.pick(known - self.margin_db)
         elif by_tables:
@@ -246,6 +255,12 @@ class AdaptiveLink:
     @property
     def _by_slot(self) -> bool:
         return type(self.over) in _BY_SLOT
+
+    @property
+    def _unclocked(self) -> bool:
+        """Whether what packets meet does not depend on when they are sent."""
+        over = self.over.over if isinstance(self.over, GilbertElliott) else self.over
+        return type(over) in _BY_SLOT
 
     def _book(self, packets: Packets, picked: Tensor, sent: Tensor) -> tuple[Tensor, Tensor]:
         """Start and end of the packets `sent` on the air, float64 [N, P] each."""
@@ -333,10 +348,7 @@ def refuse_bits(owner: str, over: object) -> None:
     """Raises ConfigError where `over` is a bit channel."""
     name, _ = name_and_parameters("symbol channel", over)
     if name in BIT_CHANNELS.names():
-        raise ConfigError(
-            f"{owner}: over={name} is a bit channel, which has no SNR: use awgn, or fading with "
-            "coherence packet or picture"
-        )
+        raise ConfigError(f"{owner}: over={name} is a bit channel, which has no SNR: {ONE_GAIN}")
 
 
 def _cut(packets: Packets, slots: slice) -> Packets:

@@ -28,7 +28,7 @@ from channels.modem import BITS_PER_SYMBOL
 from channels.random import Streams
 from channels.ranges import choice, condition, integer, number
 from channels.spec import from_spec
-from channels.symbols import SNR_RANGE_DB, SYMBOL_CHANNELS, Flat, Timing
+from channels.symbols import ONE_GAIN, SNR_RANGE_DB, SYMBOL_CHANNELS, Flat, Timing
 from channels.theory import GAUSSIAN, qam_information
 
 LAWS = ("capacity", "finite_length")
@@ -89,8 +89,7 @@ class IdealLink:
         if not isinstance(carrier, Flat):
             raise ConfigError(
                 f"{self.name}: over={carrier.name!r} as set is not flat: a packet must meet one "
-                "gain that the receiver knows, as on awgn, or under fading with coherence packet "
-                "or picture and csi perfect"
+                f"gain that the receiver knows; {ONE_GAIN}"
             )
         self.over: Flat = carrier
         self.modulation = choice(self.name, "modulation", modulation, BITS_PER_SYMBOL)

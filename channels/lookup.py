@@ -19,7 +19,7 @@ from channels.harq import Airtime
 from channels.ldpc import DEFAULT_ITERATIONS, SCHEDULES
 from channels.polar import DEFAULT_LIST_SIZE
 from channels.random import Streams
-from channels.symbols import Flat, Timing
+from channels.symbols import ONE_GAIN, Flat, Timing
 
 _GROUP_PACKETS = 1 << 15
 """Packets drawn at once; more links than that go one group after another."""
@@ -72,7 +72,7 @@ class LookupLink(CodedLink):
         if not isinstance(self.over, Flat):
             raise ConfigError(
                 f"{self.name}: over={self.over.name} has no single known gain a packet; "
-                "use coded, or awgn, or fading with coherence packet or picture"
+                f"use coded, or {ONE_GAIN.removeprefix('use ')}"
             )
         if self.harq is not None and self.harq.type != "chase":
             raise ConfigError(

@@ -23,7 +23,7 @@ from channels.lookup import LookupLink
 from channels.mcs import Mcs, mcs_table
 from channels.random import Streams
 from channels.ranges import integer, number
-from channels.symbols import Flat, Timing
+from channels.symbols import ONE_GAIN, Flat, Timing
 
 LINKS = 4000
 """Realisations of the fading that losses are averaged over, fewer of very many packets."""
@@ -102,10 +102,7 @@ def operating_points(
     snr_db = [number("plan", "snr_db", value, -60, 100) for value in snr_db]
     refuse_bits("plan", over)
     if not isinstance(CodedLink(over=over).over, Flat):
-        raise ConfigError(
-            f"plan: over={over!r} has no single known gain a packet; it must be awgn, or rayleigh "
-            "or rician with coherence packet or picture and csi perfect, or gilbert_elliott of them"
-        )
+        raise ConfigError(f"plan: over={over!r} has no single known gain a packet; {ONE_GAIN}")
     integer("plan", "packet_bytes", packet_bytes, 1, 65535)
     schemes = mcs_table(table)
     links = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from channels.errors import ChannelError, ConfigError
@@ -23,15 +24,16 @@ def number(owner: str, name: str, value: object, low: float, high: float) -> flo
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{owner}: {name}={value!r} must be a number from {low:g} to {high:g}")
     if not low <= value <= high:
-        raise ConfigError(f"{owner}: {name}={value!r} must be from {low:g} to {high:g}")
+        ends = (f"{end:g}" if float(f"{end:g}") == end else repr(end) for end in (low, high))
+        raise ConfigError(f"{owner}: {name}={value!r} must be from {' to '.join(ends)}")
     return float(value)
 
 
 def integer(owner: str, name: str, value: object, low: int, high: int) -> int:
-    """`value` as an int in [low, high]. Raises ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    """`value` (an int, or one of NumPy's) as an int in [low, high]. Raises ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise ConfigError(f"{owner}: {name}={value!r} must be an integer from {low} to {high}")
-    return value
+    return int(value)
 
 
 MOST_SECONDS = 10_000

@@ -87,7 +87,8 @@ class SymbolChannel(Protocol):
 
         What a packet meets depends on its link, its slot, its timing and the packets of its link
         before it, not on those after it nor on the batch. Another attempt of a packet meets other
-        noise, and another fade where the channel's coherence is shorter than the wait.
+        noise, and another fade where the channel's coherence is shorter than the wait; a state of
+        `gilbert_elliott` stays.
         """
         ...
 
@@ -118,6 +119,12 @@ class Piloted(Protocol):
         """Of a packet of so many data symbols: elements occupied in all, and pilots among them."""
         ...
 
+
+ONE_GAIN = (
+    "use awgn, or rayleigh or rician with coherence packet or picture and csi perfect, or "
+    "gilbert_elliott over one of them"
+)
+"""What `Flat` channels there are, for errors."""
 
 SYMBOL_CHANNELS: Registry[SymbolChannel] = Registry("symbol channel", "sqlink.symbol_channels")
 register = SYMBOL_CHANNELS.register
@@ -313,9 +320,10 @@ class GilbertElliott:
     E|h|^2 = 1, so that the good one lies above the mean. What that loses depends on the code.
 
     bad: share of packets in the bad state, 0 to burst / (burst + 1). burst: mean packets in a row
-    in the bad state, 1 to 10000. over: a symbol channel of one known gain a packet, whose gain is
-    multiplied: a fade in each state. Each link starts from the stationary law. Packets' slots
-    count, whether filled or not; another attempt of a packet meets its slot's state again. `Flat`.
+    in the bad state, 1 to 10000. over: a symbol channel of one known gain a packet and without such
+    states, whose gain is multiplied: a fade in each state. Each link starts from the stationary
+    law. Packets' slots count, whether filled or not; another attempt of a packet meets its slot's
+    state again. `Flat`.
 
     Sources: Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, "Estimates of error rates
     for codes on burst-noise channels", 1963; over fading: Lutz, Cygan, Dippold, Dolainsky, Papke,
@@ -328,11 +336,18 @@ class GilbertElliott:
         self.depth_db = number(self.name, "depth_db", depth_db, 0, 100)
         self.burst = number(self.name, "burst", burst, 1, 10_000)
         self.bad = number(self.name, "bad", bad, 0, self.burst / (self.burst + 1))
-        carrier = from_spec(SYMBOL_CHANNELS, over)
+        try:
+            carrier = from_spec(SYMBOL_CHANNELS, over)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: over: {error}") from None
+        if isinstance(carrier, GilbertElliott):
+            raise ConfigError(
+                f"{self.name}: over={carrier.name} has states already: use awgn, rayleigh or rician"
+            )
         if not isinstance(carrier, Flat):
             raise ConfigError(
                 f"{self.name}: over={carrier.name} has no single known gain a packet; use awgn, or "
-                "fading with coherence packet or picture and csi perfect"
+                "rayleigh or rician with coherence packet or picture and csi perfect"
             )
         self.over: Flat = carrier
 

@@ -207,9 +207,9 @@ def rician_ber(size: Size) -> Iterator[Row]:
 def attenuation_bursts(size: Size) -> Iterator[Row]:
     """Uncoded QPSK where a Gilbert-Elliott chain attenuates, and how long it does."""
     burst, bad, depth_db, snr_db, longest = 6.0, 0.3, 9.0, 9.0, 12
+    bursts = {"depth_db": depth_db, "bad": bad, "burst": burst}
     for fading, k_factor in (("awgn", math.inf), ("rayleigh", 0.0)):
-        spec = {"depth_db": depth_db, "bad": bad, "burst": burst, "over": fading}
-        over = {"gilbert_elliott": spec}
+        over = {"gilbert_elliott": {**bursts, "over": fading}}
         ratio = 10 ** (-depth_db / 10)
         good_db = snr_db - 10 * math.log10(1 - bad + bad * ratio)
         in_good, in_bad = (
@@ -221,7 +221,7 @@ def attenuation_bursts(size: Size) -> Iterator[Row]:
         law = f"{1 - bad:g} and {bad:g} of the closed forms in the two states"
         yield Row(model, f"BER at Es/N0 {snr_db:g} dB", law, expected, found)
     links = size.pick(200_000, 20_000)
-    chain: Any = from_spec(SYMBOL_CHANNELS, {"gilbert_elliott": {**spec, "over": "awgn"}})
+    chain: Any = from_spec(SYMBOL_CHANNELS, {"gilbert_elliott": bursts})
     timing = Timing.together(links, longest)
     low = chain.gains(size.streams("attenuation", links), timing) < 1
     begun = low[~low[:, 0] & low[:, 1], 1:]

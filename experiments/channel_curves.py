@@ -37,7 +37,15 @@ from channels.base import Channel, Packets
 from channels.errors import ConfigError
 from channels.measure import bit_errors
 from channels.random import Streams
-from channels.symbols import SNR_RANGE_DB, Flat, SymbolChannel
+from channels.symbols import (
+    SNR_RANGE_DB,
+    Awgn,
+    Flat,
+    GilbertElliott,
+    Rayleigh,
+    Rician,
+    SymbolChannel,
+)
 from experiments.curves import AXES, COLOURS, GREY, MARKERS, STYLE, Axis
 
 if TYPE_CHECKING:
@@ -113,11 +121,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Law:
-    """A line to draw beside what was counted: its name, its values, and whether it only bounds."""
+    """A line to draw beside what was counted: its name, its values, and whether it only bounds.
+
+    aim: it is what a channel strives for, and says nothing of what it reaches.
+    """
 
     name: str
     values: Callable[[Floats], Floats]
     bound: bool = False
+    aim: bool = False
 
 
 @dataclass
@@ -227,7 +239,8 @@ def measure(
     values: list[float | None] = [None]
     if across is not None:
         values = list(conditions.get(across) or default_values(channel, across))
-    alone = getattr(channel, "over", None) is not None and packet_rate_hz is None
+    over = getattr(channel, "over", None)
+    alone = over is not None and not isinstance(over, GilbertElliott) and packet_rate_hz is None
     slots = per_link or (1 if alone else 50)
     count = packets or (1000 if _decodes(channel) else 100_000)
     if slots > MOST_PER_LINK:
@@ -379,25 +392,22 @@ class _Fading:
     @classmethod
     def of(cls, over: object) -> _Fading | None:
         """None for a channel without such a law."""
-        if not isinstance(over, Flat):
-            return None
-        name = getattr(over, "name", "")
-        own: Any = over
-        if name == "gilbert_elliott":
-            inner = cls.of(own.over)
-            shares = (1 - own.bad, own.bad)
-            return inner and cls(
-                tuple(
-                    (share * within, 10 * math.log10(gain) + gain_db)
-                    for share, gain in zip(shares, own.state_gains, strict=True)
-                    for within, gain_db in inner.states
-                ),
-                inner.k_factor,
-            )
-        k_factors = {"awgn": math.inf, "rayleigh": 0.0}
-        if name == "rician":
-            k_factors[name] = 10 ** (own.k_db / 10)
-        return cls(((1.0, 0.0),), k_factors[name]) if name in k_factors else None
+        kind = type(over)
+        if isinstance(over, GilbertElliott):
+            inner = cls.of(over.over)
+            if inner is None or over.depth_db == 0 or over.bad == 0:
+                return inner
+            shares = (1 - over.bad, over.bad)
+            gains_db = (10 * math.log10(gain) for gain in over.state_gains)
+            return cls(tuple(zip(shares, gains_db, strict=True)), inner.k_factor)
+        one_state = ((1.0, 0.0),)
+        if kind is Awgn:
+            return cls(one_state, math.inf)
+        if kind is Rayleigh and isinstance(over, Flat):
+            return cls(one_state, 0.0)
+        if isinstance(over, Rician) and isinstance(over, Flat):
+            return cls(one_state, 10 ** (over.k_db / 10))
+        return None
 
     @property
     def none(self) -> bool:
@@ -436,7 +446,7 @@ def loss_laws(curves: Curves) -> list[Law]:
         return [Law("P(delay > deadline)", lambda x: np.full_like(x, late))]
     if channel.name == "adaptive":
         target = float(getattr(channel, "target", math.nan))
-        return [Law("target of link adaptation", lambda x: np.full_like(x, target), bound=True)]
+        return [Law("target of link adaptation", lambda x: np.full_like(x, target), aim=True)]
     over = getattr(channel, "over", None)
     if getattr(channel, "harq", None) is not None:
         return []
@@ -569,7 +579,7 @@ def _counts(curves: Curves) -> Iterator[Counted]:
     """Everything counted, with what the first law says."""
 
     def said(laws: Sequence[Law], x: float) -> float | None:
-        return float(laws[0].values(np.array([x]))[0]) if laws else None
+        return float(laws[0].values(np.array([x]))[0]) if laws and not laws[0].aim else None
 
     for point in curves.points:
         value = point.value
@@ -756,6 +766,13 @@ def _marks(
         panel.plot(np.array(xs)[none], tops, "v", color=colour, mfc="white", markersize=5, zorder=4)
 
 
+def _linestyle(law: Law, number: int) -> Any:
+    """Solid what should be met, dashed what bounds, dotted further laws and aims."""
+    if number > 0 or law.aim:
+        return (0, (1, 1.5))
+    return (0, (5, 2)) if law.bound else "-"
+
+
 def _lines(
     panel: Axes, laws: Sequence[Law], xs: Floats, factor_x: float = 1.0, factor_y: float = 1.0
 ) -> None:
@@ -764,7 +781,7 @@ def _lines(
             xs * factor_x,
             law.values(xs) * factor_y,
             color="#1a1a1a" if number == 0 else GREY,
-            linestyle=("-" if not law.bound else (0, (5, 2))) if number == 0 else (0, (1, 1.5)),
+            linestyle=_linestyle(law, number),
             linewidth=1.3,
             label=law.name,
             zorder=2,

@@ -664,11 +664,11 @@ def _codec(
         key = key.strip()
         if not equals:
             raise ConfigError(f"--codec-option {text}: give NAME=VALUE, as packing=single")
-        if key in ("packet_bytes", "weights", "device"):
+        if key in ("packet_bytes", "weights", "device") and takes_option(name, key):
             raise ConfigError(f"--codec-option {text}: give it as --{key.replace('_', '-')}")
         if key in options:
             raise ConfigError(f"--codec-option {key} is given twice: give it once")
-        options[key] = _yaml("--codec-option", value)
+        options[key] = _yaml(f"--codec-option {key}", value)
     return load_codec(name, **options)
 
 

@@ -34,7 +34,7 @@ def codec_names() -> list[str]:
     return sorted({*BUILT_IN, *CODECS.names()})
 
 
-def load_codec(name: str, **options: Any) -> Codec:
+def load_codec(name: str, /, **options: Any) -> Codec:
     """The codec called `name`, built with `options` (`packet_bytes`, and what else it takes).
 
     Raises ConfigError, naming the nearest one, if there is no such codec or it has no such option;

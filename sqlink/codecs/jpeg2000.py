@@ -65,10 +65,8 @@ class JPEG2000:
     carries_map = False
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int = 1) -> None:
-        integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
-        integer(self.name, "layers", layers, 1, 32)
-        self.packet_bytes = packet_bytes
-        self.layers = layers
+        self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        self.layers = integer(self.name, "layers", layers, 1, 32)
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None

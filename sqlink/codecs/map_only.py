@@ -91,9 +91,8 @@ class _MapCodec:
     def __init__(
         self, packet_bytes: int, device: torch.device | str, segmenter: Segmenter | str
     ) -> None:
-        integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
         check_segmenter(self.name, segmenter)
-        self.packet_bytes = packet_bytes
         self.device = torch.device(device)
         self.segmenter = segmenter
 
@@ -278,9 +277,10 @@ class MapOnly(_MapCodec):
 class BPGAndMap(_MapCodec):
     """The codec `bpg+map`: a map and a BPG picture in one budget.
 
-    map_share: of the budget, the share that the map may take; the picture takes what it leaves. A
-    map gives way, down to its smallest, where BPG would not fit. A lost packet of one of the two
-    takes that one: a picture without a map, or the map in the classes' mean colours. chroma: BPG's.
+    map_share: of the budget, the share that the map may take, 0.01 to 0.99; the picture takes what
+    it leaves. A map gives way, down to its smallest, where BPG would not fit. A lost packet of one
+    of the two takes that one: a picture without a map, or the map in the classes' mean colours.
+    chroma: BPG's.
     Raises MissingExtraError without PyAV.
 
     There is no native `quality`.
@@ -296,7 +296,7 @@ class BPGAndMap(_MapCodec):
         device: torch.device | str = "cpu",
         segmenter: Segmenter | str = "tx",
         map_share: float = 0.25,
-        chroma: str = "420",
+        chroma: str | int = "420",
     ) -> None:
         from sqlink.codecs import load_codec
 

@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from channels.ranges import flag, integer
+from channels.ranges import choice, flag, integer
 from sqlink.bitstream.chunks import LAYERS
 from sqlink.bitstream.packets import (
     MIN_PACKET_BYTES,
@@ -168,8 +168,11 @@ class SQGANCodec:
         trained_on: Sequence[str] = (),
         classes: ClassSet = CAMVID,
     ) -> None:
-        integer(self.name, "packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES)
-        integer(self.name, "image_layers", image_layers, 1, LAYERS)
+        self.packet_bytes = integer(
+            self.name, "packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES
+        )
+        self.image_layers = integer(self.name, "image_layers", image_layers, 1, LAYERS)
+        packing = choice(self.name, "packing", packing, MODES)
         flag(self.name, "fixed_length", fixed_length)
         check_segmenter(self.name, segmenter)
         self.layer_bytes = _checked_layers(layer_bytes)
@@ -179,16 +182,14 @@ class SQGANCodec:
             raise ConfigError(
                 "layer_bytes: map-dependent packets need all of the map before any layer"
             )
-        if chunk is not None and chunk < 1:
-            raise ConfigError(f"chunk={chunk} must be at least 1")
+        if chunk is not None:
+            chunk = integer(self.name, "chunk", chunk, 1, 4096)
         self.model = model
         self.classes = classes
         self.tables = tables
         self.weights_sha256 = weights_sha256
-        self.packet_bytes = packet_bytes
         self.segmenter = segmenter
         self.split = _checked_split(split)
-        self.image_layers = image_layers
         self.packing = Packing(packing, fixed_length)
         self.device = torch.device(device)
         self.chunk = chunk

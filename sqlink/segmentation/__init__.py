@@ -43,7 +43,7 @@ def check_segmenter(owner: str, segmenter: object) -> None:
         )
 
 
-def load_segmenter(name: str, device: torch.device | str = "cpu", **options: Any) -> Segmenter:
+def load_segmenter(name: str, /, device: torch.device | str = "cpu", **options: Any) -> Segmenter:
     """The segmenter called `name`, on `device`, built with `options` (`weights`, `chunk`, ...).
 
     Raises ConfigError, naming the nearest one, if there is no such segmenter or it has no such

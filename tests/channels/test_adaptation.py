@@ -132,7 +132,13 @@ def test_a_link_meets_the_same_fate_alone_and_later_packets_change_nothing() -> 
         assert torch.equal(few.delivered, whole.delivered[:2, :5])
 
 
-OVER = ["awgn", FADING, {"rayleigh": {"coherence": "picture"}}, {"rician": {"k_db": 3.0}}]
+OVER = [
+    "awgn",
+    FADING,
+    {"rayleigh": {"coherence": "picture"}},
+    {"rician": {"k_db": 3.0}},
+    {"gilbert_elliott": {"depth_db": 20, "bad": 0.4, "burst": 2}},
+]
 
 
 def equal(one: Reception, other: Reception) -> None:

@@ -77,6 +77,15 @@ def test_under_fading_the_loss_is_the_tables_mean_over_the_gains() -> None:
     assert abs(errors / 20_000 - expected) < 4 * math.sqrt(expected / 20_000)
 
 
+def test_in_bursts_of_attenuation_the_loss_is_that_of_two_states() -> None:
+    link = keep(TABLE, over=BURSTS)
+    good, bad = (10 * math.log10(gain) for gain in link.over.state_gains)  # type: ignore[attr-defined]
+    expected = 0.6 * rates(TABLE, 3.0 + good)[0] + 0.4 * rates(TABLE, 3.0 + bad)[0]
+    assert 0.3 < expected < 0.5
+    errors = lost(link, 3.0, 0, 20_000)
+    assert abs(errors / 20_000 - expected) < 4 * math.sqrt(expected / 20_000)
+
+
 def test_chase_combining_adds_the_snrs_up() -> None:
     once = keep(TABLE)
     twice = LookupLink(harq={"type": "chase", "rounds": 2})
@@ -155,8 +164,12 @@ def test_what_has_no_single_snr_is_refused() -> None:
         build({"lookup": {"harq": {"type": "ir"}}})
 
 
-def test_a_link_meets_the_same_fate_alone() -> None:
-    link = keep(TABLE, over={"rayleigh": {"coherence": "packet"}})
+BURSTS = {"gilbert_elliott": {"depth_db": 6, "bad": 0.4, "burst": 3}}
+
+
+@pytest.mark.parametrize("over", [{"rayleigh": {"coherence": "packet"}}, BURSTS])
+def test_a_link_meets_the_same_fate_alone(over: object) -> None:
+    link = keep(TABLE, over=over)
     packets = Packets.from_bytes([[bytes(96)] * 5] * 7)
     streams = Streams.derive(2, [("n", n) for n in range(7)])
     snr_db = torch.full((7,), 4.0, dtype=torch.float64)
@@ -166,8 +179,9 @@ def test_a_link_meets_the_same_fate_alone() -> None:
     assert torch.equal(some.delivered, whole[part])
 
 
-def test_groups_of_links_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    link = keep(TABLE, harq={"type": "chase", "rounds": 2})
+@pytest.mark.parametrize("over", ["awgn", BURSTS])
+def test_groups_of_links_change_nothing(monkeypatch: pytest.MonkeyPatch, over: object) -> None:
+    link = keep(TABLE, over=over, harq={"type": "chase", "rounds": 2})
     packets = Packets.from_bytes([[bytes([n]) * 96] * 5 for n in range(7)])
     sent = packets.payload.clone()
     streams = Streams.derive(2, [("n", n) for n in range(7)])

@@ -556,3 +556,13 @@ def test_wrong_repair_is_refused_in_one_line(parameters: dict[str, object], mess
     with pytest.raises(ConfigError, match=message) as caught:
         build({"raptorq": {"over": "awgn", **parameters}})
     assert "\n" not in str(caught.value)
+
+
+def test_classes_of_a_link_meet_one_state_of_a_channel_of_bursts() -> None:
+    bursts = {"depth_db": 40, "bad": 0.5, "burst": 10_000}
+    over = {"ideal": {"over": {"gilbert_elliott": bursts}, "law": "capacity", "packet_bytes": 8}}
+    classes = [{"packets": 2, "code_rate": 0.1}, {"code_rate": 0.9}]
+    channel = build({"unequal": {"over": over, "classes": classes}})
+    came = channel.transmit(packets(400, 6), snr(400, 10.0), streams(400)).delivered
+    assert torch.equal(came.all(dim=1), came.any(dim=1))
+    assert 150 < int(came[:, 0].sum()) < 250

@@ -268,7 +268,15 @@ def test_another_attempt_meets_other_noise(spec: object) -> None:
         GilbertElliott(9, 0.4, 3),
         GilbertElliott(9, 0.4, 3, over={"rayleigh": {"coherence": "picture"}}),
     ],
-    ids=lambda channel: channel.name,
+    ids=[
+        "awgn",
+        "rayleigh",
+        "rayleigh-picture",
+        "rician",
+        "rician-picture",
+        "bursts",
+        "bursts-rayleigh",
+    ],
 )
 def test_flat_channels_tell_the_gains_that_they_apply(channel: SymbolChannel, attempt: int) -> None:
     assert isinstance(channel, Flat)
@@ -354,6 +362,18 @@ def test_they_are_made_from_yaml() -> None:
         (
             {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": JAKES_SPEC}},
             "over=jakes has no single known gain a packet",
+        ),
+        (
+            {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": BURSTS}},
+            "over=gilbert_elliott has states already: use awgn",
+        ),
+        (
+            {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": "bsc"}},
+            "gilbert_elliott: over: unknown symbol channel 'bsc'",
+        ),
+        (
+            {"gilbert_elliott": {"depth_db": 9, "bad": 0.909091, "burst": 10}},
+            r"bad=0\.909091 must be from 0 to 0\.90909090909090",
         ),
         ({"jakes": {"doppler_hz": -1, "symbol_rate_hz": 1e4}}, "doppler_hz=-1 must be from 0 to"),
         ({"jakes": {"doppler_hz": 1, "symbol_rate_hz": 0}}, "symbol_rate_hz=0 must be from 1 to"),

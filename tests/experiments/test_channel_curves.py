@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from channels import theory
 from channels.config import build
 from channels.errors import ConfigError
+from channels.symbols import SYMBOL_CHANNELS, Awgn
 from experiments.channel_curves import (
     Curves,
     Share,
@@ -97,17 +98,50 @@ def test_ideal_codes_lie_on_their_bounds() -> None:
     assert names == ["normal approximation (best code of this length)", "capacity (endless code)"]
 
 
+BURSTS = {"depth_db": 8, "bad": 0.3, "burst": 6}
+
+
+@pytest.mark.parametrize("law", ["finite_length", "capacity"])
+@pytest.mark.parametrize("fading", ["awgn", {"rician": {"k_db": 6}}], ids=["awgn", "rician"])
+def test_ideal_codes_in_bursts_lie_on_the_mean_of_two_states(fading: object, law: str) -> None:
+    over = {"gilbert_elliott": {**BURSTS, "over": fading}}
+    spec = {"ideal": {"over": over, "law": law}}
+    holds(curves(spec, {"snr_db": [0.0, 5.0]}, packets=20_000))
+
+
 @pytest.mark.parametrize("fading", ["awgn", "rayleigh"])
-def test_links_attenuated_in_bursts_lie_on_the_mean_of_two_states(fading: str) -> None:
-    bursts = {"depth_db": 8, "bad": 0.3, "burst": 6, "over": fading}
-    over = {"gilbert_elliott": bursts}
-    holds(curves({"ideal": {"over": over}}, {"snr_db": [0.0, 8.0]}, packets=20_000))
-    found = curves({"uncoded": {"over": over}}, {"snr_db": [9.0]}, packets=300)
-    (law,) = bit_laws(found)
-    (point,) = found.points
+def test_uncoded_links_in_bursts_lie_on_the_mean_of_two_states(fading: str) -> None:
+    over = {"gilbert_elliott": {**BURSTS, "over": fading}}
+    found = curves({"uncoded": {"over": over}}, {"snr_db": [11.0]}, packets=3000, per_link=1)
+    if fading == "awgn":
+        holds(found)
+    (law,), (point,) = bit_laws(found), found.points
     assert point.bits is not None
     low, high = point.bits.interval
-    assert low * 0.7 <= float(law.values(np.array([9.0]))[0]) <= high * 1.3
+    half = (high - low) / 2
+    assert low - half <= float(law.values(np.array([11.0]))[0]) <= high + half
+
+
+def test_bursts_under_a_link_are_shown_as_runs() -> None:
+    over = {"gilbert_elliott": {**BURSTS, "depth_db": 30}}
+    found = curves({"ideal": {"over": over}}, {"snr_db": [5.0]}, packets=20_000)
+    assert found.slots == 50
+    (point,) = found.points
+    low, high = point.runs[1].interval
+    assert low < 1 - 1 / 6 < high
+    flat = {"gilbert_elliott": {**BURSTS, "depth_db": 0}}
+    laws = loss_laws(curves({"ideal": {"over": flat}}, {"snr_db": [1.0]}, packets=100))
+    assert [law.name for law in laws][1] == "capacity (endless code)"
+
+
+def test_a_channel_of_another_package_has_no_law_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alike(Awgn):
+        pass
+
+    for name in ("rician", "gilbert_elliott"):
+        monkeypatch.setattr(Alike, "name", name)
+        monkeypatch.setitem(SYMBOL_CHANNELS._factories, "alike", Alike)
+        assert loss_laws(curves({"ideal": {"over": "alike"}}, {"snr_db": [1.0]}, packets=10)) == []
 
 
 def test_bursts_lie_on_the_stationary_law_and_runs_on_theirs() -> None:
@@ -155,12 +189,18 @@ def test_a_coded_link_keeps_above_the_bound() -> None:
         assert point.lost.interval[1] >= float(bound.values(np.array([point.value or 0.0]))[0])
 
 
-def test_link_adaptation_is_shown_beside_its_target() -> None:
+def test_link_adaptation_is_shown_beside_its_target(tmp_path: Path) -> None:
     spec = {"adaptive": {"target": 0.2, "fidelity": "lookup", "table": "qam64"}}
     found = curves(spec, {"snr_db": [5.0, 12.0]}, packets=200)
     (law,) = loss_laws(found)
-    assert law.bound
+    assert law.aim
     assert law.values(np.array([5.0, 12.0])).tolist() == [0.2, 0.2]
+    for point in found.points:  # on AWGN the tables keep it, and do not waste it
+        assert point.lost.interval[0] <= 0.2
+    assert max(point.lost.rate for point in found.points) > 0.02
+    write_csv(found, tmp_path / "counts.csv")
+    with (tmp_path / "counts.csv").open() as file:
+        assert {row["law"] for row in csv.DictReader(file)} == {""}
 
 
 @pytest.mark.parametrize(

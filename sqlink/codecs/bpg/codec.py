@@ -60,12 +60,12 @@ class BPG:
     suffix = ".bpg"
     carries_map = False
 
-    def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, chroma: str = "420") -> None:
-        integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
-        choice(self.name, "chroma", chroma, CHROMA)
+    def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, chroma: str | int = "420") -> None:
+        self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        # Without quotes, YAML reads 420 as a number.
+        named = str(chroma) if isinstance(chroma, int) else chroma
+        self.chroma = choice(self.name, "chroma", named, CHROMA)
         load_av()
-        self.packet_bytes = packet_bytes
-        self.chroma = chroma
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
