@@ -227,11 +227,17 @@ def attenuation_bursts(size: Size) -> Iterator[Row]:
     begun = low[~low[:, 0] & low[:, 1], 1:]
     model = f"gilbert_elliott, bad {bad:g}, burst {burst:g}"
     law = "stationary law"
-    yield Row(model, f"bad in slot {longest}", law, bad, Proportion(int(low[:, -1].sum()), links))
+    yield Row(
+        model,
+        f"in the bad state in slot {longest}",
+        law,
+        bad,
+        Proportion(int(low[:, -1].sum()), links),
+    )
     for length in (1, 4, 10) if size.full else (4,):
         beyond = Proportion(int(begun[:, : length + 1].all(dim=1).sum()), len(begun))
         expected = (1 - 1 / burst) ** length
-        yield Row(model, f"bad for more than {length} packets", "geometric", expected, beyond)
+        yield Row(model, f"stays of more than {length}", "geometric", expected, beyond)
 
 
 def jakes_correlation(size: Size) -> Iterator[Row]:
