@@ -231,17 +231,18 @@ def test_a_lost_packet_of_zeros_is_not_correct() -> None:
     assert not came.packets.payload.any()
 
 
-def test_the_first_table_of_schemes_comes_with_the_package(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_of_schemes_comes_with_the_package(
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.undo()
     links = [
         CodedLink(modulation=scheme.modulation, code_rate=scheme.code_rate)
-        for scheme in mcs_table("qam64")
+        for scheme in mcs_table(name)
     ]
     assert all(bler.key(link) in bler._shipped() for link in links)
     tables = [bler._shipped()[bler.key(link)] for link in links]
-    limit = [10 * math.log10(2**scheme.efficiency - 1) for scheme in mcs_table("qam64")]
+    limit = [10 * math.log10(2**scheme.efficiency - 1) for scheme in mcs_table(name)]
     apart = [table.snr_at(0.1) - bound for table, bound in zip(tables, limit, strict=True)]
     assert all(0.3 < gap < 3.5 for gap in apart)  # dB beyond what Gaussian input could carry
 
@@ -249,7 +250,7 @@ def test_the_first_table_of_schemes_comes_with_the_package(
 @pytest.mark.slow
 def test_a_shipped_table_is_what_decoding_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    for scheme in (mcs_table("qam64")[9], mcs_table("qam64")[24]):
+    for scheme in (mcs_table("qam64")[9], mcs_table("qam64")[24], mcs_table("qam256")[27]):
         link = CodedLink(modulation=scheme.modulation, code_rate=scheme.code_rate)
         table = bler._shipped()[bler.key(link)]
         snr_db = round(table.snr_at(0.3), 2)
