@@ -232,6 +232,11 @@ def test_lpips_without_weights_is_unavailable_and_says_why(
         (
             "[mosaic]",
             "[{name: jpeg2000, options: {layers: two}}]",
+            "sweep.yaml: codecs[0]: jpeg2000: layers='two' must be an integer from 1 to 32",
+        ),
+        (
+            "[mosaic]",
+            "[{name: sqgan, options: {weights: 3}}]",
             "sweep.yaml: codecs[0]: an option has a wrong type or value: ",
         ),
         ("channel: iid", "channel: idd", "sweep.yaml: channel: unknown channel 'idd'"),
