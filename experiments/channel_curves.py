@@ -405,7 +405,7 @@ class _Fading:
             return cls(one_state, math.inf)
         if kind is Rayleigh and isinstance(over, Flat):
             return cls(one_state, 0.0)
-        if isinstance(over, Rician) and isinstance(over, Flat):
+        if kind is Rician and isinstance(over, Rician) and isinstance(over, Flat):
             return cls(one_state, 10 ** (over.k_db / 10))
         return None
 
