@@ -23,6 +23,7 @@ from torch import Tensor
 from channels.base import Channel, Conditions, Packets, Reception, register
 from channels.erasure import received
 from channels.errors import ChannelError, ConfigError
+from channels.protection import Ranks, uses_of_picture
 from channels.random import Streams
 from channels.ranges import flag, integer, number, seconds
 
@@ -157,8 +158,11 @@ class RateLimit:
 
     def _within(self, limit: str, most: int, packets: Packets, order: Tensor) -> Tensor:
         """Which packets are within a limit, bool [N, P], where order is by picture and priority."""
-        sizes = self._sizes(limit, packets.lengths)  # [N, P]
-        longest = int(sizes.max()) if sizes.numel() else 0
+        if limit == "channel_uses":
+            sizes, longest = self._uses(most, packets)  # [N, P]
+        else:
+            sizes = packets.lengths if limit == "bytes" else 8 * packets.lengths
+            longest = int(sizes.max()) if sizes.numel() else 0
         if longest > most:
             raise ChannelError(
                 f"{self.name}: {limit}={most} a picture carries no packet that takes {longest}: "
@@ -172,20 +176,36 @@ class RateLimit:
         used = total - (before.cummax(dim=1).values if sizes.numel() else before)
         return torch.empty_like(opens).scatter_(1, order, used <= most)
 
-    def _sizes(self, limit: str, lengths: Tensor) -> Tensor:
-        """What each packet takes of a limit, int64 [N, P]."""
-        if limit == "bytes":
-            return lengths
-        if limit == "bits":
-            return 8 * lengths
-        assert self.over is not None
-        known, index = lengths.unique(return_inverse=True)
-        uses = [(self.over.uses_per_packet(size) or 0) if size else 0 for size in known.tolist()]
-        return torch.tensor(uses, dtype=torch.int64, device=lengths.device)[index]
+    def _uses(self, most: int, packets: Packets) -> tuple[Tensor, int]:
+        """What each packet adds to the channel uses of those before it in its picture, int64 [N, P]
+        (beyond `most` any number too large), and the most that one packet takes alone.
+        """
+        over = self.over
+        assert over is not None
+        if not packets.lengths.numel():
+            return torch.zeros_like(packets.lengths), 0
+        sizes, index = packets.lengths.unique(return_inverse=True)
+        rank = Ranks.of(packets).rank
+        ranks = int(rank.max()) + 1
+        table = torch.zeros(len(sizes), ranks, dtype=torch.int64, device=packets.device)
+        for row, size in enumerate(sizes.tolist()):
+            added: list[int] = []
+            spent = 0
+            while size and len(added) < ranks and spent <= most:
+                total = uses_of_picture(over, len(added) + 1, size) or 0
+                added.append(max(total - spent, 0))
+                spent = max(spent, total)
+            table[row, : len(added)] = torch.tensor(added, dtype=torch.int64)
+            table[row, len(added) :] = most + 1 if size else 0
+        return table[index, rank], int(table[:, 0].max())
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         """As `over` says; None without it."""
         return None if self.over is None else self.over.uses_per_packet(packet_bytes)
+
+    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None:
+        """Channel uses of a picture of so many packets, if they are within the limits."""
+        return None if self.over is None else uses_of_picture(self.over, packets, packet_bytes)
 
 
 @register("token_bucket")

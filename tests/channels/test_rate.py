@@ -381,3 +381,31 @@ def test_less_than_one_packet_is_refused(channel: Channel, message: str) -> None
     with pytest.raises(ChannelError, match=message) as caught:
         channel.transmit(Packets.from_bytes([[bytes(96)]]), SNR, streams(1))
     assert "\n" not in str(caught.value)
+
+
+def test_channel_uses_are_those_of_what_is_sent_class_by_class() -> None:
+    classes = [{"packets": 2, "code_rate": 0.25}, {"code_rate": 0.5}]
+    over = {"unequal": {"over": {"ideal": {"packet_bytes": 8}}, "classes": classes}}
+    channel, picture = build(over), [bytes(8)] * 6
+    whole = channel.uses_of_picture(6, 8)  # type: ignore[attr-defined]
+    assert whole < 6 * (channel.uses_per_packet(8) or 0)
+    sent, snr_db = Packets.from_bytes([picture] * 3), torch.full((3,), 60.0)
+    for packets in range(1, 7):
+        uses = channel.uses_of_picture(packets, 8)  # type: ignore[attr-defined]
+        for spare in (0, -1):
+            if packets == 1 and spare:
+                continue
+            limit = build({"rate_limit": {"channel_uses": uses + spare, "over": over}})
+            got = limit.transmit(sent, {"snr_db": snr_db}, streams(3))
+            assert got.delivered.sum(dim=1).tolist() == [packets + spare] * 3
+            assert int(got.channel_uses.max()) <= uses + spare
+
+
+def test_repair_packets_are_paid_for_once_a_window() -> None:
+    over = {"raptorq": {"over": {"ideal": {"packet_bytes": 8}}, "repair": 3}}
+    uses = build(over).uses_of_picture(5, 8)  # type: ignore[attr-defined]
+    limit = build({"rate_limit": {"channel_uses": uses, "over": over}})
+    sent = Packets.from_bytes([[bytes(8)] * 7])
+    got = limit.transmit(sent, {"snr_db": torch.full((1,), 60.0)}, streams(1))
+    assert got.delivered.tolist() == [[True] * 5 + [False] * 2]
+    assert got.channel_uses.tolist() == [uses]
