@@ -30,6 +30,7 @@ from channels.base import CHANNELS, Chain, Channel
 from channels.errors import ConfigError
 from channels.registry import nearest
 from channels.spec import construct, name_and_parameters
+from channels.strict import StrictLoader
 
 __all__ = [
     "READY",
@@ -101,7 +102,7 @@ def load(path_or_name: str | Path) -> Channel:
     if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
         return build(str(path_or_name))
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except OSError as error:
         raise ConfigError(f"cannot read channel file {path}: {error.strerror}") from error
     # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.

@@ -13,6 +13,7 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -23,6 +24,9 @@ from channels.errors import ChannelError, ConfigError
 from channels.random import Streams
 from channels.ranges import choice, integer, number
 from channels.spec import name_and_parameters
+
+CLASS_KEYS = ("packets", "share", "copies", "channel")
+"""What a class of `unequal` has beside parameters of its channel."""
 
 MOST_COPIES = 64
 MOST_PACKETS = 1_000_000
@@ -209,13 +213,13 @@ class Unequal:
             )
         specs: list[object] = []
         self.classes = tuple(
-            self._read(over, one, i == len(classes) - 1, specs) for i, one in enumerate(classes)
+            self._read(over, one, i, i == len(classes) - 1, specs) for i, one in enumerate(classes)
         )
         if sum(one.share or 0 for one in self.classes) > 1 + _ROUNDING:
             raise ConfigError("unequal: the shares of all classes must add up to at most 1")
         if not specs:
             raise ConfigError("unequal: copies=0 in every class: at least one must send packets")
-        self.channels = tuple(_channel(spec) for spec in specs)
+        self.channels = tuple(self._channel(number, spec) for number, spec in enumerate(specs))
         for channel in self.channels:
             if _moves_slots(channel):
                 raise ConfigError(
@@ -225,7 +229,9 @@ class Unequal:
         self.needs = tuple(dict.fromkeys(need for one in self.channels for need in one.needs))
 
     @staticmethod
-    def _read(over: object, one: object, last: bool, specs: list[object]) -> PacketClass:
+    def _read(
+        over: object, one: object, place: int, last: bool, specs: list[object]
+    ) -> PacketClass:
         """One class; its channel's spec goes to `specs`, unless it is there."""
         if not isinstance(one, Mapping):
             raise ConfigError(f"unequal: a class is a mapping such as {{packets: 2}}, got {one!r}")
@@ -233,10 +239,17 @@ class Unequal:
         packets, share = keys.pop("packets", None), keys.pop("share", None)
         if last and (packets is not None or share is not None):
             raise ConfigError(
-                "unequal: the last class takes the rest: it has neither packets nor share"
+                f"unequal: classes[{place}]: the last class takes the rest: it has neither packets "
+                "nor share"
             )
         if not last and (packets is None) == (share is None):
-            raise ConfigError("unequal: every class but the last has packets or share, one of both")
+            meant = [key for key in keys if get_close_matches(key, CLASS_KEYS, 1, 0.8)]
+            wrong = [key for key in meant if key not in CLASS_KEYS]
+            said = f", not {wrong[0]!r}" if wrong else ""
+            raise ConfigError(
+                f"unequal: classes[{place}]: every class but the last has packets or share, one of "
+                f"both{said}"
+            )
         if packets is not None:
             packets = integer("unequal", "packets", packets, 1, MOST_PACKETS)
         if share is not None:
@@ -258,6 +271,17 @@ class Unequal:
         if spec not in specs:
             specs.append(spec)
         return PacketClass(packets, share, copies, specs.index(spec))
+
+    def _channel(self, number: int, spec: object) -> Channel:
+        """What a spec makes. Raises ConfigError, with the first class that uses it."""
+        try:
+            return _channel(spec)
+        except ConfigError as error:
+            place = next(i for i, one in enumerate(self.classes) if one.group == number)
+            own = ", ".join(CLASS_KEYS)
+            raise ConfigError(
+                f"unequal: classes[{place}]: {error} (a class's own keys: {own})"
+            ) from None
 
     def classes_of(self, packets: Packets) -> Tensor:
         """int64 [N, P]: number of each packet's class."""

@@ -33,9 +33,10 @@ from rich.progress import track
 from scipy.special import betaincinv
 
 from channels import theory
-from channels.base import Channel, Packets
+from channels.base import Chain, Channel, Packets
 from channels.errors import ConfigError
 from channels.measure import bit_errors
+from channels.protection import Unequal
 from channels.random import Streams
 from channels.symbols import (
     SNR_RANGE_DB,
@@ -272,7 +273,14 @@ def measure(
 
 def _decodes(channel: Channel) -> bool:
     """Whether a packet takes milliseconds: one that is really decoded."""
-    return channel.uses_per_packet(1) is not None and channel.name not in _FAST
+    if channel.uses_per_packet(1) is None or channel.name in _FAST:
+        return False
+    if isinstance(channel, Unequal):
+        return any(_decodes(inner) for inner in channel.channels)
+    if isinstance(channel, Chain):
+        return any(_decodes(inner) for inner in channel.links)
+    inner = getattr(channel, "over", None)
+    return _decodes(inner) if isinstance(inner, Channel) else True
 
 
 def _offered(

@@ -592,10 +592,11 @@ def _yaml(option: str, text: str) -> object:
     """What an option's YAML says. Raises ConfigError."""
     import yaml
 
+    from channels.strict import StrictLoader
     from sqlink.errors import ConfigError
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=StrictLoader)
     # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         start = text if len(text) <= 60 else f"{text[:60]}..."

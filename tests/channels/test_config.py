@@ -114,3 +114,12 @@ def test_a_missing_file_is_named() -> None:
 def test_a_name_too_long_for_a_file_is_an_unknown_channel() -> None:
     with pytest.raises(ConfigError, match="unknown channel"):
         load("awgn" * 100)
+
+
+def test_a_channel_file_has_each_key_once_and_reads_1e6_as_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("lookup: {over: awgn, over: rayleigh}")
+    with pytest.raises(ConfigError, match="key 'over' is given twice"):
+        load(path)
+    path.write_text("bottleneck: {bandwidth_bits_s: 2e6}")
+    assert load(path).bandwidth_bits_s == 2e6  # type: ignore[attr-defined]

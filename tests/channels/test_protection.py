@@ -566,3 +566,19 @@ def test_classes_of_a_link_meet_one_state_of_a_channel_of_bursts() -> None:
     came = channel.transmit(packets(400, 6), snr(400, 10.0), streams(400)).delivered
     assert torch.equal(came.all(dim=1), came.any(dim=1))
     assert 150 < int(came[:, 0].sum()) < 250
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([{"packet": 2}, {}], r"classes\[0\]: every class but the last .* not 'packet'"),
+        (
+            [{"packets": 2, "copis": 2}, {}],
+            r"classes\[0\]: .*'copis'.*\(a class's own keys: packets",
+        ),
+        ([{"packets": 2}, {"modulation": "8psk"}], r"classes\[1\]: .*unknown modulation='8psk'"),
+    ],
+)
+def test_an_error_says_which_class_it_is_of(classes: list[object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build({"unequal": {"over": "awgn", "classes": classes}})

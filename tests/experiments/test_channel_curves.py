@@ -134,6 +134,15 @@ def test_bursts_under_a_link_are_shown_as_runs() -> None:
     assert [law.name for law in laws][1] == "capacity (endless code)"
 
 
+def test_links_that_decode_nothing_are_counted_often_whatever_is_around_them() -> None:
+    from experiments.channel_curves import _decodes
+
+    for name, decodes in (("lookup", False), ("ideal", False), ("coded", True)):
+        unequal = {"unequal": {"over": {name: {}}, "classes": [{}]}}
+        for spec in (unequal, {"rate_limit": {"bytes": 600, "over": unequal}}, [unequal, "iid"]):
+            assert _decodes(build(spec)) == decodes
+
+
 def test_a_channel_of_another_package_has_no_law_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     class Alike(Awgn):
         pass
