@@ -30,7 +30,7 @@ from channels.base import CHANNELS, Chain, Channel
 from channels.errors import ConfigError
 from channels.registry import nearest
 from channels.spec import construct, name_and_parameters
-from channels.strict import StrictLoader
+from channels.yaml_loader import StrictLoader
 
 __all__ = [
     "READY",

@@ -592,7 +592,7 @@ def _yaml(option: str, text: str) -> object:
     """What an option's YAML says. Raises ConfigError."""
     import yaml
 
-    from channels.strict import StrictLoader
+    from channels.yaml_loader import StrictLoader
     from sqlink.errors import ConfigError
 
     try:

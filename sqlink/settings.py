@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from channels.registry import nearest
-from channels.strict import StrictLoader
+from channels.yaml_loader import StrictLoader
 from sqlink.errors import ConfigError
 
 

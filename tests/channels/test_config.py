@@ -11,6 +11,7 @@ from channels.coded import CodedLink, UncodedLink
 from channels.config import READY, build, load, names
 from channels.erasure import IidErasure, Lossless
 from channels.errors import ConfigError
+from channels.rate import Bottleneck
 from channels.symbols import Rayleigh
 
 
@@ -122,4 +123,6 @@ def test_a_channel_file_has_each_key_once_and_reads_1e6_as_a_number(tmp_path: Pa
     with pytest.raises(ConfigError, match="key 'over' is given twice"):
         load(path)
     path.write_text("bottleneck: {bandwidth_bits_s: 2e6}")
-    assert load(path).bandwidth_bits_s == 2e6  # type: ignore[attr-defined]
+    line = load(path)
+    assert isinstance(line, Bottleneck)
+    assert line.bandwidth_bits_s == 2e6

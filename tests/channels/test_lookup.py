@@ -19,6 +19,7 @@ from channels.errors import ConfigError
 from channels.lookup import LookupLink
 from channels.mcs import TABLES, mcs_table
 from channels.random import Streams
+from channels.symbols import GilbertElliott
 
 TABLE = BlerTable((0.0, 1.0, 2.0, 3.0), (980, 500, 100, 10), (1000, 1000, 1000, 1000))
 
@@ -79,7 +80,8 @@ def test_under_fading_the_loss_is_the_tables_mean_over_the_gains() -> None:
 
 def test_in_bursts_of_attenuation_the_loss_is_that_of_two_states() -> None:
     link = keep(TABLE, over=BURSTS)
-    good, bad = (10 * math.log10(gain) for gain in link.over.state_gains)  # type: ignore[attr-defined]
+    assert isinstance(link.over, GilbertElliott)
+    good, bad = (10 * math.log10(gain) for gain in link.over.state_gains)
     expected = 0.6 * rates(TABLE, 3.0 + good)[0] + 0.4 * rates(TABLE, 3.0 + bad)[0]
     assert 0.3 < expected < 0.5
     errors = lost(link, 3.0, 0, 20_000)

@@ -15,6 +15,7 @@ from channels.coded import CodedLink
 from channels.config import build
 from channels.erasure import IidErasure
 from channels.errors import ChannelError, ConfigError
+from channels.protection import uses_of_picture
 from channels.random import Streams
 from channels.rate import Bottleneck, RateLimit, TokenBucket
 
@@ -387,11 +388,11 @@ def test_channel_uses_are_those_of_what_is_sent_class_by_class() -> None:
     classes = [{"packets": 2, "code_rate": 0.25}, {"code_rate": 0.5}]
     over = {"unequal": {"over": {"ideal": {"packet_bytes": 8}}, "classes": classes}}
     channel, picture = build(over), [bytes(8)] * 6
-    whole = channel.uses_of_picture(6, 8)  # type: ignore[attr-defined]
+    whole = uses_of_picture(channel, 6, 8) or 0
     assert whole < 6 * (channel.uses_per_packet(8) or 0)
     sent, snr_db = Packets.from_bytes([picture] * 3), torch.full((3,), 60.0)
     for packets in range(1, 7):
-        uses = channel.uses_of_picture(packets, 8)  # type: ignore[attr-defined]
+        uses = uses_of_picture(channel, packets, 8) or 0
         for spare in (0, -1):
             if packets == 1 and spare:
                 continue
@@ -403,7 +404,7 @@ def test_channel_uses_are_those_of_what_is_sent_class_by_class() -> None:
 
 def test_repair_packets_are_paid_for_once_a_window() -> None:
     over = {"raptorq": {"over": {"ideal": {"packet_bytes": 8}}, "repair": 3}}
-    uses = build(over).uses_of_picture(5, 8)  # type: ignore[attr-defined]
+    uses = uses_of_picture(build(over), 5, 8)
     limit = build({"rate_limit": {"channel_uses": uses, "over": over}})
     sent = Packets.from_bytes([[bytes(8)] * 7])
     got = limit.transmit(sent, {"snr_db": torch.full((1,), 60.0)}, streams(1))
