@@ -24,7 +24,7 @@ from scipy.optimize import brentq
 from scipy.special import erfc, gammaln, j0, ndtr, ndtri
 from scipy.stats import ncx2
 
-from channels.modem import BITS_PER_SYMBOL
+from channels.fec.qam import BITS_PER_SYMBOL
 
 Floats = NDArray[np.float64]
 

@@ -22,15 +22,15 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from experiments.equipment import select_device
-from experiments.schema import Choice, Data, Named, as_list, as_named
+from experiments.sweep.components import select_device
+from experiments.sweep.schema import Choice, Data, Named, as_list, as_named
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec, Decoded, Rate, Received, Stream, Unreachable
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import CAMVID
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError, DataError
-from sqlink.precision import full_precision
+from sqlink.runtime.precision import full_precision
 from sqlink.segmentation import load_segmenter
 from sqlink.settings import Section, load_settings
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from sqlink.allocator import keep_freed_memory
+from sqlink.runtime.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from channels.base import Channel
-    from channels.plan import OperatingPoint
+    from channels.planning.operating_points import OperatingPoint
     from sqlink.codecs.base import Codec, Rate, Stream
     from sqlink.link import LinkResult
 
@@ -278,7 +278,7 @@ def transmit(
     max_pixels: MaxPixels = None,
 ) -> None:
     """Send pictures over a channel, write what is received, print the ledger of every bit."""
-    from channels.config import load
+    from channels.config.builder import load
     from sqlink.codecs.base import DEFAULT_PACKET_BYTES, Unreachable
     from sqlink.data.pictures import pixel_limit
     from sqlink.errors import DataError
@@ -349,8 +349,8 @@ def channel_(
     seed: Annotated[int, typer.Option("--seed", help="Of all randomness.")] = 0,
 ) -> None:
     """Measure a channel alone: losses, bit errors and delays, beside the law or bound they have."""
-    from channels.config import load
-    from experiments.channel_curves import (
+    from channels.config.builder import load
+    from experiments.channel_study.measure import (
         check_target,
         draw,
         measure,
@@ -434,9 +434,9 @@ def plan(
     """Which modulation, code rate and protection for a link? A table over SNR."""
     import yaml
 
-    from channels.plan import operating_points
-    from channels.plan import table as as_table
-    from experiments.channel_curves import values_of
+    from channels.planning.operating_points import operating_points
+    from channels.planning.operating_points import table as as_table
+    from experiments.channel_study.measure import values_of
     from sqlink.errors import ConfigError
 
     if at is not None and snr is not None:
@@ -517,8 +517,8 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
-    from experiments.runner import run_sweep
-    from experiments.tables import read_tables
+    from experiments.report.tables import read_tables
+    from experiments.sweep.runner import run_sweep
 
     folder = run_sweep(config, output)
     print(read_tables(folder))
@@ -552,7 +552,7 @@ def plot(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A sweep's folder.")],
 ) -> None:
     """Draw the figures of a sweep."""
-    from experiments.curves import plot_results
+    from experiments.report.figures import plot_results
 
     for figure in plot_results(results):
         print(figure)
@@ -567,8 +567,8 @@ def demo(
     """The quickstart: a sweep of streets over a fading channel, and its figures."""
     from importlib.resources import as_file, files
 
-    from experiments.curves import plot_results
-    from experiments.runner import run_sweep
+    from experiments.report.figures import plot_results
+    from experiments.sweep.runner import run_sweep
 
     with as_file(files("experiments.configs") / "quickstart.yaml") as config:
         folder = run_sweep(config, output)
@@ -592,7 +592,7 @@ def _yaml(option: str, text: str) -> object:
     """What an option's YAML says. Raises ConfigError."""
     import yaml
 
-    from channels.yaml_loader import StrictLoader
+    from channels.config.yaml import StrictLoader
     from sqlink.errors import ConfigError
 
     try:

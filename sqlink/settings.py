@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from channels.config.yaml import StrictLoader
 from channels.registry import nearest
-from channels.yaml_loader import StrictLoader
 from sqlink.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.schema import parse_sweep
+from experiments.sweep.schema import parse_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlink.bitstream.contexts import StreamTable
+    from sqlink.bitstream.context_model import StreamTable
     from sqlink.bitstream.packets import (
         MODES,
         Contents,
@@ -35,7 +35,7 @@ __all__ = [
     "unpacketise",
 ]
 
-_HOMES = {"StreamTable": "contexts", "Tables": "tables"}
+_HOMES = {"StreamTable": "context_model", "Tables": "tables"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channels.registry import nearest
-from sqlink.bitstream import chunks, single
-from sqlink.bitstream.chunks import LAYERS, Chunk, Grid, NeedsMapError
+from sqlink.bitstream import independent, single
+from sqlink.bitstream.independent import LAYERS, Chunk, Grid, NeedsMapError
 from sqlink.bitstream.range_coder import Coded
 from sqlink.bitstream.tables import Tables
 from sqlink.codecs.base import MAX_PACKET_BYTES, Packet
@@ -106,7 +106,7 @@ def packetise(
         return _slices(data, coded, packet_bytes)
     hangs = packing.mode == "map-dependent"
     grid = Grid.of(height, width, tables, packing.fixed, tokens.map_indices if hangs else None)
-    found = chunks.write(indices, layers, grid, hangs, packet_bytes)
+    found = independent.write(indices, layers, grid, hangs, packet_bytes)
     packets = []
     for rank, (data, writer) in enumerate(found):
         whole = data if rank == len(found) - 1 else data.ljust(packet_bytes, b"\0")
@@ -206,7 +206,7 @@ def _place(held: Sequence[Chunk], grid: Grid, found: Ints) -> None:
 def _chunks(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
     if len(data) > MAX_PACKET_BYTES:
         raise DataError(f"a packet of {len(data)} bytes is longer than any that is written")
-    return chunks.read(data, grid)
+    return independent.read(data, grid)
 
 
 def _read(data: bytes, grid: Grid) -> Contents:

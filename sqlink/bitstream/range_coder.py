@@ -20,7 +20,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.bitstream.contexts import information
+from sqlink.bitstream.context_model import information
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]

@@ -18,11 +18,11 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.bitstream.chunks import LAYERS
-from sqlink.bitstream.contexts import level_of
+from sqlink.bitstream.context_model import level_of
+from sqlink.bitstream.independent import LAYERS
+from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.bitstream.range_coder import Coded, EndedError, Port, Reader, Writer
 from sqlink.bitstream.tables import Tables
-from sqlink.bitstream.window import PASSES, window
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]

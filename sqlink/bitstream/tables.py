@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sqlink.bitstream.contexts import StreamTable
+from sqlink.bitstream.context_model import StreamTable
 
 STREAMS = ("map", "image")
 """Names of the two streams, in the order in which they are sent."""

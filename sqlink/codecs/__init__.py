@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sqlink.codecs.base import Codec
 
 BUILT_IN = {
-    "sqgan": ("sqlink.codecs.sqgan", ".sqg"),
-    "jpeg2000": ("sqlink.codecs.jpeg2000", ".j2k"),
+    "sqgan": ("sqlink.codecs.sqgan.codec", ".sqg"),
+    "jpeg2000": ("sqlink.codecs.jpeg2000.codec", ".j2k"),
     "bpg": ("sqlink.codecs.bpg", ".bpg"),
     "map_only": ("sqlink.codecs.map_only", ".sqm"),
     "bpg+map": ("sqlink.codecs.map_only", ".sqb"),

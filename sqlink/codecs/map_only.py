@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot, pad
 
-from channels.ranges import integer, number
+from channels.config.checks import integer, number
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
@@ -47,7 +47,7 @@ from sqlink.codecs.base import (
     Unreachable,
     register,
 )
-from sqlink.codecs.label_map import encode_ids
+from sqlink.codecs.webp_map import encode_ids
 from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES
 from sqlink.data.pictures import check_size
@@ -73,7 +73,7 @@ MEAN_COLOURS = (
 )
 """Mean RGB of the pixels of each class in the 302 frames of CamVid `fit`, 0 to 255."""
 
-DECODER = "sqlink.codecs.label_map:decode_ids"
+DECODER = "sqlink.codecs.webp_map:decode_ids"
 MAX_FACTOR = 255
 _HEADER = struct.Struct(">3sBHHII")
 _VERSION = 1

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlink.errors import ConfigError, DataError, WeightsError
-from sqlink.model.memory import channels_last
-from sqlink.precision import full_precision
+from sqlink.model.layout import channels_last
+from sqlink.runtime.precision import full_precision
 from sqlink.segmentation.base import register
 from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.two_branch import TwoBranch

@@ -38,7 +38,7 @@ from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
 from sqlink.metrics.bootstrap import interval, mean_iou
 from sqlink.metrics.semantic import confusion, iou, miou
-from sqlink.model.memory import channels_last
+from sqlink.model.layout import channels_last
 from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.builtin import NETWORKS, BuiltIn
 from sqlink.settings import load_settings

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sqlink.allocator import keep_freed_memory
 from sqlink.errors import SQLinkError
+from sqlink.runtime.malloc import keep_freed_memory
 from sqlink.training.config import TrainConfig, load_train_config
 from sqlink.training.train import Trainer
 

@@ -37,7 +37,7 @@ from sqlink.model.discriminator import (
     blend_towards_real,
     is_one_of,
 )
-from sqlink.model.memory import channels_last
+from sqlink.model.layout import channels_last
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import settings_kind
@@ -680,7 +680,7 @@ class Trainer:
         The tables are fitted to every training picture, or quickly to that many spread over each
         source.
         """
-        from sqlink.bitstream.fit import STEPS_OF_FIT, fit_tables
+        from sqlink.training.context_tables import STEPS_OF_FIT, fit_tables
         from sqlink.weights.manifest import save
 
         found = []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from experiments.store import read_results
+from experiments.sweep.store import read_results
 from sqlink.codecs.base import (
     CODECS,
     Decoded,

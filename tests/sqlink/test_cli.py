@@ -407,7 +407,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.runner.run_sweep", interrupted)
+    monkeypatch.setattr("experiments.sweep.runner.run_sweep", interrupted)
     result = CliRunner().invoke(app, ["sweep", "any.yaml"])
     assert result.exit_code == 130
     assert "run the same command again" in result.stderr

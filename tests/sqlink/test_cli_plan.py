@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from channels.config import build
+from channels.config.builder import build
 from sqlink.cli import LOW_GAIN_DB, app
 from tests.sqlink.test_cli import sqlink
 
@@ -117,7 +117,7 @@ def test_a_condition_given_once_is_measured(tmp_path: Path) -> None:
 def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.channel_curves.measure", None)
+    monkeypatch.setattr("experiments.channel_study.measure.measure", None)
     line = sqlink("channel", "iid", "--out", tmp_path, code=2)
     assert f"{tmp_path} is a folder: name a file" in line
     assert "make it first" in sqlink("channel", "iid", "--out", tmp_path / "no" / "a.csv", code=2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sqlink
 from channels.base import Conditions, Packets, Reception
-from channels.config import build
+from channels.config.builder import build
 from channels.random import Streams
 from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec, pack, unpack
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable

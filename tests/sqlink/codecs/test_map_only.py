@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sqlink.codecs import codec_for_suffix, load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
-from sqlink.codecs.label_map import decode_ids, encode_ids
 from sqlink.codecs.map_only import MEAN_COLOURS, shrink
+from sqlink.codecs.webp_map import decode_ids, encode_ids
 from sqlink.data.classes import NO_LABEL
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError

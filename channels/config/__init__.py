@@ -1,0 +1,25 @@
+"""Channels from their description: names, parameters and lists, in YAML or in Python.
+
+`load` reads a file or a name, `build` takes the description itself; `checks` holds the ranges that
+parameters are checked against, and `yaml` the strict loader. Names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from channels.config.builder import READY, build, load, names
+
+__all__ = ["READY", "build", "load", "names"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("channels.config.builder"), name)
+    raise AttributeError(f"module 'channels.config' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

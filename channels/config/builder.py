@@ -1,0 +1,108 @@
+"""From YAML, or what stands in it, to a channel; the door through which channels are made.
+
+awgn                                                        a ready channel, or a registered name
+{coded: {over: awgn, modulation: qpsk, code_rate: 0.5}}     one with parameters
+{awgn: {modulation: 16qam}}                                 a ready channel with some changed
+[{iid_erasure: {loss: 0.1}}, rayleigh]                      one after another
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from channels.base import CHANNELS, Chain, Channel
+from channels.config.spec import construct, name_and_parameters
+from channels.config.yaml import StrictLoader
+from channels.errors import ConfigError
+from channels.fading import tdl_cdl
+from channels.link import adaptive, coded, ideal, lookup
+from channels.packet import delay, erasure, interleaver, queueing, raptorq
+from channels.registry import nearest
+
+__all__ = [
+    "READY",
+    "adaptive",
+    "build",
+    "coded",
+    "delay",
+    "erasure",
+    "ideal",
+    "interleaver",
+    "load",
+    "lookup",
+    "names",
+    "tdl_cdl",
+    "raptorq",
+    "queueing",
+]
+
+READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "iid": ("iid_erasure", {}),
+    "bursts": ("gilbert_elliott", {}),
+    "awgn": ("coded", {"over": "awgn", "modulation": "qpsk", "code_rate": 0.5}),
+    "rayleigh": (
+        "coded",
+        {"over": {"rayleigh": {"coherence": "packet"}}, "modulation": "qpsk", "code_rate": 0.5},
+    ),
+}
+"""Ready channels: name -> (registered channel, parameters); `lossless` is one by itself."""
+
+
+def names() -> list[str]:
+    """Every name that `build` takes."""
+    return sorted({*READY, *CHANNELS.names()})
+
+
+def build(spec: object) -> Channel:
+    """Make the channel that `spec` describes: a name, {name: parameters}, or a list of these.
+
+    Raises ConfigError, naming the nearest known name, on an unknown channel or parameter, and on a
+    value of the wrong type or range.
+
+    >>> build("iid").needs
+    ('loss',)
+    >>> build([{"iid_erasure": {"loss": 0.1}}, "awgn"]).needs
+    ('snr_db',)
+    """
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        if not spec:
+            raise ConfigError("a chain of channels must name at least one, such as [lossless]")
+        return Chain([build(link) for link in spec])
+    name, parameters = name_and_parameters("channel", spec)
+    if name in READY:
+        base, preset = READY[name]
+        return construct(CHANNELS, base, {**preset, **parameters})
+    if name not in CHANNELS.names():
+        raise ConfigError(f"unknown channel '{name}': {nearest(name, names())}")
+    return construct(CHANNELS, name, parameters)
+
+
+def load(path_or_name: str | Path) -> Channel:
+    """Make the channel of a YAML file (what exists, or ends in .yaml or .yml) or of a name.
+
+    Raises ConfigError if the file is missing, no YAML, or describes no channel.
+
+    >>> load("lossless").name
+    'lossless'
+    """
+    path = Path(path_or_name)
+    if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
+        return build(str(path_or_name))
+    try:
+        spec = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot read channel file {path}: {error.strerror}") from error
+    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"channel file {path} is no YAML: {reason}") from error
+    try:
+        return build(spec)
+    except RecursionError as error:
+        raise ConfigError(f"channel file {path}: a chain holds itself; list its links") from error
+    except ConfigError as error:
+        raise ConfigError(f"channel file {path}: {error}") from error

@@ -1,0 +1,126 @@
+"""Bit channels: bits in, what a receiver believes of each out, one bit a channel use.
+
+    binary symmetric   0 ── 1-p ── 0     a bit is turned with probability p (crossover);
+                         ╲ p ╱           LLR +-log((1-p)/p)
+                       1 ── 1-p ── 1
+
+    binary erasure     0 ── 1-e ── 0     a bit is lost with probability e (erasure), and known
+                         ╲ e ── ?        to be; LLR 0
+                       1 ── 1-e ── 1
+
+Their capacities are 1 - H(p) and 1 - e bits a use (Cover and Thomas, Elements of Information
+Theory, 2nd edition, clauses 7.1.4 and 7.1.5).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from channels.base import Conditions
+from channels.config.checks import condition, number
+from channels.fading.block import Timing
+from channels.random import Streams
+from channels.registry import Registry
+
+LARGEST_LLR = 20.0
+"""What stands for certainty, as in Sionna's LDPC decoder."""
+
+
+@runtime_checkable
+class BitChannel(Protocol):
+    """Anything that carries bits."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Names of the conditions that `probability` reads."""
+
+    def probability(self, conditions: Conditions, links: int, device: torch.device) -> Tensor:
+        """What each link meets, float64 [links]. Raises ChannelError where out of range."""
+        ...
+
+    def apply_bits(
+        self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
+    ) -> Tensor:
+        """bits: float32 [N, P, S] of 0 and 1; probability: float64 [N]; randomness: N keys.
+
+        Returns LLRs, log p(1)/p(0), float32 [N, P, S], 0 where nothing is known of a bit. What a
+        packet meets depends on its link, slot and attempt, not on the packets behind it.
+        """
+        ...
+
+
+BIT_CHANNELS: Registry[BitChannel] = Registry("bit channel", "sqlink.bit_channels")
+register = BIT_CHANNELS.register
+
+
+class _Memoryless:
+    """Each bit meets its fate alone, with one probability a link."""
+
+    name = "memoryless"
+    parameter = "probability"
+
+    def __init__(self, fixed: float | None) -> None:
+        self.fixed = None if fixed is None else number(self.name, self.parameter, fixed, 0, 1)
+        self.needs: tuple[str, ...] = (self.parameter,) if fixed is None else ()
+
+    def probability(self, conditions: Conditions, links: int, device: torch.device) -> Tensor:
+        """float64 [links]. Raises ChannelError if the condition is missing or outside 0..1."""
+        if self.fixed is None:
+            return condition(self.name, conditions, self.parameter, links, 0, 1, device)
+        return torch.full((links,), self.fixed, dtype=torch.float64, device=device)
+
+    def _hit(
+        self, shape: torch.Size, probability: Tensor, randomness: Streams, timing: Timing
+    ) -> Tensor:
+        """bool [N, P, S]: the bits that are turned or lost; one stream a packet and attempt."""
+        links, slots, length = shape
+        draws = randomness.child(timing.draws(self.parameter)).split(slots).uniform(length)
+        return draws.reshape(links, slots, length) < probability[:, None, None]
+
+
+@register("bsc")
+class BinarySymmetric(_Memoryless):
+    """Bits are turned, each with the same probability, and the receiver knows that probability.
+
+    crossover: 0 to 1; None to read it, link by link, from the condition `crossover` [N]. Above 1/2
+    the receiver takes each bit for its opposite, at 1/2 it knows nothing.
+    """
+
+    name = "bsc"
+    parameter = "crossover"
+
+    def __init__(self, crossover: float | None = None) -> None:
+        super().__init__(crossover)
+
+    def apply_bits(
+        self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
+    ) -> Tensor:
+        """Turn bits; see `BitChannel.apply_bits`."""
+        turned = self._hit(bits.shape, probability, randomness, timing)
+        magnitude = torch.logit(1 - probability).clamp(-LARGEST_LLR, LARGEST_LLR)  # [N]
+        sign = (2 * bits - 1) * torch.where(turned, -1.0, 1.0)
+        return sign * magnitude.to(torch.float32)[:, None, None]
+
+
+@register("bec")
+class BinaryErasure(_Memoryless):
+    """Bits are lost, each with the same probability, and the receiver knows which.
+
+    erasure: 0 to 1; None to read it, link by link, from the condition `erasure` [N].
+    """
+
+    name = "bec"
+    parameter = "erasure"
+
+    def __init__(self, erasure: float | None = None) -> None:
+        super().__init__(erasure)
+
+    def apply_bits(
+        self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
+    ) -> Tensor:
+        """Lose bits; see `BitChannel.apply_bits`."""
+        lost = self._hit(bits.shape, probability, randomness, timing)
+        return LARGEST_LLR * (2 * bits - 1) * ~lost

@@ -1,0 +1,173 @@
+"""Packets over a code that does not exist: the bound that real codes are drawn beside.
+
+    packet ── the same symbols as `coded` ── |h|^2 of a flat channel ── does this SNR carry it? ──>
+
+No symbol is sent. A packet of k bits in S symbols meets its own SNR g |h|^2, and comes if the
+mutual information there is above k / S (`capacity`: an endless code), or with the error probability
+of the best code of that length by the normal approximation (`finite_length`). Under block fading
+the mean of the first is the outage probability.
+
+Sources: Ozarow, Shamai, Wyner, "Information theoretic considerations for cellular mobile radio",
+1994; Polyanskiy, Poor, Verdu, "Channel coding rate in the finite blocklength regime", 2010.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from channels.base import Conditions, Packets, Reception, register
+from channels.config.checks import choice, condition, integer, number
+from channels.config.spec import from_spec
+from channels.errors import ChannelError, ConfigError
+from channels.fading.block import ONE_GAIN, SNR_RANGE_DB, SYMBOL_CHANNELS, Flat, Timing
+from channels.fec.ldpc import CRC_BITS, HIGHEST_RATE, LOWEST_RATE, layout
+from channels.fec.qam import BITS_PER_SYMBOL
+from channels.link.coded import DEFAULT_PACKET_BYTES
+from channels.random import Streams
+from channels.theory import GAUSSIAN, qam_information
+
+LAWS = ("capacity", "finite_length")
+INPUTS = ("qam", GAUSSIAN)
+
+_LOWEST_DB, _HIGHEST_DB, _STEPS_PER_DB = -50, 70, 20
+
+
+@lru_cache(maxsize=8)
+def _table(modulation: str) -> tuple[Tensor, Tensor]:
+    """Mutual information and dispersion a symbol over SNR in even steps of dB, float64 [T]."""
+    grid = np.linspace(_LOWEST_DB, _HIGHEST_DB, (_HIGHEST_DB - _LOWEST_DB) * _STEPS_PER_DB + 1)
+    found = qam_information(modulation, grid)
+    return torch.from_numpy(found.mean), torch.from_numpy(found.variance)
+
+
+def _interpolate(table: Tensor, snr_db: Tensor) -> Tensor:
+    """A table's values at float64 SNRs, linear between its steps, constant beyond its ends."""
+    at = ((snr_db - _LOWEST_DB) * _STEPS_PER_DB).clamp(0, len(table) - 1)
+    left = at.floor().clamp(max=len(table) - 2).to(torch.int64)
+    share = at - left
+    values = table.to(snr_db.device)
+    return values[left] * (1 - share) + values[left + 1] * share
+
+
+@register("ideal")
+class IdealLink:
+    """An ideal code over a flat symbol channel, at the channel uses of a real one of that rate.
+
+    over: a flat symbol channel: `awgn`, or block fading. It fades as it does under `coded`.
+    modulation, code_rate, packet_bytes, crc: as for `coded`; they set how many bits go into how
+    many symbols, the CRC counted, in the same code blocks.
+    inputs: `qam`, the modulation's equally likely points, or `gaussian`, the best input at the same
+    bits a symbol.
+    law: `finite_length`, the normal approximation a code block (some hundred symbols or more), or
+    `capacity`, a threshold.
+
+    Nothing is delivered that is not correct: error detection is ideal.
+
+    >>> IdealLink(modulation="16qam").uses_per_packet(96)
+    396
+    """
+
+    name = "ideal"
+    needs: tuple[str, ...] = ("snr_db",)
+
+    def __init__(
+        self,
+        over: object = "awgn",
+        modulation: str = "qpsk",
+        code_rate: float = 0.5,
+        packet_bytes: int = DEFAULT_PACKET_BYTES,
+        crc: str = "crc24a",
+        inputs: str = "qam",
+        law: str = "finite_length",
+    ) -> None:
+        carrier = from_spec(SYMBOL_CHANNELS, over)
+        if not isinstance(carrier, Flat):
+            raise ConfigError(
+                f"{self.name}: over={carrier.name!r} as set is not flat: a packet must meet one "
+                f"gain that the receiver knows; {ONE_GAIN}"
+            )
+        self.over: Flat = carrier
+        self.modulation = choice(self.name, "modulation", modulation, BITS_PER_SYMBOL)
+        self.bits_per_symbol = BITS_PER_SYMBOL[self.modulation]
+        self.code_rate = number(self.name, "code_rate", code_rate, LOWEST_RATE, HIGHEST_RATE)
+        self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, 65535)
+        self.crc = choice(self.name, "crc", crc, CRC_BITS)
+        self.inputs = choice(self.name, "inputs", inputs, INPUTS)
+        self.law = choice(self.name, "law", law, LAWS)
+        self.layout = layout(
+            8 * self.packet_bytes + CRC_BITS[self.crc], self.code_rate, self.bits_per_symbol
+        )
+
+    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+        """Send N x P packets; reads the condition `snr_db`, mean Es/N0, [N], SNR_RANGE_DB.
+
+        Raises ChannelError if a packet is too long, or the SNR is missing, NaN or out of range.
+        """
+        links, slots = packets.lengths.shape
+        device = packets.device
+        snr_db = condition(self.name, conditions, "snr_db", links, *SNR_RANGE_DB, device)
+        if len(randomness) != links:
+            raise ValueError(f"{len(randomness)} random streams for {links} links")
+        uses = self._symbols(packets.lengths)
+        streams = randomness.to(device)
+        gain = self.over.gains(streams, Timing(packets.pictures, packets.times_s))
+        gain = gain.to(torch.float64)
+        lost = self.error_probability(snr_db[:, None] + 10 * torch.log10(gain))  # [N, P]
+        present = packets.present
+        delivered = present & (streams.child("ideal").uniform(slots) >= lost)
+        count = present.sum(dim=1)
+        mean = (gain * present).sum(dim=1) / count.clamp(min=1)
+        realised = torch.where(count > 0, snr_db + 10 * torch.log10(mean), snr_db)
+        zero = torch.zeros(links, slots, dtype=torch.float64, device=device)
+        return Reception(
+            packets=packets.keep(delivered),
+            delivered=delivered,
+            correct=delivered,
+            channel_uses=uses.sum(dim=1),
+            delay_s=zero.masked_fill(~delivered, torch.inf),
+            ledger=self._ledger(packets.lengths),
+            statistics={"snr_db": realised},
+        )
+
+    def error_probability(self, snr_db: Tensor) -> Tensor:
+        """That a packet which meets these SNRs in dB, of any shape, is lost; float64."""
+        plan = self.layout
+        symbols = plan.words * plan.n // self.bits_per_symbol
+        means, variances = _table(GAUSSIAN if self.inputs == GAUSSIAN else self.modulation)
+        margin = symbols * _interpolate(means, snr_db.to(torch.float64)) - plan.k
+        if self.law == "capacity":
+            return (margin < 0).to(torch.float64)
+        variance = symbols * _interpolate(variances, snr_db.to(torch.float64))
+        reals = 1 if (self.inputs, self.modulation) == ("qam", "bpsk") else 2
+        margin = margin + 0.5 * math.log2(reals * symbols)
+        block = 0.5 * torch.erfc(margin / torch.sqrt(2 * variance.clamp(min=1e-9)))
+        return -torch.expm1(plan.blocks * torch.log1p(-block))
+
+    def uses_per_packet(self, packet_bytes: int) -> int | None:
+        """Complex symbols of one packet. Raises ChannelError if it is longer than the code's."""
+        return int(self._symbols(torch.tensor(packet_bytes)))
+
+    def _symbols(self, lengths: Tensor) -> Tensor:
+        longest = int(lengths.max()) if lengths.numel() else 0
+        if longest > self.packet_bytes:
+            raise ChannelError(
+                f"{self.name}: a packet of {longest} bytes is too long, the code carries 1 to "
+                f"{self.packet_bytes}; raise packet_bytes"
+            )
+        return (lengths > 0) * (self.layout.coded_bits // self.bits_per_symbol)
+
+    def _ledger(self, lengths: Tensor) -> dict[str, Tensor]:
+        count = (lengths > 0).sum(dim=1)
+        payload = 8 * lengths.sum(dim=1)
+        plan, parity = self.layout, CRC_BITS[self.crc]
+        return {
+            "payload": payload,
+            "crc": count * parity,
+            "fec": count * (plan.coded_bits - plan.blocks * plan.k),
+            "padding": count * (plan.blocks * plan.k - parity) - payload,
+        }

@@ -1,0 +1,98 @@
+"""Packets that take their time: random delays, by which they overtake each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from channels.base import Conditions, Packets, Reception, register
+from channels.config.checks import choice, number, seconds
+from channels.errors import ConfigError
+from channels.packet.erasure import received
+from channels.random import Streams
+
+DEFAULT_SHAPE = 2.5
+
+
+@register("delay")
+class Delay:
+    """Each packet takes a time of its own, whatever the others take; late ones may be lost.
+
+        delay = propagation_s + D,  E[D] = mean_s
+
+    law: of D. "fixed": always mean_s. "exponential": P(D > x) = exp(-x / mean_s). "pareto":
+    P(D > x) = (least / x)^shape from least = mean_s (shape - 1) / shape on.
+    mean_s, propagation_s: seconds, 0 to 10000. shape: Pareto's tail index, 1.01 to 1000, 2.5 if not
+    given; up to 2 the variance is infinite.
+    deadline_s: the playout deadline, seconds after its time of offering from which on a packet is
+    lost, 0 to 10000; None: every packet comes.
+
+    Draw p of a link decides slot p. Statistics, [N]: `reordered`, the share of the packets
+    delivered that overtake one offered before them (in an earlier slot, if at the same time);
+    `overtaken`, the share of those that are overtaken, which is RFC 4737's ratio of
+    Type-P-Reordered packets; `late_packets`, how many the deadline lost.
+    """
+
+    name = "delay"
+    needs: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        mean_s: float,
+        law: str = "fixed",
+        shape: float | None = None,
+        propagation_s: float = 0.0,
+        deadline_s: float | None = None,
+    ) -> None:
+        self.mean_s = seconds(self.name, "mean_s", mean_s)
+        self.law = choice(self.name, "law", law, ("fixed", "exponential", "pareto"))
+        if shape is not None and self.law != "pareto":
+            raise ConfigError(f"{self.name}: shape={shape!r} needs law: pareto")
+        self.shape = number(
+            self.name, "shape", DEFAULT_SHAPE if shape is None else shape, 1.01, 1000
+        )
+        self.propagation_s = seconds(self.name, "propagation_s", propagation_s)
+        self.deadline_s = (
+            None if deadline_s is None else seconds(self.name, "deadline_s", deadline_s)
+        )
+
+    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+        """Delay packets of [N, P]; reads no condition."""
+        delay = self.propagation_s + self._draw(randomness.to(packets.device), packets.lengths)
+        late = torch.zeros_like(packets.present)
+        if self.deadline_s is not None:
+            late = packets.present & (delay > self.deadline_s)
+        came = packets.present & ~late
+        overtakes, overtaken = _overtaking(packets.times_s, delay, came)
+        count = came.sum(dim=1).clamp(min=1)
+        statistics = {
+            "reordered": overtakes.sum(dim=1) / count.double(),
+            "overtaken": overtaken.sum(dim=1) / count.double(),
+            "late_packets": late.sum(dim=1),
+        }
+        return received(packets, came, delay, statistics)
+
+    def _draw(self, streams: Streams, slots: Tensor) -> Tensor:
+        """The random part, float64, in the shape of `slots`, [N, P]."""
+        if self.law == "fixed":
+            return torch.full(slots.shape, self.mean_s, dtype=torch.float64, device=slots.device)
+        draws = streams.child("delay").uniform(slots.shape[1])
+        if self.law == "exponential":
+            return -self.mean_s * torch.log(draws)
+        return self.mean_s * (self.shape - 1) / self.shape * draws.pow(-1 / self.shape)
+
+    def uses_per_packet(self, packet_bytes: int) -> int | None:
+        return None
+
+
+def _overtaking(offered_s: Tensor, delay_s: Tensor, came: Tensor) -> tuple[Tensor, Tensor]:
+    """Which packets overtake another, and which are overtaken, bool [N, P], in order of offering.
+
+    offered_s, delay_s: float64 [N, P]; came: bool [N, P], the packets that count.
+    """
+    order = offered_s.argsort(dim=1, stable=True)
+    counts = came.gather(1, order)
+    arrival = (offered_s + delay_s).gather(1, order)
+    latest = arrival.masked_fill(~counts, -torch.inf).cummax(dim=1).values
+    earliest = arrival.masked_fill(~counts, torch.inf).flip(1).cummin(dim=1).values.flip(1)
+    return counts & (arrival < latest), counts & (arrival > earliest)

@@ -1,0 +1,408 @@
+"""Which protection for which packet: the most relevance expected for a budget of channel uses.
+
+    options (uses, delivery a state) ─┐
+    relevance of each packet ─────────┼──> allocate ──> classes of `unequal`
+    budget of channel uses ───────────┘
+
+Packets stand in order of relevance, the most relevant first, and none is protected less (by channel
+uses) than a later one; the last ones may not be sent at all. The channel is in one of a few states
+for a whole picture, as under block fading; given the state, packets are delivered independently.
+
+    independent   sum_i v_i P(packet i comes)
+    prefix        sum_i v_i P(packets 0 to i come): each is of use only with all before it
+
+`independent`, and `prefix` in one state, are solved exactly by dynamic programming over packets and
+channel uses, as knapsacks with an order (Kellerer, Pferschy, Pisinger, "Knapsack problems", 2004,
+chapters 2 and 11). `prefix` in several states is searched from these solutions and from the best
+equal protection by moving packets between options; what is returned is never worse than the best
+equal protection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from channels.base import Packets
+from channels.config.checks import choice, integer, number
+from channels.errors import ConfigError
+from channels.packet.raptorq import Unequal
+from channels.random import Streams
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+DEPENDENCE = ("independent", "prefix")
+
+_CELLS = 400_000_000
+"""Of a table of packets x options x channel uses; above that uses are counted in larger units."""
+
+_MOST_USES = 10**12
+
+_CANDIDATES = 2048
+"""Allocations weighed at once."""
+
+_GAIN = 1e-12
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to send a packet.
+
+    uses: channel uses of one packet. delivery: probability that it comes, one a state. settings:
+    the keys of a class of `unequal` that make it so, such as code_rate, modulation, copies.
+    """
+
+    uses: int
+    delivery: tuple[float, ...]
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What `allocate` chose.
+
+    choice: of each packet, the number of its option, or -1 where it is not sent. value: expected
+    relevance delivered. uses: channel uses spent. equal: the option that is best for all packets,
+    with as many sent as fit; equal_value: what that is expected to deliver. exact: whether no
+    allocation is better, and not only none that the search looked at.
+    """
+
+    options: tuple[Option, ...]
+    choice: tuple[int, ...]
+    value: float
+    uses: int
+    equal: int
+    equal_value: float
+    exact: bool
+
+    def classes(self) -> list[dict[str, object]]:
+        """Classes of `unequal` that send a picture's packets so; packets beyond are not sent."""
+        classes: list[dict[str, object]] = []
+        for option in dict.fromkeys(i for i in self.choice if i >= 0):
+            count = sum(i == option for i in self.choice)
+            classes.append({"packets": count, **self.options[option].settings})
+        return [*classes, {"copies": 0}]
+
+    def spec(self, over: object) -> dict[str, object]:
+        """The channel that sends them so, for `channels.config.build`; over: as for `unequal`."""
+        return {"unequal": {"over": over, "classes": self.classes()}}
+
+
+def allocate(
+    options: Sequence[Option],
+    relevance: Sequence[float],
+    budget: int,
+    states: Sequence[float] = (1.0,),
+    dependence: str = "independent",
+) -> Allocation:
+    """Choose an option for each packet of a picture, within a budget of channel uses.
+
+    relevance: of each packet, not negative and not rising. states: their probabilities. dependence:
+    "independent" or "prefix". Raises ConfigError on a value out of range and where the budget does
+    not carry one packet.
+
+    >>> strong, weak = Option(900, (0.99,), {"code_rate": 0.3}), Option(300, (0.7,))
+    >>> allocate([strong, weak], [5.0, 1.0, 1.0, 1.0], 1800).choice
+    (0, 1, 1, 1)
+    """
+    problem = _Problem.of(options, relevance, budget, states, dependence)
+    equals = [problem.equal(k) for k in range(len(problem.uses))]
+    values = problem.values(np.stack(equals))
+    best_equal = int(values.argmax())
+    found, exact = _exactly(problem)
+    starts = [found, *equals]
+    if not exact:
+        loose, _ = _exactly(_Problem.independent(problem))
+        starts += [_climb(problem, start) for start in (loose, found, equals[best_equal])]
+    weighed = problem.values(np.stack(starts))
+    counts = starts[int(weighed.argmax())]
+    chosen = [problem.number_of[k] for k, count in enumerate(counts[:-1]) for _ in range(count)]
+    return Allocation(
+        options=tuple(options),
+        choice=(*chosen, *[-1] * int(counts[-1])),
+        value=float(weighed.max()),
+        uses=int(problem.spent(counts[None])[0]),
+        equal=problem.number_of[best_equal],
+        equal_value=float(values[best_equal]),
+        exact=exact,
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Options from the dearest to the cheapest; an allocation is how many packets, the first ones
+    first, go by each, and how many are not sent: int64 [K + 1], adding up to P.
+
+    number_of: which of the user's options each is. delivery: [K + 1, S], zero for "not sent".
+    """
+
+    uses: Counts
+    delivery: Array
+    number_of: tuple[int, ...]
+    relevance: Array
+    budget: int
+    states: Array
+    prefix: bool
+
+    @classmethod
+    def of(
+        cls,
+        options: Sequence[Option],
+        relevance: Sequence[float],
+        budget: int,
+        states: Sequence[float],
+        dependence: str,
+    ) -> _Problem:
+        if not options or not relevance or not states:
+            raise ConfigError("allocate: options, relevance and states must not be empty")
+        share = [number("allocate", "states", p, 0, 1) for p in states]
+        if abs(sum(share) - 1) > 1e-6:
+            raise ConfigError(f"allocate: states must add up to 1, got {sum(share):g}")
+        for option in options:
+            integer("allocate", "uses", option.uses, 1, _MOST_USES)
+            if len(option.delivery) != len(states):
+                raise ConfigError(
+                    f"allocate: delivery={option.delivery!r} must have one value for each of "
+                    f"{len(states)} states"
+                )
+            for p in option.delivery:
+                number("allocate", "delivery", p, 0, 1)
+        worth = [number("allocate", "relevance", v, 0, 1e300) for v in relevance]
+        if any(after > before for before, after in itertools.pairwise(worth)):
+            raise ConfigError("allocate: relevance must not rise: sort packets, the largest first")
+        cheapest = min(option.uses for option in options)
+        integer("allocate", "budget", budget, cheapest, _MOST_USES)
+        prefix = choice("allocate", "dependence", dependence, DEPENDENCE) == "prefix"
+        probabilities = np.array(share) / sum(share)
+        delivery = np.array([option.delivery for option in options], dtype=np.float64)
+        uses = np.array([option.uses for option in options], dtype=np.int64)
+        order = np.lexsort((-(delivery @ probabilities), -uses))
+        delivery = np.concatenate([delivery[order], np.zeros((1, len(states)))])
+        return cls(
+            uses[order],
+            delivery,
+            tuple(order.tolist()),
+            np.array(worth),
+            min(budget, len(worth) * int(uses.max())),
+            probabilities,
+            prefix,
+        )
+
+    @classmethod
+    def independent(cls, problem: _Problem) -> _Problem:
+        """The same without dependence between packets."""
+        return cls(
+            problem.uses,
+            problem.delivery,
+            problem.number_of,
+            problem.relevance,
+            problem.budget,
+            problem.states,
+            False,
+        )
+
+    def spent(self, counts: Counts) -> Counts:
+        """int64 [C]: channel uses of allocations [C, K + 1]."""
+        return np.asarray(counts[:, :-1] @ self.uses, dtype=np.int64)
+
+    def values(self, counts: Counts) -> Array:
+        """float64 [C]: expected relevance of allocations [C, K + 1]."""
+        packets = np.arange(len(self.relevance))
+        option = (packets[None, :, None] >= counts.cumsum(axis=1)[:, None, :-1]).sum(axis=-1)
+        if not self.prefix:
+            come = (self.delivery @ self.states)[option]
+        else:
+            come = (self.delivery[option].cumprod(axis=1) * self.states).sum(axis=-1)  # [C, P]
+        # Summed row by row, not by BLAS, so that an allocation's value is the same in any company.
+        return np.asarray((come * self.relevance).sum(axis=-1))
+
+    def equal(self, option: int) -> Counts:
+        """As many of the first packets as the budget carries, all by one option."""
+        counts = np.zeros(len(self.uses) + 1, dtype=np.int64)
+        counts[option] = min(len(self.relevance), self.budget // int(self.uses[option]))
+        counts[-1] = len(self.relevance) - counts[option]
+        return counts
+
+
+def _exactly(problem: _Problem) -> tuple[Counts, bool]:
+    """The best allocation, and whether it is surely the best: in `prefix` with several states the
+    mean over states stands for them, and too large tables are made in larger units of uses.
+    """
+    mean = problem.delivery[:-1] @ problem.states
+    packets, kinds = len(problem.relevance), len(problem.uses)
+    unit = math.gcd(*problem.uses.tolist())
+    coarse = -(-packets * kinds * problem.budget // _CELLS)
+    exact = coarse <= unit and not (problem.prefix and len(problem.states) > 1)
+    unit = max(unit, coarse)
+    uses = [-(-int(u) // unit) for u in problem.uses]
+    size = problem.budget // unit
+    solve = _prefix_table if problem.prefix else _independent_table
+    choice = solve(uses, mean, problem.relevance, size)
+    return np.bincount(choice, minlength=kinds + 1).astype(np.int64), exact
+
+
+def _independent_table(uses: list[int], delivery: Array, worth: Array, size: int) -> list[int]:
+    """Option of each packet, K where not sent.
+
+    best[j, b]: the most that the first j packets bring for b uses, all sent, by the options up to
+    the one at hand; an option is tried on packets in order, after itself or a dearer one.
+    """
+    packets, kinds = len(worth), len(uses)
+    best = np.full((packets + 1, size + 1), -np.inf)
+    best[0] = 0
+    taken = np.zeros((kinds, packets + 1, (size + 8) // 8), dtype=np.uint8)
+    for k, cost in enumerate(uses):
+        for j in range(1, packets + 1):
+            if cost > size:
+                break
+            gained = best[j - 1, : size + 1 - cost] + worth[j - 1] * delivery[k]
+            better = np.zeros(size + 1, dtype=bool)
+            better[cost:] = gained > best[j, cost:]
+            best[j, cost:] = np.maximum(best[j, cost:], gained)
+            taken[k, j] = np.packbits(better)
+    j, k, left = int(best[:, size].argmax()), kinds - 1, size
+    choice = [kinds] * packets
+    while j > 0:
+        if taken[k, j, left >> 3] >> (7 - (left & 7)) & 1:
+            choice[j - 1] = k
+            left -= uses[k]
+            j -= 1
+        else:
+            k -= 1
+    return choice
+
+
+def _prefix_table(uses: list[int], delivery: Array, worth: Array, size: int) -> list[int]:
+    """Option of each packet, K where not sent.
+
+    best[i, b]: the most that packets from i on bring, given all before, for b uses, by the options
+    from the one at hand on; filled from the last packet and the cheapest option.
+    """
+    packets, kinds = len(worth), len(uses)
+    best = np.zeros((packets + 1, size + 1))
+    taken = np.zeros((kinds, packets, (size + 8) // 8), dtype=np.uint8)
+    for k in range(kinds - 1, -1, -1):
+        cost = uses[k]
+        for i in range(packets - 1, -1, -1):
+            if cost > size:
+                break
+            gained = delivery[k] * (worth[i] + best[i + 1, : size + 1 - cost])
+            better = np.zeros(size + 1, dtype=bool)
+            better[cost:] = gained > best[i, cost:]
+            best[i, cost:] = np.maximum(best[i, cost:], gained)
+            taken[k, i] = np.packbits(better)
+    choice, k, left = [kinds] * packets, 0, size
+    for i in range(packets):
+        while k < kinds and not taken[k, i, left >> 3] >> (7 - (left & 7)) & 1:
+            k += 1
+        if k == kinds:
+            break
+        choice[i] = k
+        left -= uses[k]
+    return choice
+
+
+def _climb(problem: _Problem, counts: Counts) -> Counts:
+    """Move packets between options, once or twice at a time, as long as that gains."""
+    value = float(problem.values(counts[None])[0])
+    while True:
+        tried = _neighbours(problem, counts)
+        if not len(tried):
+            return counts
+        parts = np.array_split(tried, -(-len(tried) // _CANDIDATES))
+        values = np.concatenate([problem.values(part) for part in parts])
+        best = int(values.argmax())
+        if values[best] <= value * (1 + _GAIN):
+            return counts
+        counts, value = tried[best], float(values[best])
+
+
+def _neighbours(problem: _Problem, counts: Counts) -> Counts:
+    """int64 [C, K + 1]: allocations within the budget, one or two moves away.
+
+    A first move takes 1, 2, 4 ... or all packets of an option to another; a second one takes as few
+    as bring the allocation back within the budget, or as many as the budget still allows.
+    """
+    kinds = len(counts)
+    cost = np.append(problem.uses, 0)
+    source, target = (~np.eye(kinds, dtype=bool)).nonzero()
+    step = np.eye(kinds, dtype=np.int64)[target] - np.eye(kinds, dtype=np.int64)[source]
+    powers = 1 << np.arange(len(problem.relevance).bit_length())
+    moved = np.minimum(powers[None], counts[source][:, None])  # [pairs, powers]
+    first = (counts + moved[..., None] * step[:, None]).reshape(-1, kinds)
+    first = np.unique(first, axis=0)
+
+    slack = problem.budget - problem.spent(first)[:, None]  # [C, 1]
+    dearer = (cost[target] - cost[source])[None]  # [1, pairs]
+    unit = np.maximum(np.abs(dearer), 1)
+    most = np.where(dearer > 0, slack // unit, np.where(slack < 0, -(slack // unit), powers[-1]))
+    amount = np.clip(most, 0, first[:, source])
+    second = (first[:, None] + amount[..., None] * step).reshape(-1, kinds)
+    both = np.unique(np.concatenate([first, second]), axis=0)
+    return both[problem.spent(both) <= problem.budget]
+
+
+def measured_options(
+    over: object,
+    settings: Sequence[Mapping[str, object]],
+    value: float,
+    randomness: Streams,
+    packets: int = 16,
+    packet_bytes: int = 96,
+    states: int = 1,
+    condition: str = "snr_db",
+    uses: Sequence[int] | None = None,
+) -> tuple[list[Option], tuple[float, ...]]:
+    """Options with their delivery probabilities by simulation, and the probabilities of the states.
+
+    over: the common channel. settings: of each option, the keys of a class of `unequal`. value: of
+    the condition. uses: of a packet under each option, in place of what the channel counts;
+    required where it counts no symbols. randomness: one stream a link; every option meets the same
+    fades and noise. packets: sent over each link. states: so many equal groups of links by their
+    mean SNR as they turn out (statistic `snr_db`), 1 to the number of links; with fading that is
+    constant over a picture, 8 or so describe what packets of one picture have in common.
+    Raises ConfigError where a setting is wrong, ChannelError where the channel refuses.
+    """
+    links = len(randomness)
+    integer("measured_options", "packets", packets, 1, 100_000)
+    integer("measured_options", "packet_bytes", packet_bytes, 1, 65535)
+    integer("measured_options", "states", states, 1, links)
+    words = randomness.child("data").integers(packets * packet_bytes) & 0xFF
+    payload = words.to(torch.uint8).reshape(links, packets, packet_bytes)
+    whole = torch.full((links, packets), packet_bytes, device=payload.device)
+    order = torch.arange(packets, device=payload.device).expand(links, packets)
+    sent = Packets(payload, whole, order)
+    given = torch.full((links,), float(value), dtype=torch.float64, device=payload.device)
+    options: list[Option] = []
+    group: torch.Tensor | None = None
+    for number_of, one in enumerate(settings):
+        channel = Unequal(over, [one])
+        each = channel.uses_per_packet(packet_bytes) if uses is None else uses[number_of]
+        if each is None:
+            raise ConfigError("measured_options: the channel counts no symbols: give uses")
+        got = channel.transmit(sent, {condition: given}, randomness.child("channel"))
+        if group is None:
+            if states > 1 and "snr_db" not in got.statistics:
+                raise ConfigError(
+                    f"measured_options: states={states} needs a channel that reports snr_db; use 1"
+                )
+            rank = torch.zeros(links, dtype=torch.int64, device=payload.device)
+            if states > 1:
+                rank = torch.argsort(torch.argsort(got.statistics["snr_db"], stable=True))
+            group = rank * states // links
+        share = got.correct.to(torch.float64).mean(dim=1)
+        total = torch.zeros(states, dtype=torch.float64, device=share.device)
+        members = torch.bincount(group, minlength=states)
+        delivery = total.scatter_add_(0, group, share) / members
+        options.append(Option(each, tuple(delivery.tolist()), dict(one)))
+    if group is None:
+        raise ConfigError("measured_options: settings must name at least one option")
+    shares = torch.bincount(group, minlength=states).to(torch.float64) / links
+    return options, tuple(shares.tolist())

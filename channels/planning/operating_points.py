@@ -1,0 +1,221 @@
+"""Which modulation, code rate and protection for a link? An operating point for each SNR.
+
+BLER tables x the fading's gains ── loss of a packet under each MCS ── with each protection ──┐
+cheapest way to carry a picture's packets with no more loss than asked <── channel uses <──────┘
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from channels.config.checks import integer, number
+from channels.errors import ConfigError
+from channels.fading import tdl_cdl  # noqa: F401 - it registers what is refused by its name
+from channels.fading.block import ONE_GAIN, Flat, Timing
+from channels.link.adaptive import refuse_bits
+from channels.link.bler_table import tables_of
+from channels.link.coded import DEFAULT_PACKET_BYTES, CodedLink
+from channels.link.lookup import LookupLink
+from channels.link.mcs import Mcs, mcs_table
+from channels.random import Streams
+
+LINKS = 4000
+"""Realisations of the fading that losses are averaged over, fewer of very many packets."""
+
+COPIES = (1, 2, 3)
+OVERHEADS = (0.25, 0.5, 1.0)
+MOST_PACKETS = 1000
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How to send a picture's packets at one SNR.
+
+    scheme: the MCS. copies: of each packet. repair: RaptorQ packets beside them. loss: of packets
+    on the air. residual: of packets after protection, the mean over realisations, and error, its
+    standard error. outage: share of
+    pictures of which no packet comes. uses_per_picture: channel uses of all packets. realisations:
+    of the fading that all these are over.
+    """
+
+    snr_db: float
+    scheme: Mcs
+    copies: int
+    repair: int
+    loss: float
+    residual: float
+    error: float
+    outage: float
+    uses_per_picture: int
+    realisations: int
+
+    @property
+    def protection(self) -> str:
+        """In words."""
+        if self.repair:
+            return f"RaptorQ, {self.repair} repair"
+        return f"{self.copies} copies" if self.copies > 1 else "none"
+
+    def spec(self, over: object, packet_bytes: int) -> dict[str, Any]:
+        """The channel, as YAML describes it and `channels.config.build` makes it."""
+        coded: dict[str, Any] = {
+            "coded": {
+                "over": over,
+                "modulation": self.scheme.modulation,
+                "code_rate": self.scheme.code_rate,
+                "packet_bytes": packet_bytes,
+            }
+        }
+        if self.repair:
+            return {"raptorq": {"over": coded, "repair": self.repair}}
+        if self.copies > 1:
+            return {"unequal": {"over": coded, "classes": [{"copies": self.copies}]}}
+        return coded
+
+
+def operating_points(
+    snr_db: Sequence[float],
+    over: object = "awgn",
+    packets: int = 8,
+    loss: float = 0.01,
+    table: str = "qam64",
+    packet_bytes: int = DEFAULT_PACKET_BYTES,
+    seed: int = 0,
+) -> list[OperatingPoint | None]:
+    """For each mean Es/N0 the way of fewest channel uses that keeps the loss; None where none does.
+
+    over: a symbol channel of one known gain a packet. packets: of a picture. loss: share of packets
+    that may be missing after protection, 1e-3 to 0.5. table: of MCS, see `channels.link.mcs`. Error
+    rates come from the tables of `lookup`, averaged over 4000 realisations of the fading, with its
+    coherence: copies and repair help little where a picture meets one fade.
+
+    Raises ConfigError on a value out of range and on a channel that fades within a packet.
+    """
+    packets = integer("plan", "packets", packets, 1, MOST_PACKETS)
+    loss = number("plan", "loss", loss, 1e-3, 0.5)
+    snr_db = [number("plan", "snr_db", value, -60, 100) for value in snr_db]
+    refuse_bits("plan", over)
+    if not isinstance(CodedLink(over=over).over, Flat):
+        raise ConfigError(f"plan: over={over!r} has no single known gain a packet; {ONE_GAIN}")
+    integer("plan", "packet_bytes", packet_bytes, 1, 65535)
+    schemes = mcs_table(table)
+    links = [
+        LookupLink(
+            over=over,
+            modulation=scheme.modulation,
+            code_rate=scheme.code_rate,
+            packet_bytes=packet_bytes,
+        )
+        for scheme in schemes
+    ]
+    repairs = [math.ceil(packets * share) for share in OVERHEADS]
+    slots = max(packets * max(COPIES), packets + max(repairs))
+    fading = links[0].over
+    assert isinstance(fading, Flat)
+    tables = tables_of(links, "plan")
+    count = max(500, min(LINKS, 2_000_000 // slots))
+    streams = Streams.derive(seed, [("plan", n) for n in range(count)])
+    gains = fading.gains(streams.child("fading"), Timing.together(count, slots))
+    gain_db = 10 * torch.log10(gains.to(torch.float64).clamp(min=1e-30))
+    draws = streams.child("packets").uniform(slots)
+    points: list[OperatingPoint | None] = []
+    for snr in snr_db:
+        best: OperatingPoint | None = None
+        for scheme, link, known in zip(schemes, links, tables, strict=True):
+            rate = known.rate(snr + gain_db)  # [count, slots]
+            each = link.uses_per_packet(packet_bytes)
+            for point in _protected(snr, scheme, rate, draws, packets, repairs, each):
+                cheaper = best is None or point.uses_per_picture < best.uses_per_picture
+                if point.residual + 2 * point.error <= loss and cheaper:
+                    best = point
+        points.append(best)
+    return points
+
+
+def _protected(
+    snr_db: float,
+    scheme: Mcs,
+    rate: Tensor,
+    draws: Tensor,
+    packets: int,
+    repairs: Sequence[int],
+    each: int,
+) -> list[OperatingPoint]:
+    """One MCS with every protection. rate, draws: float64 [LINKS, slots]."""
+    average = float(rate.mean())
+    found = []
+    for copies in COPIES:
+        of_each = rate[:, : packets * copies].unflatten(1, (packets, copies)).prod(dim=2)
+        found.append(
+            OperatingPoint(
+                snr_db,
+                scheme,
+                copies,
+                0,
+                average,
+                *_mean(of_each.mean(dim=1)),
+                float(of_each.prod(dim=1).mean()),
+                packets * copies * each,
+                len(rate),
+            )
+        )
+    came = draws >= rate
+    for repair in sorted(set(repairs)):
+        sent = came[:, : packets + repair]
+        whole = sent.sum(dim=1) >= packets
+        missing = (~sent[:, :packets]).to(torch.float64).mean(dim=1).masked_fill(whole, 0.0)
+        nothing = (~sent[:, :packets]).all(dim=1) & ~whole
+        found.append(
+            OperatingPoint(
+                snr_db,
+                scheme,
+                1,
+                repair,
+                average,
+                *_mean(missing),
+                float(nothing.double().mean()),
+                (packets + repair) * each,
+                len(rate),
+            )
+        )
+    return found
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """Of float64 [LINKS], and its standard error."""
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
+
+
+def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss: float) -> str:
+    """The points as a Markdown table, a line an SNR."""
+    lines = [
+        "| SNR, dB | MCS | modulation | code rate | protection | packet loss on air "
+        "| after protection | pictures without any | uses a picture |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for snr, point in zip(snr_db, points, strict=True):
+        if point is None:
+            lines.append(f"| {snr:g} | - | none keeps a loss of {loss:g} | | | | | | |")
+            continue
+        scheme = point.scheme
+        lines.append(
+            f"| {snr:g} | {scheme.index} | {scheme.modulation} | {scheme.code_rate:.3f} "
+            f"| {point.protection} | {point.loss:.2g} | {point.residual:.2g} "
+            f"| {_share(point)} | {point.uses_per_picture} |"
+        )
+    return "\n".join(lines)
+
+
+def _share(point: OperatingPoint) -> str:
+    """The outage. With repair packets it is counted: if none was seen, 95 % are sure of the bound
+    shown (3/n). Computed ones are not known below a millionth: the tables end long before.
+    """
+    if point.repair and not point.outage:
+        return f"< {3 / point.realisations:.1g}"
+    return f"{point.outage:.2g}" if point.outage >= 1e-6 else "< 1e-06"

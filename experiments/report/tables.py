@@ -1,0 +1,377 @@
+"""Tables of a sweep: every row, Bjøntegaard rates against the anchors, differences between rows.
+
+    tables.md              all three, to read
+    bjontegaard.csv        a line a codec, anchor and metric; and as .parquet
+    differences.csv        a line a pair of rows and metric; and as .parquet
+
+Intervals (95 %) are of the same draws of blocks of pictures throughout, so that curves and rows are
+compared on the same pictures. A Bjøntegaard rate averages over the qualities that both codecs
+reach: how much of the narrower codec's range that is stands beside it, and where there is none, why
+not. Rates that a codec cannot reach for every picture are no points of its curve, nor are those
+that another one at fewer bits equals (`bjontegaard.front`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.report.estimates import LEVEL, Measured, by_condition
+from experiments.sweep.schema import FRECHET, MATRICES
+from experiments.sweep.store import Store, table_of
+from sqlink.errors import ConfigError, DataError
+from sqlink.metrics.bjontegaard import Curve, Delta, bd_rate, front
+from sqlink.metrics.bootstrap import Interval, percentiles
+
+DRAWS = 400
+"""Draws that a Bjøntegaard rate's interval is made of."""
+SMALL = 0.5
+"""Overlap below which a Bjøntegaard rate is said to rest on little."""
+MIN_OVERLAP = 0.05
+"""Overlap below which there is none."""
+
+TITLES = {
+    "psnr_db": ("PSNR, dB", 1.0, 2),
+    "ms_ssim": ("MS-SSIM", 1.0, 3),
+    "lpips": ("LPIPS", 1.0, 3),
+    FRECHET: ("FD", 1.0, 2),
+    "miou": ("mIoU of the picture, %", 100.0, 1),
+    "miou_map": ("mIoU of the map, %", 100.0, 1),
+    "map_fidelity": ("map received to sent, mIoU %", 100.0, 1),
+}
+"""Column -> its title, the factor to what is shown, and decimals."""
+
+TABLES = "tables.md"
+
+Line = Mapping[str, Any]
+
+
+def write_tables(
+    store: Store,
+    cells: Sequence[Measured],
+    lines: Sequence[Line],
+    metrics: Mapping[str, bool],
+    trained_on: Mapping[str, Sequence[str]],
+    anchors: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> None:
+    """Write the tables into the results folder.
+
+    lines: the summary's, one a cell. metrics: columns of float metrics, and whether higher is
+    better. trained_on: codec's title -> metrics that were its training losses. anchors: titles of
+    codecs. pairs: of rows, named `TITLE RATE`.
+    """
+    ways = {**dict.fromkeys(MATRICES, True), **metrics, FRECHET: False}
+    names = [n for n in (*metrics, FRECHET, *MATRICES) if any(n in line for line in lines)]
+    deltas, differences = [], []
+    for group in by_condition(cells).values():
+        deltas += _bjontegaard(group, [n for n in names if n != "map_fidelity"], ways, anchors)
+        differences += _differences(group, names, pairs)
+    if deltas:
+        store.write_table("bjontegaard", table_of(deltas, keys=("codec", "against", "metric")))
+    if differences:
+        store.write_table("differences", table_of(differences, keys=("row", "against", "metric")))
+    conditions = ["packet_bytes", *(name for name, _ in cells[0].points[0].conditions)]
+    text = [
+        _rows_table(lines, names, trained_on, conditions),
+        _notes(cells[0], lines, names, trained_on),
+    ]
+    if deltas:
+        text.append(_bjontegaard_table(deltas, trained_on, conditions))
+    if differences:
+        text.append(_differences_table(differences, trained_on, conditions))
+    store.write_text(TABLES, "\n\n".join(text) + "\n")
+
+
+def read_tables(folder: Path) -> str:
+    """What `write_tables` wrote to read. Raises ConfigError where there is nothing."""
+    try:
+        return (folder / TABLES).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder}: no {TABLES} here: run the sweep again") from error
+
+
+def _bjontegaard(
+    cells: Sequence[Measured],
+    names: Sequence[str],
+    ways: Mapping[str, bool],
+    anchors: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Of every codec that has a curve, at one condition of the channel."""
+    curves: dict[str, list[Measured]] = {}
+    for cell in cells:
+        curve = curves.setdefault(cell.title, [])
+        if not cell.column("unreachable").any():
+            curve.append(cell)
+    found = []
+    for anchor in anchors:
+        for title, own in curves.items():
+            if title == anchor or not any(len(c) > 1 for c in (own, curves[anchor])):
+                continue
+            for name in names:
+                if not all(_has(cell, name) for cell in (*own, *curves[anchor])):
+                    continue
+                line = _delta_line(own, curves[anchor], name, ways[name])
+                found.append(
+                    {"codec": title, "against": anchor, "metric": name, **_said(cells[0]), **line}
+                )
+    return found
+
+
+def _delta_line(
+    test: Sequence[Measured], anchor: Sequence[Measured], name: str, higher_is_better: bool
+) -> dict[str, Any]:
+    estimate = _delta(_curve(test, name, None), _curve(anchor, name, None), higher_is_better)
+    found = Interval(estimate.value, np.nan, np.nan, LEVEL, 0)
+    if np.isfinite(estimate.value):
+        draws = [
+            _delta(_curve(test, name, b), _curve(anchor, name, b), higher_is_better).value
+            for b in range(DRAWS)
+        ]
+        found = percentiles(estimate.value, np.asarray(draws), test[0].num_blocks, LEVEL)
+    return {
+        "bd_rate_percent": found.estimate,
+        "bd_rate_percent_low": found.low,
+        "bd_rate_percent_high": found.high,
+        "overlap": estimate.overlap,
+        "metric_low": estimate.low,
+        "metric_high": estimate.high,
+        "pictures": (test or anchor)[0].shape[0],
+        "blocks": (test or anchor)[0].num_blocks,
+        "reason": estimate.reason,
+    }
+
+
+def _curve(cells: Sequence[Measured], name: str, draw: int | None) -> Curve:
+    """Rates and metric of a codec's rows, or those of one draw of the bootstrap."""
+    rates: list[float] = []
+    values: list[float] = []
+    for cell in cells:
+        for target, column in ((rates, "bpp"), (values, name)):
+            drawn = cell.drawn(column)
+            assert drawn is not None
+            target.append(float(drawn[0] if draw is None else drawn[1][draw]))
+    return Curve(rates, values)
+
+
+def _delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
+    """BD-rate over the fronts of two curves; a reason in place of a number where there is none."""
+    fronts = [front(curve, higher_is_better=higher_is_better) for curve in (test, anchor)]
+    try:
+        found = bd_rate(
+            fronts[1], fronts[0], higher_is_better=higher_is_better, min_overlap=MIN_OVERLAP
+        )
+    except DataError as error:
+        return Delta(np.nan, 0.0, np.nan, np.nan, str(error))
+    if np.isfinite(found.value) or found.overlap > 0 or found.reason is None:
+        return found
+    ours, theirs = (np.asarray(one.metric) * (1 if higher_is_better else -1) for one in fronts)
+    if ours.min() > theirs.max():
+        reason = "the codec's worst is better than the anchor's best"
+    elif theirs.min() > ours.max():
+        reason = "the codec's best is worse than the anchor's worst"
+    else:
+        reason = found.reason
+    return Delta(np.nan, 0.0, np.nan, np.nan, reason)
+
+
+def _differences(
+    cells: Sequence[Measured], names: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Of the pairs of rows, at one condition of the channel."""
+    by_name = {f"{cell.title} {cell.rate}": cell for cell in cells}
+    found = []
+    for row, against in pairs:
+        ours, theirs = by_name[row], by_name[against]
+        for name in names:
+            a, b = ours.drawn(name), theirs.drawn(name)
+            if a is None or b is None:
+                continue
+            apart = percentiles(a[0] - b[0], a[1] - b[1], ours.num_blocks, LEVEL)
+            found.append(
+                {
+                    "row": row,
+                    "against": against,
+                    "metric": name,
+                    **_said(ours),
+                    "value": a[0],
+                    "value_against": b[0],
+                    "difference": apart.estimate,
+                    "difference_low": apart.low,
+                    "difference_high": apart.high,
+                    "bpp": float(np.nanmean(ours.bpp())),
+                    "bpp_against": float(np.nanmean(theirs.bpp())),
+                    "pictures": ours.shape[0],
+                    "blocks": ours.num_blocks,
+                    "realisations": ours.shape[1],
+                }
+            )
+    return found
+
+
+def _said(cell: Measured) -> dict[str, float]:
+    """The channel's conditions, and the packet size."""
+    point = cell.points[0]
+    return {"packet_bytes": point.encoding.packet_bytes, **dict(point.conditions)}
+
+
+def _has(cell: Measured, name: str) -> bool:
+    found = cell.drawn(name)
+    return found is not None and bool(np.isfinite(found[0]))
+
+
+def _rows_table(
+    lines: Sequence[Line],
+    names: Sequence[str],
+    trained_on: Mapping[str, Sequence[str]],
+    conditions: Sequence[str],
+) -> str:
+    conditions = _varying(lines, conditions)
+    outages = any(line["outage"] for line in lines)
+    head = ["codec", "asked", "bpp", "bytes", *conditions, *(TITLES.get(n, (n,))[0] for n in names)]
+    body = []
+    for line in lines:
+        star = trained_on.get(line["codec"], ())
+        body.append(
+            [
+                line["codec"],
+                line["rate"],
+                _number(line["bpp"], 4),
+                _number(line["bytes"], 0),
+                *(f"{line[name]:g}" for name in conditions),
+                *(_interval(line, name, name, "*" if name in star else "") for name in names),
+                *([f"{100 * line['outage']:.0f}"] if outages else []),
+            ]
+        )
+    return _markdown([*head, *(["outages, %"] if outages else [])], body)
+
+
+def _notes(
+    cell: Measured,
+    lines: Sequence[Line],
+    names: Sequence[str],
+    trained_on: Mapping[str, Sequence[str]],
+) -> str:
+    blocks = cell.num_blocks
+    text = (
+        f"n = {cell.shape[0]} pictures in {blocks} blocks, {cell.shape[1]} "
+        f"{'realisation' if cell.shape[1] == 1 else 'realisations'} each. "
+        + (
+            "In brackets 95 % intervals, bootstrap over blocks. "
+            if blocks > 1
+            else "No intervals: one block says nothing of others. "
+        )
+        + "Outages stay in every mean; bpp and bytes are of what was sent."
+    )
+    ceilings = {line["miou_clean"] for line in lines if line.get("miou_clean") is not None}
+    if ceilings:
+        text += f" On the originals, the judge's mIoU is {100 * max(ceilings):.1f} %."
+    for name in names:
+        codecs = [title for title, losses in trained_on.items() if name in losses]
+        if codecs:
+            title = TITLES.get(name, (name,))[0]
+            text += f" * {title} was also a training loss of {', '.join(codecs)}."
+    return text
+
+
+def _bjontegaard_table(
+    deltas: Sequence[Line], trained_on: Mapping[str, Sequence[str]], conditions: Sequence[str]
+) -> str:
+    conditions = _varying(deltas, conditions)
+    head = ["codec", "against", *conditions, "metric", "BD-rate, %", "between", "overlap"]
+    body = []
+    for line in deltas:
+        title, factor, decimals = TITLES.get(line["metric"], (line["metric"], 1.0, 3))
+        star = "*" if line["metric"] in trained_on.get(line["codec"], ()) else ""
+        value = f"{line['bd_rate_percent']:.1f}{star}"
+        if np.isfinite(line["bd_rate_percent_low"]):
+            low, high = line["bd_rate_percent_low"], line["bd_rate_percent_high"]
+            value += f" [{low:.1f}, {high:.1f}]"
+        there = np.isfinite(line["bd_rate_percent"])
+        body.append(
+            [
+                line["codec"],
+                line["against"],
+                *(f"{line[name]:g}" for name in conditions),
+                title,
+                value if there else f"none: {line['reason']}",
+                " to ".join(
+                    f"{factor * line[end]:.{decimals}f}" for end in ("metric_low", "metric_high")
+                )
+                if there
+                else "",
+                f"{line['overlap']:.0%}" + (" (small)" if there and line["overlap"] < SMALL else "")
+                if there
+                else "",
+            ]
+        )
+    first = deltas[0]
+    return (
+        "Bjøntegaard rates: bits needed more (+) or less (-) than the anchor's for equal quality, "
+        "averaged between the two values of the metric that stand beside; `overlap` is the share "
+        "of the narrower curve's range that this is. "
+        f"n = {first['pictures']} pictures in {first['blocks']} blocks.\n\n"
+    ) + _markdown(head, body)
+
+
+def _differences_table(
+    differences: Sequence[Line], trained_on: Mapping[str, Sequence[str]], conditions: Sequence[str]
+) -> str:
+    conditions = _varying(differences, conditions)
+    head = ["row", "against", *conditions, "bpp", "metric", "values", "difference"]
+    body = []
+    for line in differences:
+        title, factor, decimals = TITLES.get(line["metric"], (line["metric"], 1.0, 3))
+        trained = {
+            codec: line["metric"] in trained_on.get(codec, ())
+            for codec in (line[side].rsplit(" ", 1)[0] for side in ("row", "against"))
+        }
+        stars = ["*" if is_loss else "" for is_loss in trained.values()]
+        stars = stars * 2 if len(stars) == 1 else stars
+        value, other = (factor * line[key] for key in ("value", "value_against"))
+        apart = f"{factor * line['difference']:+.{decimals}f}"
+        if np.isfinite(line["difference_low"]):
+            low, high = (factor * line[f"difference_{end}"] for end in ("low", "high"))
+            apart += f" [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+        body.append(
+            [
+                line["row"],
+                line["against"],
+                *(f"{line[name]:g}" for name in conditions),
+                f"{line['bpp']:.4f} and {line['bpp_against']:.4f}",
+                title,
+                f"{value:.{decimals}f}{stars[0]} and {other:.{decimals}f}{stars[1]}",
+                apart,
+            ]
+        )
+    return "Differences, paired over the same pictures and realisations.\n\n" + _markdown(
+        head, body
+    )
+
+
+def _interval(line: Line, key: str, name: str, star: str) -> str:
+    _, factor, decimals = TITLES.get(name, (name, 1.0, 3))
+    if line.get(key) is None or not np.isfinite(line[key]):
+        return "-"
+    text = f"{factor * line[key]:.{decimals}f}{star}"
+    if np.isfinite(line[f"{key}_low"]):
+        low, high = (factor * line[f"{key}_{end}"] for end in ("low", "high"))
+        text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return text
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if np.isfinite(value) else "-"
+
+
+def _varying(lines: Sequence[Line], conditions: Sequence[str]) -> list[str]:
+    """Those of the channel's conditions that differ between lines."""
+    return [name for name in conditions if len({line[name] for line in lines}) > 1]
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))

@@ -1,0 +1,262 @@
+"""Everything a sweep needs, built and tried before the first picture is coded.
+
+    Sweep ── Equipment.of ──> data set, codecs, channel, segmenter, judge, metrics, identities
+
+What is wrong with a name, an option, a condition or a weights file shows here, in one line that
+names the file and the key, not an hour later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from channels.base import CHANNELS, Channel, Packets
+from channels.config.builder import READY, build
+from channels.config.spec import construct, name_and_parameters
+from channels.random import Streams
+from channels.registry import nearest
+from experiments.sweep.grid import Identities, rates
+from experiments.sweep.schema import FRECHET, SEMANTIC, Choice, CodecChoice, Sweep
+from sqlink.codecs import load_codec, takes_option
+from sqlink.codecs.base import Codec
+from sqlink.data.base import DataSet, open_dataset
+from sqlink.errors import ConfigError, SQLinkError, WeightsError
+from sqlink.link import resolve_rate
+from sqlink.metrics import METRICS, Metric
+from sqlink.metrics.frechet import features
+from sqlink.segmentation import GROUND_TRUTH, load_segmenter
+from sqlink.segmentation.base import Segmenter
+from sqlink.settings import one_line
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """The parts of one sweep.
+
+    codecs: by title and packet size. channels: by packet size. segmenter: None where the labels are
+    sent, or no map at all (`sends_map`). judge: None where no metric needs one. metrics: by column,
+    those that can be measured. unavailable: column -> reason, those that cannot. trained_on:
+    codec's title -> columns of metrics that were also its training losses, as the codec says.
+    """
+
+    data: DataSet
+    codecs: Mapping[tuple[str, int], Codec]
+    channels: Mapping[int, Channel]
+    segmenter: Segmenter | None
+    sends_map: bool
+    judge: Segmenter | None
+    metrics: Mapping[str, Metric]
+    unavailable: Mapping[str, str]
+    trained_on: Mapping[str, tuple[str, ...]]
+    identities: Identities
+    device: torch.device
+
+    @classmethod
+    def of(cls, sweep: Sweep, where: str) -> Equipment:
+        """Build every part; `where` names the file in errors.
+
+        Raises SQLinkError, one line, where a part cannot be built or does not fit the others.
+        """
+        device = select_device(sweep.device, f"{where}: device")
+        data = _built(f"{where}: data", lambda: open_dataset(sweep.data.name, **sweep.data.options))
+        if len(data) == 0:
+            raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
+        channels = {size: _channel(sweep, size, where) for size in sweep.packet_bytes}
+        codecs = {
+            (choice.title, packet_bytes): _built(
+                f"{where}: codecs[{i}]",
+                partial(_codec, choice, packet_bytes, device),
+            )
+            for i, choice in enumerate(sweep.codecs)
+            for packet_bytes in sweep.packet_bytes
+        }
+        sends_map = any(codec.carries_map for codec in codecs.values())
+        for rate in (rate for choice in sweep.codecs for rate in rates(sweep.rates_of(choice))):
+            for packet_bytes, channel in channels.items():
+                _built(f"{where}: rates", partial(resolve_rate, rate, channel, packet_bytes))
+        segmenter = judge = None
+        if sends_map and sweep.segmenter.name != GROUND_TRUTH:
+            segmenter = _segmenter(sweep.segmenter, f"{where}: segmenter", device)
+        asked = {metric.name for metric in sweep.metrics}
+        if asked & {"miou", FRECHET}:
+            judge = _segmenter(sweep.judge, f"{where}: judge", device)
+            if FRECHET in asked:
+                _built(f"{where}: metrics", partial(features, judge))
+        metrics, unavailable = _metrics(sweep, where)
+        return cls(
+            data=data,
+            codecs=codecs,
+            channels=channels,
+            segmenter=segmenter,
+            sends_map=sends_map,
+            judge=judge,
+            metrics=metrics,
+            unavailable=unavailable,
+            trained_on={
+                title: tuple(getattr(codec, "trained_on", ()))
+                for (title, _), codec in codecs.items()
+            },
+            identities=Identities(
+                codecs={title: fingerprint(codec) for (title, _), codec in codecs.items()},
+                metrics={
+                    **{metric.name: fingerprint(metric) for metric in metrics.values()},
+                    **{m.name: "" for m in sweep.metrics if m.name in SEMANTIC},
+                },
+                segmenter=fingerprint(segmenter),
+                judge=fingerprint(judge),
+                maps=frozenset(title for (title, _), codec in codecs.items() if codec.carries_map),
+            ),
+            device=device,
+        )
+
+
+def select_device(name: str, where: str) -> torch.device:
+    """A device that is there. Raises ConfigError, naming `where` it was asked for."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{where}: '{name}' is no device: use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{where}: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
+        )
+    return device
+
+
+def column(metric: Metric) -> str:
+    """A metric's column: its name and its unit, such as `psnr_db`."""
+    return f"{metric.name}_{metric.unit.lower()}" if metric.unit else metric.name
+
+
+def fingerprint(part: object) -> str:
+    """SHA-256 over the networks that a codec, segmenter or metric holds; empty if it holds none.
+
+    A part that was read from a file of weights names the file's hash itself, as `weights_sha256`.
+    """
+    own = getattr(part, "weights_sha256", None)
+    if isinstance(own, str):
+        return own
+    total = hashlib.sha256()
+    modules = {k: v for k, v in vars(part).items() if isinstance(v, nn.Module)} if part else {}
+    for name, module in sorted(modules.items()):
+        for key, value in sorted(module.state_dict().items()):
+            total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)}\n".encode())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest() if modules else ""
+
+
+def _built(where: str, build: Callable[[], Part]) -> Part:
+    """What `build` gives; an error that a user can cause says where in the file it comes from."""
+    try:
+        return build()
+    except SQLinkError as error:
+        raise type(error)(f"{where}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{where}: an option has a wrong type or value: {one_line(error)}"
+        ) from error
+
+
+def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Codec:
+    """A codec for one packet size, on the device where it takes one."""
+    if "packet_bytes" in choice.options:
+        raise ConfigError("packet_bytes is the sweep's own: name it there, not among the options")
+    placed = {"device": device} if takes_option(choice.name, "device") else {}
+    return load_codec(choice.name, packet_bytes=packet_bytes, **{**placed, **choice.options})
+
+
+def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:
+    return _built(
+        where, lambda: load_segmenter(choice.name, **{"device": device, **choice.options})
+    )
+
+
+def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Picture metrics by column, and the reasons for those whose weights nobody named."""
+    metrics: dict[str, Metric] = {}
+    unavailable: dict[str, str] = {}
+    for i, choice in enumerate(sweep.metrics):
+        if choice.name in SEMANTIC:
+            continue
+        try:
+            metric = construct(METRICS, choice.name, choice.options)
+        except WeightsError as error:
+            if choice.options:
+                raise WeightsError(f"{where}: metrics[{i}]: {error}") from error
+            unavailable[choice.name] = f"unavailable: {error}"
+        except SQLinkError as error:
+            raise type(error)(f"{where}: metrics[{i}]: {error}") from error
+        else:
+            metrics[column(metric)] = metric
+    return metrics, unavailable
+
+
+def _channel(sweep: Sweep, packet_bytes: int, where: str) -> Channel:
+    """The channel, tried with one packet under every value of every condition."""
+    channel = _built(f"{where}: channel", lambda: build(sized(sweep.channel, packet_bytes)))
+    for name in channel.needs:
+        if name not in sweep.conditions:
+            raise ConfigError(
+                f"{where}: channel '{channel.name}' needs the condition '{name}': "
+                f"add it, conditions: {{{name}: [...]}}"
+            )
+    for name in sweep.conditions:
+        if name not in channel.needs:
+            known = nearest(name, list(channel.needs)) if channel.needs else "it takes none"
+            raise ConfigError(
+                f"{where}: conditions: channel '{channel.name}' has no '{name}': {known}"
+            )
+    longest = max((len(values) for values in sweep.conditions.values()), default=1)
+    conditions = {
+        name: torch.tensor((values * longest)[:longest], dtype=torch.float64)
+        for name, values in sweep.conditions.items()
+    }
+    packets = Packets.from_bytes([[bytes(packet_bytes)]] * longest)
+    keys = Streams.derive(0, [("trial", i) for i in range(longest)])
+    _built(f"{where}: channel", lambda: channel.transmit(packets, conditions, keys))
+    return channel
+
+
+def sized(spec: object, packet_bytes: int) -> object:
+    """A channel's description with the sweep's packet size, wherever it takes one and names none.
+
+    >>> sized("awgn", 48)
+    {'awgn': {'packet_bytes': 48}}
+    >>> sized([{"iid_erasure": {"loss": 0.1}}], 48)
+    [{'iid_erasure': {'loss': 0.1}}]
+    >>> sized({"interleave": {"over": "awgn", "depth": 2, "width": 3}}, 48)
+    {'interleave': {'over': {'awgn': {'packet_bytes': 48}}, 'depth': 2, 'width': 3}}
+    """
+    if isinstance(spec, list):
+        return [sized(link, packet_bytes) for link in spec]
+    name, parameters = name_and_parameters("channel", spec)
+    registered = READY[name][0] if name in READY else name
+    if registered not in CHANNELS.names():
+        return spec
+    factory = CHANNELS.get(registered)
+    for path in getattr(factory, "inner", ()):
+        key, _, within = path.partition(".")
+        value = parameters.get(key)
+        if within and isinstance(value, list):
+            value = [
+                {**one, within: sized(one[within], packet_bytes)}
+                if isinstance(one, Mapping) and within in one
+                else one
+                for one in value
+            ]
+        elif not within and value is not None:
+            value = sized(value, packet_bytes)
+        parameters = {**parameters, **({key: value} if key in parameters else {})}
+    if "packet_bytes" in signature(factory).parameters:
+        parameters = {"packet_bytes": packet_bytes, **parameters}
+    return {name: parameters} if parameters else spec

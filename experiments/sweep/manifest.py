@@ -1,0 +1,80 @@
+"""What a results folder says of its own making: versions, weights, settings."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from experiments.sweep.components import Equipment
+from experiments.sweep.grid import FORMAT
+from experiments.sweep.schema import Sweep
+
+PACKAGES = (
+    "sqlink",
+    "torch",
+    "numpy",
+    "scipy",
+    "sionna-no-rt",
+    "sionna",
+    "pillow",
+    "av",
+    "constriction",
+    "torchmetrics",
+    "pyarrow",
+)
+
+
+def manifest(
+    sweep: Sweep,
+    equipment: Equipment,
+    unavailable: Mapping[str, str],
+    config: str,
+    counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """What `manifest.json` holds.
+
+    unavailable: column -> why it could not be measured. config: the YAML as it was read. counts: of
+    points, pictures, realisations and rows.
+    """
+    device = equipment.device
+    return {
+        "format": FORMAT,
+        **counts,
+        "conditions": sorted(sweep.conditions),
+        "metrics": {
+            name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+            for name, metric in equipment.metrics.items()
+        },
+        "unavailable": dict(unavailable),
+        "trained_on": equipment.trained_on,
+        "weights_sha256": {
+            "codecs": dict(equipment.identities.codecs),
+            "metrics": dict(equipment.identities.metrics),
+            "segmenter": equipment.identities.segmenter,
+            "judge": equipment.identities.judge,
+        },
+        "versions": versions(),
+        "machine": {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+        },
+        "sweep": sweep.model_dump(mode="json"),
+        "config": config,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the installed packages that a result can depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,624 @@
+"""Runs a sweep: encode once, send often, decode once.
+
+    for pictures in chunks of batch_size:             load, the map to send, the judge's ceiling
+      for encoding in codecs x rates x packet sizes:  encode each picture once
+        all points x realisations still missing:      send, decode and measure each distinct
+                                                      reception once, add the rows to the store
+
+A crossing of the channel is keyed by (channel, picture, realisation) and the seed: neither the
+codec nor the rate nor the conditions are in the key, so that codecs, and the points of a curve,
+meet the same fading and noise. In a `sequence` a run of pictures crosses together, keyed by the
+first of them; a chunk is then one run. Rows depend on nothing but their point, their picture (and
+its run) and their number, so an interrupted sweep goes on where it stopped and comes to the same
+table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from channels.base import Packets, Reception
+from channels.random import Streams
+from experiments.report.estimates import CELLS, CELLS_CLEAN, cells_of, packed_cells
+from experiments.report.summary import summarise
+from experiments.report.tables import write_tables
+from experiments.sweep.components import Equipment
+from experiments.sweep.examples import Examples
+from experiments.sweep.grid import Encoding, Point, canonical, digest, points
+from experiments.sweep.manifest import manifest
+from experiments.sweep.schema import FRECHET, SEMANTIC, Sweep, load_sweep
+from experiments.sweep.store import BITS, Key, Row, Store
+from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
+from sqlink.data.base import Sample
+from sqlink.data.classes import NAMES, NO_LABEL
+from sqlink.errors import DataError
+from sqlink.link import (
+    CHANNEL_LEDGER,
+    CODEC_LEDGER,
+    Sequences,
+    join,
+    ledger,
+    pack,
+    resolve_rate,
+    unpack,
+)
+from sqlink.metrics.frechet import tapped
+from sqlink.metrics.semantic import confusion
+from sqlink.receiver import Receiver, outage
+from sqlink.runtime.precision import full_precision
+from sqlink.segmentation.base import Segmenter
+from sqlink.segmentation.ground_truth import fill_unlabelled
+from sqlink.transmitter import Transmitter
+
+CROSSINGS = 16
+"""Crossings of the channel sent together, a picture of the batch."""
+
+OUTAGE_CLASS = NAMES.index("road")
+"""What a map that did not come is taken for: CamVid's most frequent class, as a picture that did
+not come is taken for the mean colour."""
+
+Advance = Callable[[int, str], None]
+LEDGER = tuple(dict.fromkeys((*CODEC_LEDGER, *CHANNEL_LEDGER)))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what is known of it before anything is sent.
+
+    key: 16 hexadecimal digits over its name, its pixels and its labels, and, in a sequence, over
+    those of its run. sent: int64 [H, W], the map
+    that the codec is given, or None. clean: the confusion matrix of the judge on the picture
+    itself, the ceiling of what any codec can reach, or None. cells: the judge's features of it, as
+    rows hold them, or None where no Fréchet distance is asked for. block: what a bootstrap draws.
+    """
+
+    number: int
+    key: str
+    sample: Sample
+    block: str
+    sent: Tensor | None = None
+    clean: list[int] | None = None
+    cells: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One way over the channel: of which picture of the chunk, at which point, which draw."""
+
+    picture: int
+    point: Point
+    realisation: int
+
+
+def run_sweep(
+    config_path: str | Path,
+    output: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Run the sweep of a YAML file to its end, and return the folder of its results.
+
+    output: the results' folder; by default the file's own `output`, or else `results/` and the
+    file's name. Rows that are there already, from an earlier or an interrupted run, are not
+    computed again. batch_size: pictures coded together, in place of the file's; it changes the
+    speed and the memory taken, not the results. Raises SQLinkError, one line, for what a user can
+    mend.
+    """
+    path = Path(config_path)
+    sweep = load_sweep(path)
+    if batch_size is not None:
+        sweep = Sweep.model_validate({**dict(sweep), "batch_size": batch_size})
+    folder = Path(output or sweep.output or Path("results") / path.stem)
+    with torch.inference_mode(), full_precision():
+        equipment = Equipment.of(sweep, path.name)
+        with Store(folder) as store:
+            return Runner(sweep, equipment, store, progress).run(path.read_text(encoding="utf-8"))
+
+
+class Runner:
+    """One sweep under way, in this process."""
+
+    def __init__(
+        self, sweep: Sweep, equipment: Equipment, store: Store, progress: bool = False
+    ) -> None:
+        self.sweep = sweep
+        self.equipment = equipment
+        self.store = store
+        self.points = points(sweep, equipment.identities)
+        self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
+        self.unavailable = dict(equipment.unavailable)
+        self._semantic = {metric.name for metric in sweep.metrics} & set(SEMANTIC)
+        self._channel = sweep.draws or canonical(sweep.channel)
+        self._console = Console(stderr=True, quiet=not progress)
+
+    def run(self, config: str) -> Path:
+        """Compute what is missing, then write the tables. Returns the folder.
+
+        config: the sweep's YAML, for the record.
+        """
+        done = self.store.done()
+        keys: list[str] = []
+        count = min(len(self.equipment.data), self.sweep.data.limit or len(self.equipment.data))
+        per_picture = len(self.points) * self.sweep.realisations
+        with self._progress(count * per_picture) as advance:
+            for chunk in self._chunks(count):
+                keys += [picture.key for picture in chunk]
+                self._chunk(chunk, done, advance)
+        self._finish(keys, config)
+        return self.store.folder
+
+    def _chunks(self, count: int) -> Iterator[list[Picture]]:
+        """The pictures, in runs of one size of at most the batch size; or the runs that share a
+        link.
+        """
+        sequence = self.sweep.sequence
+        if sequence is not None:
+            for start in range(0, count, sequence.length):
+                yield self._run_of(start, min(start + sequence.length, count))
+            return
+        chunk: list[Picture] = []
+        for number in range(count):
+            sample = self.equipment.data[number]
+            picture = Picture(number, picture_key(sample), sample, sample.block)
+            full = len(chunk) == self.sweep.batch_size
+            if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
+                yield chunk
+                chunk = []
+            chunk.append(picture)
+        if chunk:
+            yield chunk
+
+    def _run_of(self, start: int, end: int) -> list[Picture]:
+        """Pictures that share a link: what happens to one depends on the others, and so its key."""
+        samples = [self.equipment.data[number] for number in range(start, end)]
+        for sample in samples:
+            if sample.image.shape != samples[0].image.shape:
+                raise DataError(
+                    f"picture '{sample.name}' is of another size than '{samples[0].name}': "
+                    "the pictures of a sequence must be of one size"
+                )
+        keys = [picture_key(sample) for sample in samples]
+        together = digest(keys)
+        return [
+            Picture(start + i, digest([together, key]), sample, f"sequence {samples[0].name}")
+            for i, (key, sample) in enumerate(zip(keys, samples, strict=True))
+        ]
+
+    def _chunk(self, chunk: list[Picture], done: set[Key], advance: Advance) -> None:
+        """Every encoding of a few pictures of one size."""
+        missing: dict[int, list[Crossing]] = {}
+        by_encoding = [list(group) for _, group in itertools.groupby(self.points, _encoding_key)]
+        for i, group in enumerate(by_encoding):
+            missing[i] = [
+                Crossing(n, point, realisation)
+                for n, picture in enumerate(chunk)
+                for point in group
+                for realisation in range(self.sweep.realisations)
+                if (point.hash, picture.key, realisation) not in done
+                or self.examples.lacks(picture.number, picture.sample.name, point, realisation)
+            ]
+            if self.sweep.sequence is not None:
+                ways = {(c.point.hash, c.realisation): c for c in missing[i]}
+                missing[i] = [
+                    replace(way, picture=n) for way in ways.values() for n in range(len(chunk))
+                ]
+            there = len(chunk) * len(group) * self.sweep.realisations - len(missing[i])
+            advance(there, "reading what is there")
+        if not any(missing.values()):
+            return
+        size = self.sweep.batch_size
+        chunk = [
+            picture
+            for start in range(0, len(chunk), size)
+            for picture in self._prepare(chunk[start : start + size])
+        ]
+        for i, group in enumerate(by_encoding):
+            if missing[i]:
+                label = f"{group[0].encoding.label}: {chunk[0].sample.name}"
+                advance(0, label)
+                self.store.add(self._encode_and_send(chunk, group[0].encoding, missing[i]))
+                advance(len(missing[i]), label)
+
+    def _prepare(self, chunk: list[Picture]) -> list[Picture]:
+        """The pictures with the map that is sent of them and the judge's view of the original."""
+        equipment = self.equipment
+        images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
+        if equipment.segmenter is not None:
+            maps = equipment.segmenter.segment(images).cpu()
+            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+        elif equipment.sends_map:
+            for picture in chunk:
+                if picture.sample.segmentation is None:
+                    raise DataError(
+                        f"picture '{picture.sample.name}' has no labels to send: "
+                        "use `segmenter: tx`, or give the data set maps"
+                    )
+            labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
+            maps = fill_unlabelled(torch.stack(labels))
+            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+        seen = None
+        if equipment.judge is not None:
+            seen, cells = self._judged(equipment.judge, images)
+            chunk = [
+                replace(p, clean=_confusion(m, p.sample.segmentation), cells=c)
+                for p, m, c in zip(chunk, seen, cells, strict=True)
+            ]
+        for i, picture in enumerate(chunk):
+            if picture.number < self.sweep.examples:
+                sample = picture.sample
+                self.examples.keep_original(
+                    sample.name,
+                    sample.image,
+                    sample.segmentation,
+                    None if seen is None else seen[i],
+                )
+        return chunk
+
+    def _encode_and_send(
+        self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
+    ) -> list[Row]:
+        """The rows of one encoding of a few pictures, over every crossing asked for."""
+        equipment, size = self.equipment, encoding.packet_bytes
+        codec = equipment.codecs[encoding.codec.title, size]
+        wanted = sorted({crossing.picture for crossing in crossings})
+        rate = resolve_rate(encoding.rate, equipment.channels[size], size, codec)
+        answers: list[Stream | Unreachable] = []
+        for start in range(0, len(wanted), self.sweep.batch_size):
+            few = wanted[start : start + self.sweep.batch_size]
+            images = torch.stack([chunk[n].sample.image for n in few]).to(equipment.device)
+            maps = [map_ for n in few if (map_ := chunk[n].sent) is not None]
+            answers += Transmitter(codec).send(
+                images, rate, torch.stack(maps).to(equipment.device) if maps else None
+            )
+        sent = dict(zip(wanted, answers, strict=True))
+
+        ways: list[tuple[Crossing, Row, Received | None]] = []
+        together = CROSSINGS * self.sweep.batch_size
+        if self.sweep.sequence is None:
+            streams = [c for c in crossings if isinstance(sent[c.picture], Stream)]
+        else:
+            streams = crossings
+            together = max(1, together // len(chunk)) * len(chunk)
+        for start in range(0, len(streams), together):
+            part = streams[start : start + together]
+            ways += self._send(chunk, part, [sent[crossing.picture] for crossing in part])
+        for crossing in crossings:
+            if isinstance(answer := sent[crossing.picture], Unreachable):
+                ways.append((crossing, _nothing_sent(answer), None))
+
+        looks: dict[tuple[int, Received | None], int] = {}
+        which = [looks.setdefault((c.picture, came), len(looks)) for c, _, came in ways]
+        keep: dict[int, list[Point]] = {}
+        for (crossing, _, _), number in zip(ways, which, strict=True):
+            picture = chunk[crossing.picture]
+            if self.examples.wants(picture.number, crossing.point, crossing.realisation):
+                keep.setdefault(number, []).append(crossing.point)
+        measured = self._measure(chunk, Receiver(codec), list(looks), keep)
+        return [
+            {**_identity(chunk[c.picture], c), **columns, **measured[number]}
+            for (c, columns, _), number in zip(ways, which, strict=True)
+        ]
+
+    def _send(
+        self,
+        chunk: list[Picture],
+        crossings: Sequence[Crossing],
+        answers: Sequence[Stream | Unreachable],
+    ) -> list[tuple[Crossing, Row, Received | None]]:
+        """Streams over the channel: for each crossing that sent one its columns and what came.
+
+        In a sequence the crossings are runs of the whole chunk, one after another.
+        """
+        if not any(isinstance(answer, Stream) for answer in answers):
+            return []
+        size = crossings[0].point.encoding.packet_bytes
+        device = self.equipment.device
+        sequence = self.sweep.sequence
+        links = crossings if sequence is None else crossings[:: len(chunk)]
+        keys = torch.cat(
+            [
+                Streams.derive(
+                    crossing.point.seed,
+                    [(self._channel, chunk[crossing.picture].sample.name, crossing.realisation)],
+                ).keys
+                for crossing in links
+            ]
+        )
+        conditions = {
+            name: torch.tensor(
+                [dict(crossing.point.conditions)[name] for crossing in links],
+                dtype=torch.float64,
+                device=device,
+            )
+            for name in self.sweep.conditions
+        }
+        packets = pack(answers, size, device)
+        channel, randomness = self.equipment.channels[size], Streams(keys.to(device))
+        if sequence is None:
+            reception = channel.transmit(packets, conditions, randomness)
+        else:
+            runs = Sequences(len(chunk), sequence.picture_rate_hz)
+            came = channel.transmit(runs.join(packets), conditions, randomness)
+            reception = runs.split(packets, came)
+        return self._crossed(crossings, answers, packets, reception)
+
+    def _crossed(
+        self,
+        crossings: Sequence[Crossing],
+        answers: Sequence[Stream | Unreachable],
+        packets: Packets,
+        reception: Reception,
+    ) -> list[tuple[Crossing, Row, Received | None]]:
+        """Columns of what crossed, leaving out what was never sent."""
+        reached = [n for n, answer in enumerate(answers) if isinstance(answer, Stream)]
+        streams = [answer for answer in answers if isinstance(answer, Stream)]
+        if len(reached) < len(answers):
+            index = torch.tensor(reached, dtype=torch.int64, device=packets.device)
+            packets, reception = packets.select(index), reception.select(index)
+        present = packets.present.cpu()
+        delivered, correct = reception.delivered.cpu() & present, reception.correct.cpu() & present
+        bits = ledger(streams, reception)
+        uses = reception.channel_uses.cpu().tolist()
+        late = reception.delay_s.cpu().masked_fill(~delivered, -torch.inf)
+        last = late.amax(dim=1).tolist() if late.shape[1] else [-math.inf] * len(streams)
+        received = unpack(streams, reception)
+        ways: list[tuple[Crossing, Row, Received | None]] = []
+        for n, (place, stream) in enumerate(zip(reached, streams, strict=True)):
+            columns: Row = {
+                "unreachable": False,
+                "lowest_bytes": None,
+                "bytes": stream.size,
+                "packets": len(stream.packets),
+                "delivered": int(delivered[n].sum()),
+                "correct": int(correct[n].sum()),
+                "undetected": int((delivered[n] & ~correct[n]).sum()),
+                "channel_uses": int(uses[n]),
+                "delay_s": last[n] if math.isfinite(last[n]) else None,
+                **{f"{BITS}{name}": 0 for name in LEDGER},
+                **{f"{BITS}{name}": int(values[n]) for name, values in bits.items()},
+            }
+            ways.append((crossings[place], columns, received[n]))
+        return ways
+
+    def _measure(
+        self,
+        chunk: list[Picture],
+        receiver: Receiver,
+        looks: Sequence[tuple[int, Received | None]],
+        keep: Mapping[int, Sequence[Point]],
+    ) -> list[Row]:
+        """Decode and measure each distinct reception, in batches; None is "nothing was sent".
+
+        keep: number in `looks` -> the points for which the picture received is an example.
+        """
+        measured: list[Row] = []
+        batch = self.sweep.batch_size
+        for start in range(0, len(looks), batch):
+            part = looks[start : start + batch]
+            pictures = [chunk[n] for n, _ in part]
+            decoded = self._decode(receiver, [came for _, came in part], pictures)
+            seen: Tensor | None = None
+            cells: Sequence[bytes | None] = [None] * len(part)
+            if self.equipment.judge is not None:
+                images = decoded.images.to(self.equipment.device)
+                seen, cells = self._judged(self.equipment.judge, images)
+            maps = _maps(decoded).cpu() if receiver.codec.carries_map else None
+            measured += self._columns(decoded, seen, cells, maps, pictures)
+            for i, picture in enumerate(pictures):
+                for point in keep.get(start + i, ()):
+                    self.examples.keep(
+                        picture.sample.name,
+                        point,
+                        decoded.images[i].cpu(),
+                        None if maps is None else maps[i],
+                        None if seen is None else seen[i],
+                    )
+        return measured
+
+    def _judged(self, judge: Segmenter, images: Tensor) -> tuple[Tensor, Sequence[bytes | None]]:
+        """What the judge sees in N pictures, int64 [N, H, W], and its features of each, if kept."""
+        if FRECHET not in self._semantic:
+            return judge.segment(images).cpu(), [None] * len(images)
+        with tapped(judge) as tap:
+            seen = judge.segment(images).cpu()
+        return seen, packed_cells(tap.cells(len(images), *images.shape[2:]))
+
+    def _decode(
+        self, receiver: Receiver, came: Sequence[Received | None], pictures: Sequence[Picture]
+    ) -> Decoded:
+        """Pictures of one size from what came of each; those of which nothing did come last."""
+        height, width = pictures[0].sample.image.shape[1:]
+        there = [one for one in came if one is not None]
+        parts = [receiver.receive(there)] if there else []
+        if len(there) < len(came):
+            parts.append(outage(len(came) - len(there), height, width))
+        return join(parts)
+
+    def _columns(
+        self,
+        decoded: Decoded,
+        seen: Tensor | None,
+        cells: Sequence[bytes | None],
+        maps: Tensor | None,
+        pictures: Sequence[Picture],
+    ) -> list[dict[str, Any]]:
+        """What is measured of N decoded pictures, one mapping of columns each.
+
+        seen, maps: int64 [N, H, W], what the judge sees in them and what came as their map. cells:
+        the judge's features of each, if they are kept.
+        """
+        equipment = self.equipment
+        images = decoded.images.to(equipment.device)
+        originals = torch.stack([p.sample.image for p in pictures]).to(equipment.device)
+        columns: list[dict[str, Any]] = [{"outage": bool(o)} for o in decoded.outage.cpu()]
+        for name, metric in equipment.metrics.items():
+            reason = metric.unavailable(*images.shape[2:])
+            if reason is not None:
+                self.unavailable[name] = f"unavailable: {reason}"
+            values = [None] * len(columns) if reason else metric(images, originals).tolist()
+            for row, value in zip(columns, values, strict=True):
+                row[name] = value
+        if seen is not None and "miou" in self._semantic:
+            for row, picture, found in zip(columns, pictures, seen, strict=True):
+                row["confusion_image"] = _confusion(found, picture.sample.segmentation)
+                row["confusion_clean"] = picture.clean
+        for row, picture, found in zip(columns, pictures, cells, strict=True):
+            if found is not None:
+                row[CELLS], row[CELLS_CLEAN] = found, picture.cells
+        if maps is not None:
+            for row, picture, found in zip(columns, pictures, maps, strict=True):
+                if "miou_map" in self._semantic:
+                    row["confusion_map"] = _confusion(found, picture.sample.segmentation)
+                if "map_fidelity" in self._semantic:
+                    row["confusion_sent"] = _confusion(found, picture.sent)
+        return columns
+
+    def _finish(self, pictures: Sequence[str], config: str) -> None:
+        """Write the tables, of the rows that this sweep's points and pictures name."""
+        keys = [
+            (point.hash, key, realisation)
+            for point in self.points
+            for key in pictures
+            for realisation in range(self.sweep.realisations)
+        ]
+        self.store.compact()
+        table = self.store.select(keys)
+        notes = {
+            choice.title: {
+                **{f"{name}_note": reason for name, reason in self.unavailable.items()},
+                **{
+                    f"{name}_note": "also a training loss of this codec"
+                    for name in self.equipment.trained_on.get(choice.title, ())
+                    if name not in self.unavailable
+                },
+            }
+            for choice in self.sweep.codecs
+        }
+        metrics = [name for name in self.equipment.metrics if name in table.column_names]
+        self.store.write_table("results", table)
+        cells = cells_of(table, self.points)
+        summary = summarise(cells, metrics, notes)
+        self.store.write_table("summary", summary)
+        counts = {
+            "points": len(self.points),
+            "pictures": len(pictures),
+            "realisations": self.sweep.realisations,
+            "rows": table.num_rows,
+        }
+        content = manifest(self.sweep, self.equipment, self.unavailable, config, counts)
+        self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
+        carry = self.equipment.identities.maps
+        anchors = self.sweep.compare.anchors
+        if anchors is None:
+            anchors = [choice.title for choice in self.sweep.codecs if choice.title not in carry]
+        ways = {name: m.higher_is_better for name, m in self.equipment.metrics.items()}
+        write_tables(
+            self.store,
+            cells,
+            summary.to_pylist(),
+            {name: ways[name] for name in metrics},
+            self.equipment.trained_on,
+            anchors,
+            [(first, second) for first, second in self.sweep.compare.differences],
+        )
+
+    @contextlib.contextmanager
+    def _progress(self, total: int) -> Iterator[Advance]:
+        """A bar on the error output; yields a function that moves it on and says what is done."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        ) as bar:
+            task = bar.add_task("starting", total=total)
+
+            def advance(rows: int, what: str) -> None:
+                bar.update(task, advance=rows, description=what)
+
+            yield advance
+
+
+def picture_key(sample: Sample) -> str:
+    """16 hexadecimal digits over a picture's name, pixels and labels."""
+    total = hashlib.sha256(f"{sample.name} {tuple(sample.image.shape)}\n".encode())
+    total.update(sample.image.contiguous().numpy().tobytes())
+    if sample.segmentation is not None:
+        total.update(sample.segmentation.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _identity(picture: Picture, crossing: Crossing) -> dict[str, Any]:
+    """The columns that say which row it is."""
+    point, sample = crossing.point, picture.sample
+    height, width = sample.image.shape[1:]
+    return {
+        "point": point.hash,
+        "picture_key": picture.key,
+        "realisation": crossing.realisation,
+        "codec": point.encoding.codec.title,
+        "rate": point.encoding.rate.label(),
+        "packet_bytes": point.encoding.packet_bytes,
+        "seed": point.seed,
+        **dict(point.conditions),
+        "picture": sample.name,
+        "block": picture.block,
+        "height": height,
+        "width": width,
+    }
+
+
+def _nothing_sent(answer: Unreachable) -> Row:
+    """The columns of a picture that the codec cannot code this low."""
+    return {
+        "unreachable": True,
+        "lowest_bytes": answer.lowest_bytes,
+        **dict.fromkeys(("bytes", "packets", "delivered", "correct", "undetected"), 0),
+        "channel_uses": 0,
+        "delay_s": None,
+        **{f"{BITS}{name}": 0 for name in LEDGER},
+    }
+
+
+def _confusion(found: Tensor, truth: Tensor | None) -> list[int] | None:
+    """The 11 x 11 confusion matrix of one map, row by row; None without labels."""
+    if truth is None:
+        return None
+    counts: list[int] = confusion(found.unsqueeze(0), truth.unsqueeze(0))[0].flatten().tolist()
+    return counts
+
+
+def _maps(decoded: Decoded) -> Tensor:
+    """int64 [N, H, W], the maps received; where none came, OUTAGE_CLASS everywhere."""
+    if decoded.segmentation is None:
+        shape = (len(decoded.outage), *decoded.images.shape[2:])
+        return torch.full(shape, OUTAGE_CLASS, dtype=torch.int64)
+    return decoded.segmentation.masked_fill(decoded.segmentation == NO_LABEL, OUTAGE_CLASS)
+
+
+def _encoding_key(point: Point) -> tuple[str, str, int]:
+    encoding = point.encoding
+    return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes

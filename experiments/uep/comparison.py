@@ -1,0 +1,375 @@
+"""Unequal against equal protection, at equal channel uses, on real pictures.
+
+    ways to protect ── guessed ── the best few ── scored on tuning pictures ──┐
+      unequal: classes of options, those of `allocate` among them             │
+      equal: every option and codec                                           │
+    the best unequal one and the few best equal ones <── sweeps on pictures ──┘
+      paired differences, with intervals, to the best equal one
+
+    python -m experiments.uep.comparison CONFIG.yaml
+
+For each metric and value of the condition one unequal protection is measured, the one that scored
+best; where an equal one scored better, it is taken, and the difference is 0 if it is the best. The
+best equal protection is the best, on the very results that are shown, of those that the guess
+handed on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, Field
+
+from channels.packet.raptorq import Unequal
+from channels.planning.allocation import allocate, measured_options
+from channels.random import Streams
+from experiments.report.estimates import LEVEL, Measured, cells_of
+from experiments.sweep.components import Equipment, sized
+from experiments.sweep.grid import canonical, digest, points
+from experiments.sweep.runner import Runner
+from experiments.sweep.schema import Choice, Data, Named, Sweep, as_list, as_named
+from experiments.sweep.store import RESULTS, Store, read_parquet
+from experiments.uep.search import MIOU, Tuner, Way, best, each, equal_ways, unequal_ways
+from sqlink.data.pictures import write_aside
+from sqlink.errors import ConfigError, SQLinkError
+from sqlink.metrics.bootstrap import percentiles
+from sqlink.runtime.precision import full_precision
+from sqlink.settings import Section, load_settings
+
+STATES = 12
+"""Groups of links, by their mean SNR, that say what packets of one picture have in common."""
+
+LINKS = 3000
+
+
+class Protection(Section):
+    """One comparison.
+
+    codec: what is protected. equal_codecs: others that equal protection may use as well. over: the
+    channel of which `options` change parameters (keys of a class of `unequal`, as code_rate,
+    modulation, copies). uses: channel uses of a picture, or, over a channel that counts no symbols,
+    packets with all their copies, at most. most_packets: of a picture. conditions: one condition
+    and its values, each a comparison. tuning: the data set on which protection is chosen, `data` if
+    it is not given; so many pictures of it (tuning_pictures), each sent so often (tuning_draws).
+    finalists: protections that the guess hands on to be scored, for each codec and metric.
+    """
+
+    data: Annotated[Data, BeforeValidator(as_named)]
+    codec: Annotated[Named, BeforeValidator(as_named)] = Choice(name="sqgan")
+    equal_codecs: Annotated[list[Named], BeforeValidator(as_list)] = Field(default=[])
+    over: Any
+    options: Annotated[list[dict[str, Any]], Field(min_length=2)]
+    uses: Annotated[int, Field(gt=0)]
+    most_packets: Annotated[int, Field(gt=0, le=40)] = 18
+    conditions: Annotated[
+        dict[str, Annotated[list[float], BeforeValidator(as_list), Field(min_length=1)]],
+        Field(min_length=1, max_length=1),
+    ]
+    metrics: Annotated[list[Named], BeforeValidator(as_list), Field(min_length=1)] = Field(
+        default=[Choice(name="lpips"), Choice(name=MIOU)]
+    )
+    tuning: Annotated[Data | None, BeforeValidator(as_named)] = None
+    tuning_pictures: Annotated[int, Field(gt=0)] = 12
+    tuning_draws: Annotated[int, Field(gt=0)] = 16
+    finalists: Annotated[int, Field(gt=0)] = 3
+    realisations: Annotated[int, Field(gt=0)] = 8
+    packet_bytes: Annotated[int, Field(ge=8, le=65535)] = 96
+    batch_size: Annotated[int, Field(gt=0)] = 8
+    output: str
+
+    @property
+    def condition(self) -> tuple[str, list[float]]:
+        """The condition's name and its values."""
+        return next(iter(self.conditions.items()))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric at one value of the condition: unequal protection less the best equal one."""
+
+    value: float
+    metric: str
+    unequal: float
+    best: str
+    equal: float
+    difference: float
+    low: float
+    high: float
+    higher_is_better: bool
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or `even` where the interval holds 0."""
+        if not (self.low > 0 or self.high < 0):
+            return "even"
+        return "better" if (self.difference > 0) == self.higher_is_better else "worse"
+
+
+class Comparison:
+    """One comparison under way; its sweeps go on where they stopped."""
+
+    def __init__(self, plan: Protection, where: str, progress: bool = True) -> None:
+        self.plan = plan
+        self.where = where
+        self.progress = progress
+        self.folder = Path(plan.output)
+        self.over = sized(plan.over, plan.packet_bytes)
+        self.codecs = [plan.codec, *plan.equal_codecs]
+
+    def run(self) -> str:
+        """Every sweep, then the table, as Markdown; it is written to the output as well."""
+        name, values = self.plan.condition
+        costs = [self._cost(option) for option in self.plan.options]
+        if min(costs) > self.plan.uses:
+            raise ConfigError(
+                f"{self.where}: uses={self.plan.uses} carry no packet: one takes {min(costs)}"
+            )
+        tuner = self._tuner()
+        lines: list[Line] = []
+        chosen: list[str] = []
+        for value in values:
+            ours, equal = self._chosen(tuner, costs, name, value)
+            cells = {way: self._measured(way, value) for way in each([equal, [*ours.values()]])}
+            for metric, way in ours.items():
+                higher = tuner.higher_is_better(metric)
+                others = {self._title(one): cells[one] for one in equal}
+                lines += self._compared(value, metric, higher, cells[way], others)
+                classes = json.dumps(way.classes(self.plan.options))
+                chosen.append(f"- {name}={value:g}, {metric}: {way.packets} packets, `{classes}`")
+        text = self._table(lines, chosen, next(iter(cells.values())))
+        write_aside(text.encode(), self.folder / "protection.md")
+        return text
+
+    def _say(self, what: str) -> None:
+        if self.progress:
+            print(what, file=sys.stderr, flush=True)
+
+    def _cost(self, option: Mapping[str, Any]) -> int:
+        """Channel uses of a packet, or packets where no symbols are counted."""
+        uses = Unequal(self.over, [option]).uses_per_packet(self.plan.packet_bytes)
+        return int(option.get("copies", 1)) if uses is None else uses
+
+    def _tuner(self) -> Tuner:
+        plan = self.plan
+        name, values = plan.condition
+        data, where = plan.data, self.where
+        if plan.tuning is not None:
+            data, where = plan.tuning, f"{self.where}: tuning"
+        sweeps = [self._sweep(Way(n, ((0, 1),)), values, data) for n in range(len(self.codecs))]
+        equipment = [Equipment.of(sweep, where) for sweep in sweeps]
+        first = equipment[0]
+        metrics = list(first.metrics)
+        if first.judge is not None and any(m.name == MIOU for m in plan.metrics):
+            metrics.append(MIOU)
+        if not metrics:
+            raise ConfigError(
+                f"{self.where}: metrics: there must be miou or one of pictures, such as psnr, "
+                "that can be measured here"
+            )
+        return Tuner(
+            over=self.over,
+            options=plan.options,
+            codecs=[next(iter(one.codecs.values())) for one in equipment],
+            equipment=first,
+            pictures=plan.tuning_pictures,
+            draws=plan.tuning_draws,
+            packet_bytes=plan.packet_bytes,
+            condition=name,
+            metrics=metrics,
+            where=self.where,
+        )
+
+    def _chosen(
+        self, tuner: Tuner, costs: Sequence[int], name: str, value: float
+    ) -> tuple[dict[str, Way], list[Way]]:
+        """The protection for each metric, and the equal ones to compare it with."""
+        plan = self.plan
+        uses, most = plan.uses, plan.most_packets
+        numbers = range(len(self.codecs))
+        equal = [
+            way for n in numbers for way in equal_ways(n, costs, uses, most) if tuner.reaches(way)
+        ]
+        unequal = [way for way in unequal_ways(0, costs, uses, most) if tuner.reaches(way)]
+        if not equal:
+            raise ConfigError(
+                f"{self.where}: uses={uses}: no codec can code the tuning pictures in the packets "
+                "that they carry"
+            )
+        self._say(f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal ways")
+        guesses = {way: tuner.guess(way, value) for way in [*equal, *unequal]}
+        ours: dict[str, Way] = {}
+        compared: list[list[Way]] = []
+        for metric in tuner.metrics:
+            higher = tuner.higher_is_better(metric)
+            guessed = {way: found[metric] for way, found in guesses.items()}
+            few = [
+                best(ways, guessed.__getitem__, higher, plan.finalists)
+                for ways in (unequal, *([w for w in equal if w.codec == n] for n in numbers))
+            ]
+            few.append(self._allocated(tuner, metric, costs, name, value))
+            self._say(f"{name}={value:g}, {metric}: scoring {len([*each(few)])} ways")
+            scores = {way: tuner.score(way, value)[metric] for way in each(few)}
+            (ours[metric],) = best(list(scores), scores.__getitem__, higher, 1)
+            compared.append([w for w in scores if len(w.counts) == 1])
+        return ours, list(each(compared))
+
+    def _allocated(
+        self, tuner: Tuner, metric: str, costs: Sequence[int], name: str, value: float
+    ) -> list[Way]:
+        """The protection that delivers the most relevance, if packets are of use in order.
+
+        None where nothing would be sent, or less than the codec needs.
+        """
+        most = min(self.plan.uses // min(costs), self.plan.most_packets)
+        if not tuner.reaches(Way(0, ((0, most),))):
+            return []
+        streams = Streams.derive(1, [("options", n) for n in range(LINKS)])
+        options, states = measured_options(
+            self.over,
+            self.plan.options,
+            value,
+            streams,
+            packets=4,
+            packet_bytes=self.plan.packet_bytes,
+            states=STATES if name == "snr_db" else 1,
+            condition=name,
+            uses=costs,
+        )
+        gains = tuner.gains(0, metric, most)
+        found = allocate(options, gains, self.plan.uses, states, "prefix")
+        sent = [option for option in found.choice if option >= 0]
+        way = Way(0, tuple((option, sent.count(option)) for option in dict.fromkeys(sent)))
+        return [way] if sent and tuner.reaches(way) else []
+
+    def _sweep(self, way: Way, values: Sequence[float], data: Data) -> Sweep:
+        plan = self.plan
+        codec = self.codecs[way.codec]
+        budget = self._budget(codec, way.packets)
+        return Sweep.model_validate(
+            {
+                "data": data.model_dump(),
+                "codecs": [{"name": codec.name, "options": codec.options}],
+                "rates": {"bytes": [budget]},
+                "channel": {"unequal": {"over": plan.over, "classes": way.classes(plan.options)}},
+                "draws": "protection",
+                "conditions": {plan.condition[0]: list(values)},
+                "realisations": plan.realisations,
+                "packet_bytes": [plan.packet_bytes],
+                "metrics": [metric.model_dump() for metric in plan.metrics],
+                "examples": 0,
+                "batch_size": plan.batch_size,
+            }
+        )
+
+    def _budget(self, codec: Named, packets: int) -> int:
+        from sqlink.codecs import load_codec
+
+        loaded = load_codec(codec.name, packet_bytes=self.plan.packet_bytes, **codec.options)
+        return packets * self.plan.packet_bytes + int(getattr(loaded, "session_bytes", 0))
+
+    def _measured(self, way: Way, value: float) -> Measured:
+        """The cell of one way to protect."""
+        sweep = self._sweep(way, [value], self.plan.data)
+        folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
+        equipment = Equipment.of(sweep, self.where)
+        with Store(folder) as store:
+            runner = Runner(sweep, equipment, store, self.progress)
+            runner.run(json.dumps(sweep.model_dump(mode="json")))
+            table = read_parquet(folder / RESULTS)
+        (cell,) = cells_of(table, points(sweep, equipment.identities))
+        return cell
+
+    def _compared(
+        self,
+        value: float,
+        metric: str,
+        higher: bool,
+        cell: Measured,
+        equal: Mapping[str, Measured],
+    ) -> list[Line]:
+        ours = cell.drawn(metric)
+        if ours is None:
+            return []
+        found = {
+            title: drawn
+            for title, other in equal.items()
+            if (drawn := other.drawn(metric)) is not None
+        }
+        (title,) = sorted(found, key=lambda one: (-1 if higher else 1) * found[one][0])[:1]
+        theirs = found[title]
+        apart = percentiles(ours[0] - theirs[0], ours[1] - theirs[1], cell.num_blocks, LEVEL)
+        line = Line(
+            value=value,
+            metric=metric,
+            unequal=ours[0],
+            best=title,
+            equal=theirs[0],
+            difference=apart.estimate,
+            low=apart.low,
+            high=apart.high,
+            higher_is_better=higher,
+        )
+        return [line]
+
+    def _table(self, lines: Sequence[Line], chosen: Sequence[str], cell: Measured) -> str:
+        name, _ = self.plan.condition
+        pictures, realisations = cell.shape
+        rows = [
+            f"| {name} | metric | unequal | best equal | its value | difference [95 %] | |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for line in lines:
+            scale, digits = (100, 1) if line.metric == MIOU else (1, 3)
+            numbers = [
+                f"{scale * v:.{digits}f}"
+                for v in (line.unequal, line.equal, line.difference, line.low, line.high)
+            ]
+            title = f"{line.metric}, %" if scale == 100 else line.metric
+            rows.append(
+                f"| {line.value:g} | {title} | {numbers[0]} | {line.best} | {numbers[1]} "
+                f"| {numbers[2]} [{numbers[3]}, {numbers[4]}] | {line.verdict} |"
+            )
+        rows += [
+            "",
+            f"n = {pictures} pictures ({cell.num_blocks} blocks) x {realisations}; "
+            f"at most {self.plan.uses} uses a picture. Unequal protection:",
+            "",
+            *chosen,
+        ]
+        return "\n".join(rows) + "\n"
+
+    def _title(self, way: Way) -> str:
+        """An equal protection in words, such as `code_rate 0.5, modulation qpsk`."""
+        option = self.plan.options[way.counts[0][0]]
+        words = [f"{key} {value}" for key, value in option.items()] or ["plain"]
+        codec = self.codecs[way.codec]
+        if len(self.codecs) > 1:
+            words += [codec.name, *(f"{key} {value}" for key, value in codec.options.items())]
+        return f"{', '.join(words)}: {way.packets} packet{'s' * (way.packets > 1)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.uep.comparison", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("config", type=Path)
+    chosen = parser.parse_args(arguments)
+    try:
+        plan = load_settings(chosen.config, Protection)
+        with torch.inference_mode(), full_precision():
+            print(Comparison(plan, chosen.config.name).run())
+    except SQLinkError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

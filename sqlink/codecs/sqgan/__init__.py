@@ -1,0 +1,7 @@
+"""SQ-GAN as a codec: pictures and maps to packets of tokens and back."""
+
+from __future__ import annotations
+
+from sqlink.codecs.sqgan.codec import SQGANCodec, load_model
+
+__all__ = ["SQGANCodec", "load_model"]

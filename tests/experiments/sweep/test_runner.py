@@ -1,0 +1,343 @@
+"""A sweep's table depends on its questions alone: not on batches, order or interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from channels.errors import SQLinkError
+from experiments.sweep.examples import original_path
+from experiments.sweep.runner import run_sweep
+from experiments.sweep.store import read_parquet, read_results
+from sqlink.data.base import open_dataset
+from sqlink.data.pictures import save_picture
+
+Write = Callable[..., Path]
+Same = Callable[[Path, Path], None]
+
+
+def test_each_picture_is_encoded_once_and_each_reception_decoded_once(
+    write: Write, mosaic: type, tmp_path: Path
+) -> None:
+    table = read_results(run_sweep(write(), tmp_path / "out", progress=False))
+    assert table.num_rows == 3 * 3 * 3 * 4
+    assert mosaic.encoded == 3 * 3
+    sent = [row for row in table.to_pylist() if not row["unreachable"]]
+    # Of n packets, 2^n sets may come: far fewer decodings than the 72 crossings that sent any.
+    assert len({row["rate"] for row in sent}) == 2
+    lossless = sum(row["loss"] == 0 for row in sent)
+    assert lossless == 24
+    assert 6 <= mosaic.decoded < len(sent) - lossless
+
+
+def test_another_batch_size_gives_the_same_table(write: Write, same: Same, tmp_path: Path) -> None:
+    path = write()
+    one = run_sweep(path, tmp_path / "one", batch_size=1, progress=False)
+    same(one, run_sweep(path, tmp_path / "three", batch_size=3, progress=False))
+
+
+def test_codecs_rates_and_conditions_meet_the_same_channel(write: Write, tmp_path: Path) -> None:
+    table = read_results(run_sweep(write(), tmp_path / "out", progress=False)).to_pylist()
+    small = {
+        (row["picture"], row["realisation"], row["loss"]): row
+        for row in table
+        if row["rate"] == "bytes=120"
+    }
+    for row in table:
+        if row["rate"] == "bytes=400":
+            twin = small[row["picture"], row["realisation"], row["loss"]]
+            lost, twin_lost = row["packets"] - row["delivered"], twin["packets"] - twin["delivered"]
+            assert twin_lost <= lost
+    for (picture, realisation, loss), row in small.items():
+        if loss == 0.3:
+            assert small[picture, realisation, 0.9]["delivered"] <= row["delivered"]
+
+
+def test_the_ledger_adds_up_to_the_bytes(write: Write, tmp_path: Path) -> None:
+    for row in read_results(run_sweep(write(), tmp_path / "out", progress=False)).to_pylist():
+        bits = sum(value for name, value in row.items() if name.startswith("bits_"))
+        assert bits == 8 * row["bytes"]
+
+
+def test_what_cannot_be_coded_is_an_outage_and_stays_in_the_average(
+    write: Write, tmp_path: Path
+) -> None:
+    folder = run_sweep(write(), tmp_path / "out", progress=False)
+    rows = [row for row in read_results(folder).to_pylist() if row["rate"] == "bytes=2"]
+    assert len(rows) == 36
+    for row in rows:
+        assert (row["unreachable"], row["outage"], row["bytes"]) == (True, True, 0)
+        assert row["lowest_bytes"] == 5
+        assert 5 < row["psnr_db"] < 15
+        assert sum(row["confusion_image"]) == sum(row["confusion_map"]) == 30 * 48
+        assert sum(row["confusion_sent"]) == 32 * 48
+    lines = read_parquet(folder / "summary.parquet").to_pylist()
+    assert [line["outage"] for line in lines if line["rate"] == "bytes=2"] == [1.0] * 3
+    assert [line["unreachable"] for line in lines if line["rate"] == "bytes=2"] == [1.0] * 3
+
+
+def test_interrupted_and_resumed_gives_the_same_table(
+    write: Write, same: Same, mosaic: type, tmp_path: Path
+) -> None:
+    path = write()
+    whole = run_sweep(path, tmp_path / "whole", progress=False)
+    for stop_after in (1, 3, 2):
+        mosaic.encoded, mosaic.stop_after = 0, stop_after
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(path, tmp_path / "broken", batch_size=1, progress=False)
+        assert not (tmp_path / "broken" / "results.parquet").exists()
+    mosaic.encoded, mosaic.stop_after = 0, None
+    same(whole, run_sweep(path, tmp_path / "broken", progress=False))
+    assert mosaic.encoded == 3
+
+
+SEQUENCE = """
+data: {name: patterns, options: {count: 5}}
+codecs: [mosaic]
+rates: {bytes: [2, 120, 400]}
+channel: bursts
+conditions: {loss: [0.3, 0.5]}
+sequence: {length: 3, picture_rate_hz: 10}
+realisations: 6
+packet_bytes: 32
+segmenter: levels-tx
+judge: levels
+metrics: [psnr]
+batch_size: 2
+"""
+
+
+def test_the_pictures_of_a_sequence_share_a_link(
+    write: Write, same: Same, mosaic: type, tmp_path: Path
+) -> None:
+    path = write(SEQUENCE)
+    whole = run_sweep(path, tmp_path / "whole", progress=False)
+    same(whole, run_sweep(path, tmp_path / "one", batch_size=1, progress=False))
+    mosaic.encoded, mosaic.stop_after = 0, 4
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(path, tmp_path / "broken", progress=False)
+    mosaic.stop_after = None
+    same(whole, run_sweep(path, tmp_path / "broken", progress=False))
+
+    alone = run_sweep(
+        write(SEQUENCE.replace("sequence: {length: 3, picture_rate_hz: 10}", "")),
+        tmp_path / "alone",
+        progress=False,
+    )
+    rows = read_results(whole).to_pylist()
+    assert {row["block"] for row in rows} == {"sequence pattern-0", "sequence pattern-3"}
+    first = [row for row in rows if row["picture"] in ("pattern-0", "pattern-3")]
+    fates = {_cell(row): row["delivered"] for row in read_results(alone).to_pylist()}
+    later = [row for row in rows if row not in first]
+    assert all(fates[_cell(row)] == row["delivered"] for row in first)
+    assert any(fates[_cell(row)] != row["delivered"] for row in later)
+    assert all(row["unreachable"] == (row["rate"] == "bytes=2") for row in rows)
+
+
+def test_a_burst_reaches_over_the_pictures_of_a_sequence(write: Write, tmp_path: Path) -> None:
+    """At one packet a picture, the loss of neighbours goes together in a sequence alone."""
+    text = SEQUENCE.replace("[2, 120, 400]", "[32]").replace("realisations: 6", "realisations: 60")
+    text = text.replace("count: 5", "count: 6").replace("length: 3", "length: 6")
+    text = text.replace("loss: [0.3, 0.5]", "loss: 0.3")
+
+    def together(text: str, name: str) -> float:
+        rows = read_results(run_sweep(write(text), tmp_path / name, progress=False)).to_pylist()
+        lost = {(row["picture"], row["realisation"]): row["delivered"] == 0 for row in rows}
+        pairs = [
+            (lost[f"pattern-{n}", r], lost[f"pattern-{n + 1}", r])
+            for n in range(5)
+            for r in range(60)
+        ]
+        return sum(a and b for a, b in pairs) / sum(a for a, _ in pairs)
+
+    assert together(text, "run") == pytest.approx(0.75, abs=0.12)  # a burst of 4 stays by 3/4
+    without = text.replace("sequence: {length: 6, picture_rate_hz: 10}", "")
+    assert together(without, "alone") == pytest.approx(0.3, abs=0.12)
+
+
+def _cell(row: dict[str, object]) -> tuple[object, ...]:
+    return row["picture"], row["rate"], row["loss"], row["realisation"]
+
+
+def test_what_is_there_is_not_computed_again(
+    write: Write, same: Same, mosaic: type, tmp_path: Path
+) -> None:
+    folder = run_sweep(write(), tmp_path / "out", progress=False)
+    mosaic.encoded = 0
+    run_sweep(write(), folder, progress=False)
+    assert mosaic.encoded == 0
+    text = write().read_text().replace("[2, 120, 400]", "[400, 200]").replace("s: 4", "s: 5")
+    changed = run_sweep(write(text), folder, progress=False)
+    assert mosaic.encoded == 6
+    same(changed, run_sweep(write(text), tmp_path / "fresh", progress=False))
+    same(
+        run_sweep(write(), folder, progress=False),
+        run_sweep(write(), tmp_path / "b", progress=False),
+    )
+
+
+def test_a_kept_picture_that_is_gone_is_made_again(write: Write, tmp_path: Path) -> None:
+    folder = run_sweep(write(), tmp_path / "out", progress=False)
+    kept = sorted((folder / "pictures").iterdir())
+    assert len(kept) == 3 * (1 + 9)
+    assert original_path(folder / "pictures", "pattern-0") in kept
+    lost = next(p for p in kept if "original" not in p.name and p.name.count(".") == 2)
+    before = lost.read_bytes()
+    lost.unlink()
+    run_sweep(write(), folder, progress=False)
+    assert lost.read_bytes() == before
+
+
+def test_the_manifest_says_how_it_was_made(write: Write, tmp_path: Path) -> None:
+    folder = run_sweep(write(), tmp_path / "out", progress=False)
+    found = json.loads((folder / "manifest.json").read_text())
+    assert (found["points"], found["pictures"], found["rows"]) == (9, 3, 108)
+    assert found["versions"]["torch"]
+    assert found["machine"]["threads"] >= 1
+    assert found["config"] == write().read_text()
+    assert found["trained_on"] == {"mosaic": ["psnr_db"]}
+    (note,) = {row["psnr_db_note"] for row in read_parquet(folder / "summary.parquet").to_pylist()}
+    assert note == "also a training loss of this codec"
+
+
+def test_lpips_without_weights_is_unavailable_and_says_why(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SQLINK_LPIPS", raising=False)
+    text = write().read_text().replace("[psnr, ", "[psnr, lpips, ")
+    folder = run_sweep(write(text), tmp_path / "out", progress=False)
+    assert "lpips" not in read_results(folder).column_names
+    (note,) = {row["lpips_note"] for row in read_parquet(folder / "summary.parquet").to_pylist()}
+    assert note.startswith("unavailable: LPIPS has no weights")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[mosaic]", "[mosaik]", "sweep.yaml: codecs[0]: unknown codec 'mosaik'"),
+        ("[mosaic]", "[{name: mosaic, options: {x: 1}}]", "sweep.yaml: codecs[0]: codec 'mosaic'"),
+        (
+            "[mosaic]",
+            "[{name: mosaic, options: {packet_bytes: 9}}]",
+            "sweep.yaml: codecs[0]: packet_bytes is the sweep's own",
+        ),
+        (
+            "[mosaic]",
+            "[{name: jpeg2000, options: {layers: two}}]",
+            "sweep.yaml: codecs[0]: jpeg2000: layers='two' must be an integer from 1 to 32",
+        ),
+        (
+            "[mosaic]",
+            "[{name: sqgan, options: {weights: 3}}]",
+            "sweep.yaml: codecs[0]: an option has a wrong type or value: ",
+        ),
+        ("channel: iid", "channel: idd", "sweep.yaml: channel: unknown channel 'idd'"),
+        ("{loss: [0.0,", "{snr_db: [0.0,", "sweep.yaml: channel 'iid_erasure' needs"),
+        (
+            "{loss: [0.0,",
+            "{los: 1, loss: [0.0,",
+            "sweep.yaml: conditions: channel 'iid_erasure' has",
+        ),
+        ("[0.0, 0.3", "[0.0, 1.3", "sweep.yaml: channel: "),
+        ("count: 3", "cout: 3", "sweep.yaml: data: data set 'patterns'"),
+        ("levels-tx", "nobody", "sweep.yaml: segmenter: unknown segmenter 'nobody'"),
+        ("[psnr,", "[{name: psnr, options: {a: 1}},", "sweep.yaml: metrics[0]: "),
+        ("bytes: [2, 120, 400]", "channel_uses: 50", "channel 'iid_erasure' counts no symbols"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    write: Write, mosaic: type, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = write().read_text()
+    assert old in text
+    with pytest.raises(SQLinkError) as caught:
+        run_sweep(write(text.replace(old, new)), tmp_path / "out", progress=False)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert mosaic.encoded == 0
+    assert not list(tmp_path.glob("out/*.*"))
+
+
+def test_ground_truth_is_sent_when_asked_for(write: Write, tmp_path: Path) -> None:
+    text = write().read_text().replace("levels-tx", "ground_truth")
+    table = read_results(run_sweep(write(text), tmp_path / "out", progress=False))
+    assert table["confusion_sent"].null_count == 0
+
+
+REAL = """
+data: {{name: folder, options: {{root: '{root}'}}}}
+codecs: [jpeg2000]
+rates: {rates}
+channel: awgn
+conditions: {{snr_db: [1, 2]}}
+realisations: 3
+metrics: [psnr]
+examples: 0
+"""
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Four scenes of two sizes, in a folder."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for n, (height, width) in enumerate([(48, 64), (48, 64), (48, 64), (64, 48)]):
+        (sample,) = open_dataset("streets", seed=n, count=1, height=height, width=width)
+        save_picture(sample.image, folder / f"{n}.png")
+    return folder
+
+
+def test_jpeg2000_over_a_coded_channel_does_not_depend_on_the_batch(
+    write: Write, same: Same, photographs: Path, tmp_path: Path
+) -> None:
+    path = write(REAL.format(root=photographs, rates="{bpp: 0.8, channel_uses: 1300}"))
+    one = run_sweep(path, tmp_path / "one", batch_size=1, progress=False)
+    same(one, run_sweep(path, tmp_path / "eight", batch_size=8, progress=False))
+    rows = read_results(one).to_pylist()
+    assert {row["height"] for row in rows} == {48, 64}
+    assert all(row["channel_uses"] <= 1300 for row in rows if "uses" in row["rate"])
+    for row in rows:
+        on_air = sum(v for k, v in row.items() if k.startswith("bits_")) - row["bits_session"]
+        assert on_air == 2 * row["channel_uses"]
+    lost = [row["delivered"] < row["packets"] for row in rows]
+    assert any(lost)
+    assert not all(lost)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process group")
+def test_ctrl_c_and_again_gives_the_same_table(
+    write: Write, same: Same, photographs: Path, tmp_path: Path
+) -> None:
+    path = write(REAL.format(root=photographs, rates="{bpp: [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1]}"))
+    broken = tmp_path / "broken"
+    # A test run in the background inherits SIGINT ignored; the sweep under test must hear it.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from experiments.sweep.runner import run_sweep;"
+        "run_sweep(sys.argv[1], sys.argv[2], batch_size=1)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(broken)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not list(broken.glob("parts/*.parquet")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "interrupted" not in said  # the command line says it, once
+    assert not (broken / "results.parquet").exists()
+    kept = len(list(broken.glob("parts/*.parquet")))
+    assert 1 <= kept < 28
+    run_sweep(path, broken, progress=False)
+    same(broken, run_sweep(path, tmp_path / "whole", progress=False))
