@@ -68,13 +68,13 @@ def open_dataset(name: str, **options: object) -> DataSet:
     """The data set called `name` with the options of its kind.
 
     `camvid`: root, split. `cityscapes`: root, split, size. `folder`: root, maps, classes.
-    `streets`: seed, count, height, width. Raises ConfigError for an unknown name or option,
-    DataError where the data cannot be used.
+    `idd`: root, split. `streets`: seed, count, height, width, country. Raises ConfigError for an
+    unknown name or option, DataError where the data cannot be used.
 
     >>> [sample.name for sample in open_dataset("streets", seed=7, count=2, height=16, width=16)]
     ['street-7', 'street-8']
     """
-    from sqlink.data import camvid, cityscapes, folder, streets  # noqa: F401  # they register
+    from sqlink.data import camvid, cityscapes, folder, idd, streets  # noqa: F401  # they register
 
     factory = DATASETS.get(name)
     try:

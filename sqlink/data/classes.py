@@ -148,7 +148,31 @@ CITYSCAPES = ClassSet(
     ),
 )
 
+IDD = ClassSet(
+    "idd",
+    (
+        "drivable",
+        "non-drivable",
+        "living things",
+        "vehicles",
+        "roadside objects",
+        "far objects",
+        "sky",
+    ),
+    (
+        (128, 64, 128),
+        (244, 35, 232),
+        (220, 20, 60),
+        (0, 0, 142),
+        (190, 153, 153),
+        (70, 70, 70),
+        (70, 130, 180),
+    ),
+)
+"""The coarse classes of IDD Lite. No model has them: each stands for several of CamVid's."""
+
 CLASS_SETS = {classes.name: classes for classes in (CAMVID, CITYSCAPES)}
+"""Those that a model or a folder of maps may have."""
 
 NAMES = CAMVID.names
 NUM_CLASSES = len(CAMVID)

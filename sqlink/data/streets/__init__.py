@@ -1,8 +1,9 @@
 """Procedural street scenes with exact maps: endless pictures that need no download.
 
 A dash camera's view of an English street, rendered from a seed in NumPy: perspective road and
-markings, façades, trees, cars, people, weather, film. Picture and map come from one canvas and
-agree to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are
+markings, façades, trees, cars, people, weather, film; or of a street `anywhere`, with nights, rain,
+other proportions and traffic on the right besides. Picture and map come from one canvas and agree
+to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are
 close together, and what shows between rails or spokes belongs to the fence or the bicyclist.
 
 The same seed gives the same bytes on every machine: only IEEE basic arithmetic and square roots
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from channels.registry import nearest
 from sqlink.data.base import Sample, map_tensor, picture_tensor, register
 from sqlink.data.classes import CAMVID
 from sqlink.data.streets.scene import render
@@ -21,13 +23,15 @@ from sqlink.errors import ConfigError
 __all__ = ["Streets", "render"]
 
 SMALLEST, LARGEST = 16, 4096
+COUNTRIES = ("england", "anywhere")
 
 
 @register("streets")
 class Streets:
     """`count` scenes of seeds `seed`, `seed + 1`, ...; each is its own block.
 
-    height, width: 16 to 4096. Raises ConfigError for anything else.
+    height, width: 16 to 4096. country: `england`, or `anywhere` for nights, rain, other proportions
+    and traffic on the right besides. Raises ConfigError for anything else.
 
     >>> Streets(seed=3, count=1, height=24, width=32)[0].image.shape
     torch.Size([3, 24, 32])
@@ -36,7 +40,12 @@ class Streets:
     classes = CAMVID
 
     def __init__(
-        self, seed: int = 0, count: int = 100, height: int = 360, width: int = 480
+        self,
+        seed: int = 0,
+        count: int = 100,
+        height: int = 360,
+        width: int = 480,
+        country: str = "england",
     ) -> None:
         for name, value, low, high in (
             ("seed", seed, 0, (1 << 63) - 1),
@@ -48,7 +57,12 @@ class Streets:
                 raise ConfigError(
                     f"streets: {name}={value!r} is no whole number from {low} to {high}"
                 )
+        if country not in COUNTRIES:
+            raise ConfigError(
+                f"streets: country={country!r}: {nearest(str(country), list(COUNTRIES))}"
+            )
         self.seed, self.count, self.height, self.width = seed, count, height, width
+        self.country = country
 
     @property
     def names(self) -> Sequence[str]:
@@ -64,7 +78,7 @@ class Streets:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(f"streets has samples 0 to {self.count - 1}, not {index}")
-        pixels, classes = render(self.seed + index, self.height, self.width)
+        pixels, classes = render(self.seed + index, self.height, self.width, self.country)
         name = f"street-{self.seed + index}"
         return Sample(name, picture_tensor(pixels), map_tensor(classes), name)
 

@@ -138,6 +138,8 @@ def paint(canvas: Canvas, camera: Camera, light: Light, item: Furniture, lit: fl
         draw.plate(
             [(0, h), (0, h - thick), (reach, h - thick + rise), (reach, h + rise)], item.tone, POLE
         )
+        if light.lamps[0] > 0:
+            draw.disc(reach, h + rise - thick, 0.2, light.lamps, POLE, glow=True)
         draw.plate(
             [
                 (reach, h + rise + 0.02),

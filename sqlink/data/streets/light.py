@@ -7,7 +7,7 @@ root is taken at the end: a gamma of 2, near enough to sRGB's and exact on every
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,8 @@ class Light:
 
     to_sun: unit vector. sun, ambient: linear colours of light on a white surface that faces it.
     zenith, horizon, cloud: linear colours of the sky. cover: share of the sky in cloud. haze:
-    metres at which half of a colour is the haze's. wet: 0 dry to 1 streaming.
+    metres at which half of a colour is the haze's. wet: 0 dry to 1 streaming. lamps: linear colour
+    of lit street lamps, black while they are off.
     """
 
     to_sun: Point
@@ -60,6 +61,7 @@ class Light:
     exposure: float
     noise: float
     offset: tuple[float, float]
+    lamps: Colour = (0.0, 0.0, 0.0)
 
     def on(self, normal: Point, lit: float = 1.0) -> Colour:
         """Light on a surface of that normal; `lit` is the share of the sun that reaches it."""
@@ -167,6 +169,47 @@ def choose(dice: Dice) -> Light:
         noise=noise,
         offset=offset,
     )
+
+
+def choose_anywhere(dice: Dice) -> Light:
+    """As `choose`, and in two scenes of five a night or rain, which the English winter lacks.
+
+    By night the lamps stand for the sun: their light falls from above, warm and weak.
+    """
+    day = choose(dice)
+    kind = dice.pick(("day", "night", "rain"), (0.6, 0.25, 0.15))
+    if kind == "night":
+        warm = dice.uniform(0.3, 1.0)
+        lamp = mixed((1.0, 0.93, 0.84), (1.0, 0.62, 0.28), warm)
+        return replace(
+            day,
+            to_sun=(0.0, 1.0, 0.0),
+            sun=scaled(lamp, dice.uniform(0.02, 0.12)),
+            ambient=scaled(mixed((0.5, 0.5, 0.6), lamp, 0.6), dice.uniform(0.03, 0.09)),
+            zenith=linear((0.05, 0.06, 0.10)),
+            horizon=scaled(lamp, dice.uniform(0.008, 0.03)),
+            cloud=scaled(lamp, dice.uniform(0.008, 0.02)),
+            haze=dice.uniform(200, 700),
+            wet=dice.uniform(0.3, 1.0) if dice.chance(0.35) else 0.0,
+            exposure=dice.uniform(0.3, 0.5),
+            noise=day.noise * dice.uniform(2.0, 4.0),
+            lamps=scaled(lamp, dice.uniform(1.5, 3.0)),
+        )
+    if kind == "rain":
+        return replace(
+            day,
+            sun=(0.0, 0.0, 0.0),
+            ambient=scaled((0.80, 0.84, 0.90), dice.uniform(0.4, 0.8)),
+            zenith=linear((0.60, 0.64, 0.68)),
+            horizon=linear((0.78, 0.80, 0.82)),
+            cloud=linear((0.66, 0.69, 0.72)),
+            cover=dice.uniform(0.9, 1.0),
+            haze=dice.uniform(70, 200),
+            wet=dice.uniform(0.7, 1.0),
+            exposure=dice.uniform(0.6, 0.9),
+            noise=day.noise * 1.8,
+        )
+    return day
 
 
 def paint_sky(canvas: Canvas, camera: Camera, light: Light) -> None:

@@ -39,15 +39,23 @@ class Plot:
 
 
 def render(
-    seed: int, height: int = 360, width: int = 480
+    seed: int, height: int = 360, width: int = 480, country: str = "england"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Picture uint8 [H, W, 3] and class ids uint8 [H, W] of the scene with that seed."""
+    """Picture uint8 [H, W, 3] and class ids uint8 [H, W] of the scene with that seed.
+
+    country: `england`, or `anywhere` for nights, rain, other widths of roads and pavements, other
+    heights and lenses of the camera, and traffic on the right in half of the scenes.
+    """
     factor = 2 if height * width >= 96 * 128 else 4
     canvas = Canvas(height, width, factor)
     camera = _camera(Dice(seed, "camera"), canvas)
-    weather = light.choose(Dice(seed, "light"))
     plots = _plots(Dice(seed, "plots"))
     road = _road(Dice(seed, "road"), plots)
+    if country == "england":
+        weather, mirrored = light.choose(Dice(seed, "light")), False
+    else:
+        weather = light.choose_anywhere(Dice(seed, "light"))
+        camera, road, mirrored = _elsewhere(Dice(seed, "elsewhere"), camera, road)
     camera = Camera(
         x=-road.half / 2 + Dice(seed, "lane").uniform(-0.5, 0.4),
         height=camera.height,
@@ -98,7 +106,29 @@ def render(
         act()
     if Dice(seed, "bonnet").chance(0.2):
         _bonnet(canvas, weather)
-    return light.develop(canvas, weather, Dice(seed, "film"))
+    picture, classes = light.develop(canvas, weather, Dice(seed, "film"))
+    if mirrored:
+        picture, classes = (np.ascontiguousarray(one[:, ::-1]) for one in (picture, classes))
+    return picture, classes
+
+
+def _elsewhere(dice: Dice, camera: Camera, road: ground.Road) -> tuple[Camera, ground.Road, bool]:
+    """Another country's proportions of the same scene, and whether it drives on the right."""
+    camera = replace(
+        camera,
+        height=dice.uniform(1.1, 2.2),
+        focal=camera.focal * dice.uniform(0.65, 1.15),
+        cy=camera.cy * dice.uniform(0.85, 1.1),
+    )
+    road = replace(
+        road,
+        half=dice.uniform(2.8, 9.0),
+        walk=(dice.uniform(1.0, 6.0), dice.uniform(1.0, 6.0)),
+        yellow=(False, False),
+        asphalt=road.asphalt * dice.uniform(0.8, 2.2),
+        worn=dice.uniform(0.0, 1.0),
+    )
+    return camera, road, dice.chance(0.5)
 
 
 def _off_street(thing: Thing, road: ground.Road, plots: list[Plot]) -> Plot | None:

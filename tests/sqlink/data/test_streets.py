@@ -196,3 +196,27 @@ def test_an_unknown_option_is_refused() -> None:
 
 def test_the_largest_seed_renders() -> None:
     assert Streets(seed=(1 << 63) - 1, count=1, height=16, width=16)[0].image.shape == (3, 16, 16)
+
+
+def test_streets_of_anywhere_have_nights_and_another_geometry() -> None:
+    seeds = range(2000, 2024)
+    here = [render(seed, 48, 64) for seed in seeds]
+    there = [render(seed, 48, 64, "anywhere") for seed in seeds]
+    dark = [float((picture < 40).mean()) for picture, _ in there]
+    assert sum(share > 0.6 for share in dark) >= 3  # a quarter of the scenes are nights
+    assert sum(float((picture < 40).mean()) > 0.6 for picture, _ in here) == 0
+    road = NAMES.index("road")
+    shares = [
+        [float((classes == road).mean()) for _, classes in scenes] for scenes in (here, there)
+    ]
+    assert np.std(shares[1]) > 1.2 * np.std(shares[0])
+    again = render(2003, 48, 64, "anywhere")
+    assert np.array_equal(again[0], there[3][0])
+    assert np.array_equal(again[1], there[3][1])
+
+
+def test_an_unknown_country_is_refused() -> None:
+    with pytest.raises(ConfigError, match="country='englnd': did you mean 'england'"):
+        Streets(country="englnd")
+    sample = open_dataset("streets", seed=4, count=1, height=24, width=32, country="anywhere")[0]
+    assert sample.image.shape == (3, 24, 32)
