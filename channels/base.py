@@ -187,7 +187,39 @@ class Channel(Protocol):
         ...
 
 
-CHANNELS: Registry[Channel] = Registry("channel", "sqlink.channels")
+@runtime_checkable
+class Wrapper(Protocol):
+    """A channel around others, such as a chain or an interleaver."""
+
+    @property
+    def wrapped(self) -> tuple[Channel, ...]:
+        """The channels within, in the order in which packets meet them."""
+        ...
+
+
+CHANNELS: Registry[Channel] = Registry(
+    "channel",
+    "sqlink.channels",
+    {
+        "adaptive": "channels.link.adaptive",
+        "bottleneck": "channels.packet.queueing",
+        "coded": "channels.link.coded",
+        "delay": "channels.packet.delay",
+        "gilbert_elliott": "channels.packet.erasure",
+        "ideal": "channels.link.ideal",
+        "iid_erasure": "channels.packet.erasure",
+        "interleave": "channels.packet.interleaver",
+        "lookup": "channels.link.lookup",
+        "lossless": "channels.packet.erasure",
+        "raptorq": "channels.packet.raptorq",
+        "rate_limit": "channels.packet.rate_limit",
+        "token_bucket": "channels.packet.queueing",
+        "trace": "channels.packet.trace",
+        "uncoded": "channels.link.uncoded",
+        "unequal": "channels.packet.unequal",
+    },
+)
+"""Channels by name, and the modules that register them, each loaded when it is asked for."""
 register = CHANNELS.register
 
 
@@ -205,6 +237,11 @@ class Chain:
     def __init__(self, links: Sequence[Channel]) -> None:
         self.links = tuple(links)
         self.needs = tuple(dict.fromkeys(need for link in self.links for need in link.needs))
+
+    @property
+    def wrapped(self) -> tuple[Channel, ...]:
+        """The channels, first to last."""
+        return self.links
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         n, p = packets.lengths.shape
@@ -236,3 +273,24 @@ class Chain:
         counts = [link.uses_per_packet(packet_bytes) for link in self.links]
         known = [count for count in counts if count is not None]
         return sum(known) if known else None
+
+
+def received(
+    packets: Packets,
+    delivered: Tensor,
+    delay_s: Tensor | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Reception:
+    """A packet comes as it was sent, after delay_s (float64 [N, P], None: at once), or never."""
+    links = packets.lengths.shape[0]
+    if delay_s is None:
+        delay_s = torch.zeros(delivered.shape, dtype=torch.float64, device=packets.device)
+    return Reception(
+        packets=packets.keep(delivered),
+        delivered=delivered,
+        correct=delivered,
+        channel_uses=torch.zeros(links, dtype=torch.int64, device=packets.device),
+        delay_s=delay_s.masked_fill(~delivered, torch.inf),
+        ledger={"payload": 8 * packets.lengths.sum(dim=1)},
+        statistics=statistics or {},
+    )

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         from sqlink.codecs.sqgan.codec import load_model
-        from sqlink.data.base import open_dataset
+        from sqlink.data import open_dataset
         from sqlink.segmentation import load_segmenter
         from sqlink.weights.manifest import load
 

@@ -26,7 +26,7 @@ from experiments.sweep.components import select_device
 from experiments.sweep.schema import Choice, Data, Named, as_list, as_named
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec, Decoded, Rate, Received, Stream, Unreachable
-from sqlink.data.base import open_dataset
+from sqlink.data import open_dataset
 from sqlink.data.classes import CAMVID
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError, DataError

@@ -350,14 +350,8 @@ def channel_(
 ) -> None:
     """Measure a channel alone: losses, bit errors and delays, beside the law or bound they have."""
     from channels.config.builder import load
-    from experiments.channel_study.measure import (
-        check_target,
-        draw,
-        measure,
-        summary,
-        values_of,
-        write_csv,
-    )
+    from experiments.channel_study.draw import check_target, draw
+    from experiments.channel_study.measure import measure, summary, values_of, write_csv
     from sqlink.errors import ConfigError
 
     given = [("snr_db", "--snr", text) for text in snr or ()]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from channels.base import Channel, Packets, Reception
-from channels.packet.raptorq import packets_within, uses_of_picture
+from channels.packet.occupancy import packets_within, uses_of_picture
 from channels.random import Streams
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,

@@ -4,6 +4,8 @@ awgn                                                        a ready channel, or 
 {coded: {over: awgn, modulation: qpsk, code_rate: 0.5}}     one with parameters
 {awgn: {modulation: 16qam}}                                 a ready channel with some changed
 [{iid_erasure: {loss: 0.1}}, rayleigh]                      one after another
+
+Symbol and bit channels are described in the same way, by `from_spec`.
 """
 
 from __future__ import annotations
@@ -11,34 +13,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from channels.base import CHANNELS, Chain, Channel
-from channels.config.spec import construct, name_and_parameters
 from channels.config.yaml import StrictLoader
 from channels.errors import ConfigError
-from channels.fading import tdl_cdl
-from channels.link import adaptive, coded, ideal, lookup
-from channels.packet import delay, erasure, interleaver, queueing, raptorq
-from channels.registry import nearest
+from channels.registry import Registry, nearest
 
-__all__ = [
-    "READY",
-    "adaptive",
-    "build",
-    "coded",
-    "delay",
-    "erasure",
-    "ideal",
-    "interleaver",
-    "load",
-    "lookup",
-    "names",
-    "tdl_cdl",
-    "raptorq",
-    "queueing",
-]
+T = TypeVar("T")
 
 READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "iid": ("iid_erasure", {}),
@@ -75,10 +59,10 @@ def build(spec: object) -> Channel:
     name, parameters = name_and_parameters("channel", spec)
     if name in READY:
         base, preset = READY[name]
-        return construct(CHANNELS, base, {**preset, **parameters})
+        return CHANNELS.make(base, {**preset, **parameters})
     if name not in CHANNELS.names():
         raise ConfigError(f"unknown channel '{name}': {nearest(name, names())}")
-    return construct(CHANNELS, name, parameters)
+    return CHANNELS.make(name, parameters)
 
 
 def load(path_or_name: str | Path) -> Channel:
@@ -106,3 +90,26 @@ def load(path_or_name: str | Path) -> Channel:
         raise ConfigError(f"channel file {path}: a chain holds itself; list its links") from error
     except ConfigError as error:
         raise ConfigError(f"channel file {path}: {error}") from error
+
+
+def name_and_parameters(kind: str, spec: object) -> tuple[str, dict[str, object]]:
+    """Read a name, or a mapping of one name to its parameters. Raises ConfigError on anything else.
+
+    >>> name_and_parameters("channel", {"iid_erasure": {"loss": 0.1}})
+    ('iid_erasure', {'loss': 0.1})
+    """
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        name, parameters = next(iter(spec.items()))
+        if isinstance(name, str) and (parameters is None or isinstance(parameters, Mapping)):
+            return name, {str(key): value for key, value in (parameters or {}).items()}
+    raise ConfigError(
+        f"a {kind} is a name or one name with its parameters, as {{name: {{key: value}}}}; "
+        f"got {spec!r}"
+    )
+
+
+def from_spec(registry: Registry[T], spec: object) -> T:
+    """Make what `spec` names in a registry: a name, or {name: parameters}. Raises ConfigError."""
+    return registry.make(*name_and_parameters(registry.kind, spec))

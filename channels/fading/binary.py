@@ -21,7 +21,7 @@ from torch import Tensor
 
 from channels.base import Conditions
 from channels.config.checks import condition, number
-from channels.fading.block import Timing
+from channels.fading.base import Timing
 from channels.random import Streams
 from channels.registry import Registry
 
@@ -52,7 +52,11 @@ class BitChannel(Protocol):
         ...
 
 
-BIT_CHANNELS: Registry[BitChannel] = Registry("bit channel", "sqlink.bit_channels")
+BIT_CHANNELS: Registry[BitChannel] = Registry(
+    "bit channel",
+    "sqlink.bit_channels",
+    {"bec": "channels.fading.binary", "bsc": "channels.fading.binary"},
+)
 register = BIT_CHANNELS.register
 
 

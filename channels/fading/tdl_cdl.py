@@ -29,7 +29,7 @@ from torch import Tensor
 
 from channels.config.checks import choice, integer, number
 from channels.errors import ChannelError, ConfigError
-from channels.fading.block import Observation, Timing, register
+from channels.fading.base import Observation, Timing, register
 from channels.fec.ldpc import in_chunks
 from channels.fec.sionna_isolation import untouched_random_state
 from channels.random import Streams

@@ -52,7 +52,6 @@ _HIGHEST_SURE_RATE = 0.9
 FIRST = (0,)
 """One word, redundancy version 0."""
 
-CRC_BITS = {"crc24a": 24, "crc16": 16}
 
 _CODED_BITS_CPU = 1 << 14
 _CODED_BITS_CUDA = 1 << 20
@@ -282,33 +281,6 @@ def code(
 ) -> Code:
     """The code of k information bits and words of n coded bits, kept between calls."""
     return Code(k, n, bits_per_symbol, device, words, schedule)
-
-
-class Crc:
-    """One CRC over messages of one length on one device. Take it from `crc`, which keeps it."""
-
-    def __init__(self, name: str, bits: int, device: str) -> None:
-        with untouched_random_state():
-            from sionna.phy.fec.crc import CRCDecoder, CRCEncoder
-
-            self._encoder = CRCEncoder(name.upper(), k=bits, precision="single", device=device)
-            self._decoder = CRCDecoder(self._encoder, precision="single", device=device)
-
-    def append(self, bits: Tensor) -> Tensor:
-        """bits: float32 [R, bits]. Returns float32 [R, bits + CRC]."""
-        protected: Tensor = self._encoder(bits)
-        return protected
-
-    def holds(self, protected: Tensor) -> Tensor:
-        """protected: float32 [R, bits + CRC]. Returns bool [R]."""
-        verdict: Tensor = self._decoder(protected)[1]
-        return verdict.squeeze(-1)
-
-
-@lru_cache(maxsize=32)
-def crc(name: str, bits: int, device: str) -> Crc:
-    """The CRC `name` (a key of CRC_BITS) over messages of `bits` bits, kept between calls."""
-    return Crc(name, bits, device)
 
 
 def in_chunks(

@@ -14,23 +14,17 @@ import torch
 from torch import Tensor
 
 from channels.base import Conditions, Packets, Reception, register
+from channels.config.builder import name_and_parameters
 from channels.config.checks import choice, condition, flag, integer, number
-from channels.config.spec import name_and_parameters
 from channels.errors import ConfigError
+from channels.fading.base import ONE_GAIN, SNR_RANGE_DB, Flat, Timing
 from channels.fading.binary import BIT_CHANNELS
-from channels.fading.block import (
-    ONE_GAIN,
-    SNR_RANGE_DB,
-    Awgn,
-    Flat,
-    GilbertElliott,
-    Rayleigh,
-    Rician,
-    Timing,
-)
+from channels.fading.block import Awgn, Rayleigh, Rician
+from channels.fading.shadowing import GilbertElliott
 from channels.fec.ldpc import DEFAULT_ITERATIONS
+from channels.link.base import DEFAULT_PACKET_BYTES, SYMBOL_RATES_HZ
 from channels.link.bler_table import tables_of
-from channels.link.coded import DEFAULT_PACKET_BYTES, SYMBOL_RATES_HZ, CodedLink
+from channels.link.coded import CodedLink
 from channels.link.harq import Airtime
 from channels.link.lookup import LookupLink
 from channels.link.mcs import mcs_table

@@ -18,7 +18,7 @@ from torch import Tensor
 from channels.config.checks import choice, integer, number
 from channels.errors import ConfigError
 from channels.fec.ldpc import VERSIONS
-from channels.registry import nearest
+from channels.registry import check_options
 
 TYPES = ("chase", "ir")
 
@@ -48,11 +48,7 @@ class Harq:
                 "{type: ir, rounds: 4, round_trip_s: 0.008}"
             )
         known = [entry.name for entry in fields(cls)]
-        for key in spec:
-            if key not in known:
-                raise ConfigError(
-                    f"{owner}: unknown parameter '{key}' of harq: {nearest(str(key), known)}"
-                )
+        check_options(f"{owner}: harq", map(str, spec), known)
         return cls(
             choice(owner, "harq type", spec.get("type", cls.type), TYPES),
             integer(owner, "harq rounds", spec.get("rounds", cls.rounds), 1, 8),

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from channels.base import Conditions, Packets, Reception, register
+from channels.config.builder import from_spec
 from channels.config.checks import choice, condition, integer, number
-from channels.config.spec import from_spec
 from channels.errors import ChannelError, ConfigError
-from channels.fading.block import ONE_GAIN, SNR_RANGE_DB, SYMBOL_CHANNELS, Flat, Timing
-from channels.fec.ldpc import CRC_BITS, HIGHEST_RATE, LOWEST_RATE, layout
+from channels.fading.base import ONE_GAIN, SNR_RANGE_DB, SYMBOL_CHANNELS, Flat, Timing
+from channels.fec.crc import CRC_BITS
+from channels.fec.ldpc import HIGHEST_RATE, LOWEST_RATE, layout
 from channels.fec.qam import BITS_PER_SYMBOL
-from channels.link.coded import DEFAULT_PACKET_BYTES
+from channels.link.base import DEFAULT_PACKET_BYTES
 from channels.random import Streams
 from channels.theory import GAUSSIAN, qam_information
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from channels.base import Packets, register
 from channels.errors import ConfigError
-from channels.fading.block import ONE_GAIN, Flat, Timing
+from channels.fading.base import ONE_GAIN, Flat, Timing
 from channels.fec.ldpc import DEFAULT_ITERATIONS, SCHEDULES
 from channels.fec.polar import DEFAULT_LIST_SIZE
+from channels.link.base import DEFAULT_PACKET_BYTES
 from channels.link.bler_table import BlerTable, tables_of
-from channels.link.coded import DEFAULT_PACKET_BYTES, CodedLink
+from channels.link.coded import CodedLink
 from channels.link.harq import Airtime
 from channels.random import Streams
 

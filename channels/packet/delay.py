@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from channels.base import Conditions, Packets, Reception, register
+from channels.base import Conditions, Packets, Reception, received, register
 from channels.config.checks import choice, number, seconds
 from channels.errors import ConfigError
-from channels.packet.erasure import received
 from channels.random import Streams
 
 DEFAULT_SHAPE = 2.5

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from channels.base import Channel, Conditions, Packets, Reception, register
+from channels.config.builder import build
 from channels.config.checks import choice, integer
-from channels.packet.raptorq import take, uses_of_picture
+from channels.packet.occupancy import take, uses_of_picture
 from channels.random import Streams
 
 MOST = 100_000
@@ -57,13 +58,16 @@ class Interleave:
     inner = ("over",)
 
     def __init__(self, over: object, depth: int, width: int, span: str = "picture") -> None:
-        from channels.config.builder import build
-
         self.over: Channel = build(over)
         self.depth = integer(self.name, "depth", depth, 1, MOST)
         self.width = integer(self.name, "width", width, 1, MOST)
         self.span = choice(self.name, "span", span, ("picture", "sequence"))
         self.needs = self.over.needs
+
+    @property
+    def wrapped(self) -> tuple[Channel, ...]:
+        """The channel that carries the packets in their new order."""
+        return (self.over,)
 
     def order(self, packets: int) -> Tensor:
         """int64 [packets]: which packet of one picture travels first, second, and so on."""

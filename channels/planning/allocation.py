@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from channels.base import Packets
 from channels.config.checks import choice, integer, number
 from channels.errors import ConfigError
-from channels.packet.raptorq import Unequal
+from channels.packet.unequal import Unequal
 from channels.random import Streams
 
 Array = NDArray[np.float64]

@@ -17,10 +17,11 @@ from torch import Tensor
 from channels.config.checks import integer, number
 from channels.errors import ConfigError
 from channels.fading import tdl_cdl  # noqa: F401 - it registers what is refused by its name
-from channels.fading.block import ONE_GAIN, Flat, Timing
+from channels.fading.base import ONE_GAIN, Flat, Timing
 from channels.link.adaptive import refuse_bits
+from channels.link.base import DEFAULT_PACKET_BYTES
 from channels.link.bler_table import tables_of
-from channels.link.coded import DEFAULT_PACKET_BYTES, CodedLink
+from channels.link.coded import CodedLink
 from channels.link.lookup import LookupLink
 from channels.link.mcs import Mcs, mcs_table
 from channels.random import Streams

@@ -28,9 +28,9 @@ from torch import Tensor
 from channels import theory
 from channels.base import Channel, Packets, Reception
 from channels.config import builder
-from channels.config.spec import from_spec
+from channels.config.builder import from_spec
+from channels.fading.base import SYMBOL_CHANNELS, Timing
 from channels.fading.binary import BIT_CHANNELS
-from channels.fading.block import SYMBOL_CHANNELS, Timing
 from channels.random import Streams
 from channels.validation.error_rates import PUBLISHED, Proportion, bit_errors, block_errors
 

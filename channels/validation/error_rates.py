@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from channels.config.spec import from_spec
-from channels.fading.block import SYMBOL_CHANNELS, SymbolChannel, Timing
+from channels.config.builder import from_spec
+from channels.fading.base import SYMBOL_CHANNELS, SymbolChannel, Timing
 from channels.fec.ldpc import DEFAULT_ITERATIONS, SCHEDULES, code, in_chunks
 from channels.fec.qam import BITS_PER_SYMBOL, modem
 from channels.random import Streams

@@ -19,15 +19,15 @@ import torch
 from torch import nn
 
 from channels.base import CHANNELS, Channel, Packets
-from channels.config.builder import READY, build
-from channels.config.spec import construct, name_and_parameters
+from channels.config.builder import READY, build, name_and_parameters
 from channels.random import Streams
 from channels.registry import nearest
 from experiments.sweep.grid import Identities, rates
 from experiments.sweep.schema import FRECHET, SEMANTIC, Choice, CodecChoice, Sweep
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
-from sqlink.data.base import DataSet, open_dataset
+from sqlink.data import open_dataset
+from sqlink.data.base import DataSet
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.link import resolve_rate
 from sqlink.metrics import METRICS, Metric
@@ -189,7 +189,7 @@ def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str
         if choice.name in SEMANTIC:
             continue
         try:
-            metric = construct(METRICS, choice.name, choice.options)
+            metric = METRICS.make(choice.name, choice.options)
         except WeightsError as error:
             if choice.options:
                 raise WeightsError(f"{where}: metrics[{i}]: {error}") from error

@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
-from channels.packet.raptorq import Unequal
+from channels.packet.unequal import Unequal
 from channels.planning.allocation import allocate, measured_options
 from channels.random import Streams
 from experiments.report.estimates import LEVEL, Measured, cells_of

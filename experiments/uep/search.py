@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channels.base import Packets
-from channels.packet.raptorq import Unequal
+from channels.packet.unequal import Unequal
 from channels.random import Streams
 from experiments.sweep.components import Equipment
 from sqlink.codecs.base import Codec, Rate, Received, Stream

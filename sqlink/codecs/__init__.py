@@ -6,13 +6,9 @@ package: decoders run in worker processes that import it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
-from channels.registry import nearest
-from sqlink.errors import ConfigError, DataError
+from sqlink.errors import DataError
 
 if TYPE_CHECKING:
     from sqlink.codecs.base import Codec
@@ -20,7 +16,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "sqgan": ("sqlink.codecs.sqgan.codec", ".sqg"),
     "jpeg2000": ("sqlink.codecs.jpeg2000.codec", ".j2k"),
-    "bpg": ("sqlink.codecs.bpg", ".bpg"),
+    "bpg": ("sqlink.codecs.bpg.codec", ".bpg"),
     "map_only": ("sqlink.codecs.map_only", ".sqm"),
     "bpg+map": ("sqlink.codecs.map_only", ".sqb"),
 }
@@ -31,7 +27,7 @@ def codec_names() -> list[str]:
     """Every codec's name, sorted: the built-in ones and those of installed packages."""
     from sqlink.codecs.base import CODECS
 
-    return sorted({*BUILT_IN, *CODECS.names()})
+    return CODECS.names()
 
 
 def load_codec(name: str, /, **options: Any) -> Codec:
@@ -43,12 +39,9 @@ def load_codec(name: str, /, **options: Any) -> Codec:
     >>> load_codec("jpeg2000", packet_bytes=48).suffix
     '.j2k'
     """
-    factory = _factory(name)
-    known = _options(factory)
-    for option in options:
-        if known is not None and option not in known:
-            raise ConfigError(f"codec '{name}' has no option '{option}': {nearest(option, known)}")
-    return factory(**options)
+    from sqlink.codecs.base import CODECS
+
+    return CODECS.make(name, options)
 
 
 def takes_option(name: str, option: str) -> bool:
@@ -57,26 +50,10 @@ def takes_option(name: str, option: str) -> bool:
     >>> takes_option("jpeg2000", "weights")
     False
     """
-    known = _options(_factory(name))
-    return known is None or option in known
-
-
-def _factory(name: str) -> Callable[..., Codec]:
     from sqlink.codecs.base import CODECS
 
-    if name in BUILT_IN:
-        import_module(BUILT_IN[name][0])
-    elif name not in CODECS.names():
-        raise ConfigError(f"unknown codec '{name}': {nearest(name, codec_names())}")
-    return CODECS.get(name)
-
-
-def _options(factory: Callable[..., Codec]) -> list[str] | None:
-    """Names of a factory's options; None where it takes any."""
-    parameters = signature(factory).parameters.values()
-    if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
-        return None
-    return [p.name for p in parameters]
+    known = CODECS.options(name)
+    return known is None or option in known
 
 
 def codec_for_suffix(suffix: str) -> str:

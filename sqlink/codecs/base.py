@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from channels.registry import Registry
+from sqlink.codecs import BUILT_IN
 from sqlink.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -223,5 +224,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: Registry[Codec] = Registry("codec", "sqlink.codecs")
+CODECS: Registry[Codec] = Registry(
+    "codec", "sqlink.codecs", {name: module for name, (module, _) in BUILT_IN.items()}
+)
 register = CODECS.register

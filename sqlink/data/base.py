@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channels.registry import Registry
+from sqlink.data import BUILT_IN
+from sqlink.data import open_dataset as open_dataset
 from sqlink.data.classes import CAMVID, ClassSet
 from sqlink.errors import ConfigError, DataError
 
@@ -60,28 +61,8 @@ class DataSet(Protocol):
     def __iter__(self) -> Iterator[Sample]: ...
 
 
-DATASETS: Registry[DataSet] = Registry("data set", "sqlink.datasets")
+DATASETS: Registry[DataSet] = Registry("data set", "sqlink.datasets", BUILT_IN)
 register = DATASETS.register
-
-
-def open_dataset(name: str, **options: object) -> DataSet:
-    """The data set called `name` with the options of its kind.
-
-    `camvid`: root, split. `cityscapes`: root, split, size. `folder`: root, maps, classes.
-    `idd`: root, split. `streets`: seed, count, height, width, country. Raises ConfigError for an
-    unknown name or option, DataError where the data cannot be used.
-
-    >>> [sample.name for sample in open_dataset("streets", seed=7, count=2, height=16, width=16)]
-    ['street-7', 'street-8']
-    """
-    from sqlink.data import camvid, cityscapes, folder, idd, streets  # noqa: F401  # they register
-
-    factory = DATASETS.get(name)
-    try:
-        inspect.signature(factory).bind(**options)
-    except TypeError as error:
-        raise ConfigError(f"data set '{name}': {error}") from error
-    return factory(**options)
 
 
 def classes_of(data: DataSet) -> ClassSet:

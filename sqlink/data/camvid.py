@@ -14,8 +14,6 @@ the 47 frames of `dev` make 12 blocks.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from sqlink.data.base import Sample, as_path, register
+from sqlink.data.blocks import blocks_of
 from sqlink.data.classes import CAMVID, NO_LABEL, listed
 from sqlink.data.pictures import load_picture
 from sqlink.errors import DataError
@@ -32,8 +31,6 @@ from sqlink.errors import DataError
 FOLDERS = ("train", "val", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 VOID = 11
-BLOCK = 5
-"""The most frames of a block."""
 
 
 @register("camvid")
@@ -162,46 +159,3 @@ def _labels(path: Path) -> Tensor:
 
 def _size(plane: Tensor) -> str:
     return f"{plane.shape[1]}x{plane.shape[0]}"
-
-
-def blocks_of(names: Sequence[str]) -> list[str]:
-    """The block of each frame name, for names in order.
-
-    A run ends where the drive changes or frames are further apart than twice the drive's usual
-    spacing, and is cut into as few equal parts of at most 5 frames as it takes.
-
-    >>> blocks_of(["0006R0_f00930", "0006R0_f00960", "0006R0_f00990", "0016E5_00390"])
-    ['0006R0_f00930', '0006R0_f00930', '0006R0_f00930', '0016E5_00390']
-    """
-    parsed = [re.fullmatch(r"(.*?)(\d{1,15})", name) for name in names]
-    drive = [m.group(1) if m else name for m, name in zip(parsed, names, strict=True)]
-    number = [int(m.group(2)) if m else 0 for m in parsed]
-    gaps: dict[str, list[int]] = {}
-    for a in range(len(names) - 1):
-        if drive[a] == drive[a + 1]:
-            gaps.setdefault(drive[a], []).append(number[a + 1] - number[a])
-    usual = {key: sorted(values)[len(values) // 2] for key, values in gaps.items()}
-    runs: list[list[str]] = []
-    for a, name in enumerate(names):
-        near = (
-            a > 0
-            and drive[a] == drive[a - 1]
-            and number[a] - number[a - 1] <= 2 * max(1, usual[drive[a]])
-        )
-        if near:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    return [block for run in runs for block in cut_into_blocks(run)]
-
-
-def cut_into_blocks(run: Sequence[str]) -> list[str]:
-    """The block of each frame of a run: as few equal parts of at most 5 frames as it takes, each
-    called by its first frame.
-
-    >>> cut_into_blocks(["a", "b", "c", "d", "e", "f"])
-    ['a', 'a', 'a', 'd', 'd', 'd']
-    """
-    parts = -(-len(run) // BLOCK)
-    edges = [part * len(run) // parts for part in range(parts + 1)]
-    return [run[a] for a, b in itertools.pairwise(edges) for _ in range(b - a)]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from channels.registry import nearest
 from sqlink.data.base import Sample, as_path, register
-from sqlink.data.camvid import cut_into_blocks
+from sqlink.data.blocks import cut_into_blocks
 from sqlink.data.classes import CITYSCAPES, NO_LABEL, listed
 from sqlink.data.pictures import MIN_SIDE, load_picture
 from sqlink.errors import ConfigError, DataError

@@ -36,7 +36,15 @@ class Metric(Protocol):
         ...
 
 
-METRICS: Registry[Metric] = Registry("metric", "sqlink.metrics")
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    "sqlink.metrics",
+    {
+        "lpips": "sqlink.metrics.perceptual",
+        "ms_ssim": "sqlink.metrics.distortion",
+        "psnr": "sqlink.metrics.distortion",
+    },
+)
 register = METRICS.register
 
 

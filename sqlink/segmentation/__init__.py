@@ -6,11 +6,8 @@ augmentation, measures and does nothing else. Networks are loaded when they are 
 
 from __future__ import annotations
 
-from importlib import import_module
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
-from channels.registry import nearest
 from sqlink.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ def segmenter_names() -> list[str]:
     """Every segmenter's name, sorted: the built-in ones and those of installed packages."""
     from sqlink.segmentation.base import SEGMENTERS
 
-    return sorted({*BUILT_IN, *SEGMENTERS.names()})
+    return SEGMENTERS.names()
 
 
 def check_segmenter(owner: str, segmenter: object) -> None:
@@ -55,17 +52,4 @@ def load_segmenter(name: str, /, device: torch.device | str = "cpu", **options: 
         raise ConfigError(
             f"'{GROUND_TRUTH}' is no network: give the labels themselves as the segmentation"
         )
-    if name in BUILT_IN:
-        import_module(BUILT_IN[name])
-    elif name not in SEGMENTERS.names():
-        raise ConfigError(f"unknown segmenter '{name}': {nearest(name, segmenter_names())}")
-    factory = SEGMENTERS.get(name)
-    accepted = signature(factory).parameters
-    if not any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
-        for option in options:
-            if option not in accepted:
-                raise ConfigError(
-                    f"segmenter '{name}' has no option '{option}': "
-                    f"{nearest(option, list(accepted))}"
-                )
-    return factory(device=device, **options)
+    return SEGMENTERS.make(name, {"device": device, **options})

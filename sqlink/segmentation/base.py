@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from channels.registry import Registry
+from sqlink.segmentation import BUILT_IN
 
 
 @runtime_checkable
@@ -23,5 +24,5 @@ class Segmenter(Protocol):
         ...
 
 
-SEGMENTERS: Registry[Segmenter] = Registry("segmenter", "sqlink.segmenters")
+SEGMENTERS: Registry[Segmenter] = Registry("segmenter", "sqlink.segmenters", BUILT_IN)
 register = SEGMENTERS.register

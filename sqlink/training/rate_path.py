@@ -166,7 +166,7 @@ def calibrate(
     Raises ConfigError for the measuring segmenter, WeightsError or DataError where files are amiss.
     """
     from sqlink.codecs.sqgan.codec import load_model
-    from sqlink.data.base import open_dataset
+    from sqlink.data import open_dataset
     from sqlink.metrics.perceptual import load_lpips
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save

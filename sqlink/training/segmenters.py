@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from channels.random import Streams
-from sqlink.data.base import DataSet, open_dataset
+from sqlink.data import open_dataset
+from sqlink.data.base import DataSet
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
 from sqlink.metrics.bootstrap import interval, mean_iou

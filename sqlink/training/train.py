@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.data.base import open_dataset, require_classes
+from sqlink.data import open_dataset
+from sqlink.data.base import require_classes
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES, ClassSet, class_set_of_size
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
 from sqlink.metrics.perceptual import FOLDER_VARIABLE, LPIPS, load_lpips

@@ -11,8 +11,8 @@ import yaml
 
 from channels.base import CHANNELS
 from channels.config.builder import READY, build
+from channels.fading.base import SYMBOL_CHANNELS
 from channels.fading.binary import BIT_CHANNELS
-from channels.fading.block import SYMBOL_CHANNELS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "channels.md").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from channels.errors import ConfigError, SQLinkError
 from experiments.gallery import EDGE, GAP, HEAD, Tile, draw_gallery, load_gallery, of_folder, sheet
-from sqlink.data.base import open_dataset
+from sqlink.data import open_dataset
 from sqlink.data.pictures import save_picture
 
 GALLERY = """

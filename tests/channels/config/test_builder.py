@@ -10,7 +10,8 @@ from channels.base import Chain
 from channels.config.builder import READY, build, load, names
 from channels.errors import ConfigError
 from channels.fading.block import Rayleigh
-from channels.link.coded import CodedLink, UncodedLink
+from channels.link.coded import CodedLink
+from channels.link.uncoded import UncodedLink
 from channels.packet.erasure import IidErasure, Lossless
 from channels.packet.queueing import Bottleneck
 
@@ -59,8 +60,8 @@ def test_a_list_is_a_chain() -> None:
     [
         ("awng", "unknown channel 'awng': did you mean 'awgn'"),
         ({"codet": {}}, "did you mean 'coded'"),
-        ({"coded": {"modulaton": "qpsk"}}, "unknown parameter 'modulaton': did you mean 'modu"),
-        ({"lossless": {"loss": 0.1}}, "unknown parameter 'loss': it takes none"),
+        ({"coded": {"modulaton": "qpsk"}}, "has no option 'modulaton': did you mean 'modu"),
+        ({"lossless": {"loss": 0.1}}, "has no option 'loss': it takes none"),
         ({"iid_erasure": {"loss": 2}}, "loss=2 must be from 0 to 1"),
         ({"coded": {}, "iid_erasure": {}}, "one name with its parameters"),
         ({"coded": "qpsk"}, "one name with its parameters"),

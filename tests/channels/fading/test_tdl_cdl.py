@@ -11,11 +11,10 @@ from scipy import stats
 from scipy.special import j0
 
 from channels.base import Packets
-from channels.config.builder import build
-from channels.config.spec import from_spec
+from channels.config.builder import build, from_spec
 from channels.errors import ChannelError, ConfigError
 from channels.fading import tdl_cdl
-from channels.fading.block import SYMBOL_CHANNELS, Flat, Observation, Piloted, SymbolChannel, Timing
+from channels.fading.base import SYMBOL_CHANNELS, Flat, Observation, Piloted, SymbolChannel, Timing
 from channels.fading.tdl_cdl import Cdl, Tdl
 from channels.random import Streams
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from channels.base import Channel, Conditions, Packets, Reception
 from channels.config.builder import build
 from channels.errors import ConfigError
-from channels.fading.block import SYMBOL_CHANNELS, Awgn, Observation, Timing
+from channels.fading.base import SYMBOL_CHANNELS, Observation, Timing
+from channels.fading.block import Awgn
 from channels.fec.sionna_isolation import untouched_random_state
 from channels.link import bler_table
 from channels.link.adaptive import AdaptiveLink

@@ -13,9 +13,11 @@ import torch
 from channels.base import Chain, Packets, Reception
 from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
-from channels.fading.block import Awgn, Observation, Timing, register
+from channels.fading.base import Observation, Timing, register
+from channels.fading.block import Awgn
 from channels.fec.ldpc import code, layout
-from channels.link.coded import CodedLink, UncodedLink
+from channels.link.coded import CodedLink
+from channels.link.uncoded import UncodedLink
 from channels.packet.erasure import IidErasure
 from channels.random import Streams
 
@@ -299,7 +301,7 @@ def test_a_wrong_packet_that_the_crc_lets_through_is_delivered_and_known_to_be_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "channels.fec.ldpc.Crc.holds", lambda self, rows: torch.ones(len(rows), dtype=torch.bool)
+        "channels.fec.crc.Crc.holds", lambda self, rows: torch.ones(len(rows), dtype=torch.bool)
     )
     link, sent = CodedLink(packet_bytes=20), packets(8)
     got = link.transmit(sent, snr(8, -10.0), streams(8))
@@ -354,7 +356,7 @@ def test_a_packet_does_not_notice_those_behind_it(monkeypatch: pytest.MonkeyPatc
     head = Packets(sent.payload[:, :2], sent.lengths[:, :2], sent.priority[:, :2])
     got = link.transmit(head, snr(8, 2.0), streams(8))
     assert torch.equal(got.delivered, whole.delivered[:, :2])
-    monkeypatch.setattr("channels.link.coded._GROUP_SYMBOLS", 1000)
+    monkeypatch.setattr("channels.link.base._GROUP_SYMBOLS", 1000)
     grouped = link.transmit(sent, snr(8, 2.0), streams(8))
     assert torch.equal(grouped.delivered, whole.delivered)
     assert torch.equal(grouped.statistics["snr_db"], whole.statistics["snr_db"])

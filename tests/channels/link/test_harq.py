@@ -13,7 +13,8 @@ from scipy.stats import fisher_exact
 from channels.base import Packets, Reception
 from channels.config.builder import build
 from channels.errors import ConfigError
-from channels.fading.block import Awgn, Observation, Timing
+from channels.fading.base import Observation, Timing
+from channels.fading.block import Awgn
 from channels.link.coded import CodedLink
 from channels.link.harq import Airtime, versions_of
 from channels.random import Streams
@@ -274,7 +275,7 @@ def test_waiting_for_the_link_follows_pollaczek_and_khinchine() -> None:
         ("ir", "harq='ir' must be its parameters"),
         (True, "harq=True must be its parameters"),
         ({"type": "irr"}, "unknown harq type='irr': did you mean 'ir'"),
-        ({"round": 2}, "unknown parameter 'round' of harq: did you mean 'rounds'"),
+        ({"round": 2}, "harq has no option 'round': did you mean 'rounds'"),
         ({"rounds": 0}, "harq rounds=0 must be an integer from 1 to 8"),
         ({"rounds": 9}, "harq rounds=9 must be an integer from 1 to 8"),
         ({"rounds": True}, "harq rounds=True must be an integer from 1 to 8"),

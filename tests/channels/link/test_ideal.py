@@ -13,7 +13,8 @@ from channels import theory
 from channels.base import Packets, Reception
 from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
-from channels.fading.block import Rayleigh, Timing
+from channels.fading.base import Timing
+from channels.fading.block import Rayleigh
 from channels.link.coded import CodedLink
 from channels.link.ideal import IdealLink
 from channels.random import Streams

@@ -13,7 +13,7 @@ from scipy.stats import fisher_exact, norm
 from channels.base import Packets
 from channels.config.builder import build
 from channels.errors import ConfigError
-from channels.fading.block import GilbertElliott
+from channels.fading.shadowing import GilbertElliott
 from channels.link import bler_table
 from channels.link.bler_table import BlerTable, lost, measure, table_of
 from channels.link.coded import CodedLink

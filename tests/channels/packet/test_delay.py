@@ -123,7 +123,7 @@ def test_a_channel_after_a_delay_meets_packets_as_they_arrive() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "parameter 'mean_s' is missing"),
+        ({}, "option 'mean_s' is missing"),
         ({"mean_s": -1}, "mean_s=-1 must be from 0 to 10000"),
         ({"mean_s": float("nan")}, "mean_s=nan must be from 0 to 10000"),
         ({"mean_s": True}, "mean_s=True must be a number"),

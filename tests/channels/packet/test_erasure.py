@@ -12,7 +12,8 @@ from scipy.stats import binomtest, chisquare, geom
 from channels.base import Chain, Packets
 from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
-from channels.packet.erasure import GilbertElliott, IidErasure, Lossless, Trace
+from channels.packet.erasure import GilbertElliott, IidErasure, Lossless
+from channels.packet.trace import Trace
 from channels.random import Streams
 
 
@@ -411,5 +412,5 @@ def test_a_trace_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Trace(tmp_path / "b.csv")
     with pytest.raises(ConfigError, match="file=7 must be the path"):
         build({"trace": {"file": 7}})
-    with pytest.raises(ConfigError, match="parameter 'file' is missing"):
+    with pytest.raises(ConfigError, match="option 'file' is missing"):
         build("trace")

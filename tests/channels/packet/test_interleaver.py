@@ -16,7 +16,7 @@ from channels.errors import ConfigError
 from channels.link.coded import CodedLink
 from channels.packet.erasure import Lossless
 from channels.packet.interleaver import Interleave
-from channels.packet.raptorq import uses_of_picture
+from channels.packet.occupancy import uses_of_picture
 from channels.random import Streams
 
 
@@ -265,7 +265,7 @@ def test_uses_and_bits_are_those_of_the_inner_channel() -> None:
         ({"depth": 0, "width": 1}, "depth=0 must be an integer from 1 to 100000"),
         ({"depth": 2, "width": True}, "width=True must be an integer from 1 to 100000"),
         ({"depth": 2.0, "width": 2}, "depth=2.0 must be an integer"),
-        ({"depth": 2}, "parameter 'width' is missing"),
+        ({"depth": 2}, "option 'width' is missing"),
         ({"depth": 2, "width": 2, "span": "pictures"}, "did you mean 'picture'"),
         ({"depth": 2, "width": 2, "over": "lossles"}, "did you mean 'lossless'"),
     ],

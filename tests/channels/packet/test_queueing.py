@@ -15,8 +15,9 @@ from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
 from channels.link.coded import CodedLink
 from channels.packet.erasure import IidErasure
-from channels.packet.queueing import Bottleneck, RateLimit, TokenBucket
-from channels.packet.raptorq import uses_of_picture
+from channels.packet.occupancy import uses_of_picture
+from channels.packet.queueing import Bottleneck, TokenBucket
+from channels.packet.rate_limit import RateLimit
 from channels.random import Streams
 
 CHANNELS: list[tuple[str, dict[str, object]]] = [
@@ -341,7 +342,7 @@ def test_the_most_relevant_packets_of_a_picture_enter_the_queue_first() -> None:
         ("rate_limit", {"channel_uses": 9, "over": "lossless"}, "a channel that counts symbols"),
         ("rate_limit", {"channel_uses": -9, "over": "awgn"}, "channel_uses=-9 must be an integer"),
         ("rate_limit", {"bits": 9, "over": "awng"}, "did you mean 'awgn'"),
-        ("token_bucket", {"rate_bits_s": 1}, "parameter 'depth_bits' is missing"),
+        ("token_bucket", {"rate_bits_s": 1}, "option 'depth_bits' is missing"),
         ("token_bucket", {"rate_bits_s": 0, "depth_bits": 9}, "rate_bits_s=0 must be from 1 to"),
         ("token_bucket", {"rate_bits_s": 9, "depth_bits": float("inf")}, "depth_bits=inf must be"),
         ("token_bucket", {"rate_bits_s": "9", "depth_bits": 9}, "rate_bits_s='9' must be a number"),

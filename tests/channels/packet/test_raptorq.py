@@ -14,14 +14,9 @@ from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
 from channels.link.coded import CodedLink
 from channels.packet.erasure import IidErasure, Lossless
-from channels.packet.raptorq import (
-    MOST_PACKETS,
-    Ranks,
-    RaptorQ,
-    Unequal,
-    packets_within,
-    uses_of_picture,
-)
+from channels.packet.occupancy import MOST_PACKETS, Ranks, packets_within, uses_of_picture
+from channels.packet.raptorq import RaptorQ
+from channels.packet.unequal import Unequal
 from channels.random import Streams
 
 

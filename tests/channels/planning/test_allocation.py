@@ -15,7 +15,7 @@ from channels.base import Packets
 from channels.config.builder import build
 from channels.errors import ConfigError
 from channels.link.coded import CodedLink
-from channels.packet.raptorq import Unequal
+from channels.packet.unequal import Unequal
 from channels.planning import allocation
 from channels.planning.allocation import Allocation, Option, allocate, measured_options
 from channels.random import Streams

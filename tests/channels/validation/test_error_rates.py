@@ -11,7 +11,8 @@ import torch
 from scipy.stats import kstest
 
 from channels.errors import ConfigError
-from channels.fading.block import Awgn, Rayleigh, Timing
+from channels.fading.base import Timing
+from channels.fading.block import Awgn, Rayleigh
 from channels.random import Streams
 from channels.validation.error_rates import (
     PUBLISHED,

@@ -14,19 +14,12 @@ from typer.testing import CliRunner
 from channels import theory
 from channels.config.builder import build
 from channels.errors import ConfigError
-from channels.fading.block import SYMBOL_CHANNELS, Awgn
-from experiments.channel_study.measure import (
-    Curves,
-    Share,
-    bit_laws,
-    draw,
-    loss_laws,
-    measure,
-    run_law,
-    summary,
-    values_of,
-    write_csv,
-)
+from channels.fading.base import SYMBOL_CHANNELS
+from channels.fading.block import Awgn
+from experiments.channel_study.curves import Curves, Share
+from experiments.channel_study.draw import draw
+from experiments.channel_study.measure import measure, summary, values_of, write_csv
+from experiments.channel_study.references import bit_laws, loss_laws, run_law
 from sqlink.cli import app
 
 
@@ -169,7 +162,7 @@ def test_bursts_lie_on_the_stationary_law_and_runs_on_theirs() -> None:
 
 
 def test_delays_lie_on_their_law() -> None:
-    from experiments.channel_study.measure import delay_law
+    from experiments.channel_study.references import delay_law
 
     pareto = {"delay": {"mean_s": 0.02, "law": "pareto", "deadline_s": 0.05}}
     found = curves(pareto, {}, packets=20_000)

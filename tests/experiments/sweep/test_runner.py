@@ -17,7 +17,7 @@ from channels.errors import SQLinkError
 from experiments.sweep.examples import original_path
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.store import read_parquet, read_results
-from sqlink.data.base import open_dataset
+from sqlink.data import open_dataset
 from sqlink.data.pictures import save_picture
 
 Write = Callable[..., Path]

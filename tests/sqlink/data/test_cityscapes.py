@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sqlink.data.base import DataSet, classes_of, open_dataset, require_classes
+from sqlink.data import open_dataset
+from sqlink.data.base import DataSet, classes_of, require_classes
 from sqlink.data.cityscapes import Cityscapes, scaled
 from sqlink.data.classes import CAMVID, CITYSCAPES, class_set_of_size
 from sqlink.errors import ConfigError, DataError

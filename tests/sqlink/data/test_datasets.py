@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sqlink.data.base import DataSet, open_dataset
-from sqlink.data.camvid import CamVid, blocks_of
+from sqlink.data import open_dataset
+from sqlink.data.base import DataSet
+from sqlink.data.blocks import blocks_of
+from sqlink.data.camvid import CamVid
 from sqlink.data.folder import Folder
 from sqlink.errors import ConfigError, DataError
 

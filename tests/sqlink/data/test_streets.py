@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sqlink.data.base import DataSet, open_dataset
+from sqlink.data import open_dataset
+from sqlink.data.base import DataSet
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.data.streets import Streets, render
 from sqlink.data.streets.camera import Camera

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sqlink.data.base import open_dataset
+from sqlink.data import open_dataset
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.segmentation import load_segmenter, segmenter_names

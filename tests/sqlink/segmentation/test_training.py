@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sqlink.data.base import open_dataset
+from sqlink.data import open_dataset
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES, PALETTE
 from sqlink.errors import ConfigError, WeightsError
 from sqlink.training import segmenters

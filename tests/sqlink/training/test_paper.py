@@ -12,7 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from sqlink.data.base import open_dataset, require_classes
+from sqlink.data import open_dataset
+from sqlink.data.base import require_classes
 from sqlink.data.classes import CITYSCAPES, class_set_of_size
 from sqlink.model import config as model_sizes
 from sqlink.model.config import PAPER

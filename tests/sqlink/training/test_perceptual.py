@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sqlink.data.base import open_dataset
+from sqlink.data import open_dataset
 from sqlink.metrics.perceptual import LPIPS
 from sqlink.segmentation.builtin import built_in
 from sqlink.segmentation.two_branch import TwoBranch

@@ -1,0 +1,91 @@
+"""Shadowing: attenuation in bursts, by a two-state Markov chain over the packets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from channels.config.builder import from_spec
+from channels.config.checks import number
+from channels.errors import ConfigError
+from channels.fading.base import (
+    SYMBOL_CHANNELS,
+    Flat,
+    Observation,
+    Timing,
+    complex_noise,
+    noise_variance_of,
+    register,
+)
+from channels.random import Streams
+from channels.two_state import two_states
+
+
+@register("gilbert_elliott")
+class GilbertElliott:
+    """Attenuation in bursts: a two-state Markov chain that takes a step each packet.
+
+        good ── p ──> bad        share of packets in the bad state: p / (p + r)
+        good <── r ── bad        mean stay in the bad state: 1 / r packets
+
+    In the bad state |h|^2 is depth_db (0 to 100) lower than in the good one, as behind an obstacle;
+    E|h|^2 = 1, so that the good one lies above the mean. What that loses depends on the code.
+
+    bad: share of packets in the bad state, 0 to burst / (burst + 1). burst: mean packets in a row
+    in the bad state, 1 to 10000. over: a symbol channel of one known gain a packet and without such
+    states, whose gain is multiplied: a fade in each state. Each link starts from the stationary
+    law. Packets' slots count, whether filled or not; another attempt of a packet meets its slot's
+    state again. `Flat`.
+
+    Sources: Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, "Estimates of error rates
+    for codes on burst-noise channels", 1963; over fading: Lutz, Cygan, Dippold, Dolainsky, Papke,
+    "The land mobile satellite communication channel", IEEE Trans. Vehicular Technology, 1991.
+    """
+
+    name = "gilbert_elliott"
+
+    def __init__(self, depth_db: float, bad: float, burst: float, over: object = "awgn") -> None:
+        self.depth_db = number(self.name, "depth_db", depth_db, 0, 100)
+        self.burst = number(self.name, "burst", burst, 1, 10_000)
+        self.bad = number(self.name, "bad", bad, 0, self.burst / (self.burst + 1))
+        try:
+            carrier = from_spec(SYMBOL_CHANNELS, over)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: over: {error}") from None
+        if isinstance(carrier, GilbertElliott):
+            raise ConfigError(
+                f"{self.name}: over={carrier.name} has states already: use awgn, rayleigh or rician"
+            )
+        if not isinstance(carrier, Flat):
+            raise ConfigError(
+                f"{self.name}: over={carrier.name} has no single known gain a packet; use awgn, or "
+                "rayleigh or rician with coherence packet or picture and csi perfect"
+            )
+        self.over: Flat = carrier
+
+    @property
+    def state_gains(self) -> tuple[float, float]:
+        """|h|^2 of the good and of the bad state, on top of what it is over; 1 in the mean."""
+        ratio = 10 ** (-self.depth_db / 10)
+        good = 1 / (1 - self.bad + self.bad * ratio)
+        return good, good * ratio
+
+    def apply(
+        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+    ) -> Observation:
+        """Attenuate, fade and add noise; see `SymbolChannel.apply`."""
+        gain = self.gains(randomness, timing)[..., None]
+        variance = noise_variance_of(snr_db) / gain
+        noise = torch.sqrt(variance) * complex_noise(
+            symbols.shape, randomness, timing.draws("noise")
+        )
+        return Observation(symbols + noise, variance, gain[..., 0])
+
+    def gains(self, randomness: Streams, timing: Timing) -> Tensor:
+        """See `Flat.gains`."""
+        draws = randomness.child("state").uniform(timing.picture.shape[1])
+        first = draws.new_full((len(draws),), self.bad)
+        enter = first / ((1 - first) * self.burst)
+        bad = two_states(draws, first, enter, 1 - 1 / self.burst)
+        states = torch.tensor(self.state_gains, dtype=torch.float32, device=draws.device)
+        return states[bad.long()] * self.over.gains(randomness, timing)

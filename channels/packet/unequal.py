@@ -1,0 +1,267 @@
+"""Unequal error protection: what a packet's priority buys.
+
+    packets ── class by priority ── each class over a channel of its own, in copies
+
+Packets and their copies stand in slots of one time line, the same for every class, so that a fade
+or a burst of losses meets them as it would one link's traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from channels.base import Channel, Conditions, Packets, Reception, register
+from channels.config.builder import build, name_and_parameters
+from channels.config.checks import integer, number
+from channels.errors import ConfigError
+from channels.packet.occupancy import (
+    MOST_PACKETS,
+    ROUNDING,
+    Ranks,
+    TimeLine,
+    charge,
+    moves_slots,
+    rounded_up,
+    take,
+)
+from channels.random import Streams
+
+CLASS_KEYS = ("packets", "share", "copies", "channel")
+"""What a class of `unequal` has beside parameters of its channel."""
+
+
+MOST_COPIES = 64
+
+
+@dataclass(frozen=True)
+class PacketClass:
+    """The next packets of a picture by priority: `packets` of them, a `share` of all, or the rest.
+
+    copies: transmissions of each, 0 for none. group: number of its channel among those of `Unequal`
+    that differ, None where nothing is sent.
+    """
+
+    packets: int | None
+    share: float | None
+    copies: int
+    group: int | None
+
+
+@register("unequal")
+class Unequal:
+    """Unequal error protection: packets of each class of priority go over a channel of their own.
+
+    over: the channel of all classes, {name: parameters} or a name.
+    classes: a list of mappings, the most relevant packets first. Each has `packets`, a count, or
+        `share`, 0 to 1 of the picture's packets, rounded up; the last has neither and takes the
+        rest. `copies`, 0 to 64, sends each packet so often, one copy right after another, and the
+        receiver keeps the first that arrives; 0 sends nothing. `channel` replaces the channel of
+        the class; any other key replaces a parameter of it, such as `code_rate`.
+
+    Classes with equal channels share one. All draw from the same streams, each packet in its own
+    slots, so those of a link meet the same fades and bursts; a queue or a budget inside is each
+    channel's own: put it before `unequal` in a chain. A packet's class depends on its picture's
+    other packets only by their priority, and by their number where a share is given.
+
+    >>> link = Unequal(
+    ...     over={"coded": {"over": {"rayleigh": {"coherence": "picture"}}}},
+    ...     classes=[{"packets": 2, "code_rate": 0.25}, {"code_rate": 0.8}],
+    ... )
+    >>> link.uses_of_picture(10, 96)
+    7128
+    """
+
+    name = "unequal"
+    inner = ("over", "classes.channel")
+    moves_slots = True
+
+    def __init__(self, over: object, classes: object) -> None:
+        if isinstance(classes, (str, Mapping)) or not isinstance(classes, Sequence) or not classes:
+            raise ConfigError(
+                f"unequal: classes={classes!r} must be a list of mappings, the most relevant first"
+            )
+        specs: list[object] = []
+        self.classes = tuple(
+            self._read(over, one, i, i == len(classes) - 1, specs) for i, one in enumerate(classes)
+        )
+        if sum(one.share or 0 for one in self.classes) > 1 + ROUNDING:
+            raise ConfigError("unequal: the shares of all classes must add up to at most 1")
+        if not specs:
+            raise ConfigError("unequal: copies=0 in every class: at least one must send packets")
+        self.channels = tuple(self._channel(number, spec) for number, spec in enumerate(specs))
+        for channel in self.channels:
+            if moves_slots(channel):
+                raise ConfigError(
+                    "unequal: raptorq or unequal within a class would take slots of other classes: "
+                    "put it around, as {raptorq: {over: {unequal: ...}}}"
+                )
+        self.needs = tuple(dict.fromkeys(need for one in self.channels for need in one.needs))
+
+    @property
+    def wrapped(self) -> tuple[Channel, ...]:
+        """The channels of the classes that differ."""
+        return self.channels
+
+    @staticmethod
+    def _read(
+        over: object, one: object, place: int, last: bool, specs: list[object]
+    ) -> PacketClass:
+        """One class; its channel's spec goes to `specs`, unless it is there."""
+        if not isinstance(one, Mapping):
+            raise ConfigError(f"unequal: a class is a mapping such as {{packets: 2}}, got {one!r}")
+        keys = {str(key): value for key, value in one.items()}
+        packets, share = keys.pop("packets", None), keys.pop("share", None)
+        if last and (packets is not None or share is not None):
+            raise ConfigError(
+                f"unequal: classes[{place}]: the last class takes the rest: it has neither packets "
+                "nor share"
+            )
+        if not last and (packets is None) == (share is None):
+            meant = [key for key in keys if get_close_matches(key, CLASS_KEYS, 1, 0.8)]
+            wrong = [key for key in meant if key not in CLASS_KEYS]
+            said = f", not {wrong[0]!r}" if wrong else ""
+            raise ConfigError(
+                f"unequal: classes[{place}]: every class but the last has packets or share, one of "
+                f"both{said}"
+            )
+        if packets is not None:
+            packets = integer("unequal", "packets", packets, 1, MOST_PACKETS)
+        if share is not None:
+            share = number("unequal", "share", share, 0, 1)
+        copies = integer("unequal", "copies", keys.pop("copies", 1), 0, MOST_COPIES)
+        spec = keys.pop("channel", over)
+        if copies == 0:
+            if keys or spec is not over:
+                raise ConfigError("unequal: a class of copies=0 sends nothing and has no channel")
+            return PacketClass(packets, share, 0, None)
+        if keys:
+            if isinstance(spec, Sequence) and not isinstance(spec, str):
+                raise ConfigError(
+                    f"unequal: {', '.join(keys)} of a class would change one channel, not a list; "
+                    "give the class its own `channel`"
+                )
+            name, parameters = name_and_parameters("channel", spec)
+            spec = {name: {**parameters, **keys}}
+        if spec not in specs:
+            specs.append(spec)
+        return PacketClass(packets, share, copies, specs.index(spec))
+
+    def _channel(self, number: int, spec: object) -> Channel:
+        """What a spec makes. Raises ConfigError, with the first class that uses it."""
+        try:
+            return build(spec)
+        except ConfigError as error:
+            place = next(i for i, one in enumerate(self.classes) if one.group == number)
+            own = ", ".join(CLASS_KEYS)
+            raise ConfigError(
+                f"unequal: classes[{place}]: {error} (a class's own keys: {own})"
+            ) from None
+
+    def classes_of(self, packets: Packets) -> Tensor:
+        """int64 [N, P]: number of each packet's class."""
+        ranks = Ranks.of(packets)
+        edge, number_of = torch.zeros_like(ranks.count), torch.zeros_like(ranks.count)
+        for one in self.classes[:-1]:
+            edge = edge + (ranks.count if one.packets is None else one.packets)
+            if one.share is not None:
+                edge = edge - ranks.count + rounded_up(ranks.count, one.share)
+            number_of = number_of + (ranks.rank >= edge)
+        return number_of
+
+    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+        """Send N x P packets, each over the channel of its class; reads what those need.
+
+        Raises ChannelError where one of them does.
+        """
+        device = packets.device
+        number_of = self.classes_of(packets)
+        copies = torch.tensor([one.copies for one in self.classes], device=device)[number_of]
+        groups = [-1 if one.group is None else one.group for one in self.classes]
+        group = torch.tensor(groups, device=device)[number_of]
+        copies = copies * packets.present
+        line = TimeLine.of(copies.clamp(min=1))
+        sending = line.used & (line.turn < copies.gather(1, line.owner))
+        on_line = line.lay(packets, sending)
+        whose = group.gather(1, line.owner)
+
+        payload, lengths = torch.zeros_like(on_line.payload), torch.zeros_like(on_line.lengths)
+        delivered, correct = torch.zeros_like(sending), torch.zeros_like(sending)
+        delay = torch.full(sending.shape, torch.inf, dtype=torch.float64, device=device)
+        uses = torch.zeros(len(lengths), dtype=torch.int64, device=device)
+        ledger: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
+        for i, channel in enumerate(self.channels):
+            mine = sending & (whose == i)
+            sent = on_line.keep(mine)
+            got = channel.transmit(sent, conditions, randomness)
+            payload = payload + got.packets.payload
+            lengths = lengths + got.packets.lengths
+            delivered, correct = delivered | got.delivered, correct | got.correct
+            delay = torch.where(got.delivered, got.delay_s, delay)
+            uses = uses + got.channel_uses
+            own = 8 * (packets.lengths * (group == i) * (copies > 0)).sum(dim=1)
+            for key, bits in charge(got.ledger, own, 8 * sent.lengths.sum(dim=1)).items():
+                ledger[key] = ledger[key] + bits if key in ledger else bits
+            for key, value in got.statistics.items():
+                first = next(c for c, one in enumerate(self.classes) if one.group == i)
+                statistics[f"class {first}.{key}" if key in statistics else key] = value
+
+        kept = self._first_to_arrive(line, copies, delay)
+        sent_at_all = copies > 0
+        received = take(Packets(payload, lengths, lengths), kept)
+        delivered = delivered.gather(1, kept) & sent_at_all
+        return Reception(
+            packets=replace(packets, payload=received.payload, lengths=received.lengths).keep(
+                delivered
+            ),
+            delivered=delivered,
+            correct=correct.gather(1, kept) & sent_at_all,
+            channel_uses=uses,
+            delay_s=delay.gather(1, kept).masked_fill(~delivered, torch.inf),
+            ledger=ledger,
+            statistics=statistics,
+        )
+
+    def _first_to_arrive(self, line: TimeLine, copies: Tensor, delay: Tensor) -> Tensor:
+        """int64 [N, P]: the transmission that each packet is taken from."""
+        most = max(one.copies for one in self.classes)
+        best, kept = delay.gather(1, line.first), line.first
+        for turn in range(1, most):
+            at = (line.first + turn).clamp(max=max(delay.shape[1] - 1, 0))
+            arrives = delay.gather(1, at)
+            earlier = (turn < copies) & (arrives < best)
+            best, kept = torch.where(earlier, arrives, best), torch.where(earlier, at, kept)
+        return kept
+
+    def uses_per_packet(self, packet_bytes: int) -> int | None:
+        """Channel uses of one packet in the class where it takes most."""
+        costs = [cost for cost in self._costs(packet_bytes) if cost is not None]
+        return max(costs) if costs else None
+
+    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None:
+        """Channel uses of a picture of so many packets of so many bytes."""
+        costs = self._costs(packet_bytes)
+        if all(cost is None for cost in costs):
+            return None
+        left, total = packets, 0
+        for one, cost in zip(self.classes, costs, strict=True):
+            size = left if one.packets is None else min(one.packets, left)
+            if one.share is not None:
+                size = min(math.ceil(one.share * packets - ROUNDING), left)
+            left, total = left - size, total + size * (cost or 0)
+        return total
+
+    def _costs(self, packet_bytes: int) -> list[int | None]:
+        """Channel uses of a packet of each class; None where its channel counts none."""
+        each = [channel.uses_per_packet(packet_bytes) for channel in self.channels]
+        costs: list[int | None] = []
+        for one in self.classes:
+            uses = None if one.group is None else each[one.group]
+            costs.append(None if uses is None else one.copies * uses)
+        return costs
