@@ -1,8 +1,9 @@
 """Pictures and maps, from files to tensors and back.
 
 A picture of any kind comes in as a person sees it: turned as its camera says, transparency over
-white, 16 bits scaled, palettes, grey and CMYK as RGB. A map is a PNG of class ids with a palette,
-255 for "no label". Files are written aside and moved into place, so that none is ever half there.
+white, 16 bits scaled, palettes, grey and CMYK as RGB (see `samples`). A map is a lossless picture
+of class ids, in grey or with a palette, 255 for "no label". Files are written aside and moved into
+place, so that none is ever half there.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, listed
+from sqlink.data.samples import grey_step, rgb, samples_of
 from sqlink.errors import ConfigError, DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
 """Pillow's names of the formats that are read; none of them runs another program."""
+
+MAP_FORMATS = ("PNG", "TIFF", "BMP")
+"""Those that keep class ids as they are; writers of GIF renumber a palette."""
 
 SOFTWARE = "SQLink"
 """Text chunk "Software" of the PNGs that are written here."""
@@ -42,7 +48,10 @@ MAX_PIXELS_VARIABLE = "SQLINK_MAX_PIXELS"
 
 
 _ORIENTATION = 0x0112
-"""EXIF tag; values 5 to 8 turn a picture on its side."""
+"""EXIF tag, and tag of a TIFF."""
+
+_SIDEWAYS = range(5, 9)
+"""Its values that turn a picture on its side."""
 
 _DAMAGE = (
     OSError,
@@ -103,44 +112,77 @@ def check_size(height: int, width: int, what: str, max_pixels: int | None = None
 
 
 def load_picture(path: str | Path, max_pixels: int | None = None) -> Tensor:
-    """A picture file as float32 [3, H, W] in [0, 1].
+    """Read a picture file as float32 [3, H, W] in [0, 1].
 
     max_pixels: the most pixels to open, SQLINK_MAX_PIXELS or DEFAULT_MAX_PIXELS by default; the
     size is checked before anything is decoded. Raises DataError if the file is missing, is no
-    picture, is damaged, or too small or too large.
+    picture, is damaged, too small or too large, or of a kind that would come in wrong.
     """
     path = Path(path)
     picture = _open(path, max_pixels)
     try:
         with picture, _any_size():
-            pixels = _rgb(ImageOps.exif_transpose(picture))
+            samples = samples_of(picture, path)
+            pixels = rgb(ImageOps.exif_transpose(picture), samples, path)
     except _DAMAGE as error:
         raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def check_picture(path: str | Path, max_pixels: int | None = None) -> tuple[int, int]:
-    """Height and width of a picture as `load_picture` gives it, from its header alone.
+    """Return height and width of a picture as `load_picture` gives it, from its header alone.
 
     Raises DataError as `load_picture` does, but for damage behind the header.
     """
-    with _open(Path(path), max_pixels) as picture:
+    path = Path(path)
+    with _open(path, max_pixels) as picture:
         width, height = picture.size
         try:
-            turned = picture.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            samples_of(picture, path)
+        except _DAMAGE as error:
+            raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
+        try:
+            turned = picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
         except _DAMAGE:
             turned = False
+        # Pillow gives the size of a TIFF as its own tag turns it, other pictures' as it is stored.
+        if isinstance(picture, TiffImageFile) and picture.tag_v2.get(_ORIENTATION) in _SIDEWAYS:
+            turned = not turned
     return (width, height) if turned else (height, width)
 
 
 def load_map(path: str | Path, max_pixels: int | None = None, classes: ClassSet = CAMVID) -> Tensor:
-    """A map, a PNG with a palette or in grey whose values are class ids, as int64 [H, W].
+    """Read a map, a lossless picture whose values are class ids, as int64 [H, W].
 
-    Values that are no id of `classes` and not 255 are refused and named; what the palette shows is
-    not looked at. Raises DataError as `load_picture` does.
+    Raises DataError as `load_picture` does, for a format that may change ids, for values that are
+    no id of `classes` and not 255, and for a palette that shows the ids in colours of another
+    class set.
     """
     path = Path(path)
+    ids, palette = load_ids(path, max_pixels)
+    if wrong := classes.unknown(ids):
+        raise DataError(
+            f"{path} is no map: it holds the {listed(wrong)}, but class ids of {classes.name} are "
+            f"0..{len(classes) - 1}, and {NO_LABEL} for no label"
+        )
+    check_palette(path, ids, palette, classes)
+    return torch.from_numpy(ids)
+
+
+def load_ids(
+    path: Path, max_pixels: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8] | None]:
+    """Read the values of a lossless picture, int64 [H, W], and its palette, uint8 [N, 3], if any.
+
+    Raises DataError as `load_picture` does, and for another format or for more than one channel.
+    """
     picture = _open(path, max_pixels)
+    packed = picture.info.get("compression") == "jpeg"
+    if picture.format not in MAP_FORMATS or packed:
+        raise DataError(
+            f"{path} is no map: {picture.format}{' of JPEG' if packed else ''} may change class "
+            "ids: save the map as PNG"
+        )
     if picture.mode not in ("P", "L", "1", "I;16", "I"):
         raise DataError(
             f"{path} is no map: its mode is {picture.mode}, but class ids need a PNG "
@@ -148,15 +190,36 @@ def load_map(path: str | Path, max_pixels: int | None = None, classes: ClassSet 
         )
     try:
         with picture, _any_size():
-            ids = np.asarray(picture).astype(np.int64)
+            step = grey_step(picture, path)
+            upright = ImageOps.exif_transpose(picture)
+            ids = np.asarray(upright).astype(np.int64) // step
+            colours = upright.getpalette("RGB") if upright.mode == "P" else None
     except _DAMAGE as error:
         raise DataError(f"{path} is damaged or cut short: {_line(error)}") from error
-    if wrong := classes.unknown(ids):
-        raise DataError(
-            f"{path} is no map: it holds the {listed(wrong)}, but class ids of {classes.name} are "
-            f"0..{len(classes) - 1}, and {NO_LABEL} for no label"
-        )
-    return torch.from_numpy(ids)
+    return ids, None if colours is None else np.array(colours, np.uint8).reshape(-1, 3)
+
+
+def check_palette(
+    path: Path,
+    ids: npt.NDArray[np.int64],
+    palette: npt.NDArray[np.uint8] | None,
+    classes: ClassSet,
+) -> None:
+    """Raise DataError if a palette shows ids in other colours than those of `classes`.
+
+    A palette of greys, each id in the grey of that number, tells nothing and is accepted.
+    """
+    if palette is None:
+        return
+    used = [k for k in np.unique(ids).tolist() if k < min(len(classes), len(palette))]
+    if all((palette[k] == k).all() for k in used):
+        return
+    for k in used:
+        if (shown := tuple(palette[k].tolist())) != (own := classes.palette[k]):
+            raise DataError(
+                f"{path} shows {k} in the colour {shown}, but {classes.name}'s {classes.names[k]} "
+                f"is {own}: it is a map of other classes; if it is not, save it in grey"
+            )
 
 
 def save_picture(image: Tensor, path: str | Path) -> None:
@@ -233,21 +296,6 @@ def _any_size() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _rgb(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """float32 [H, W, 3] in [0, 1] of a picture of any mode."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture).astype(np.float32)
-        if not np.isfinite(grey).all():
-            raise ValueError("it holds samples that are no finite numbers")
-        whole = 65535 if picture.mode != "F" else 255 if grey.max() > 1 else 1
-        return np.repeat(np.clip(grey / np.float32(whole), 0, 1)[..., None], 3, axis=2)
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        seen = picture.convert("RGBA")
-        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, seen)
-    return np.asarray(picture.convert("RGB")).astype(np.float32) / np.float32(255)
 
 
 def _line(error: BaseException) -> str:
