@@ -92,6 +92,31 @@ def as_path(owner: str, name: str, value: object) -> Path:
     return Path(value)
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """List the files of a folder by name, without hidden ones, as macOS's `._NAME` beside NAME.
+
+    Raises DataError where the folder cannot be read.
+    """
+    try:
+        found = [path for path in folder.iterdir() if path.is_file()]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    return sorted((p for p in found if not p.name.startswith(".")), key=lambda p: p.name)
+
+
+def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Find the files of a folder that end in one of `suffixes`, upper or lower case, by their stem.
+
+    Of files with one stem, that whose suffix comes first in `suffixes` is taken. Raises DataError
+    where the folder cannot be read.
+    """
+    found: dict[str, Path] = {}
+    files = visible_files(folder)
+    for suffix in reversed(suffixes):
+        found |= {path.stem: path for path in files if path.suffix.lower() == suffix}
+    return found
+
+
 def picture_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """uint8 [H, W, 3] to float32 [3, H, W] in [0, 1]."""
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(torch.float32) / 255

@@ -1,11 +1,13 @@
-"""CamVid in the layout of the SegNet tutorial: root/{train,val,test} and root/{...}annot.
+"""CamVid in the layouts it is found in: root/{train,val,test} with {...}annot or {...}_labels.
 
 Source: Brostow, Fauqueur, Cipolla, "Semantic object classes in videos: a high-definition ground
 truth database", PRL 2009; published with the SegNet tutorial for personal and research use.
 
-Pictures are PNG or JPEG; maps are PNG of class ids 0 to 10, with 11 for void, read as 255. Splits
-`fit` and `dev` are lists, root/fit.txt and root/dev.txt, of frame names out of train: the official
-validation clip lies one second from training frames, so a score on it is none on unseen scenes.
+Pictures are PNG or JPEG. Maps are PNG, FRAME.png or FRAME_L.png: either of class ids 0 to 10, with
+11 for void, read as 255, as in the SegNet tutorial; or in the colours of the 32 original classes,
+which fall into the 11 as in that tutorial. Splits `fit` and `dev` are lists, root/fit.txt and
+root/dev.txt, of frames out of train: the official validation clip lies one second from training
+frames, so a score on it is none on unseen scenes.
 
 Neighbouring frames of a drive show the same street. A run of frames at the drive's usual spacing is
 cut into blocks of 4 or 5 frames (3 where a run does not divide), which is what a bootstrap draws:
@@ -14,23 +16,71 @@ the 47 frames of `dev` make 12 blocks.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sqlink.data.base import Sample, as_path, register
+from sqlink.data.base import Sample, as_path, files_by_name, register
 from sqlink.data.blocks import blocks_of
-from sqlink.data.classes import CAMVID, NO_LABEL, listed
-from sqlink.data.pictures import load_picture
+from sqlink.data.classes import CAMVID, NO_LABEL, Colour, listed
+from sqlink.data.pictures import check_size, load_ids, load_picture
 from sqlink.errors import DataError
 
 FOLDERS = ("train", "val", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
+"""A PNG goes before a JPEG of the same name."""
+
 VOID = 11
+MAP_FOLDERS = ("annot", "_labels")
+"""What follows a split's name in that of the folder with its maps."""
+
+MAP_MARK = "_L"
+"""What may follow a frame's name in that of its map."""
+
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16"}
+BYTE_ORDER_MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
+
+ORIGINAL_COLOURS: dict[Colour, str | None] = {
+    (64, 128, 64): "pedestrian",  # animal
+    (192, 0, 128): "building",  # archway
+    (0, 128, 192): "bicyclist",
+    (0, 128, 64): "building",  # bridge
+    (128, 0, 0): "building",
+    (64, 0, 128): "car",
+    (64, 0, 192): "pedestrian",  # cart, luggage, pram
+    (192, 128, 64): "pedestrian",  # child
+    (192, 192, 128): "pole",  # column, pole
+    (64, 64, 128): "fence",
+    (128, 0, 192): "road",  # driven lane markings
+    (192, 0, 64): "road",  # other lane markings
+    (128, 128, 64): "sign",  # other text
+    (192, 0, 192): "bicyclist",  # motorcycle, scooter
+    (128, 64, 64): "car",  # other moving
+    (64, 192, 128): "pavement",  # parking block
+    (64, 64, 0): "pedestrian",
+    (128, 64, 128): "road",
+    (128, 128, 192): "pavement",  # road shoulder
+    (0, 0, 192): "pavement",  # sidewalk
+    (192, 128, 128): "sign",
+    (128, 128, 128): "sky",
+    (64, 128, 192): "car",  # sports utility vehicle, pick-up
+    (0, 0, 64): "pole",  # traffic cone
+    (0, 64, 64): "sign",  # traffic light
+    (192, 64, 128): "car",  # train
+    (128, 128, 0): "tree",
+    (192, 128, 192): "car",  # truck, bus
+    (64, 0, 64): "building",  # tunnel
+    (192, 192, 0): "tree",  # other vegetation
+    (0, 0, 0): None,  # void
+    (64, 192, 0): "building",  # wall
+}
+"""The 32 classes' colours, and the class of the 11 that each is counted to."""
 
 
 @register("camvid")
@@ -38,9 +88,10 @@ class CamVid:
     """Frames of one split, in the order of their names.
 
     root: the folder that holds train, val, test. split: `train`, `val`, `test`, `fit`, `dev`, or a
-    text file that names frames, one a line, in whichever of the three folders. Raises DataError for
-    a missing root, an empty split, a frame that is not there, or one without its map; whether sizes
-    agree shows when a sample is read.
+    text file that names frames, one a line, in whichever of the three folders. A line may name the
+    frame by its path and suffix, and its map after it. Raises DataError for a missing root, an
+    empty split, a frame that is not there, or one without its map; whether sizes agree shows when a
+    sample is read.
     """
 
     classes = CAMVID
@@ -60,7 +111,7 @@ class CamVid:
                 raise DataError(
                     f"{folder} does not exist: CamVid's split '{split}' is looked for there"
                 )
-            frames = _pictures(folder)
+            frames = files_by_name(folder, SUFFIXES)
             if not frames:
                 raise DataError(f"{folder} holds no PNG or JPEG: put the frames of '{split}' there")
             chosen = {stem: (path, split) for stem, path in frames.items()}
@@ -68,12 +119,14 @@ class CamVid:
             chosen = self._listed(split)
         self._frames: list[tuple[Path, Path]] = []
         self.names: Sequence[str] = sorted(chosen)
+        maps = {place: _maps(self.root, place) for place in {p for _, p in chosen.values()}}
         for stem in self.names:
             picture, place = chosen[stem]
-            labels = self.root / f"{place}annot" / f"{stem}.png"
-            if not labels.is_file():
+            labels = maps[place].get(stem) or maps[place].get(stem + MAP_MARK)
+            if labels is None:
+                missing = self.root / f"{place}{MAP_FOLDERS[0]}" / f"{stem}.png"
                 raise DataError(
-                    f"{picture} has no map: {labels} is missing; add it or leave the frame out"
+                    f"{picture} has no map: {missing} is missing; add it or leave the frame out"
                 )
             self._frames.append((picture, labels))
         self.blocks: Sequence[str] = blocks_of(self.names)
@@ -86,19 +139,14 @@ class CamVid:
                 f"no list {listing}: a split is train, val, test, fit or dev (with fit.txt or "
                 "dev.txt in root), or the path of a list of frame names"
             )
-        try:
-            stems = listing.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{listing} cannot be read as a list of frame names: {error}"
-            ) from error
+        stems = _frames(listing)
         if not stems:
             raise DataError(f"{listing} names no frame: write one frame name a line")
         known: dict[str, tuple[Path, str]] = {}
         for place in ("train",) if split in ("fit", "dev") else FOLDERS:
             folder = self.root / place
             if folder.is_dir():
-                for stem, path in _pictures(folder).items():
+                for stem, path in files_by_name(folder, SUFFIXES).items():
                     known.setdefault(stem, (path, place))
         missing = [stem for stem in stems if stem not in known]
         if missing:
@@ -128,33 +176,103 @@ class CamVid:
         return (self[index] for index in range(len(self)))
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder by name; a PNG goes before a JPEG of the same name."""
+def _maps(root: Path, place: str) -> dict[str, Path]:
+    """Find the maps of a split by name, in whichever of its folders there is."""
     found: dict[str, Path] = {}
-    for suffix in reversed(SUFFIXES):
-        found |= {p.stem: p for p in folder.iterdir() if p.suffix.lower() == suffix}
+    for folder in (root / f"{place}{end}" for end in reversed(MAP_FOLDERS)):
+        if folder.is_dir():
+            found |= files_by_name(folder, (".png",))
     return found
 
 
-def _labels(path: Path) -> Tensor:
-    """A map as int64 [H, W], void as 255."""
+def _frames(listing: Path) -> list[str]:
+    """Read the names of frames out of a list: one a line, as a name or a path, its map after it."""
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            if picture.mode not in ("L", "P"):
-                raise DataError(
-                    f"{path} is no map: its mode is {picture.mode}, but class ids need "
-                    "grey or a palette"
-                )
-            ids = np.array(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a PNG: fetch it again ({error})") from error
+        held = listing.read_bytes()
+        marks = [name for mark, name in BYTE_ORDER_MARKS.items() if held.startswith(mark)]
+        text = held.decode((marks or ["utf-8"])[0])
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{listing} cannot be read as a list of frame names: {error}") from error
+    stems = []
+    for number, line in enumerate(text.splitlines(), 1):
+        names = [_stem(word) for word in line.split()]
+        if len(names) > 2 or (len(names) == 2 and names[1].removesuffix(MAP_MARK) != names[0]):
+            raise DataError(
+                f"{listing}, line {number}: {line.strip()!r} is not a frame, or a frame and its "
+                "map: write one frame a line"
+            )
+        stems += names[:1]
+    return stems
+
+
+def _stem(word: str) -> str:
+    """The name of a frame out of a path with either slash, with or without a known suffix.
+
+    >>> _stem("/SegNet/CamVid/train/0001TP_006690.PNG"), _stem("0001TP_006690")
+    ('0001TP_006690', '0001TP_006690')
+    """
+    name = word.replace("\\", "/").rsplit("/", 1)[-1]
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
+
+
+def _labels(path: Path) -> Tensor:
+    """Read a map as int64 [H, W], void as 255.
+
+    Raises DataError where it is neither of class ids nor in the colours of CamVid.
+    """
+    colours = _original_colours(path)
+    if colours is not None:
+        return _by_colour(path, colours)
+    ids, _ = load_ids(path)
     ids[ids == VOID] = NO_LABEL
     if wrong := CAMVID.unknown(ids):
         raise DataError(
             f"{path} holds the {listed(wrong)}: CamVid's maps hold class ids 0 to 10, and 11 for "
             "void"
         )
-    return torch.from_numpy(ids.astype(np.int64))
+    return torch.from_numpy(ids)
+
+
+def _original_colours(path: Path) -> NDArray[np.uint8] | None:
+    """The pixels [H, W, 3] of a map in colours; None for one of class ids.
+
+    A palette of CamVid's own colours, or one of greys in their order, shows class ids.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            if picture.mode == "P":
+                held = picture.getpalette("RGB") or []
+                table = np.array(held, np.uint8).reshape(-1, 3)[: len(CAMVID)]
+                own = CAMVID.colours()[: len(table)]
+                greys = np.arange(len(table))[:, None]
+                if (table == own).all() or (table == greys).all():
+                    return None
+            elif picture.mode not in ("RGB", "RGBA"):
+                return None
+            check_size(picture.height, picture.width, str(path))
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as a PNG: fetch it again ({error})") from error
+
+
+def _by_colour(path: Path, pixels: NDArray[np.uint8]) -> Tensor:
+    """The classes int64 [H, W] of a map in the colours of the 32 classes, or of the 11."""
+    keys = pixels.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    held, places = np.unique(keys, return_inverse=True)
+    known: dict[Colour, str | None] = dict(zip(CAMVID.palette, CAMVID.names, strict=True))
+    known |= ORIGINAL_COLOURS
+    classes = []
+    for key in held.tolist():
+        colour = (key >> 16, key >> 8 & 255, key & 255)
+        if colour not in known:
+            raise DataError(
+                f"{path} shows the colour {colour}, which none of CamVid's classes has: a map is "
+                "of class ids in grey, or in the colours of CamVid's 32 classes, lossless"
+            )
+        name = known[colour]
+        classes.append(NO_LABEL if name is None else CAMVID.index(name))
+    return torch.tensor(classes)[torch.from_numpy(places.reshape(keys.shape))]
 
 
 def _size(plane: Tensor) -> str:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sqlink.data.base import Sample, as_path, register
+from sqlink.data.base import Sample, as_path, register, visible_files
 from sqlink.data.classes import CAMVID, class_set
-from sqlink.data.pictures import load_map, load_picture
+from sqlink.data.pictures import load_map, load_picture, suffixes
 from sqlink.errors import DataError
 
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".avif",
-    ".jp2",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".ppm",
-    ".tga",
-)
+_LOG = logging.getLogger(__name__)
+_MAP = ".map"
+"""What may follow a picture's name in that of its map."""
 
 
 @register("folder")
 class Folder:
     """Pictures of `root` in the order of their names, each its own block.
 
+    Pictures are the files whose suffix is that of a format that is read, in upper or lower case;
+    `left_out` names the other files, hidden ones and maps aside, and a warning is logged of them.
     maps: a folder with a map `NAME.png` or `NAME.map.png` for every picture `NAME.*`, or None.
     classes: the class set of those maps, `camvid` or `cityscapes` (train ids). Raises ConfigError
     for another class set, DataError for a missing folder, one without pictures, two pictures of one
@@ -43,14 +36,23 @@ class Folder:
         folder = None if maps is None else as_path("folder", "maps", maps)
         if not self.root.is_dir():
             raise DataError(f"{self.root} is no folder: set root to a folder of pictures")
-        paths = sorted(
-            (p for p in self.root.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()),
-            key=lambda p: p.name,
-        )
-        paths = [p for p in paths if not p.name.startswith(".") and not p.stem.endswith(".map")]
+        files = [path for path in visible_files(self.root) if not path.stem.endswith(_MAP)]
+        known = suffixes()
+        paths = [path for path in files if path.suffix.lower() in known]
         if not paths:
             raise DataError(
-                f"{self.root} holds no picture: the names of pictures end in {' '.join(SUFFIXES)}"
+                f"{self.root} holds no picture: the names of pictures end in {' '.join(known)}"
+            )
+        self.left_out: Sequence[str] = [path.name for path in files if path not in set(paths)]
+        if self.left_out:
+            shown = ", ".join(self.left_out[:5]) + (", ..." if len(self.left_out) > 5 else "")
+            _LOG.warning(
+                "note: %s: %d of %d files are left out, as their names do not end as a picture's: "
+                "%s",
+                self.root,
+                len(self.left_out),
+                len(files),
+                shown,
             )
         seen: dict[str, Path] = {}
         for path in paths:
@@ -66,7 +68,10 @@ class Folder:
                 raise DataError(
                     f"{folder} is no folder: set maps to a folder of maps, or leave it out"
                 )
-            self._maps = [_map_of(path, folder) for path in paths]
+            found = {
+                path.stem: path for path in visible_files(folder) if path.suffix.lower() == ".png"
+            }
+            self._maps = [_map_of(path, folder, found) for path in paths]
 
     @property
     def names(self) -> Sequence[str]:
@@ -100,11 +105,11 @@ class Folder:
         return (self[index] for index in range(len(self)))
 
 
-def _map_of(picture: Path, folder: Path) -> Path:
-    """The map of a picture, in a folder of maps."""
-    for name in (f"{picture.stem}.map.png", f"{picture.stem}.png"):
-        path = folder / name
-        if path.is_file() and path != picture:
+def _map_of(picture: Path, folder: Path, found: Mapping[str, Path]) -> Path:
+    """The map of a picture among those found in a folder of maps."""
+    for name in (f"{picture.stem}{_MAP}", picture.stem):
+        path = found.get(name)
+        if path is not None and path != picture:
             return path
     raise DataError(
         f"{picture} has no map: {folder / (picture.stem + '.png')} is missing; add it or leave "

@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from channels.registry import nearest
-from sqlink.data.base import Sample, as_path, register
+from sqlink.data.base import Sample, as_path, files_by_name, register
 from sqlink.data.classes import CAMVID, IDD, listed
-from sqlink.data.pictures import load_picture
+from sqlink.data.pictures import load_ids, load_picture
 from sqlink.errors import ConfigError, DataError
 
 SPLITS = ("train", "dev")
@@ -68,16 +66,19 @@ class IddLite:
         folder = self.root / split
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder: set root to the one that holds IDD's {split}")
-        pictures = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES}
+        pictures = files_by_name(folder, SUFFIXES)
         if not pictures:
             raise DataError(f"{folder} holds no JPEG or PNG: put the pictures of '{split}' there")
         self.names: Sequence[str] = sorted(pictures)
+        annotations = self.root / f"{split}annot"
+        maps = files_by_name(annotations, (".png",)) if annotations.is_dir() else {}
         self._frames: list[tuple[Path, Path]] = []
         for name in self.names:
-            labels = self.root / f"{split}annot" / f"{name}.png"
-            if not labels.is_file():
+            labels = maps.get(name)
+            if labels is None:
+                missing = annotations / f"{name}.png"
                 raise DataError(
-                    f"{pictures[name]} has no map: {labels} is missing; add it or leave it out"
+                    f"{pictures[name]} has no map: {missing} is missing; add it or leave it out"
                 )
             self._frames.append((pictures[name], labels))
 
@@ -106,16 +107,7 @@ class IddLite:
 
 def _labels(path: Path) -> Tensor:
     """A map as int64 [H, W]."""
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            if picture.mode not in ("L", "P"):
-                raise DataError(
-                    f"{path} is no map: its mode is {picture.mode}, but class ids need grey or a "
-                    "palette"
-                )
-            ids = np.array(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a PNG: fetch it again ({error})") from error
+    ids, _ = load_ids(path)
     if wrong := IDD.unknown(ids):
         raise DataError(f"{path} holds the {listed(wrong)}: IDD Lite's maps hold 0 to 6, and 255")
-    return torch.from_numpy(ids.astype(np.int64))
+    return torch.from_numpy(ids)

@@ -70,6 +70,16 @@ _DAMAGE = (
 _limit: ContextVar[int | None] = ContextVar("max_pixels", default=None)
 
 
+def suffixes() -> list[str]:
+    """List how the names of pictures in a format that is read may end, in lower case.
+
+    >>> {".png", ".jpeg", ".gif", ".pgm"} <= set(suffixes())
+    True
+    """
+    Image.init()
+    return sorted(end for end, name in Image.EXTENSION.items() if name in FORMATS)
+
+
 @contextmanager
 def pixel_limit(pixels: int | None) -> Iterator[None]:
     """Set the limit for what is done inside; None leaves it as it is."""

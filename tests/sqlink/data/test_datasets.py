@@ -124,16 +124,89 @@ def test_camvid_says_what_is_wrong_and_how_to_mend_it(camvid: Path, tmp_path: Pa
     (camvid / "fit.txt").write_bytes(b"\xff\xfe\x00")
     fails("cannot be read", split="fit")
 
-    labels(camvid / "trainannot/0006R0_f00030.png", height=10)
-    fails("24x10 but .* is 24x20", read=True)
+    labels(camvid / "trainannot/0006R0_f00030.png", height=18)
+    fails("24x18 but .* is 24x20", read=True)
     labels(camvid / "trainannot/0006R0_f00030.png", value=77)
     fails("holds the value 77", read=True)
     picture(camvid / "trainannot/0006R0_f00030.png")
-    fails("mode is RGB", read=True)
+    fails(r"shows the colour \(90, 90, 90\)", read=True)
     (camvid / "trainannot/0006R0_f00030.png").write_bytes(b"no picture")
     fails("cannot be read as a PNG", read=True)
     (camvid / "trainannot/0006R0_f00030.png").unlink()
     fails("has no map")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train/0006R0_f00060.png trainannot/0006R0_f00060.png\n",
+        "/SegNet/CamVid/train/0006R0_f00060.png /SegNet/CamVid/trainannot/0006R0_f00060_L.png\r\n",
+        "0006R0_f00060.PNG\n",
+        "..\\train\\0006R0_f00060.jpg\n\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_as_they_are_found(camvid: Path, text: str, encoding: str) -> None:
+    (camvid / "dev.txt").write_bytes(text.encode(encoding))
+    assert list(CamVid(camvid, "dev").names) == ["0006R0_f00060"]
+
+
+def test_a_line_of_two_frames_is_no_pair(camvid: Path) -> None:
+    (camvid / "dev.txt").write_text("0006R0_f00060\n0006R0_f00030 0006R0_f00090\n")
+    with pytest.raises(DataError, match="line 2: '0006R0_f00030 0006R0_f00090' is not a frame"):
+        CamVid(camvid, "dev")
+
+
+def test_companions_of_another_system_are_no_frames(camvid: Path) -> None:
+    for folder in ("train", "trainannot"):
+        (camvid / folder / "._0006R0_f00030.png").write_bytes(b"\0\5\x16\7")
+        (camvid / folder / "._0006R0_f00030.jpg").write_bytes(b"\0\5\x16\7")
+    assert len(CamVid(camvid)) == 6
+
+
+def test_maps_in_capitals_are_found(camvid: Path) -> None:
+    for path in (camvid / "trainannot").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    assert len(list(CamVid(camvid))) == 6
+
+
+def test_maps_in_the_colours_of_the_original_classes(tmp_path: Path) -> None:
+    """Colours of label_colors.txt, in the layout `train_labels/NAME_L.png`."""
+    picture(tmp_path / "train/0001TP_006690.png")
+    colours = np.zeros((20, 24, 3), np.uint8)  # void
+    rows = {
+        "sky": (128, 128, 128),
+        "building": (64, 192, 0),  # wall
+        "road": (128, 0, 192),  # lane markings
+        "pavement": (0, 0, 192),
+        "car": (192, 128, 192),  # truck
+        "bicyclist": (0, 128, 192),
+    }
+    for row, colour in enumerate(rows.values()):
+        colours[row] = colour
+    labelled = tmp_path / "train_labels/0001TP_006690_L.png"
+    labelled.parent.mkdir()
+    for picture_of_map in (
+        Image.fromarray(colours),
+        Image.fromarray(colours).convert("P", palette=Image.Palette.ADAPTIVE),
+        Image.fromarray(colours).convert("RGBA"),
+    ):
+        picture_of_map.save(labelled)
+        (sample,) = CamVid(tmp_path)
+        assert sample.segmentation is not None
+        expected = [CamVid.classes.index(name) for name in rows]
+        assert sample.segmentation[:, 0].tolist() == [*expected, *[255] * 14]
+
+
+def test_a_palette_of_the_class_set_shows_ids(camvid: Path) -> None:
+    labels(camvid / "trainannot/0006R0_f00030.png", value=4)
+    with Image.open(camvid / "trainannot/0006R0_f00030.png") as grey:
+        ids = grey.copy()
+    ids.putpalette(CamVid.classes.colours().tobytes())
+    ids.save(camvid / "trainannot/0006R0_f00030.png")
+    found = CamVid(camvid)[2].segmentation
+    assert found is not None
+    assert found.unique().tolist() == [4]
 
 
 def test_a_folder_of_pictures_needs_no_maps(tmp_path: Path) -> None:
@@ -144,6 +217,28 @@ def test_a_folder_of_pictures_needs_no_maps(tmp_path: Path) -> None:
     assert isinstance(data, DataSet)
     assert list(data.names) == ["a", "b", "c"] == list(data.blocks)
     assert [sample.segmentation for sample in data] == [None, None, None]
+
+
+def test_a_folder_takes_what_encode_reads_and_names_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate(("a.PNG", "b.JpG", "c.gif", "d.jfif", "e.pgm", "f.TIF", "g.jpx")):
+        kind = "JPEG2000" if name.endswith("jpx") else None
+        Image.fromarray(np.full((20, 24, 3), number, np.uint8)).save(tmp_path / name, format=kind)
+    for name in ("notes.txt", "clip.mp4", "._a.PNG", ".DS_Store", "a.map.png"):
+        (tmp_path / name).write_text("no picture")
+    data = Folder(tmp_path)
+    assert list(data.names) == list("abcdefg")
+    assert len(list(data)) == 7
+    assert list(data.left_out) == ["clip.mp4", "notes.txt"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "2 of 9 files are left out" in said
+    assert "clip.mp4, notes.txt" in said
+    (tmp_path / "maps").mkdir()
+    for name in data.names:
+        labels(tmp_path / f"maps/{name}.png")
+        (tmp_path / f"maps/{name}.png").rename(tmp_path / f"maps/{name}.PNG")
+    assert all(sample.segmentation is not None for sample in Folder(tmp_path, tmp_path / "maps"))
 
 
 def test_a_folder_takes_maps_by_name(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def shown_by_tiff(
     samples: Samples, bits: int, photometric: int, extra: tuple[int, ...], colours: Sequence[int]
 ) -> Shown:
     """What TIFF 6.0 says a TIFF shows, [H, W, 3], its opacity over white."""
-    values = samples if samples.dtype.kind == "f" else samples / (2**bits - 1)
+    values: Shown = samples / (1 if samples.dtype.kind == "f" else 2**bits - 1)
     planes = values[..., None] if values.ndim == 2 else values
     if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
         grey = planes[..., :1] if photometric == BLACK_IS_ZERO else 1 - planes[..., :1]
@@ -320,7 +320,7 @@ def test_sub_sampled_colour_is_as_another_decoder_has_it_or_refused(
     writer.options = {"format": "jp2", "pred": "dwt53"}
     content = b"".join(bytes(part) for part in (*writer.encode(frame), *writer.encode(None)))
     reader = av.CodecContext.create("jpeg2000", "r")
-    (decoded,) = (*reader.decode(av.Packet(content)), *reader.decode(None))
+    (decoded,) = [*reader.decode(av.Packet(content)), *reader.decode(None)]
     colours = {"src_colorspace": "ITU601", "src_color_range": 2, "dst_color_range": 2}
     expected = decoded.reformat(format="rgb24", **colours).to_ndarray() / 255
     half = (name != "yuv444p" and wide % 2) or (name == "yuv420p" and high % 2)
