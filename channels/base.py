@@ -138,7 +138,8 @@ class Reception:
     ledger: name -> int64 [N], bits that the channel added: `crc`, `fec` (parity, repetition, HARQ),
         `padding` (to fill blocks and symbols), `pilots`, and `payload`, the packets' own bits sent.
     statistics: name -> [N] tensor, such as the realised mean SNR.
-    carried: bool [N, P], the packets that occupied something; None: all that were sent.
+    carried: bool [N, P], the packets that were sent: those that got as far as the (first) channel
+        that counts symbols, and that no budget or queue cut before. None: all of them.
     """
 
     packets: Packets
@@ -183,18 +184,29 @@ class Channel(Protocol):
         ...
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Channel uses of one packet of that many bytes; None where no symbols are counted."""
+        """The most channel uses of one packet of that many bytes, retransmissions counted.
+
+        None where no symbols are counted.
+        """
         ...
 
 
 @runtime_checkable
-class Wrapper(Protocol):
-    """A channel around others, such as a chain or an interleaver."""
+class Lengthens(Protocol):
+    """A channel that adds bytes to each packet before it hands it on.
+
+    Its class says how many in a static method `added_bytes(parameters)`, too.
+    """
 
     @property
-    def wrapped(self) -> tuple[Channel, ...]:
-        """The channels within, in the order in which packets meet them."""
-        ...
+    def lengthens(self) -> int: ...
+
+
+@runtime_checkable
+class FixedSize(Channel, Protocol):
+    """A channel that occupies as much for a shorter packet as for one of `packet_bytes`."""
+
+    packet_bytes: int
 
 
 CHANNELS: Registry[Channel] = Registry(
@@ -254,8 +266,7 @@ class Chain:
         counting = [link.uses_per_packet(1) is not None for link in self.links]
         carried: Tensor | None = None
         for stage, link in enumerate(self.links):
-            if counting[stage] and carried is None:
-                carried = packets.present
+            offered = packets.present
             reception = link.transmit(packets, conditions, randomness.child(f"{stage}:{link.name}"))
             packets = reception.packets.after(reception.delay_s)
             delivered = delivered & reception.delivered
@@ -263,6 +274,8 @@ class Chain:
             uses = uses + reception.channel_uses
             delay = delay + reception.delay_s
             occupies = counting[stage] or (stage == 0 and not any(counting))
+            if occupies and carried is None:
+                carried = offered if reception.carried is None else reception.carried
             for key, bits in reception.ledger.items() if occupies else ():
                 ledger[key] = ledger[key] + bits if key in ledger else bits
             for key, value in reception.statistics.items():

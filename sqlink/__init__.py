@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlink.codecs import load_codec
     from sqlink.codecs.base import Codec, Decoded, Rate, Received, Session, Stream, Unreachable
+    from sqlink.crossing import pack, unpack
     from sqlink.data.pictures import load_map, load_picture, save_map, save_picture
     from sqlink.errors import SQLinkError
-    from sqlink.link import Link, LinkResult, pack, unpack
+    from sqlink.link import Link, LinkResult
     from sqlink.receiver import Receiver
     from sqlink.transmitter import Transmitter
 
@@ -60,8 +61,8 @@ _HOMES = {
     "SQLinkError": "sqlink.errors",
     "Link": "sqlink.link",
     "LinkResult": "sqlink.link",
-    "pack": "sqlink.link",
-    "unpack": "sqlink.link",
+    "pack": "sqlink.crossing",
+    "unpack": "sqlink.crossing",
     "Receiver": "sqlink.receiver",
     "Transmitter": "sqlink.transmitter",
 }

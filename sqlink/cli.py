@@ -279,7 +279,8 @@ def transmit(
 ) -> None:
     """Send pictures over a channel, write what is received, print the ledger of every bit."""
     from channels.config.builder import load
-    from sqlink.codecs.base import DEFAULT_PACKET_BYTES, Unreachable
+    from sqlink.codecs.base import Unreachable
+    from sqlink.crossing import packet_size
     from sqlink.data.pictures import pixel_limit
     from sqlink.errors import DataError
     from sqlink.link import Link
@@ -287,14 +288,14 @@ def transmit(
     from sqlink.transmitter import Transmitter
 
     rate = _rate(bpp, bytes_, quality, channel_uses)
-    carrier = load(channel)
-    conditions = _conditions(carrier, {"snr_db": snr_db, "loss": loss})
     coder = _codec(codec, packet_bytes, weights, device, codec_option)
+    carrier = load(channel, packet_size(coder, packet_bytes))
+    conditions = _conditions(carrier, {"snr_db": snr_db, "loss": loss})
     link = Link(
         Transmitter(coder),
         carrier,
         Receiver(coder),
-        packet_bytes or DEFAULT_PACKET_BYTES,
+        packet_bytes,
         _device(device),
     )
     with pixel_limit(max_pixels):
@@ -307,7 +308,7 @@ def transmit(
             if isinstance(sent, Unreachable):
                 raise DataError(f"{path}: {sent}")
             _write(target, result.image(0), result.segmentation(0), coder)
-            _print_ledger(target, sent, result)
+            _print_ledger(target, sent, result, channel_uses)
 
 
 @app.command("channel")
@@ -791,8 +792,11 @@ def _write(target: Path, image: Tensor, segmentation: Tensor | None, codec: Code
         save_map(segmentation, target.with_name(f"{target.stem}.map.png"), classes=classes)
 
 
-def _print_ledger(target: Path, sent: Stream, result: LinkResult) -> None:
-    """What came of a crossing, and where each bit went; the entries add up to the total."""
+def _print_ledger(target: Path, sent: Stream, result: LinkResult, asked: int | None) -> None:
+    """What came of a crossing, and where each bit went; the entries add up to the total.
+
+    asked: channel uses, where the rate was given in them.
+    """
     present = result.delivered.shape[-1]
     delivered = int(result.delivered[0, 0].sum())
     wrong = delivered - int((result.delivered & result.correct)[0, 0].sum())
@@ -804,7 +808,12 @@ def _print_ledger(target: Path, sent: Stream, result: LinkResult) -> None:
         f"{present - delivered} lost" + (f" {wrong} wrong" if wrong else ""),
         end="",
     )
-    print(f", {uses} channel uses" if uses else "", end="")
+    on_air = int(result.sent_bytes[0, 0])
+    if on_air != sent.size:
+        came = int(result.delivered_bytes[0, 0])
+        print(f", {sent.size} bytes offered {on_air} sent {came} delivered", end="")
+    if uses:
+        print(f", {uses} channel uses" + (f" of {asked} asked" if asked else ""), end="")
     print(", nothing could be decoded" if bool(result.outage[0, 0]) else "")
     if not sys.stdout.isatty():
         for name, bits in [*entries.items(), ("total", total)]:

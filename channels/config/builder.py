@@ -65,9 +65,10 @@ def build(spec: object) -> Channel:
     return CHANNELS.make(name, parameters)
 
 
-def load(path_or_name: str | Path) -> Channel:
+def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     """Make the channel of a YAML file (what exists, or ends in .yaml or .yml) or of a name.
 
+    packet_bytes: of the packets it is to carry, where its description names no size.
     Raises ConfigError if the file is missing, no YAML, or describes no channel.
 
     >>> load("lossless").name
@@ -75,7 +76,7 @@ def load(path_or_name: str | Path) -> Channel:
     """
     path = Path(path_or_name)
     if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
-        return build(str(path_or_name))
+        return _sized(str(path_or_name), packet_bytes)
     try:
         spec = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except OSError as error:
@@ -85,7 +86,7 @@ def load(path_or_name: str | Path) -> Channel:
         reason = " ".join(str(error).split())
         raise ConfigError(f"channel file {path} is no YAML: {reason}") from error
     try:
-        return build(spec)
+        return _sized(spec, packet_bytes)
     except RecursionError as error:
         raise ConfigError(f"channel file {path}: a chain holds itself; list its links") from error
     except ConfigError as error:
@@ -113,3 +114,9 @@ def name_and_parameters(kind: str, spec: object) -> tuple[str, dict[str, object]
 def from_spec(registry: Registry[T], spec: object) -> T:
     """Make what `spec` names in a registry: a name, or {name: parameters}. Raises ConfigError."""
     return registry.make(*name_and_parameters(registry.kind, spec))
+
+
+def _sized(spec: object, packet_bytes: int | None) -> Channel:
+    from channels.config.packet_size import with_packet_size
+
+    return build(spec if packet_bytes is None else with_packet_size(spec, packet_bytes))

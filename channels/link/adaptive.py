@@ -168,7 +168,7 @@ class AdaptiveLink:
         self.margin_db = number(self.name, "margin_db", margin_db, -MOST_MARGIN_DB, MOST_MARGIN_DB)
         self.outer_loop = flag(self.name, "outer_loop", outer_loop)
         self.step_db = number(self.name, "step_db", step_db, 0.001, 10)
-        integer(self.name, "packet_bytes", packet_bytes, 1, 65535)
+        self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, 65535)
         made = FIDELITIES[choice(self.name, "fidelity", fidelity, FIDELITIES)]
         self.symbol_rate_hz = (
             None

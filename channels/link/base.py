@@ -98,7 +98,8 @@ class BaseLink:
         if len(randomness) != links:
             raise ValueError(f"{len(randomness)} random streams for {links} links")
         longest = int(packets.lengths.max()) if packets.lengths.numel() else 0
-        group = max(1, self._group(max(1, slots), self.uses_per_packet(longest)))
+        apiece = int(self._occupied(torch.tensor([longest]))[0])
+        group = max(1, self._group(max(1, slots), apiece))
         pieces = [
             self._send(
                 packets.select(part),
@@ -193,8 +194,12 @@ class BaseLink:
         return received, delivered, correct
 
     def uses_per_packet(self, packet_bytes: int) -> int:
-        """Channel uses of one packet sent once. Raises ChannelError if it is too long."""
-        return int(self._occupied(torch.tensor([packet_bytes]))[0])
+        """The most channel uses of one packet: with HARQ those of every attempt.
+
+        Raises ChannelError if it is too long.
+        """
+        attempts = 1 if self.harq is None else self.harq.rounds
+        return attempts * int(self._occupied(torch.tensor([packet_bytes]))[0])
 
     def _occupied(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Resource elements of packets of so many bytes, and pilots among them, int64 each."""

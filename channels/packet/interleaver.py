@@ -93,6 +93,9 @@ class Interleave:
             delivered=delivered,
             correct=got.correct.gather(1, position) & packets.present,
             delay_s=delay.masked_fill(~delivered, torch.inf),
+            carried=None
+            if got.carried is None
+            else got.carried.gather(1, position) & packets.present,
         )
 
     def _in_block(self, number_of: Tensor) -> tuple[Tensor, Tensor]:

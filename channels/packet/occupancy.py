@@ -75,6 +75,11 @@ class TimeLine:
         first = ends - counts
         return cls(owner, time - first.gather(1, owner), time < total, first)
 
+    def any_of(self, chosen: Tensor) -> Tensor:
+        """bool [N, P]: the slots of which any transmission is `chosen`, bool [N, T]."""
+        count = torch.zeros_like(self.first)
+        return count.scatter_add_(1, self.owner, (chosen & self.used).to(torch.int64)) > 0
+
     def lay(self, packets: Packets, sent: Tensor) -> Packets:
         """Packets [N, P] in their places on the line, those of `sent` (bool [N, T]) alone."""
         return take(packets, self.owner).keep(sent)
@@ -95,7 +100,7 @@ def take(packets: Packets, slots: Tensor) -> Packets:
 def charge(ledger: Mapping[str, Tensor], own: Tensor, sent: Tensor) -> dict[str, Tensor]:
     """A ledger whose payload is `sent` bits with `own` of them the packets' own: the rest is fec.
 
-    Where a part of them never reached what counts symbols, both are taken to have lost alike.
+    Over several hops, the payload is shared out in the proportion of the first.
     """
     charged = dict(ledger)
     if "payload" in charged:

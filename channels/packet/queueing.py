@@ -15,6 +15,7 @@ Sources: Heinanen, Guerin, "A single rate three color marker", RFC 2697 (token b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def _served(
     statistics["late_packets"] = (
         torch.stack(list(late)).sum(dim=0) if late else torch.zeros_like(statistics["cut_packets"])
     )
-    return received(packets.keep(carried), carried, delay, statistics)
+    return replace(received(packets.keep(carried), carried, delay, statistics), carried=carried)
 
 
 @register("token_bucket")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,6 +131,8 @@ class RaptorQ:
         sent = self._with_repair(packets, windows, line, repairs, randomness)
         got = self.over.transmit(sent, conditions, randomness)
 
+        on_air = sent.present if got.carried is None else sent.present & got.carried
+        carried = on_air.gather(1, line.first) & packets.present
         came = got.delivered.gather(1, line.first)
         true = got.correct.gather(1, line.first)
         arrival = (sent.times_s + got.delay_s).masked_fill(~got.delivered, torch.inf)
@@ -157,8 +160,13 @@ class RaptorQ:
             correct=torch.where(recovered, same, true),
             channel_uses=got.channel_uses,
             delay_s=(at - packets.times_s).masked_fill(~delivered, torch.inf),
-            ledger=charge(got.ledger, 8 * packets.lengths.sum(dim=1), 8 * sent.lengths.sum(dim=1)),
+            ledger=charge(
+                got.ledger,
+                8 * (packets.lengths * carried).sum(dim=1),
+                8 * (sent.lengths * on_air).sum(dim=1),
+            ),
             statistics={**got.statistics, "recovered": recovered.sum(dim=1)},
+            carried=carried,
         )
 
     def _windows(self, packets: Packets) -> _Windows:
@@ -284,6 +292,16 @@ class RaptorQ:
                 break
         used = torch.arange(rebuilt.shape[-1]) < packets.lengths.cpu()[..., None]
         return solved.to(packets.device), (rebuilt * used).to(packets.device)
+
+    @staticmethod
+    def added_bytes(parameters: Mapping[str, object]) -> int:
+        """Bytes that a channel with these parameters adds to a packet."""
+        return ID_BYTES if parameters.get("rule") == "real" else 0
+
+    @property
+    def lengthens(self) -> int:
+        """Bytes that are added to a packet."""
+        return self.added_bytes({"rule": self.rule})
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         """Channel uses of a packet that is a window of its own: no packet costs more."""

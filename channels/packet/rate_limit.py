@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,8 @@ class RateLimit:
             fits = fits & self._within(limit, most, packets, order)
         statistics = _cut(packets, fits)
         if self.over is None:
-            return received(packets.keep(fits), fits, statistics=statistics)
+            whole = received(packets.keep(fits), fits, statistics=statistics)
+            return replace(whole, carried=fits)
         got = self.over.transmit(packets.keep(fits), conditions, randomness.child("over"))
         return Reception(
             packets=got.packets,
@@ -94,6 +97,7 @@ class RateLimit:
                 **{f"over.{k}" if k in statistics else k: v for k, v in got.statistics.items()},
                 **statistics,
             },
+            carried=fits if got.carried is None else fits & got.carried,
         )
 
     def _within(self, limit: str, most: int, packets: Packets, order: Tensor) -> Tensor:

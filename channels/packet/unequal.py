@@ -192,6 +192,7 @@ class Unequal:
 
         payload, lengths = torch.zeros_like(on_line.payload), torch.zeros_like(on_line.lengths)
         delivered, correct = torch.zeros_like(sending), torch.zeros_like(sending)
+        carried = torch.zeros_like(sending)
         delay = torch.full(sending.shape, torch.inf, dtype=torch.float64, device=device)
         uses = torch.zeros(len(lengths), dtype=torch.int64, device=device)
         ledger: dict[str, Tensor] = {}
@@ -205,8 +206,11 @@ class Unequal:
             delivered, correct = delivered | got.delivered, correct | got.correct
             delay = torch.where(got.delivered, got.delay_s, delay)
             uses = uses + got.channel_uses
-            own = 8 * (packets.lengths * (group == i) * (copies > 0)).sum(dim=1)
-            for key, bits in charge(got.ledger, own, 8 * sent.lengths.sum(dim=1)).items():
+            on_air = mine if got.carried is None else mine & got.carried
+            carried = carried | on_air
+            own = 8 * (packets.lengths * line.any_of(on_air)).sum(dim=1)
+            paid = 8 * (on_line.lengths * on_air).sum(dim=1)
+            for key, bits in charge(got.ledger, own, paid).items():
                 ledger[key] = ledger[key] + bits if key in ledger else bits
             for key, value in got.statistics.items():
                 first = next(c for c, one in enumerate(self.classes) if one.group == i)
@@ -226,6 +230,7 @@ class Unequal:
             delay_s=delay.gather(1, kept).masked_fill(~delivered, torch.inf),
             ledger=ledger,
             statistics=statistics,
+            carried=line.any_of(carried),
         )
 
     def _first_to_arrive(self, line: TimeLine, copies: Tensor, delay: Tensor) -> Tensor:

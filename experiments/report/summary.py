@@ -19,8 +19,9 @@ import pyarrow as pa
 import torch
 
 from experiments.report.estimates import SOURCES, Measured
+from experiments.sweep.row import BITS
 from experiments.sweep.schema import FRECHET
-from experiments.sweep.store import BITS, table_of
+from experiments.sweep.store import table_of
 from sqlink.data.classes import NAMES
 from sqlink.metrics.bootstrap import Interval
 from sqlink.metrics.semantic import iou, miou

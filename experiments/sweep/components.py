@@ -12,24 +12,24 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from channels.base import CHANNELS, Channel, Packets
-from channels.config.builder import READY, build, name_and_parameters
+from channels.base import Channel, Packets
+from channels.config.builder import build
+from channels.config.packet_size import with_packet_size
 from channels.random import Streams
 from channels.registry import nearest
 from experiments.sweep.grid import Identities, rates
 from experiments.sweep.schema import FRECHET, SEMANTIC, Choice, CodecChoice, Sweep
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
+from sqlink.crossing import check_packet_size, resolve_rate
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
-from sqlink.link import resolve_rate
 from sqlink.metrics import METRICS, Metric
 from sqlink.metrics.frechet import features
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
@@ -203,7 +203,10 @@ def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str
 
 def _channel(sweep: Sweep, packet_bytes: int, where: str) -> Channel:
     """The channel, tried with one packet under every value of every condition."""
-    channel = _built(f"{where}: channel", lambda: build(sized(sweep.channel, packet_bytes)))
+    channel = _built(
+        f"{where}: channel", lambda: build(with_packet_size(sweep.channel, packet_bytes))
+    )
+    _built(f"{where}: channel", lambda: check_packet_size(channel, packet_bytes))
     for name in channel.needs:
         if name not in sweep.conditions:
             raise ConfigError(
@@ -225,38 +228,3 @@ def _channel(sweep: Sweep, packet_bytes: int, where: str) -> Channel:
     keys = Streams.derive(0, [("trial", i) for i in range(longest)])
     _built(f"{where}: channel", lambda: channel.transmit(packets, conditions, keys))
     return channel
-
-
-def sized(spec: object, packet_bytes: int) -> object:
-    """A channel's description with the sweep's packet size, wherever it takes one and names none.
-
-    >>> sized("awgn", 48)
-    {'awgn': {'packet_bytes': 48}}
-    >>> sized([{"iid_erasure": {"loss": 0.1}}], 48)
-    [{'iid_erasure': {'loss': 0.1}}]
-    >>> sized({"interleave": {"over": "awgn", "depth": 2, "width": 3}}, 48)
-    {'interleave': {'over': {'awgn': {'packet_bytes': 48}}, 'depth': 2, 'width': 3}}
-    """
-    if isinstance(spec, list):
-        return [sized(link, packet_bytes) for link in spec]
-    name, parameters = name_and_parameters("channel", spec)
-    registered = READY[name][0] if name in READY else name
-    if registered not in CHANNELS.names():
-        return spec
-    factory = CHANNELS.get(registered)
-    for path in getattr(factory, "inner", ()):
-        key, _, within = path.partition(".")
-        value = parameters.get(key)
-        if within and isinstance(value, list):
-            value = [
-                {**one, within: sized(one[within], packet_bytes)}
-                if isinstance(one, Mapping) and within in one
-                else one
-                for one in value
-            ]
-        elif not within and value is not None:
-            value = sized(value, packet_bytes)
-        parameters = {**parameters, **({key: value} if key in parameters else {})}
-    if "packet_bytes" in signature(factory).parameters:
-        parameters = {"packet_bytes": packet_bytes, **parameters}
-    return {name: parameters} if parameters else spec

@@ -19,7 +19,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,8 +36,6 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from channels.base import Packets, Reception
-from channels.random import Streams
 from experiments.report.estimates import CELLS, CELLS_CLEAN, cells_of, packed_cells
 from experiments.report.summary import summarise
 from experiments.report.tables import write_tables
@@ -46,25 +43,17 @@ from experiments.sweep.components import Equipment
 from experiments.sweep.examples import Examples
 from experiments.sweep.grid import Encoding, Point, canonical, digest, points
 from experiments.sweep.manifest import manifest
+from experiments.sweep.row import Place, Row, Transport
 from experiments.sweep.schema import FRECHET, SEMANTIC, Sweep, load_sweep
-from experiments.sweep.store import BITS, Key, Row, Store
+from experiments.sweep.store import Key, Store
 from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
+from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.base import Sample
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.errors import DataError
-from sqlink.link import (
-    CHANNEL_LEDGER,
-    CODEC_LEDGER,
-    Sequences,
-    join,
-    ledger,
-    pack,
-    resolve_rate,
-    unpack,
-)
 from sqlink.metrics.frechet import tapped
 from sqlink.metrics.semantic import confusion
-from sqlink.receiver import Receiver, outage
+from sqlink.receiver import Receiver
 from sqlink.runtime.precision import full_precision
 from sqlink.segmentation.base import Segmenter
 from sqlink.segmentation.ground_truth import fill_unlabelled
@@ -78,7 +67,7 @@ OUTAGE_CLASS = NAMES.index("road")
 not come is taken for the mean colour."""
 
 Advance = Callable[[int, str], None]
-LEDGER = tuple(dict.fromkeys((*CODEC_LEDGER, *CHANNEL_LEDGER)))
+Columns = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -277,129 +266,83 @@ class Runner:
 
     def _encode_and_send(
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
-    ) -> list[Row]:
+    ) -> list[Columns]:
         """The rows of one encoding of a few pictures, over every crossing asked for."""
         equipment, size = self.equipment, encoding.packet_bytes
         codec = equipment.codecs[encoding.codec.title, size]
         wanted = sorted({crossing.picture for crossing in crossings})
-        rate = resolve_rate(encoding.rate, equipment.channels[size], size, codec)
         answers: list[Stream | Unreachable] = []
         for start in range(0, len(wanted), self.sweep.batch_size):
             few = wanted[start : start + self.sweep.batch_size]
             images = torch.stack([chunk[n].sample.image for n in few]).to(equipment.device)
             maps = [map_ for n in few if (map_ := chunk[n].sent) is not None]
-            answers += Transmitter(codec).send(
-                images, rate, torch.stack(maps).to(equipment.device) if maps else None
+            answers += send(
+                Transmitter(codec),
+                images,
+                encoding.rate,
+                equipment.channels[size],
+                size,
+                torch.stack(maps).to(equipment.device) if maps else None,
             )
+        crossed = self._cross(chunk, wanted, answers, crossings)
         sent = dict(zip(wanted, answers, strict=True))
 
-        ways: list[tuple[Crossing, Row, Received | None]] = []
-        together = CROSSINGS * self.sweep.batch_size
-        if self.sweep.sequence is None:
-            streams = [c for c in crossings if isinstance(sent[c.picture], Stream)]
-        else:
-            streams = crossings
-            together = max(1, together // len(chunk)) * len(chunk)
-        for start in range(0, len(streams), together):
-            part = streams[start : start + together]
-            ways += self._send(chunk, part, [sent[crossing.picture] for crossing in part])
-        for crossing in crossings:
-            if isinstance(answer := sent[crossing.picture], Unreachable):
-                ways.append((crossing, _nothing_sent(answer), None))
-
-        looks: dict[tuple[int, Received | None], int] = {}
-        which = [looks.setdefault((c.picture, came), len(looks)) for c, _, came in ways]
+        looks, which = distinct(
+            [(c.picture, came) for c, came in zip(crossings, crossed.received, strict=True)]
+        )
         keep: dict[int, list[Point]] = {}
-        for (crossing, _, _), number in zip(ways, which, strict=True):
+        for crossing, number in zip(crossings, which, strict=True):
             picture = chunk[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
                 keep.setdefault(number, []).append(crossing.point)
-        measured = self._measure(chunk, Receiver(codec), list(looks), keep)
+        measured = self._measure(chunk, Receiver(codec), looks, keep)
         return [
-            {**_identity(chunk[c.picture], c), **columns, **measured[number]}
-            for (c, columns, _), number in zip(ways, which, strict=True)
+            Row(
+                _place(chunk[c.picture], c),
+                _transport(sent[c.picture], crossed, n),
+                measured[number],
+            ).columns()
+            for n, (c, number) in enumerate(zip(crossings, which, strict=True))
         ]
 
-    def _send(
+    def _cross(
         self,
         chunk: list[Picture],
-        crossings: Sequence[Crossing],
+        wanted: Sequence[int],
         answers: Sequence[Stream | Unreachable],
-    ) -> list[tuple[Crossing, Row, Received | None]]:
-        """Streams over the channel: for each crossing that sent one its columns and what came.
+        crossings: Sequence[Crossing],
+    ) -> Crossed:
+        """Streams over the channel; answers: of the pictures `wanted`.
 
         In a sequence the crossings are runs of the whole chunk, one after another.
         """
-        if not any(isinstance(answer, Stream) for answer in answers):
-            return []
         size = crossings[0].point.encoding.packet_bytes
-        device = self.equipment.device
+        place = {picture: n for n, picture in enumerate(wanted)}
         sequence = self.sweep.sequence
-        links = crossings if sequence is None else crossings[:: len(chunk)]
-        keys = torch.cat(
+        return cross(
+            self.equipment.channels[size],
+            answers,
             [
-                Streams.derive(
-                    crossing.point.seed,
-                    [(self._channel, chunk[crossing.picture].sample.name, crossing.realisation)],
-                ).keys
-                for crossing in links
-            ]
+                Draw(
+                    place[c.picture],
+                    chunk[c.picture].sample.name,
+                    c.realisation,
+                    c.point.seed,
+                )
+                for c in crossings
+            ],
+            {
+                name: torch.tensor(
+                    [dict(c.point.conditions)[name] for c in crossings], dtype=torch.float64
+                )
+                for name in self.sweep.conditions
+            },
+            point=self._channel,
+            packet_bytes=size,
+            device=self.equipment.device,
+            runs=None if sequence is None else Sequences(len(chunk), sequence.picture_rate_hz),
+            together=CROSSINGS * self.sweep.batch_size,
         )
-        conditions = {
-            name: torch.tensor(
-                [dict(crossing.point.conditions)[name] for crossing in links],
-                dtype=torch.float64,
-                device=device,
-            )
-            for name in self.sweep.conditions
-        }
-        packets = pack(answers, size, device)
-        channel, randomness = self.equipment.channels[size], Streams(keys.to(device))
-        if sequence is None:
-            reception = channel.transmit(packets, conditions, randomness)
-        else:
-            runs = Sequences(len(chunk), sequence.picture_rate_hz)
-            came = channel.transmit(runs.join(packets), conditions, randomness)
-            reception = runs.split(packets, came)
-        return self._crossed(crossings, answers, packets, reception)
-
-    def _crossed(
-        self,
-        crossings: Sequence[Crossing],
-        answers: Sequence[Stream | Unreachable],
-        packets: Packets,
-        reception: Reception,
-    ) -> list[tuple[Crossing, Row, Received | None]]:
-        """Columns of what crossed, leaving out what was never sent."""
-        reached = [n for n, answer in enumerate(answers) if isinstance(answer, Stream)]
-        streams = [answer for answer in answers if isinstance(answer, Stream)]
-        if len(reached) < len(answers):
-            index = torch.tensor(reached, dtype=torch.int64, device=packets.device)
-            packets, reception = packets.select(index), reception.select(index)
-        present = packets.present.cpu()
-        delivered, correct = reception.delivered.cpu() & present, reception.correct.cpu() & present
-        bits = ledger(streams, reception)
-        uses = reception.channel_uses.cpu().tolist()
-        late = reception.delay_s.cpu().masked_fill(~delivered, -torch.inf)
-        last = late.amax(dim=1).tolist() if late.shape[1] else [-math.inf] * len(streams)
-        received = unpack(streams, reception)
-        ways: list[tuple[Crossing, Row, Received | None]] = []
-        for n, (place, stream) in enumerate(zip(reached, streams, strict=True)):
-            columns: Row = {
-                "unreachable": False,
-                "lowest_bytes": None,
-                "bytes": stream.size,
-                "packets": len(stream.packets),
-                "delivered": int(delivered[n].sum()),
-                "correct": int(correct[n].sum()),
-                "undetected": int((delivered[n] & ~correct[n]).sum()),
-                "channel_uses": int(uses[n]),
-                "delay_s": last[n] if math.isfinite(last[n]) else None,
-                **{f"{BITS}{name}": 0 for name in LEDGER},
-                **{f"{BITS}{name}": int(values[n]) for name, values in bits.items()},
-            }
-            ways.append((crossings[place], columns, received[n]))
-        return ways
 
     def _measure(
         self,
@@ -407,17 +350,18 @@ class Runner:
         receiver: Receiver,
         looks: Sequence[tuple[int, Received | None]],
         keep: Mapping[int, Sequence[Point]],
-    ) -> list[Row]:
+    ) -> list[Columns]:
         """Decode and measure each distinct reception, in batches; None is "nothing was sent".
 
         keep: number in `looks` -> the points for which the picture received is an example.
         """
-        measured: list[Row] = []
+        measured: list[Columns] = []
         batch = self.sweep.batch_size
         for start in range(0, len(looks), batch):
             part = looks[start : start + batch]
             pictures = [chunk[n] for n, _ in part]
-            decoded = self._decode(receiver, [came for _, came in part], pictures)
+            height, width = pictures[0].sample.image.shape[1:]
+            decoded = receive(receiver, [came for _, came in part], height, width)
             seen: Tensor | None = None
             cells: Sequence[bytes | None] = [None] * len(part)
             if self.equipment.judge is not None:
@@ -443,17 +387,6 @@ class Runner:
         with tapped(judge) as tap:
             seen = judge.segment(images).cpu()
         return seen, packed_cells(tap.cells(len(images), *images.shape[2:]))
-
-    def _decode(
-        self, receiver: Receiver, came: Sequence[Received | None], pictures: Sequence[Picture]
-    ) -> Decoded:
-        """Pictures of one size from what came of each; those of which nothing did come last."""
-        height, width = pictures[0].sample.image.shape[1:]
-        there = [one for one in came if one is not None]
-        parts = [receiver.receive(there)] if there else []
-        if len(there) < len(came):
-            parts.append(outage(len(came) - len(there), height, width))
-        return join(parts)
 
     def _columns(
         self,
@@ -571,36 +504,51 @@ def picture_key(sample: Sample) -> str:
     return total.hexdigest()[:16]
 
 
-def _identity(picture: Picture, crossing: Crossing) -> dict[str, Any]:
-    """The columns that say which row it is."""
-    point, sample = crossing.point, picture.sample
+def _place(picture: Picture, crossing: Crossing) -> Place:
+    """Which row it is."""
+    encoding, sample = crossing.point.encoding, picture.sample
     height, width = sample.image.shape[1:]
-    return {
-        "point": point.hash,
-        "picture_key": picture.key,
-        "realisation": crossing.realisation,
-        "codec": point.encoding.codec.title,
-        "rate": point.encoding.rate.label(),
-        "packet_bytes": point.encoding.packet_bytes,
-        "seed": point.seed,
-        **dict(point.conditions),
-        "picture": sample.name,
-        "block": picture.block,
-        "height": height,
-        "width": width,
-    }
+    kind, value = encoding.rate.kind, encoding.rate.value
+    asked = {"bpp": value, "bytes": 8 * value / (height * width)}.get(kind)
+    return Place(
+        point=crossing.point.hash,
+        picture_key=picture.key,
+        realisation=crossing.realisation,
+        codec=encoding.codec.title,
+        rate=encoding.rate.label(),
+        rate_kind=kind,
+        rate_value=value,
+        bpp_asked=asked,
+        packet_bytes=encoding.packet_bytes,
+        seed=crossing.point.seed,
+        conditions=dict(crossing.point.conditions),
+        picture=sample.name,
+        block=picture.block,
+        height=height,
+        width=width,
+    )
 
 
-def _nothing_sent(answer: Unreachable) -> Row:
-    """The columns of a picture that the codec cannot code this low."""
-    return {
-        "unreachable": True,
-        "lowest_bytes": answer.lowest_bytes,
-        **dict.fromkeys(("bytes", "packets", "delivered", "correct", "undetected"), 0),
-        "channel_uses": 0,
-        "delay_s": None,
-        **{f"{BITS}{name}": 0 for name in LEDGER},
-    }
+def _transport(answer: Stream | Unreachable, crossed: Crossed, number: int) -> Transport:
+    """What crossed of one answer, as draw `number`."""
+    if isinstance(answer, Unreachable):
+        return Transport.nothing(answer.lowest_bytes)
+    delivered, correct = crossed.delivered[number], crossed.correct[number]
+    times = crossed.delay_s[number][delivered]
+    return Transport(
+        unreachable=False,
+        lowest_bytes=None,
+        bytes=answer.size,
+        sent_bytes=int(crossed.sent_bytes[number]),
+        delivered_bytes=int(crossed.delivered_bytes[number]),
+        packets=len(answer.packets),
+        delivered=int(delivered.sum()),
+        correct=int(correct.sum()),
+        undetected=int((delivered & ~correct).sum()),
+        channel_uses=int(crossed.channel_uses[number]),
+        delay_s=float(times.max()) if len(times) else None,
+        ledger={name: int(bits[number]) for name, bits in crossed.ledger.items()},
+    )
 
 
 def _confusion(found: Tensor, truth: Tensor | None) -> list[int] | None:

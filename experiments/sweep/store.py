@@ -26,12 +26,10 @@ import pyarrow.parquet
 from filelock import FileLock, Timeout
 
 from channels.errors import ConfigError
+from experiments.sweep.row import BITS
 
 KEY = ("point", "picture_key", "realisation")
 RESULTS = "results.parquet"
-BITS = "bits_"
-"""Prefix of the ledger's columns; a codec or channel that has no such bits has 0 of them."""
-
 _DICTIONARY = 1 << 28
 """Bytes of distinct values of a column up to which a file holds each of them once."""
 

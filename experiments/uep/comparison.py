@@ -27,11 +27,12 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
+from channels.config.packet_size import with_packet_size
 from channels.packet.unequal import Unequal
 from channels.planning.allocation import allocate, measured_options
 from channels.random import Streams
 from experiments.report.estimates import LEVEL, Measured, cells_of
-from experiments.sweep.components import Equipment, sized
+from experiments.sweep.components import Equipment
 from experiments.sweep.grid import canonical, digest, points
 from experiments.sweep.runner import Runner
 from experiments.sweep.schema import Choice, Data, Named, Sweep, as_list, as_named
@@ -120,7 +121,7 @@ class Comparison:
         self.where = where
         self.progress = progress
         self.folder = Path(plan.output)
-        self.over = sized(plan.over, plan.packet_bytes)
+        self.over = with_packet_size(plan.over, plan.packet_bytes)
         self.codecs = [plan.codec, *plan.equal_codecs]
 
     def run(self) -> str:

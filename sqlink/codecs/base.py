@@ -70,13 +70,21 @@ class Rate:
             return int(self.bpp * height * width / 8 + 1e-9)
         return None
 
+    @property
+    def kind(self) -> str:
+        """Which of the four it is."""
+        return next(name for name, value in self.__dict__.items() if value is not None)
+
+    @property
+    def value(self) -> float:
+        return float(self.__dict__[self.kind])
+
     def label(self) -> str:
         """Short text for file names, legends and point hashes, such as `bpp=0.04`.
 
         No two rates share one.
         """
-        key, value = next((k, v) for k, v in self.__dict__.items() if v is not None)
-        return f"{key}={float(value)!r}".removesuffix(".0")
+        return f"{self.kind}={self.value!r}".removesuffix(".0")
 
 
 @dataclass(frozen=True)

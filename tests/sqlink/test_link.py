@@ -14,9 +14,9 @@ from channels.config.builder import build
 from channels.random import Streams
 from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec, pack, unpack
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable
+from sqlink.crossing import Sequences, distinct, resolve_rate
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
-from sqlink.link import Sequences, distinct, resolve_rate
 
 BYTES = 8
 IMAGES = torch.arange(4).reshape(4, 1, 1, 1).expand(4, 3, 16, 16) / 10.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.sweep.components import sized
+from channels.config.packet_size import with_packet_size
 from experiments.sweep.grid import Identities, Point, points
 from experiments.sweep.schema import parse_sweep
 
@@ -118,7 +118,7 @@ def test_a_packet_size_reaches_the_channels_inside_others() -> None:
             "classes": [{"packets": 2, "channel": "awgn"}, {"code_rate": 0.8}],
         }
     }
-    assert sized([{"raptorq": {"over": spec, "repair": 1}}, "iid"], 48) == [
+    assert with_packet_size([{"raptorq": {"over": spec, "repair": 1}}, "iid"], 48) == [
         {
             "raptorq": {
                 "over": {
@@ -136,4 +136,4 @@ def test_a_packet_size_reaches_the_channels_inside_others() -> None:
         "iid",
     ]
     limited = {"rate_limit": {"channel_uses": 99, "over": {"lookup": {"packet_bytes": 32}}}}
-    assert sized(limited, 48) == limited
+    assert with_packet_size(limited, 48) == limited

@@ -1,0 +1,71 @@
+"""The packet size of a channel: handed down to what takes one, compared with what it carries.
+
+    {raptorq: {over: awgn, ...}} ── with_packet_size(48) ──> {over: {awgn: {packet_bytes: 48}}, ...}
+
+A coded channel is built for one size, to which it fills shorter packets; so a channel for 96 bytes
+would charge for 96 where packets have 48.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+
+from channels.base import CHANNELS, Channel, FixedSize, Lengthens, Wrapper
+from channels.config.builder import READY, name_and_parameters
+
+
+def with_packet_size(spec: object, packet_bytes: int) -> object:
+    """A channel's description with a packet size, wherever it takes one and names none.
+
+    >>> with_packet_size("awgn", 48)
+    {'awgn': {'packet_bytes': 48}}
+    >>> with_packet_size([{"iid_erasure": {"loss": 0.1}}], 48)
+    [{'iid_erasure': {'loss': 0.1}}]
+    >>> with_packet_size({"interleave": {"over": "awgn", "depth": 2, "width": 3}}, 48)
+    {'interleave': {'over': {'awgn': {'packet_bytes': 48}}, 'depth': 2, 'width': 3}}
+    """
+    if isinstance(spec, list):
+        return [with_packet_size(link, packet_bytes) for link in spec]
+    name, parameters = name_and_parameters("channel", spec)
+    registered = READY[name][0] if name in READY else name
+    if registered not in CHANNELS.names():
+        return spec
+    factory = CHANNELS.get(registered)
+    adds = getattr(factory, "added_bytes", None)
+    inside = packet_bytes + (adds(parameters) if callable(adds) else 0)
+    for path in getattr(factory, "inner", ()):
+        key, _, within = path.partition(".")
+        value = parameters.get(key)
+        if within and isinstance(value, list):
+            value = [
+                {**one, within: with_packet_size(one[within], inside)}
+                if isinstance(one, Mapping) and within in one
+                else one
+                for one in value
+            ]
+        elif not within and value is not None:
+            value = with_packet_size(value, inside)
+        parameters = {**parameters, **({key: value} if key in parameters else {})}
+    if "packet_bytes" in signature(factory).parameters:
+        parameters = {"packet_bytes": packet_bytes, **parameters}
+    return {name: parameters} if parameters else spec
+
+
+def fixed_sizes(channel: Channel, packet_bytes: int) -> list[tuple[str, int, int]]:
+    """Of each part of a channel built for one packet size: its name, that size, what it carries.
+
+    packet_bytes: of the packets given to the whole.
+
+    >>> from channels.config.builder import build
+    >>> fixed_sizes(build([{"iid": {"loss": 0.1}}, "awgn"]), 48)
+    [('coded', 96, 48)]
+    """
+    found = []
+    if isinstance(channel, FixedSize):
+        found.append((channel.name, channel.packet_bytes, packet_bytes))
+    if isinstance(channel, Wrapper):
+        carries = packet_bytes + (channel.lengthens if isinstance(channel, Lengthens) else 0)
+        for inner in channel.wrapped:
+            found += fixed_sizes(inner, carries)
+    return found

@@ -1,0 +1,100 @@
+"""One row of a sweep: a picture at a point of the grid, over one realisation of the channel.
+
+Place ─ which row it is ─┐
+Transport ─ what crossed ├─ Row.columns() ─> the store
+measured ─ metrics' own ─┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlink.crossing import CHANNEL_LEDGER, CODEC_LEDGER
+
+BITS = "bits_"
+"""Prefix of the ledger's columns; a codec or channel that has no such bits has 0 of them."""
+
+LEDGER = tuple(dict.fromkeys((*CODEC_LEDGER, *CHANNEL_LEDGER)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which row it is.
+
+    point, picture_key and realisation are its key. rate: the text of legends, `bpp=0.04`;
+    rate_kind, rate_value: its parts. bpp_asked: a rate in bpp or bytes as bits a pixel, else None.
+    block: what an interval takes for one unit of pictures.
+    """
+
+    point: str
+    picture_key: str
+    realisation: int
+    codec: str
+    rate: str
+    rate_kind: str
+    rate_value: float
+    bpp_asked: float | None
+    packet_bytes: int
+    seed: int
+    conditions: Mapping[str, float]
+    picture: str
+    block: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What crossed the channel.
+
+    unreachable: the codec cannot code the picture this low, and its lowest is lowest_bytes. bytes:
+    of the stream, session and all, as it was offered to the channel; sent_bytes: less what a budget
+    or a queue cut; delivered_bytes: what came. packets, delivered, correct, undetected: packets
+    offered, delivered, delivered or not as they were sent, and delivered with wrong bytes. delay_s:
+    of the last packet that came, None where none did. ledger: bits of what was sent.
+    """
+
+    unreachable: bool
+    lowest_bytes: int | None
+    bytes: int
+    sent_bytes: int
+    delivered_bytes: int
+    packets: int
+    delivered: int
+    correct: int
+    undetected: int
+    channel_uses: int
+    delay_s: float | None
+    ledger: Mapping[str, int]
+
+    @classmethod
+    def nothing(cls, lowest_bytes: int) -> Transport:
+        """Of a picture that the codec cannot code this low."""
+        return cls(True, lowest_bytes, 0, 0, 0, 0, 0, 0, 0, 0, None, {})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row; measured: columns of what the picture received came to."""
+
+    place: Place
+    transport: Transport
+    measured: Mapping[str, Any]
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the store, in their order."""
+        place, transport = asdict(self.place), asdict(self.transport)
+        conditions, ledger = place.pop("conditions"), transport.pop("ledger")
+        pixels = self.place.height * self.place.width
+        sizes = {
+            name: 8 * size / pixels
+            for name, size in (
+                ("bpp", self.transport.bytes),
+                ("bpp_sent", self.transport.sent_bytes),
+                ("bpp_delivered", self.transport.delivered_bytes),
+            )
+        }
+        bits = {f"{BITS}{name}": int(ledger.get(name, 0)) for name in (*LEDGER, *ledger)}
+        return {**place, **conditions, **transport, **sizes, **bits, **self.measured}
