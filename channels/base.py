@@ -192,6 +192,15 @@ class Channel(Protocol):
 
 
 @runtime_checkable
+class Recorded(Protocol):
+    """A channel that replays or looks up what stands in a file or a table."""
+
+    def content(self) -> str:
+        """A hash of that, whatever it is called and wherever it lies."""
+        ...
+
+
+@runtime_checkable
 class Lengthens(Protocol):
     """A channel that adds bytes to each packet before it hands it on.
 
@@ -307,3 +316,12 @@ def received(
         ledger={"payload": 8 * packets.lengths.sum(dim=1)},
         statistics=statistics or {},
     )
+
+
+def contents(channel: Channel) -> list[str]:
+    """The hashes of every file and table that a channel, or one within it, depends on."""
+    found = [channel.content()] if isinstance(channel, Recorded) else []
+    if isinstance(channel, Wrapper):
+        for inner in channel.wrapped:
+            found += contents(inner)
+    return found

@@ -23,7 +23,7 @@ from channels.fading.block import Awgn, Rayleigh, Rician
 from channels.fading.shadowing import GilbertElliott
 from channels.fec.ldpc import DEFAULT_ITERATIONS
 from channels.link.base import DEFAULT_PACKET_BYTES, SYMBOL_RATES_HZ
-from channels.link.bler_table import tables_of
+from channels.link.bler_table import digest, tables_of
 from channels.link.coded import CodedLink
 from channels.link.harq import Airtime
 from channels.link.lookup import LookupLink
@@ -203,6 +203,10 @@ class AdaptiveLink:
             tables = tables_of(self.links, self.name)
             self._thresholds = [table.snr_at(self.target) for table in tables]
         return self._thresholds
+
+    def content(self) -> str:
+        """SHA-256 of the tables that it picks by."""
+        return digest(tables_of(self.links, self.name))
 
     def pick(self, known_db: Tensor) -> Tensor:
         """int64, of the shape of known_db: the most efficient MCS whose threshold is reached."""

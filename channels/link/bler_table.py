@@ -136,6 +136,12 @@ def _fine(table: BlerTable) -> tuple[float, float, Floats]:
     return float(low), float(at[-1]), rates
 
 
+def digest(tables: Sequence[BlerTable]) -> str:
+    """SHA-256 of the numbers of tables, in their order."""
+    text = json.dumps([table.to_json() for table in tables])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def identity(link: CodedLink) -> dict[str, Any]:
     """Everything that a link's error rate over AWGN depends on, as JSON holds it."""
     plan = link.layout

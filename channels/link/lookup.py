@@ -17,7 +17,7 @@ from channels.fading.base import ONE_GAIN, Flat, Timing
 from channels.fec.ldpc import DEFAULT_ITERATIONS, SCHEDULES
 from channels.fec.polar import DEFAULT_LIST_SIZE
 from channels.link.base import DEFAULT_PACKET_BYTES
-from channels.link.bler_table import BlerTable, tables_of
+from channels.link.bler_table import BlerTable, digest, tables_of
 from channels.link.coded import CodedLink
 from channels.link.harq import Airtime
 from channels.random import Streams
@@ -88,6 +88,10 @@ class LookupLink(CodedLink):
         if self._table is None:
             (self._table,) = tables_of([self], self.name)
         return self._table
+
+    def content(self) -> str:
+        """SHA-256 of the table."""
+        return digest([self.table])
 
     def _group(self, slots: int, uses: int) -> int:
         return _GROUP_PACKETS // slots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -84,6 +85,10 @@ class Trace:
             if isinstance(start, bool) or not isinstance(start, int):
                 raise ConfigError(f"{self.name}: start={start!r} must be an integer or random")
             self.start = integer(self.name, "start", start, 0, len(self.delay_s) - 1)
+
+    def content(self) -> str:
+        """SHA-256 of the recorded times."""
+        return hashlib.sha256(self.delay_s.numpy().tobytes()).hexdigest()
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         """Let packets of [N, P] meet what was recorded; reads no condition."""

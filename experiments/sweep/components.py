@@ -9,15 +9,17 @@ names the file and the key, not an hour later.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from channels.base import Channel, Packets
+from channels.base import Channel, Packets, contents
 from channels.config.builder import build
 from channels.config.packet_size import with_packet_size
 from channels.random import Streams
@@ -115,6 +117,16 @@ class Equipment:
                 segmenter=fingerprint(segmenter),
                 judge=fingerprint(judge),
                 maps=frozenset(title for (title, _), codec in codecs.items() if codec.carries_map),
+                channel=tuple(contents(channels[sweep.packet_bytes[0]])),
+                files=files_named(
+                    [
+                        sweep.channel,
+                        *(choice.options for choice in sweep.codecs),
+                        *(choice.options for choice in sweep.metrics),
+                        sweep.segmenter.options,
+                        sweep.judge.options,
+                    ]
+                ),
             ),
             device=device,
         )
@@ -142,17 +154,47 @@ def fingerprint(part: object) -> str:
     """SHA-256 over the networks that a codec, segmenter or metric holds; empty if it holds none.
 
     A part that was read from a file of weights names the file's hash itself, as `weights_sha256`.
+    Codecs and segmenters inside a part count with it.
     """
+    inside = {} if part is None else vars(part)
+    nested = [
+        (name, found)
+        for name, value in sorted(inside.items())
+        if isinstance(value, (Codec, Segmenter)) and (found := fingerprint(value))
+    ]
     own = getattr(part, "weights_sha256", None)
-    if isinstance(own, str):
+    if isinstance(own, str) and not nested:
         return own
     total = hashlib.sha256()
-    modules = {k: v for k, v in vars(part).items() if isinstance(v, nn.Module)} if part else {}
+    modules = {name: value for name, value in inside.items() if isinstance(value, nn.Module)}
+    if isinstance(own, str):
+        total.update(own.encode())
+        modules = {}
     for name, module in sorted(modules.items()):
         for key, value in sorted(module.state_dict().items()):
             total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)}\n".encode())
             total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return total.hexdigest() if modules else ""
+    for name, found in nested:
+        total.update(f"{name} {found}\n".encode())
+    return total.hexdigest() if modules or nested else ""
+
+
+def files_named(value: object) -> dict[str, str]:
+    """Path -> SHA-256 of every file that a text in `value`, however deep, names."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return {path: sha for inner in value for path, sha in files_named(inner).items()}
+    if not isinstance(value, str) or not value or "\0" in value:
+        return {}
+    path = Path(value)
+    if not (path.suffix or os.sep in value) or not os.path.isfile(path):
+        return {}
+    try:
+        with path.open("rb") as file:
+            return {value: hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _built(where: str, build: Callable[[], Part]) -> Part:

@@ -1,7 +1,8 @@
 """The points of a sweep: codecs x rates x packet sizes x channel conditions x seeds.
 
 A point's hash is of its meaning alone: what is sent, over which channel, how it is measured, and
-the SHA-256 of every weights file that takes part. It does not depend on the order or the spelling
+the content of every outside file that takes part: weights, traces, tables of error rates, whatever
+file an option names. It does not depend on the order or the spelling
 of the YAML (5 and 5.0 are one value), nor on batch size, device, number of realisations or the
 pictures, which are part of a row's key of their own. Two sweeps that share a point share its rows.
 """
@@ -18,7 +19,7 @@ from typing import Any
 from experiments.sweep.schema import CodecChoice, Rates, Sweep
 from sqlink.codecs.base import Rate
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the meaning of a column changes, so that old rows are not mixed with new ones."""
 
 PLACES = ("weights", "folder", "device")
@@ -31,7 +32,8 @@ class Identities:
 
     codecs: by the codec's title. metrics: by name, those that are measured. Empty text where a part
     has no weights, or does not take part at all. maps: titles of the codecs that carry a map; to
-    the points of the others it is all one who makes maps.
+    the points of the others it is all one who makes maps. channel: hashes of the files and tables
+    that the channel depends on. files: path, as an option names it -> SHA-256 of what lies there.
     """
 
     codecs: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +41,8 @@ class Identities:
     segmenter: str = ""
     judge: str = ""
     maps: frozenset[str] = frozenset()
+    channel: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,19 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
     """The grid, codec by codec in the file's order; what is named twice is there once."""
     names = sorted(sweep.conditions)
     cells = list(itertools.product(*(sweep.conditions[name] for name in names)))
+
+    def meaning_of(options: Mapping[str, Any]) -> dict[str, Any]:
+        return _meaning(options, identities.files)
+
     measures = {
         "metrics": {
-            metric.name: [_meaning(metric.options), identities.metrics[metric.name]]
+            metric.name: [meaning_of(metric.options), identities.metrics[metric.name]]
             for metric in sweep.metrics
             if metric.name in identities.metrics
         },
-        "judge": [sweep.judge.name, _meaning(sweep.judge.options), identities.judge],
+        "judge": [sweep.judge.name, meaning_of(sweep.judge.options), identities.judge],
     }
-    segmenter = [sweep.segmenter.name, _meaning(sweep.segmenter.options), identities.segmenter]
+    segmenter = [sweep.segmenter.name, meaning_of(sweep.segmenter.options), identities.segmenter]
     found: dict[str, Point] = {}
     for codec in sweep.codecs:
         for rate, packet_bytes, values, seed in itertools.product(
@@ -107,12 +115,12 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
                 "title": codec.title,
                 "codec": [
                     codec.name,
-                    _meaning(codec.options),
+                    meaning_of(codec.options),
                     identities.codecs.get(codec.title, ""),
                 ],
                 "rate": rate.label(),
                 "packet_bytes": packet_bytes,
-                "channel": sweep.channel,
+                "channel": [_read(sweep.channel, identities.files), *identities.channel],
                 "conditions": dict(conditions),
                 "seed": seed,
                 **({"draws": sweep.draws} if sweep.draws else {}),
@@ -144,9 +152,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
-def _meaning(options: Mapping[str, Any]) -> dict[str, Any]:
+def _meaning(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
     """Options without the places where files lie and the device: what the files hold is hashed."""
-    return {key: value for key, value in options.items() if key not in PLACES}
+    return {key: _read(value, files) for key, value in options.items() if key not in PLACES}
+
+
+def _read(value: Any, files: Mapping[str, str]) -> Any:
+    """The value, each text that names a file replaced by the SHA-256 of its content."""
+    if isinstance(value, Mapping):
+        return {key: _read(inner, files) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_read(inner, files) for inner in value]
+    return f"sha256:{files[value]}" if isinstance(value, str) and value in files else value
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from channels.config.packet_size import with_packet_size
+from experiments.sweep.components import files_named, fingerprint
 from experiments.sweep.grid import Identities, Point, points
 from experiments.sweep.schema import parse_sweep
 
@@ -137,3 +141,38 @@ def test_a_packet_size_reaches_the_channels_inside_others() -> None:
     ]
     limited = {"rate_limit": {"channel_uses": 99, "over": {"lookup": {"packet_bytes": 32}}}}
     assert with_packet_size(limited, 48) == limited
+
+
+def test_a_point_is_of_what_the_files_hold_that_its_options_name() -> None:
+    named = SWEEP.replace("{preset: medium}", "{table: rates.csv}")
+    sweep = parse_sweep(named)
+    plain = points(sweep, Identities())
+    ones = points(sweep, Identities(files={"rates.csv": "1"}))
+    twos = points(sweep, Identities(files={"rates.csv": "2"}))
+    bpg = [n for n, point in enumerate(plain) if point.encoding.codec.name == "bpg"]
+    for n, three in enumerate(zip(plain, ones, twos, strict=True)):
+        assert len({point.hash for point in three}) == (3 if n in bpg else 1)
+    channel = [points(sweep, Identities(channel=(content,))) for content in ("a", "b")]
+    assert not {p.hash for p in channel[0]} & {p.hash for p in channel[1]}
+
+
+def test_parts_inside_a_part_count_with_it(tmp_path: Path) -> None:
+    class Network:
+        name = "network"
+        weights_sha256 = "a"
+
+        def segment(self, images: Tensor) -> Tensor:
+            return images[:, 0].long()
+
+    class Owner:
+        def __init__(self) -> None:
+            self.segmenter = Network()
+
+    first, second = Owner(), Owner()
+    second.segmenter.weights_sha256 = "b"
+    assert fingerprint(Network()) == "a"
+    assert "" != fingerprint(first) != fingerprint(second)
+    table = tmp_path / "table.csv"
+    table.write_text("1")
+    found = files_named({"over": [{"file": str(table)}, "awgn", "no/such.csv"]})
+    assert found == {str(table): hashlib.sha256(b"1").hexdigest()}

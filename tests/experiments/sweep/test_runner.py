@@ -341,3 +341,42 @@ def test_ctrl_c_and_again_gives_the_same_table(
     assert 1 <= kept < 28
     run_sweep(path, broken, progress=False)
     same(broken, run_sweep(path, tmp_path / "whole", progress=False))
+
+
+def test_an_edited_trace_is_another_channel(write: Write, tmp_path: Path) -> None:
+    """A trace edited in place between two runs must not give the first one's rows again."""
+    trace = tmp_path / "losses.csv"
+    text = write().read_text().replace("channel: iid", f"channel: {{trace: {{file: {trace}}}}}")
+    text = text.replace("conditions: {loss: [0.0, 0.3, 0.9]}\n", "")
+    path = write(text)
+    trace.write_text("0\n0\n0\n1\n")
+    first = read_results(run_sweep(path, tmp_path / "out", progress=False))
+    trace.write_text("1\n1\n1\n1\n")
+    second = read_results(run_sweep(path, tmp_path / "out", progress=False))
+    assert sum(first["delivered"].to_pylist()) > 0
+    assert sum(second["delivered"].to_pylist()) == 0
+    assert not set(first["point"].to_pylist()) & set(second["point"].to_pylist())
+    moved = tmp_path / "moved.csv"
+    moved.write_text(trace.read_text())
+    again = write(text.replace(str(trace), str(moved)), "moved.yaml")
+    third = read_results(run_sweep(again, tmp_path / "out", progress=False))
+    assert third["point"].to_pylist() == second["point"].to_pylist()
+
+
+def test_offered_sent_and_delivered_have_columns_of_their_own(write: Write, tmp_path: Path) -> None:
+    limited = "channel: [{rate_limit: {bytes: 64}}, iid]"
+    path = write(write().read_text().replace("channel: iid", limited))
+    table = read_results(run_sweep(path, tmp_path / "out", progress=False))
+    for row in table.select(
+        ["bytes", "sent_bytes", "delivered_bytes", "bpp", "bpp_sent", "height", "width", "loss"]
+    ).to_pylist():
+        assert row["sent_bytes"] <= min(row["bytes"], 64 + 1)
+        assert row["delivered_bytes"] <= row["sent_bytes"]
+        assert row["loss"] > 0 or row["delivered_bytes"] == row["sent_bytes"]
+        pixels = row["height"] * row["width"]
+        assert row["bpp"] == pytest.approx(8 * row["bytes"] / pixels)
+        assert row["bpp_sent"] == pytest.approx(8 * row["sent_bytes"] / pixels)
+    ledgers = [name for name in table.column_names if name.startswith("bits_")]
+    bits = [sum(row.values()) for row in table.select(ledgers).to_pylist()]
+    assert bits == [8 * size for size in table["sent_bytes"].to_pylist()]
+    assert max(table["bytes"].to_pylist()) > 300
