@@ -218,6 +218,16 @@ class FixedSize(Channel, Protocol):
     packet_bytes: int
 
 
+@runtime_checkable
+class Wrapper(Protocol):
+    """A channel around others, such as a chain or an interleaver."""
+
+    @property
+    def wrapped(self) -> tuple[Channel, ...]:
+        """The channels within, in the order in which packets meet them."""
+        ...
+
+
 CHANNELS: Registry[Channel] = Registry(
     "channel",
     "sqlink.channels",

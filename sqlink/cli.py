@@ -368,7 +368,7 @@ def channel_(
             options = " and ".join(dict.fromkeys(o for n, o, _ in given if n == name))
             raise ConfigError(f"{name} is given twice, by {options}: give it once, as {text},...")
         conditions[name] = values_of(option, text)
-    carrier = load(config)
+    carrier = load(config, packet_bytes)
     if plot is not None:
         check_target(plot)
     if out is not None:
@@ -510,14 +510,100 @@ def sweep(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List points and what they would take."),
+    ] = False,
 ) -> None:
     """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
+    if dry_run:
+        from experiments.sweep.dry_run import forecast
+
+        print(forecast(config, output))
+        return
     from experiments.report.tables import read_tables
     from experiments.sweep.runner import run_sweep
 
     folder = run_sweep(config, output)
     print(read_tables(folder))
     print(folder)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a sweep's YAML, for editors that complete and check it."""
+    import json
+
+    from experiments.sweep.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+results = typer.Typer(no_args_is_help=True, help="List, show, merge, export and prune results.")
+app.add_typer(results, name="results")
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A sweep's results.")]
+
+
+@results.command("ls")
+def results_ls(
+    root: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where results' folders lie.")
+    ] = Path("results"),
+) -> None:
+    """List results: state, rows, pictures, codecs and channels."""
+    from experiments.sweep.results import listed
+
+    for line in listed(root):
+        print(line)
+
+
+@results.command("show")
+def results_show(folder: Folder) -> None:
+    """Print a folder's tables, of an unfinished sweep those of the pictures done so far."""
+    from experiments.sweep.results import shown
+
+    print(shown(folder))
+
+
+@results.command("merge")
+def results_merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Parts of a sweep.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to.")],
+) -> None:
+    """Put the rows of several folders into one; the sweep run there writes its tables."""
+    from experiments.sweep.results import merge
+
+    count = merge(folders, output)
+    print(f"{output}: {count} rows; for the tables: sqlink sweep CONFIG.yaml -o {output}")
+
+
+@results.command("export")
+def results_export(
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT.csv|parquet|jsonl", help="Where to.")
+    ],
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="NAME", help="A column; any number.")
+    ] = None,
+) -> None:
+    """Write the rows, one a point, picture and realisation, as CSV, Parquet or JSON lines."""
+    from experiments.sweep.results import export
+
+    print(f"{output}: {export(folder, output, column or ())} rows")
+
+
+@results.command("prune")
+def results_prune(
+    folder: Folder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+) -> None:
+    """Drop rows and pictures of earlier configurations, and what interruptions left."""
+    from experiments.sweep.results import prune
+
+    rows, size = prune(folder, dry_run)
+    print(f"{folder}: {rows} rows and {size} bytes {'would go' if dry_run else 'gone'}")
 
 
 @app.command()

@@ -78,6 +78,11 @@ class LinkResult:
         """bool [N, R]: nothing could be decoded."""
         return self.decoded.outage[self.which]
 
+    @property
+    def unreachable(self) -> Tensor:
+        """bool [N]: the codec cannot code the picture as low as it was asked to."""
+        return torch.tensor([isinstance(answer, Unreachable) for answer in self.sent])
+
     def image(self, picture: int, realisation: int = 0) -> Tensor:
         """float32 [3, H, W]: what was received of a picture."""
         return self.decoded.images[self.which[picture, realisation]]

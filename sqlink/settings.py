@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,11 @@ class Section(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 
-def load_settings(path: str | Path, model: type[S]) -> S:
+Prepare = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
+"""What makes of a file's keys, and the name it has in errors, the keys that are validated."""
+
+
+def load_settings(path: str | Path, model: type[S], prepare: Prepare | None = None) -> S:
     """Read and validate a file. Raises ConfigError, one line, on whatever is wrong in it."""
     place = Path(path)
     try:
@@ -42,10 +46,10 @@ def load_settings(path: str | Path, model: type[S]) -> S:
         raise ConfigError(f"{place}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place}: cannot be read: {one_line(error)}") from error
-    return parse_settings(text, model, place.name)
+    return parse_settings(text, model, place.name, prepare)
 
 
-def parse_settings(text: str, model: type[S], where: str) -> S:
+def parse_settings(text: str, model: type[S], where: str, prepare: Prepare | None = None) -> S:
     """Validate settings given as YAML text; `where` names it in errors."""
     try:
         raw = yaml.load(text, Loader=StrictLoader)
@@ -58,6 +62,8 @@ def parse_settings(text: str, model: type[S], where: str) -> S:
     if not isinstance(raw, Mapping):
         keys = ", ".join(list(model.model_fields)[:3])
         raise ConfigError(f"{where}: should be a mapping of keys such as {keys}")
+    if prepare is not None:
+        raw = prepare(raw, where)
     try:
         return model.model_validate(_expand(raw, where, ()))
     except ValidationError as error:

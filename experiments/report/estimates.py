@@ -77,6 +77,9 @@ class Measured:
     picture and realisation once.
     """
 
+    also_asked: tuple[str, ...] = ()
+    """Higher rates at which the codec makes the same streams (`saturation.merged`)."""
+
     def __init__(self, points: Sequence[Point], rows: pa.Table) -> None:
         self.points = tuple(points)
         self.rows = rows
@@ -120,15 +123,26 @@ class Measured:
         found = np.asarray(flat, dtype=np.float64).reshape(len(column), NUM_CLASSES, NUM_CLASSES)
         return found[self._order].reshape(*self.shape, NUM_CLASSES, NUM_CLASSES)
 
-    def bpp(self) -> Floats:
-        """True bits a pixel, [pictures, realisations]; NaN where the rate could not be reached."""
-        bits = 8 * self.column("bytes") / (self.column("height") * self.column("width"))
-        return np.where(self.column("unreachable") == 0, bits, np.nan)
+    def bpp(self, column: str = "bytes") -> Floats:
+        """True bits a pixel, [pictures, realisations]; NaN where the rate could not be reached.
+
+        column: `bytes` that were offered, `sent_bytes` or `delivered_bytes`.
+        """
+        bits = 8 * self.column(column) / (self.column("height") * self.column("width"))
+        return np.where(self.reached(), bits, np.nan)
+
+    def reached(self) -> npt.NDArray[np.bool_]:
+        """Where the codec could code the picture as low as it was asked to."""
+        there: npt.NDArray[np.bool_] = self.column("unreachable") == 0
+        return there
 
     def quantity(self, name: str) -> Quantity | None:
         """A metric's column, a semantic metric, `fd`, or `bpp`; None where nothing was measured."""
         if name == "bpp":
             return Quantity(mean_sums(self.bpp()))
+        if name == "outage":
+            lost = self.column(name)
+            return Quantity(mean_sums(np.where(self.reached(), lost, np.nan)))
         if name == FRECHET:
             if not self._has(CELLS):
                 return None
@@ -179,7 +193,7 @@ def cells_of(table: pa.Table, points: Sequence[Point]) -> list[Measured]:
     groups: dict[str, list[Point]] = {}
     for point in points:
         encoding = point.encoding
-        cell = [encoding.codec.title, encoding.rate.label(), point.conditions]
+        cell = [encoding.codec.title, encoding.rate.label(), point.channel, point.conditions]
         groups.setdefault(canonical([*cell, encoding.packet_bytes]), []).append(point)
     return [
         Measured(
@@ -208,9 +222,10 @@ def unpacked_cells(data: bytes) -> Floats:
 
 
 def by_condition(cells: Sequence[Measured]) -> Mapping[tuple[object, ...], list[Measured]]:
-    """Cells over one channel: the same conditions and packet size."""
+    """Cells over one channel under the same conditions, at the same packet size."""
     found: dict[tuple[object, ...], list[Measured]] = {}
     for cell in cells:
         point = cell.points[0]
-        found.setdefault((point.encoding.packet_bytes, *point.conditions), []).append(cell)
+        size = point.encoding.packet_bytes
+        found.setdefault((point.channel, size, *point.conditions), []).append(cell)
     return found

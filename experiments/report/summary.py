@@ -2,11 +2,14 @@
 
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
 matrix, `fd` that of all cells of all receptions. `bpp` and `bytes` are of the pictures that the
-codec could code, so that a rate it cannot reach does not make it look cheap; `channel_uses` and the
-ledger are of all, 0 where nothing was sent; `delay_s`, mean and 95 % quantile, is of the pictures
-of which anything came, where the channel delays any. Intervals are by the two-level bootstrap of
-`sqlink.metrics.bootstrap`: blocks of pictures, realisations inside; another seed is as good as more
-realisations.
+codec could code, so that a rate it cannot reach does not make it look cheap: what was offered to
+the channel, beside `bpp_sent`, less what a budget or a queue cut, and `bpp_delivered`.
+`unreachable` is the share of pictures that the codec cannot code as low as asked, `outage` that of
+the others of which nothing could be decoded. A row of a codec that makes the same of higher rates
+is `saturated`. `channel_uses` and the ledger are of all, 0 where nothing was sent; `delay_s`, mean
+and 95 % quantile, is of the pictures of which anything came, where the channel delays any.
+Intervals are by the two-level bootstrap of `sqlink.metrics.bootstrap`: blocks of pictures,
+realisations inside; another seed is as good as more realisations.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from experiments.report.estimates import SOURCES, Measured
+from experiments.report.estimates import SOURCES, Floats, Measured
 from experiments.sweep.row import BITS
 from experiments.sweep.schema import FRECHET
 from experiments.sweep.store import table_of
@@ -48,21 +51,30 @@ def _line(
     cell: Measured, metrics: Sequence[str], notes: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
     point = cell.points[0]
-    sent = cell.column("unreachable") == 0
-    delivered = cell.column("outage") == 0
+    sent = cell.reached()
+    delivered = sent & (cell.column("outage") == 0)
     size = cell.column("bytes")[sent]
     line: dict[str, Any] = {
         "codec": cell.title,
         "rate": cell.rate,
+        "rate_kind": point.encoding.rate.kind,
+        "rate_value": point.encoding.rate.value,
+        "saturated": bool(cell.also_asked),
         "packet_bytes": point.encoding.packet_bytes,
+        "channel": point.channel,
+        **dict(point.axes),
         **dict(point.conditions),
         "pictures": cell.shape[0],
         "blocks": cell.num_blocks,
         "realisations": cell.shape[1],
         "seeds": len(cell.points),
-        "bpp": float(np.nanmean(cell.bpp())) if sent.any() else float("nan"),
+        "bpp": _mean(cell.bpp()),
         "bytes": float(size.mean()) if sent.any() else float("nan"),
+        "bpp_sent": _mean(cell.bpp("sent_bytes")),
+        "bpp_delivered": _mean(cell.bpp("delivered_bytes")),
         "channel_uses": float(cell.column("channel_uses").mean()),
+        "channel_uses_max": int(cell.column("channel_uses").max()),
+        "channel_uses_asked": point.encoding.rate.channel_uses,
         "unreachable": float(1 - sent.mean()),
     }
     packets = cell.column("packets").sum()
@@ -92,3 +104,9 @@ def _line(
 
 def _named(name: str, found: Interval) -> dict[str, float]:
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _mean(values: Floats) -> float:
+    """Of what is there; NaN where nothing is."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else float("nan")

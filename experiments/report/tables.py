@@ -74,7 +74,8 @@ def write_tables(
         store.write_table("bjontegaard", table_of(deltas, keys=("codec", "against", "metric")))
     if differences:
         store.write_table("differences", table_of(differences, keys=("row", "against", "metric")))
-    conditions = ["packet_bytes", *(name for name, _ in cells[0].points[0].conditions)]
+    names_met = (name for cell in cells for name, _ in cell.points[0].conditions)
+    conditions = ["channel", "packet_bytes", *dict.fromkeys(names_met)]
     text = [
         _rows_table(lines, names, trained_on, conditions),
         _notes(cells[0], lines, names, trained_on),
@@ -182,10 +183,14 @@ def _differences(
     cells: Sequence[Measured], names: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
     """Of the pairs of rows, at one condition of the channel."""
-    by_name = {f"{cell.title} {cell.rate}": cell for cell in cells}
+    by_name = {
+        f"{cell.title} {rate}": cell for cell in cells for rate in (cell.rate, *cell.also_asked)
+    }
     found = []
     for row, against in pairs:
-        ours, theirs = by_name[row], by_name[against]
+        ours, theirs = by_name.get(row), by_name.get(against)
+        if ours is None or theirs is None:  # a rule of the sweep leaves it out on this channel
+            continue
         for name in names:
             a, b = ours.drawn(name), theirs.drawn(name)
             if a is None or b is None:
@@ -212,10 +217,11 @@ def _differences(
     return found
 
 
-def _said(cell: Measured) -> dict[str, float]:
-    """The channel's conditions, and the packet size."""
+def _said(cell: Measured) -> dict[str, float | str]:
+    """The channel and its conditions, and the packet size."""
     point = cell.points[0]
-    return {"packet_bytes": point.encoding.packet_bytes, **dict(point.conditions)}
+    size = point.encoding.packet_bytes
+    return {"channel": point.channel, "packet_bytes": size, **dict(point.conditions)}
 
 
 def _has(cell: Measured, name: str) -> bool:
@@ -231,22 +237,54 @@ def _rows_table(
 ) -> str:
     conditions = _varying(lines, conditions)
     outages = any(line["outage"] for line in lines)
-    head = ["codec", "asked", "bpp", "bytes", *conditions, *(TITLES.get(n, (n,))[0] for n in names)]
+    unreachable = any(line["unreachable"] for line in lines)
+    cut = any(line["bpp_sent"] < line["bpp"] - 1e-9 for line in lines)
+    uses = any(line["channel_uses_max"] for line in lines)
+    head = [
+        "codec",
+        "asked",
+        *(["bpp offered", "bpp sent", "bpp delivered"] if cut else ["bpp"]),
+        "bytes",
+        *(["uses asked", "uses, mean", "uses, most"] if uses else []),
+        *conditions,
+        *(TITLES.get(n, (n,))[0] for n in names),
+        *(["outages, %"] if outages else []),
+        *(["unreachable, %"] if unreachable else []),
+    ]
     body = []
     for line in lines:
         star = trained_on.get(line["codec"], ())
         body.append(
             [
                 line["codec"],
-                line["rate"],
+                line["rate"] + (" (saturated)" if line["saturated"] else ""),
                 _number(line["bpp"], 4),
+                *([_number(line[n], 4) for n in ("bpp_sent", "bpp_delivered")] if cut else []),
                 _number(line["bytes"], 0),
-                *(f"{line[name]:g}" for name in conditions),
+                *(_uses(line) if uses else []),
+                *(_shown(line.get(name)) for name in conditions),
                 *(_interval(line, name, name, "*" if name in star else "") for name in names),
-                *([f"{100 * line['outage']:.0f}"] if outages else []),
+                *([_percent(line["outage"])] if outages else []),
+                *([_percent(line["unreachable"])] if unreachable else []),
             ]
         )
-    return _markdown([*head, *(["outages, %"] if outages else [])], body)
+    return _markdown(head, body)
+
+
+def _uses(line: Line) -> list[str]:
+    """Channel uses asked for, if the rate is in them, and used."""
+    asked = line["channel_uses_asked"]
+    mean, most = line["channel_uses"], line["channel_uses_max"]
+    return ["-" if asked is None else f"{asked}", f"{mean:.0f}", f"{most}"]
+
+
+def _shown(value: float | str | None) -> str:
+    """A condition; a dash where the channel has none of it."""
+    return "-" if value is None else value if isinstance(value, str) else f"{value:g}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None or not np.isfinite(share) else f"{100 * share:.0f}"
 
 
 def _notes(
@@ -295,7 +333,7 @@ def _bjontegaard_table(
             [
                 line["codec"],
                 line["against"],
-                *(f"{line[name]:g}" for name in conditions),
+                *(_shown(line.get(name)) for name in conditions),
                 title,
                 value if there else f"none: {line['reason']}",
                 " to ".join(
@@ -340,7 +378,7 @@ def _differences_table(
             [
                 line["row"],
                 line["against"],
-                *(f"{line[name]:g}" for name in conditions),
+                *(_shown(line.get(name)) for name in conditions),
                 f"{line['bpp']:.4f} and {line['bpp_against']:.4f}",
                 title,
                 f"{value:.{decimals}f}{stars[0]} and {other:.{decimals}f}{stars[1]}",
@@ -369,7 +407,7 @@ def _number(value: float, decimals: int) -> str:
 
 def _varying(lines: Sequence[Line], conditions: Sequence[str]) -> list[str]:
     """Those of the channel's conditions that differ between lines."""
-    return [name for name in conditions if len({line[name] for line in lines}) > 1]
+    return [name for name in conditions if len({line.get(name) for line in lines}) > 1]
 
 
 def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

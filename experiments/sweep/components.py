@@ -24,7 +24,7 @@ from channels.config.builder import build
 from channels.config.packet_size import with_packet_size
 from channels.random import Streams
 from channels.registry import nearest
-from experiments.sweep.grid import Identities, rates
+from experiments.sweep.grid import Identities
 from experiments.sweep.schema import FRECHET, SEMANTIC, Choice, CodecChoice, Sweep
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
@@ -45,15 +45,16 @@ Part = TypeVar("Part")
 class Equipment:
     """The parts of one sweep.
 
-    codecs: by title and packet size. channels: by packet size. segmenter: None where the labels are
-    sent, or no map at all (`sends_map`). judge: None where no metric needs one. metrics: by column,
-    those that can be measured. unavailable: column -> reason, those that cannot. trained_on:
-    codec's title -> columns of metrics that were also its training losses, as the codec says.
+    codecs: by title and packet size. channels: by name and packet size. segmenter: None where the
+    labels are sent, or no map at all (`sends_map`). judge: None where no metric needs one.
+    metrics: by column, those that can be measured. unavailable: column -> reason, those that
+    cannot. trained_on: codec's title -> columns of metrics that were also its training losses, as
+    the codec says.
     """
 
     data: DataSet
     codecs: Mapping[tuple[str, int], Codec]
-    channels: Mapping[int, Channel]
+    channels: Mapping[tuple[str, int], Channel]
     segmenter: Segmenter | None
     sends_map: bool
     judge: Segmenter | None
@@ -73,7 +74,7 @@ class Equipment:
         data = _built(f"{where}: data", lambda: open_dataset(sweep.data.name, **sweep.data.options))
         if len(data) == 0:
             raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
-        channels = {size: _channel(sweep, size, where) for size in sweep.packet_bytes}
+        channels = _channels(sweep, where)
         codecs = {
             (choice.title, packet_bytes): _built(
                 f"{where}: codecs[{i}]",
@@ -83,8 +84,8 @@ class Equipment:
             for packet_bytes in sweep.packet_bytes
         }
         sends_map = any(codec.carries_map for codec in codecs.values())
-        for rate in (rate for choice in sweep.codecs for rate in rates(sweep.rates_of(choice))):
-            for packet_bytes, channel in channels.items():
+        for rate in (rate for choice in sweep.codecs for rate in sweep.rates_of(choice).all()):
+            for (_, packet_bytes), channel in channels.items():
                 _built(f"{where}: rates", partial(resolve_rate, rate, channel, packet_bytes))
         segmenter = judge = None
         if sends_map and sweep.segmenter.name != GROUND_TRUTH:
@@ -117,10 +118,14 @@ class Equipment:
                 segmenter=fingerprint(segmenter),
                 judge=fingerprint(judge),
                 maps=frozenset(title for (title, _), codec in codecs.items() if codec.carries_map),
-                channel=tuple(contents(channels[sweep.packet_bytes[0]])),
+                channels={
+                    name: tuple(contents(channels[name, sweep.packet_bytes[0]]))
+                    for name in sweep.links()
+                },
+                needs={name: channel.needs for (name, _), channel in channels.items()},
                 files=files_named(
                     [
-                        sweep.channel,
+                        sweep.links(),
                         *(choice.options for choice in sweep.codecs),
                         *(choice.options for choice in sweep.metrics),
                         sweep.segmenter.options,
@@ -243,30 +248,41 @@ def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str
     return metrics, unavailable
 
 
-def _channel(sweep: Sweep, packet_bytes: int, where: str) -> Channel:
-    """The channel, tried with one packet under every value of every condition."""
-    channel = _built(
-        f"{where}: channel", lambda: build(with_packet_size(sweep.channel, packet_bytes))
-    )
-    _built(f"{where}: channel", lambda: check_packet_size(channel, packet_bytes))
+def _channels(sweep: Sweep, where: str) -> dict[tuple[str, int], Channel]:
+    """The channels by name and packet size, each tried. A condition must be read by one of them."""
+    channels: dict[tuple[str, int], Channel] = {}
+    for name, spec in sweep.links().items():
+        place = f"{where}: channels.{name}" if sweep.channels else f"{where}: channel"
+        for size in sweep.packet_bytes:
+            channels[name, size] = _channel(sweep, spec, size, where, place)
+    read = {need for channel in channels.values() for need in channel.needs}
+    for name in sweep.conditions:
+        if name not in read:
+            whose = "channels" if len(sweep.links()) > 1 else "channel"
+            titles = ", ".join(f"'{channel.name}'" for channel in channels.values())
+            known = nearest(name, sorted(read)) if read else "it takes none"
+            have = "have" if len(sweep.links()) > 1 else "has"
+            raise ConfigError(f"{where}: conditions: {whose} {titles} {have} no '{name}': {known}")
+    return channels
+
+
+def _channel(sweep: Sweep, spec: object, packet_bytes: int, where: str, place: str) -> Channel:
+    """A channel, tried with one packet under every value of every condition."""
+    channel = _built(place, lambda: build(with_packet_size(spec, packet_bytes)))
+    _built(place, lambda: check_packet_size(channel, packet_bytes))
     for name in channel.needs:
         if name not in sweep.conditions:
             raise ConfigError(
                 f"{where}: channel '{channel.name}' needs the condition '{name}': "
                 f"add it, conditions: {{{name}: [...]}}"
             )
-    for name in sweep.conditions:
-        if name not in channel.needs:
-            known = nearest(name, list(channel.needs)) if channel.needs else "it takes none"
-            raise ConfigError(
-                f"{where}: conditions: channel '{channel.name}' has no '{name}': {known}"
-            )
-    longest = max((len(values) for values in sweep.conditions.values()), default=1)
+    met = {name: values for name, values in sweep.conditions.items() if name in channel.needs}
+    longest = max((len(values) for values in met.values()), default=1)
     conditions = {
         name: torch.tensor((values * longest)[:longest], dtype=torch.float64)
-        for name, values in sweep.conditions.items()
+        for name, values in met.items()
     }
     packets = Packets.from_bytes([[bytes(packet_bytes)]] * longest)
     keys = Streams.derive(0, [("trial", i) for i in range(longest)])
-    _built(f"{where}: channel", lambda: channel.transmit(packets, conditions, keys))
+    _built(place, lambda: channel.transmit(packets, conditions, keys))
     return channel

@@ -1,4 +1,4 @@
-"""The points of a sweep: codecs x rates x packet sizes x channel conditions x seeds.
+"""The points of a sweep: codecs x rates x packet sizes x channels x conditions x seeds.
 
 A point's hash is of its meaning alone: what is sent, over which channel, how it is measured, and
 the content of every outside file that takes part: weights, traces, tables of error rates, whatever
@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.sweep.schema import CodecChoice, Rates, Sweep
+from channels.errors import ConfigError
+from experiments.sweep.schema import AXES, Axis, CodecChoice, Sweep
 from sqlink.codecs.base import Rate
 
 FORMAT = 4
@@ -32,8 +33,9 @@ class Identities:
 
     codecs: by the codec's title. metrics: by name, those that are measured. Empty text where a part
     has no weights, or does not take part at all. maps: titles of the codecs that carry a map; to
-    the points of the others it is all one who makes maps. channel: hashes of the files and tables
-    that the channel depends on. files: path, as an option names it -> SHA-256 of what lies there.
+    the points of the others it is all one who makes maps. channels: by name, hashes of the files
+    and tables that it depends on. needs: by channel, the conditions that it reads; all where it is
+    not named. files: path, as an option names it -> SHA-256 of what lies there.
     """
 
     codecs: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +43,8 @@ class Identities:
     segmenter: str = ""
     judge: str = ""
     maps: frozenset[str] = frozenset()
-    channel: tuple[str, ...] = ()
+    channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,34 +66,24 @@ class Encoding:
 class Point:
     """One cell of the grid.
 
-    conditions: the channel's, name and value, sorted by name. hash: 16 hexadecimal digits of the
-    point's meaning.
+    channel: its name. conditions: the channel's, name and value, sorted by name. hash: 16
+    hexadecimal digits of the point's meaning. axes: columns of swept options, and their values.
     """
 
     encoding: Encoding
+    channel: str
     conditions: tuple[tuple[str, float], ...]
     seed: int
     hash: str
-
-
-def rates(section: Rates) -> list[Rate]:
-    """Every rate that the section names.
-
-    >>> [rate.label() for rate in rates(Rates(bpp=[0.04, 0.1], bytes=[900]))]
-    ['bpp=0.04', 'bpp=0.1', 'bytes=900']
-    """
-    return [
-        *(Rate(bpp=value) for value in section.bpp),
-        *(Rate(bytes=value) for value in section.bytes),
-        *(Rate(channel_uses=value) for value in section.channel_uses),
-        *(Rate(quality=value) for value in section.quality),
-    ]
+    axes: tuple[tuple[str, Axis], ...] = ()
 
 
 def points(sweep: Sweep, identities: Identities) -> list[Point]:
-    """The grid, codec by codec in the file's order; what is named twice is there once."""
-    names = sorted(sweep.conditions)
-    cells = list(itertools.product(*(sweep.conditions[name] for name in names)))
+    """The grid, codec by codec in the file's order; what is named twice is there once.
+
+    Each channel is crossed with the conditions that it needs. Raises ConfigError where rules leave
+    nothing.
+    """
 
     def meaning_of(options: Mapping[str, Any]) -> dict[str, Any]:
         return _meaning(options, identities.files)
@@ -104,38 +97,83 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
         "judge": [sweep.judge.name, meaning_of(sweep.judge.options), identities.judge],
     }
     segmenter = [sweep.segmenter.name, meaning_of(sweep.segmenter.options), identities.segmenter]
+    links = {
+        name: [_read(spec, identities.files), *identities.channels.get(name, ())]
+        for name, spec in sweep.links().items()
+    }
     found: dict[str, Point] = {}
-    for codec in sweep.codecs:
-        for rate, packet_bytes, values, seed in itertools.product(
-            rates(sweep.rates_of(codec)), sweep.packet_bytes, cells, sweep.seeds
-        ):
-            conditions = tuple(zip(names, values, strict=True))
-            meaning = {
-                "format": FORMAT,
-                "title": codec.title,
-                "codec": [
-                    codec.name,
-                    meaning_of(codec.options),
-                    identities.codecs.get(codec.title, ""),
-                ],
-                "rate": rate.label(),
-                "packet_bytes": packet_bytes,
-                "channel": [_read(sweep.channel, identities.files), *identities.channel],
-                "conditions": dict(conditions),
-                "seed": seed,
-                **({"draws": sweep.draws} if sweep.draws else {}),
-                **({"sequence": dict(sweep.sequence)} if sweep.sequence else {}),
-                "segmenter": segmenter if codec.title in identities.maps else None,
-                **measures,
-            }
-            point = Point(
-                Encoding(codec, rate, packet_bytes),
-                conditions,
-                seed,
-                digest(meaning),
-            )
-            found.setdefault(point.hash, point)
+    for cell in _cells(sweep, identities):
+        codec, rate, packet_bytes, channel, seed = (cell[axis] for axis in AXES)
+        conditions = tuple((name, value) for name, value in cell.items() if name not in AXES)
+        meaning = {
+            "format": FORMAT,
+            "title": codec.title,
+            "codec": [
+                codec.name,
+                meaning_of(codec.options),
+                identities.codecs.get(codec.title, ""),
+            ],
+            "rate": rate.label(),
+            "packet_bytes": packet_bytes,
+            "channel": links[channel],
+            "conditions": dict(conditions),
+            "seed": seed,
+            **({"name": channel} if sweep.channels else {}),
+            **({"draws": sweep.draws} if sweep.draws else {}),
+            **({"sequence": dict(sweep.sequence)} if sweep.sequence else {}),
+            "segmenter": segmenter if codec.title in identities.maps else None,
+            **measures,
+        }
+        axes = {f"codec_{name}": value for name, value in codec.axes.items()}
+        for name, value in sweep.channel_axes.get(channel, {}).items():
+            axes[f"channel_{name}"] = value
+        encoding = Encoding(codec, rate, packet_bytes)
+        point = Point(
+            encoding, channel, conditions, seed, digest(meaning), tuple(sorted(axes.items()))
+        )
+        found.setdefault(point.hash, point)
+    if not found:
+        raise ConfigError("only and skip leave no point of the grid: loosen them")
     return list(found.values())
+
+
+def _cells(sweep: Sweep, identities: Identities) -> Iterator[dict[str, Any]]:
+    """Axis -> value of every cell that zips and rules let stand, codec by codec."""
+    names = sorted(sweep.conditions)
+    place: dict[str, dict[Any, int]] = {
+        "codec": {codec.title: n for n, codec in enumerate(sweep.codecs)},
+        "packet_bytes": {size: n for n, size in enumerate(sweep.packet_bytes)},
+        "channel": {name: n for n, name in enumerate(sweep.links())},
+        "seed": {seed: n for n, seed in enumerate(sweep.seeds)},
+        **{name: {v: n for n, v in enumerate(sweep.conditions[name])} for name in names},
+    }
+    for codec in sweep.codecs:
+        rates = sweep.rates_of(codec).all()
+        place["rate"] = {rate.label(): n for n, rate in enumerate(rates)}
+        for rate, size, channel in itertools.product(rates, sweep.packet_bytes, sweep.links()):
+            needs = [name for name in names if name in identities.needs.get(channel, names)]
+            values = itertools.product(*(sweep.conditions[name] for name in needs))
+            for met, seed in itertools.product(values, sweep.seeds):
+                said: dict[str, Any] = {
+                    "codec": codec.title,
+                    "rate": rate.label(),
+                    "packet_bytes": size,
+                    "channel": channel,
+                    "seed": seed,
+                    **dict(zip(needs, met, strict=True)),
+                }
+                aligned = all(
+                    len({place[name][said[name]] for name in group if name in said}) <= 1
+                    for group in sweep.zip
+                )
+                chosen = not sweep.only or any(_keeps(said, rule) for rule in sweep.only)
+                if aligned and chosen and not any(_keeps(said, rule) for rule in sweep.skip):
+                    yield {**said, "codec": codec, "rate": rate}
+
+
+def _keeps(said: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a cell keeps to a rule: each axis that it names has one of the values."""
+    return all(name in said and said[name] in values for name, values in rule.items())
 
 
 def canonical(value: Any) -> str:

@@ -34,16 +34,19 @@ def manifest(
     unavailable: Mapping[str, str],
     config: str,
     counts: Mapping[str, int],
+    finished: bool = True,
 ) -> dict[str, Any]:
     """What `manifest.json` holds.
 
     unavailable: column -> why it could not be measured. config: the YAML as it was read. counts: of
-    points, pictures, realisations and rows.
+    points, pictures, realisations and rows. finished: False while pictures are still to come.
     """
     device = equipment.device
     return {
         "format": FORMAT,
+        "finished": finished,
         **counts,
+        "channels": list(sweep.links()),
         "conditions": sorted(sweep.conditions),
         "metrics": {
             name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
@@ -56,6 +59,10 @@ def manifest(
             "metrics": dict(equipment.identities.metrics),
             "segmenter": equipment.identities.segmenter,
             "judge": equipment.identities.judge,
+        },
+        "content_sha256": {
+            "channels": {name: list(one) for name, one in equipment.identities.channels.items()},
+            "files": dict(equipment.identities.files),
         },
         "versions": versions(),
         "machine": {

@@ -24,8 +24,9 @@ class Place:
     """Which row it is.
 
     point, picture_key and realisation are its key. rate: the text of legends, `bpp=0.04`;
-    rate_kind, rate_value: its parts. bpp_asked: a rate in bpp or bytes as bits a pixel, else None.
-    block: what an interval takes for one unit of pictures.
+    rate_kind, rate_value: its parts. bpp_asked: a rate in bpp or bytes as bits a pixel, else None;
+    uses_asked: one in channel uses. channel: its name. axes: columns of swept options. block: what
+    an interval takes for one unit of pictures.
     """
 
     point: str
@@ -36,7 +37,10 @@ class Place:
     rate_kind: str
     rate_value: float
     bpp_asked: float | None
+    uses_asked: int | None
     packet_bytes: int
+    channel: str
+    axes: Mapping[str, float | int | str]
     seed: int
     conditions: Mapping[str, float]
     picture: str
@@ -49,13 +53,16 @@ class Place:
 class Transport:
     """What crossed the channel.
 
-    unreachable: the codec cannot code the picture this low, and its lowest is lowest_bytes. bytes:
-    of the stream, session and all, as it was offered to the channel; sent_bytes: less what a budget
-    or a queue cut; delivered_bytes: what came. packets, delivered, correct, undetected: packets
-    offered, delivered, delivered or not as they were sent, and delivered with wrong bytes. delay_s:
-    of the last packet that came, None where none did. ledger: bits of what was sent.
+    stream: 16 hexadecimal digits of the bytes that were coded, the same where a codec makes the
+    same of two rates. unreachable: the codec cannot code the picture this low, and its lowest is
+    lowest_bytes; that is no outage of the channel. bytes: of the stream, session and all, as it was
+    offered to the channel; sent_bytes: less what a budget or a queue cut; delivered_bytes: what
+    came. packets, delivered, correct, undetected: packets offered, delivered, delivered or not as
+    they were sent, and delivered with wrong bytes. delay_s: of the last packet that came, None
+    where none did. ledger: bits of what was sent.
     """
 
+    stream: str
     unreachable: bool
     lowest_bytes: int | None
     bytes: int
@@ -72,7 +79,7 @@ class Transport:
     @classmethod
     def nothing(cls, lowest_bytes: int) -> Transport:
         """Of a picture that the codec cannot code this low."""
-        return cls(True, lowest_bytes, 0, 0, 0, 0, 0, 0, 0, 0, None, {})
+        return cls("", True, lowest_bytes, 0, 0, 0, 0, 0, 0, 0, 0, None, {})
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,11 @@ class Row:
     def columns(self) -> dict[str, Any]:
         """The columns of the store, in their order."""
         place, transport = asdict(self.place), asdict(self.transport)
-        conditions, ledger = place.pop("conditions"), transport.pop("ledger")
+        conditions, ledger, axes = (
+            place.pop("conditions"),
+            transport.pop("ledger"),
+            place.pop("axes"),
+        )
         pixels = self.place.height * self.place.width
         sizes = {
             name: 8 * size / pixels
@@ -97,4 +108,6 @@ class Row:
             )
         }
         bits = {f"{BITS}{name}": int(ledger.get(name, 0)) for name in (*LEDGER, *ledger)}
-        return {**place, **conditions, **transport, **sizes, **bits, **self.measured}
+        columns = {**place, **axes, **conditions, **transport, **sizes, **bits, **self.measured}
+        columns["outage"] = bool(columns.get("outage")) and not self.transport.unreachable
+        return columns

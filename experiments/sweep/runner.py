@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from rich.progress import (
 from torch import Tensor
 
 from experiments.report.estimates import CELLS, CELLS_CLEAN, cells_of, packed_cells
+from experiments.report.saturation import merged
 from experiments.report.summary import summarise
 from experiments.report.tables import write_tables
 from experiments.sweep.components import Equipment
@@ -50,7 +52,7 @@ from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.base import Sample
 from sqlink.data.classes import NAMES, NO_LABEL
-from sqlink.errors import DataError
+from sqlink.errors import ConfigError, DataError
 from sqlink.metrics.frechet import tapped
 from sqlink.metrics.semantic import confusion
 from sqlink.receiver import Receiver
@@ -61,6 +63,11 @@ from sqlink.transmitter import Transmitter
 
 CROSSINGS = 16
 """Crossings of the channel sent together, a picture of the batch."""
+
+FIRST_TABLES_S = 30.0
+TABLES_SHARE = 20.0
+"""Tables of an unfinished sweep are written once so many seconds have passed, and so many times
+what writing them took the last time."""
 
 OUTAGE_CLASS = NAMES.index("road")
 """What a map that did not come is taken for: CamVid's most frequent class, as a picture that did
@@ -137,8 +144,9 @@ class Runner:
         self.points = points(sweep, equipment.identities)
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
         self.unavailable = dict(equipment.unavailable)
+        self.realisations = sweep.realisations
         self._semantic = {metric.name for metric in sweep.metrics} & set(SEMANTIC)
-        self._channel = sweep.draws or canonical(sweep.channel)
+        self._keys = {name: sweep.draws or canonical(s) for name, s in sweep.links().items()}
         self._console = Console(stderr=True, quiet=not progress)
 
     def run(self, config: str) -> Path:
@@ -146,28 +154,78 @@ class Runner:
 
         config: the sweep's YAML, for the record.
         """
-        done = self.store.done()
-        keys: list[str] = []
-        count = min(len(self.equipment.data), self.sweep.data.limit or len(self.equipment.data))
-        per_picture = len(self.points) * self.sweep.realisations
-        with self._progress(count * per_picture) as advance:
-            for chunk in self._chunks(count):
-                keys += [picture.key for picture in chunk]
-                self._chunk(chunk, done, advance)
+        while True:
+            keys = self._pass(config)
+            if not self._wants_more(keys):
+                break
+            self.realisations = min(2 * self.realisations, self._most)
         self._finish(keys, config)
         return self.store.folder
 
-    def _chunks(self, count: int) -> Iterator[list[Picture]]:
+    @property
+    def count(self) -> int:
+        """Pictures of the sweep."""
+        return min(len(self.equipment.data), self.sweep.data.limit or len(self.equipment.data))
+
+    @property
+    def _most(self) -> int:
+        """Realisations at most."""
+        until = self.sweep.until
+        return self.sweep.realisations if until is None else until.most
+
+    def _pass(self, config: str) -> list[str]:
+        """Compute what is missing at the present number of realisations; the pictures' keys.
+
+        Now and then, the tables are written of the pictures that are done.
+        """
+        done = self.store.done()
+        keys: list[str] = []
+        total = self.count * len(self.points) * self.realisations
+        written, took = time.monotonic(), FIRST_TABLES_S / TABLES_SHARE
+        with self._progress(total) as advance:
+            for chunk in self.chunks():
+                self._chunk(chunk, done, advance)
+                keys += [picture.key for picture in chunk]
+                if time.monotonic() - written > took * TABLES_SHARE and len(keys) < self.count:
+                    begun = time.monotonic()
+                    self._finish(keys, config, finished=False)
+                    written = time.monotonic()
+                    took = max(written - begun, FIRST_TABLES_S / TABLES_SHARE)
+        return keys
+
+    def _wants_more(self, pictures: Sequence[str]) -> bool:
+        """Whether a cell is not known well enough yet, and more realisations are allowed."""
+        until = self.sweep.until
+        if until is None or self.realisations >= until.most:
+            return False
+        cells = cells_of(self.store.select(self._rows(pictures)), self.points)
+        found = [cell.interval(until.metric) for cell in cells]
+        if not any(found):
+            raise ConfigError(
+                f"until: nothing was measured as '{until.metric}': name a metric of the sweep"
+            )
+        return any((one.high - one.low) / 2 > until.width for one in found if one is not None)
+
+    def _rows(self, pictures: Sequence[str]) -> list[Key]:
+        """The keys of the table's rows, in its order."""
+        return [
+            (point.hash, key, realisation)
+            for point in self.points
+            for key in pictures
+            for realisation in range(self.realisations)
+        ]
+
+    def chunks(self) -> Iterator[list[Picture]]:
         """The pictures, in runs of one size of at most the batch size; or the runs that share a
         link.
         """
         sequence = self.sweep.sequence
         if sequence is not None:
-            for start in range(0, count, sequence.length):
-                yield self._run_of(start, min(start + sequence.length, count))
+            for start in range(0, self.count, sequence.length):
+                yield self._run_of(start, min(start + sequence.length, self.count))
             return
         chunk: list[Picture] = []
-        for number in range(count):
+        for number in range(self.count):
             sample = self.equipment.data[number]
             picture = Picture(number, picture_key(sample), sample, sample.block)
             full = len(chunk) == self.sweep.batch_size
@@ -197,13 +255,13 @@ class Runner:
     def _chunk(self, chunk: list[Picture], done: set[Key], advance: Advance) -> None:
         """Every encoding of a few pictures of one size."""
         missing: dict[int, list[Crossing]] = {}
-        by_encoding = [list(group) for _, group in itertools.groupby(self.points, _encoding_key)]
+        by_encoding = encodings(self.points)
         for i, group in enumerate(by_encoding):
             missing[i] = [
                 Crossing(n, point, realisation)
                 for n, picture in enumerate(chunk)
                 for point in group
-                for realisation in range(self.sweep.realisations)
+                for realisation in range(self.realisations)
                 if (point.hash, picture.key, realisation) not in done
                 or self.examples.lacks(picture.number, picture.sample.name, point, realisation)
             ]
@@ -212,7 +270,7 @@ class Runner:
                 missing[i] = [
                     replace(way, picture=n) for way in ways.values() for n in range(len(chunk))
                 ]
-            there = len(chunk) * len(group) * self.sweep.realisations - len(missing[i])
+            there = len(chunk) * len(group) * self.realisations - len(missing[i])
             advance(there, "reading what is there")
         if not any(missing.values()):
             return
@@ -220,16 +278,16 @@ class Runner:
         chunk = [
             picture
             for start in range(0, len(chunk), size)
-            for picture in self._prepare(chunk[start : start + size])
+            for picture in self.prepared(chunk[start : start + size])
         ]
         for i, group in enumerate(by_encoding):
             if missing[i]:
                 label = f"{group[0].encoding.label}: {chunk[0].sample.name}"
                 advance(0, label)
-                self.store.add(self._encode_and_send(chunk, group[0].encoding, missing[i]))
+                self.store.add(self.rows_of(chunk, group[0].encoding, missing[i]))
                 advance(len(missing[i]), label)
 
-    def _prepare(self, chunk: list[Picture]) -> list[Picture]:
+    def prepared(self, chunk: list[Picture]) -> list[Picture]:
         """The pictures with the map that is sent of them and the judge's view of the original."""
         equipment = self.equipment
         images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
@@ -264,11 +322,12 @@ class Runner:
                 )
         return chunk
 
-    def _encode_and_send(
+    def rows_of(
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
         """The rows of one encoding of a few pictures, over every crossing asked for."""
         equipment, size = self.equipment, encoding.packet_bytes
+        names = list(dict.fromkeys(crossing.point.channel for crossing in crossings))
         codec = equipment.codecs[encoding.codec.title, size]
         wanted = sorted({crossing.picture for crossing in crossings})
         answers: list[Stream | Unreachable] = []
@@ -280,29 +339,41 @@ class Runner:
                 Transmitter(codec),
                 images,
                 encoding.rate,
-                equipment.channels[size],
+                equipment.channels[names[0], size],
                 size,
                 torch.stack(maps).to(equipment.device) if maps else None,
             )
-        crossed = self._cross(chunk, wanted, answers, crossings)
         sent = dict(zip(wanted, answers, strict=True))
+        of = {one: _stream_hash(answer) for one, answer in sent.items()}
+        crossed: dict[str, Crossed] = {}
+        number: list[int] = []
+        for name in names:
+            own = [crossing for crossing in crossings if crossing.point.channel == name]
+            crossed[name] = self._cross(chunk, wanted, answers, own)
+        seen = dict.fromkeys(names, -1)
+        for crossing in crossings:
+            seen[crossing.point.channel] += 1
+            number.append(seen[crossing.point.channel])
 
         looks, which = distinct(
-            [(c.picture, came) for c, came in zip(crossings, crossed.received, strict=True)]
+            [
+                (c.picture, crossed[c.point.channel].received[n])
+                for c, n in zip(crossings, number, strict=True)
+            ]
         )
         keep: dict[int, list[Point]] = {}
-        for crossing, number in zip(crossings, which, strict=True):
+        for crossing, look in zip(crossings, which, strict=True):
             picture = chunk[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
-                keep.setdefault(number, []).append(crossing.point)
+                keep.setdefault(look, []).append(crossing.point)
         measured = self._measure(chunk, Receiver(codec), looks, keep)
         return [
             Row(
                 _place(chunk[c.picture], c),
-                _transport(sent[c.picture], crossed, n),
-                measured[number],
+                _transport(sent[c.picture], of[c.picture], crossed[c.point.channel], n),
+                measured[look],
             ).columns()
-            for n, (c, number) in enumerate(zip(crossings, which, strict=True))
+            for c, n, look in zip(crossings, number, which, strict=True)
         ]
 
     def _cross(
@@ -316,11 +387,12 @@ class Runner:
 
         In a sequence the crossings are runs of the whole chunk, one after another.
         """
-        size = crossings[0].point.encoding.packet_bytes
+        point = crossings[0].point
+        size = point.encoding.packet_bytes
         place = {picture: n for n, picture in enumerate(wanted)}
         sequence = self.sweep.sequence
         return cross(
-            self.equipment.channels[size],
+            self.equipment.channels[point.channel, size],
             answers,
             [
                 Draw(
@@ -335,9 +407,9 @@ class Runner:
                 name: torch.tensor(
                     [dict(c.point.conditions)[name] for c in crossings], dtype=torch.float64
                 )
-                for name in self.sweep.conditions
+                for name, _ in point.conditions
             },
-            point=self._channel,
+            point=self._keys[point.channel],
             packet_bytes=size,
             device=self.equipment.device,
             runs=None if sequence is None else Sequences(len(chunk), sequence.picture_rate_hz),
@@ -427,16 +499,13 @@ class Runner:
                     row["confusion_sent"] = _confusion(found, picture.sent)
         return columns
 
-    def _finish(self, pictures: Sequence[str], config: str) -> None:
-        """Write the tables, of the rows that this sweep's points and pictures name."""
-        keys = [
-            (point.hash, key, realisation)
-            for point in self.points
-            for key in pictures
-            for realisation in range(self.sweep.realisations)
-        ]
+    def _finish(self, pictures: Sequence[str], config: str, finished: bool = True) -> None:
+        """Write the tables, of the rows that this sweep's points and pictures name.
+
+        finished: whether these are all pictures.
+        """
         self.store.compact()
-        table = self.store.select(keys)
+        table = self.store.select(self._rows(pictures))
         notes = {
             choice.title: {
                 **{f"{name}_note": reason for name, reason in self.unavailable.items()},
@@ -450,16 +519,16 @@ class Runner:
         }
         metrics = [name for name in self.equipment.metrics if name in table.column_names]
         self.store.write_table("results", table)
-        cells = cells_of(table, self.points)
+        cells = merged(cells_of(table, self.points))
         summary = summarise(cells, metrics, notes)
         self.store.write_table("summary", summary)
         counts = {
             "points": len(self.points),
             "pictures": len(pictures),
-            "realisations": self.sweep.realisations,
+            "realisations": self.realisations,
             "rows": table.num_rows,
         }
-        content = manifest(self.sweep, self.equipment, self.unavailable, config, counts)
+        content = manifest(self.sweep, self.equipment, self.unavailable, config, counts, finished)
         self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
         carry = self.equipment.identities.maps
         anchors = self.sweep.compare.anchors
@@ -519,7 +588,10 @@ def _place(picture: Picture, crossing: Crossing) -> Place:
         rate_kind=kind,
         rate_value=value,
         bpp_asked=asked,
+        uses_asked=encoding.rate.channel_uses,
         packet_bytes=encoding.packet_bytes,
+        channel=crossing.point.channel,
+        axes=dict(crossing.point.axes),
         seed=crossing.point.seed,
         conditions=dict(crossing.point.conditions),
         picture=sample.name,
@@ -529,13 +601,26 @@ def _place(picture: Picture, crossing: Crossing) -> Place:
     )
 
 
-def _transport(answer: Stream | Unreachable, crossed: Crossed, number: int) -> Transport:
-    """What crossed of one answer, as draw `number`."""
+def _stream_hash(answer: Stream | Unreachable) -> str:
+    """16 hexadecimal digits of what is stored and how it is cut into packets; empty without any."""
+    if isinstance(answer, Unreachable):
+        return ""
+    total = hashlib.sha256(answer.session.header)
+    for packet in answer.packets:
+        total.update(len(packet.data).to_bytes(4, "big") + packet.data)
+    return total.hexdigest()[:16]
+
+
+def _transport(
+    answer: Stream | Unreachable, stream: str, crossed: Crossed, number: int
+) -> Transport:
+    """What crossed of one answer, as draw `number`; stream: the answer's hash."""
     if isinstance(answer, Unreachable):
         return Transport.nothing(answer.lowest_bytes)
     delivered, correct = crossed.delivered[number], crossed.correct[number]
     times = crossed.delay_s[number][delivered]
     return Transport(
+        stream=stream,
         unreachable=False,
         lowest_bytes=None,
         bytes=answer.size,
@@ -567,6 +652,13 @@ def _maps(decoded: Decoded) -> Tensor:
     return decoded.segmentation.masked_fill(decoded.segmentation == NO_LABEL, OUTAGE_CLASS)
 
 
-def _encoding_key(point: Point) -> tuple[str, str, int]:
+def encodings(grid: Sequence[Point]) -> list[list[Point]]:
+    """The points in their order, in groups that share an encoding."""
+    return [list(group) for _, group in itertools.groupby(grid, _encoding_key)]
+
+
+def _encoding_key(point: Point) -> tuple[str, str, int, str]:
+    """What points share that share an encoding: channel uses are bytes on one channel alone."""
     encoding = point.encoding
-    return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes
+    channel = point.channel if encoding.rate.channel_uses is not None else ""
+    return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes, channel

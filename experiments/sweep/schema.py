@@ -15,6 +15,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from channels.registry import nearest
+from experiments.sweep.expand import expand, label
+from sqlink.codecs.base import Rate
 from sqlink.settings import Section, load_settings, parse_settings
 
 MATRICES = ("miou", "miou_map", "map_fidelity")
@@ -41,6 +43,10 @@ def as_named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+Axis = float | int | str
+"""A value of an axis of the grid."""
+
+
 class Rates(Section):
     """The budgets for one picture: lists of values by kind, at least one value in all."""
 
@@ -61,6 +67,19 @@ class Rates(Section):
             raise ValueError("name at least one rate: bpp, bytes, channel_uses or quality")
         return self
 
+    def all(self) -> list[Rate]:
+        """Every rate that the section names.
+
+        >>> [rate.label() for rate in Rates(bpp=[0.04, 0.1], bytes=[900]).all()]
+        ['bpp=0.04', 'bpp=0.1', 'bytes=900']
+        """
+        return [
+            *(Rate(bpp=value) for value in self.bpp),
+            *(Rate(bytes=value) for value in self.bytes),
+            *(Rate(channel_uses=value) for value in self.channel_uses),
+            *(Rate(quality=value) for value in self.quality),
+        ]
+
 
 class Data(Section):
     """The pictures: a data set by name, its options, and how many of its pictures to take."""
@@ -71,12 +90,17 @@ class Data(Section):
 
 
 class CodecChoice(Section):
-    """A codec by name, its options, and the rates it runs at where they are not the sweep's."""
+    """A codec by name, its options, and the rates it runs at where they are not the sweep's.
+
+    axes: values by which it differs from others, in columns `codec_NAME` of the results; those of a
+    swept option are there by themselves.
+    """
 
     name: str
     label: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     rates: Rates | None = None
+    axes: dict[str, Axis] = Field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -115,16 +139,41 @@ class Compare(Section):
     )
 
 
+class Until(Section):
+    """Realisations until every cell of the grid is known well enough.
+
+    metric: a column of the summary, such as `miou`. width: half of its 95 % interval that will do,
+    in the metric's own unit. most: realisations at most; they are doubled until then.
+    """
+
+    metric: str
+    width: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    most: Annotated[int, Field(gt=0)]
+
+
+Rule = dict[str, Annotated[list[Axis], BeforeValidator(as_list), Field(min_length=1)]]
+
+NAMED = ("Data", "CodecChoice", "Choice")
+"""Sections that a bare name stands for."""
+
+AXES = ("codec", "rate", "packet_bytes", "channel", "seed")
+"""Axes of every grid; the conditions are the others."""
+
 Named = Annotated[Choice, BeforeValidator(as_named)]
 
 
 class Sweep(Section):
     """One question: which pictures, codecs, rates, channels and metrics, and how often.
 
-    channel: what `channels.config.build` takes. draws: a name that keys the channel's randomness in
-    place of its description: sweeps that share it meet the same fades. sequence: runs of pictures
-    that share a link; by default each picture has its own, which starts from the channel's
-    stationary law. examples: how many of the first pictures are kept as received, for the figures.
+    channel: what `channels.config.build` takes, or a file that describes one; or else channels:
+    several of them by name, each crossed with those of the conditions that it needs.
+    zip: lists of axes (`codec`, `rate`, `packet_bytes`, `channel`, `seed` or a condition) that run
+    side by side in place of all with all. only: rules, axis -> values, of which a point keeps to
+    one at least; skip: those of which it keeps to none. A rate is written there as `bpp=0.04`.
+    draws: a name that keys the channel's randomness in place of its description: sweeps that share
+    it meet the same fades. sequence: runs of pictures that share a link; by default each picture
+    has its own, which starts from the channel's stationary law. until: see `Until`.
+    examples: how many of the first pictures are kept as received, for the figures.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -134,13 +183,19 @@ class Sweep(Section):
         Field(min_length=1),
     ]
     rates: Rates | None = None
-    channel: Any
+    channel: Any = None
+    channels: dict[str, Any] = Field(default_factory=dict)
+    channel_axes: dict[str, dict[str, Axis]] = Field(default_factory=dict)
     conditions: dict[str, Annotated[list[float], BeforeValidator(as_list), Field(min_length=1)]] = (
         Field(default_factory=dict)
     )
+    zip: list[Annotated[list[str], Field(min_length=2)]] = Field(default_factory=list)
+    only: Annotated[list[Rule], BeforeValidator(as_list)] = Field(default_factory=list)
+    skip: Annotated[list[Rule], BeforeValidator(as_list)] = Field(default_factory=list)
     draws: Annotated[str, Field(min_length=1)] | None = None
     sequence: SequenceOf | None = None
     realisations: Annotated[int, Field(gt=0)] = 1
+    until: Until | None = None
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, lt=2**63)]],
         BeforeValidator(as_list),
@@ -172,6 +227,48 @@ class Sweep(Section):
         return codecs
 
     @model_validator(mode="after")
+    def _one_channel_or_several(self) -> Sweep:
+        if (self.channel is None) == (not self.channels):
+            raise ValueError("give `channel`, or `channels`, several by name: one of both")
+        for name in self.channel_axes:
+            if name not in self.channels:
+                hint = nearest(name, list(self.channels)) if self.channels else "give `channels`"
+                raise ValueError(f"channel_axes: no channel '{name}': {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _axes_are_there(self) -> Sweep:
+        known = [*AXES, *self.conditions]
+        named = [("zip", name) for names in self.zip for name in names]
+        named += [("only", name) for rule in self.only for name in rule]
+        named += [("skip", name) for rule in self.skip for name in rule]
+        for key, name in named:
+            if name not in known:
+                raise ValueError(f"{key}: no axis '{name}': {nearest(name, known)}")
+        for names in self.zip:
+            lengths = {name: self._values(name) for name in names}
+            if len(set(lengths.values())) > 1:
+                said = ", ".join(f"{name} {count}" for name, count in lengths.items())
+                raise ValueError(f"zip: axes side by side need as many values each: {said}")
+        return self
+
+    def _values(self, axis: str) -> int:
+        """How many values an axis has; the most that any codec has of rates."""
+        if axis == "rate":
+            return max(len(self.rates_of(codec).all()) for codec in self.codecs)
+        counts = {
+            "codec": len(self.codecs),
+            "packet_bytes": len(self.packet_bytes),
+            "channel": len(self.links()),
+            "seed": len(self.seeds),
+        }
+        return counts[axis] if axis in counts else len(self.conditions[axis])
+
+    def links(self) -> dict[str, Any]:
+        """The channels by name; one that nobody named has that of its description."""
+        return self.channels or {label(self.channel): self.channel}
+
+    @model_validator(mode="after")
     def _rates_for_all(self) -> Sweep:
         if self.rates is None:
             for codec in self.codecs:
@@ -181,8 +278,6 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _compared_are_there(self) -> Sweep:
-        from experiments.sweep.grid import rates
-
         titles = [codec.title for codec in self.codecs]
         for title in self.compare.anchors or ():
             if title not in titles:
@@ -190,7 +285,7 @@ class Sweep(Section):
         rows = [
             f"{codec.title} {rate.label()}"
             for codec in self.codecs
-            for rate in rates(self.rates_of(codec))
+            for rate in self.rates_of(codec).all()
         ]
         for row in (row for pair in self.compare.differences for row in pair):
             if row not in rows:
@@ -230,7 +325,8 @@ def load_sweep(path: str | Path) -> Sweep:
 
     Raises ConfigError, one line, if the file cannot be read or anything in it is wrong.
     """
-    return load_settings(path, Sweep)
+    folder = Path(path).parent
+    return load_settings(path, Sweep, lambda raw, where: expand(raw, where, folder))
 
 
 def parse_sweep(text: str, where: str = "sweep") -> Sweep:
@@ -241,4 +337,41 @@ def parse_sweep(text: str, where: str = "sweep") -> Sweep:
     ... ).codecs[0].title
     'jpeg2000'
     """
-    return parse_settings(text, Sweep, where)
+    return parse_settings(text, Sweep, where, lambda raw, name: expand(raw, name, Path()))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a sweep's YAML, with the keys that are gone once it is expanded."""
+    found = Sweep.model_json_schema()
+    found["title"] = "SQLink sweep"
+    found["properties"] |= {
+        "extends": _either({"type": "string"}),
+        "variables": {"type": "object"},
+    }
+    for key in ("channel_axes",):
+        found["properties"].pop(key)
+    found["required"] = [key for key in found.get("required", ()) if key not in ("data", "codecs")]
+    for section in (found, *found.get("$defs", {}).values()):
+        for name, value in section.get("properties", {}).items():
+            section["properties"][name] = _loose(value)
+    found["$defs"]["CodecChoice"]["properties"].pop("axes")
+    return found
+
+
+def _loose(value: dict[str, Any]) -> dict[str, Any]:
+    """A list may be one value or a range, a section its name, and both a variable."""
+    if "anyOf" in value:
+        return {**value, "anyOf": [_loose(one) for one in value["anyOf"]]}
+    text = {"type": "string"}
+    if value.get("type") == "array":
+        items = _loose(value.get("items", {}))
+        plain: dict[str, Any] = {k: value[k] for k in ("description", "default") if k in value}
+        return {**plain, "anyOf": [{**value, "items": items}, items, text]}
+    if "$ref" in value:
+        named = {"type": "string"} if value["$ref"].rsplit("/", 1)[-1] in NAMED else text
+        return {"anyOf": [{"$ref": value["$ref"]}, named]}
+    return value
+
+
+def _either(item: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [item, {"type": "array", "items": item}]}

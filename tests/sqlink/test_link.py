@@ -230,6 +230,7 @@ def test_the_ledger_adds_up_to_the_symbols_sent() -> None:
 def test_an_unreachable_picture_is_an_outage_that_sends_nothing() -> None:
     result = link("lossless", Echo(reach=0.15), Level()).run(IMAGES, Rate(bpp=1), names=NAMES)
     assert result.outage.flatten().tolist() == [False, False, True, True]
+    assert result.unreachable.tolist() == [False, False, True, True]
     assert result.delivered.sum(-1).flatten().tolist() == [1, 2, 0, 0]
     assert all(not bits[2:].any() for bits in result.ledger.values())
     segmentation = result.segmentation(3)

@@ -1,0 +1,123 @@
+"""What a sweep would do: points, encodings, and what they take, tried on its first picture."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from experiments.sweep.components import Equipment
+from experiments.sweep.grid import Point
+from experiments.sweep.runner import Crossing, Picture, Runner, encodings
+from experiments.sweep.schema import load_sweep
+from experiments.sweep.store import Store
+from sqlink.runtime.precision import full_precision
+
+SHOWN = 12
+"""Points that are listed; of more, the first and the last."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """seconds, bytes: estimates for all rows, from one picture through each encoding."""
+
+    points: tuple[Point, ...]
+    encodings: int
+    pictures: int
+    rows: int
+    done: int
+    seconds: float
+    bytes: int
+
+    def __str__(self) -> str:
+        lines = [_line(point) for point in self.points]
+        if len(lines) > SHOWN:
+            half = SHOWN // 2
+            left = len(lines) - 2 * half
+            lines = [*lines[:half], f"... {left} more ...", *lines[-half:]]
+        minutes = self.seconds / 60
+        took = f"{minutes:.0f} min" if minutes >= 2 else f"{self.seconds:.0f} s"
+        return "\n".join(
+            [
+                *lines,
+                f"{len(self.points)} points, {self.encodings} encodings a picture, "
+                f"{self.pictures} pictures: {self.rows} rows, {self.done} of them there already",
+                f"about {took} at most on this machine (every reception taken for a new one), "
+                f"about {self.bytes / 1e6:.1f} MB",
+            ]
+        )
+
+
+def forecast(config_path: str | Path, output: str | Path | None = None) -> Forecast:
+    """Build a sweep, run its first picture at one point of each encoding, and reckon up the rest.
+
+    output: a results folder; rows that it holds are not counted as work. Nothing is written.
+    Raises SQLinkError where the sweep itself would.
+    """
+    path = Path(config_path)
+    sweep = load_sweep(path)
+    with torch.inference_mode(), full_precision():
+        equipment = Equipment.of(sweep, path.name)
+        with tempfile.TemporaryDirectory(prefix="sqlink-") as folder, Store(folder) as store:
+            runner = Runner(sweep, equipment, store)
+            count = runner.count
+            rows = count * len(runner.points) * sweep.realisations
+            seconds, size = _tried(runner, store)
+    parts = Path(output or sweep.output or Path("results") / path.stem) / "parts"
+    done = 0
+    if parts.is_dir():
+        with Store(parts.parent) as there:
+            hashes = {point.hash for point in runner.points}
+            done = sum(key[0] in hashes for key in there.done())
+    left = max(rows - done, 0) / max(rows, 1)
+    return Forecast(
+        points=tuple(runner.points),
+        encodings=len(encodings(runner.points)),
+        pictures=count,
+        rows=rows,
+        done=min(done, rows),
+        seconds=seconds * left,
+        bytes=int(size * left),
+    )
+
+
+def _tried(runner: Runner, store: Store) -> tuple[float, int]:
+    """Seconds and bytes that all rows would take.
+
+    Each encoding is tried with one row and with two: the difference is what a row takes, the rest
+    of the first what coding takes.
+    """
+    chunk = runner.prepared(next(runner.chunks()))
+    pictures = len(chunk) if runner.sweep.sequence is not None else 1
+    seconds, size = 0.0, 0.0
+    for group in encodings(runner.points):
+        first = _timed(runner, store, chunk[:pictures], group[0], 1)
+        second = _timed(runner, store, chunk[:pictures], group[0], 2)
+        row = max(second[0] - first[0], 0.0) / pictures
+        coding = max(first[0] / pictures - row, 0.0)
+        each = len(group) * runner.sweep.realisations
+        seconds += runner.count * (coding + each * row)
+        size += runner.count * each * second[1] / (2 * pictures)
+    return seconds, int(size)
+
+
+def _timed(
+    runner: Runner, store: Store, chunk: list[Picture], point: Point, realisations: int
+) -> tuple[float, int]:
+    """Seconds, and bytes of a part file, of pictures at one point."""
+    crossings = [Crossing(n, point, r) for r in range(realisations) for n in range(len(chunk))]
+    start = time.perf_counter()
+    rows = runner.rows_of(chunk, point.encoding, crossings)
+    took = time.perf_counter() - start
+    before = {path.name for path in store.parts.glob("*.parquet")}
+    store.add(rows)
+    new = [path for path in store.parts.glob("*.parquet") if path.name not in before]
+    return took, sum(path.stat().st_size for path in new)
+
+
+def _line(point: Point) -> str:
+    met = ", ".join(f"{name}={value:g}" for name, value in point.conditions)
+    return f"{point.hash}  {point.encoding.label}, {point.channel}{' ' + met if met else ''}"
