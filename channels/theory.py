@@ -461,8 +461,3 @@ def md1_wait_cdf(load: float, service: float, wait: ArrayLike) -> Floats:
 def jakes_autocorrelation(doppler_hz: float, lag_s: ArrayLike) -> Floats:
     """E[h(t) h*(t + lag)] of isotropic scattering: J0(2 pi f lag). Clarke 1968, Jakes 1974."""
     return np.asarray(j0(2 * math.pi * doppler_hz * np.asarray(lag_s, dtype=np.float64)))
-
-
-def sign_agreement(correlation: ArrayLike) -> Floats:
-    """P(two Gaussian numbers of mean 0 have one sign): 1/2 + asin(rho) / pi (Sheppard 1899)."""
-    return np.asarray(0.5 + np.arcsin(np.asarray(correlation, dtype=np.float64)) / math.pi)

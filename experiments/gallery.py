@@ -22,7 +22,6 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from experiments.sweep.components import select_device
 from experiments.sweep.schema import Choice, Data, Named, as_list, as_named
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec, Decoded, Rate, Received, Stream, Unreachable
@@ -30,6 +29,7 @@ from sqlink.data import open_dataset
 from sqlink.data.classes import CAMVID
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError, DataError
+from sqlink.runtime.device import select_device
 from sqlink.runtime.precision import full_precision
 from sqlink.segmentation import load_segmenter
 from sqlink.settings import Section, load_settings

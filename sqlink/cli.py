@@ -709,21 +709,9 @@ def _rate(
 
 def _device(name: str | None) -> str:
     """A device that is there. Raises ConfigError."""
-    import torch
+    from sqlink.runtime.device import select_device
 
-    from sqlink.errors import ConfigError
-
-    try:
-        device = torch.device(name or "cpu")
-    except RuntimeError:
-        raise ConfigError(f"--device {name} is no device: use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name} is not supported: use cpu, cuda or cuda:N")
-    return str(device)
+    return str(select_device(name or "cpu", "--device"))
 
 
 def _codec(

@@ -27,8 +27,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from channels.atomic import whole_file
 from channels.base import Packets
 from channels.errors import ChannelError, ConfigError
+from channels.interpolation import interpolate
 from channels.random import Streams
 
 if TYPE_CHECKING:
@@ -75,12 +77,9 @@ class BlerTable:
         Between the points, and beyond them, the normal quantile of the rate is taken as linear in
         dB, as it nearly is at finite length (Polyanskiy, Poor, Verdu 2010). It never rises.
         """
-        low, high, rates = _fine(self)
+        low, _, rates = _fine(self)
         fine = torch.as_tensor(rates, device=snr_db.device)
-        place = (snr_db.to(torch.float64).clamp(low, high) - low) / _FINE_DB
-        left = place.floor().to(torch.int64).clamp(max=len(fine) - 2)
-        share = place - left
-        between = fine[left] * (1 - share) + fine[left + 1] * share
+        between = interpolate(fine, low, _FINE_DB, snr_db.to(torch.float64))
         return torch.where(snr_db < low, torch.ones_like(between), between)
 
     def snr_at(self, rate: float) -> float:
@@ -241,19 +240,12 @@ def _prepared(folder: Path) -> None:
 
 
 def write(path: Path, link: CodedLink, table: BlerTable) -> None:
-    """Keep a table, written aside and renamed. Raises ConfigError if the folder cannot be used."""
+    """Keep a table. Raises ConfigError if the folder cannot be used."""
     content = json.dumps({"of": identity(link), **table.to_json()})
     _prepared(path.parent)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".aside")
-        aside = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(content)
-            aside.chmod(0o644)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with whole_file(path) as aside:
+            aside.write_text(content, encoding="utf-8")
     except OSError as error:
         raise _unusable(path.parent, error) from error
 

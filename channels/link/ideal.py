@@ -28,6 +28,7 @@ from channels.fading.base import ONE_GAIN, SNR_RANGE_DB, SYMBOL_CHANNELS, Flat, 
 from channels.fec.crc import CRC_BITS
 from channels.fec.ldpc import HIGHEST_RATE, LOWEST_RATE, layout
 from channels.fec.qam import BITS_PER_SYMBOL
+from channels.interpolation import interpolate
 from channels.link.base import DEFAULT_PACKET_BYTES
 from channels.random import Streams
 from channels.theory import GAUSSIAN, qam_information
@@ -46,13 +47,9 @@ def _table(modulation: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(found.mean), torch.from_numpy(found.variance)
 
 
-def _interpolate(table: Tensor, snr_db: Tensor) -> Tensor:
-    """A table's values at float64 SNRs, linear between its steps, constant beyond its ends."""
-    at = ((snr_db - _LOWEST_DB) * _STEPS_PER_DB).clamp(0, len(table) - 1)
-    left = at.floor().clamp(max=len(table) - 2).to(torch.int64)
-    share = at - left
-    values = table.to(snr_db.device)
-    return values[left] * (1 - share) + values[left + 1] * share
+def _at(table: Tensor, snr_db: Tensor) -> Tensor:
+    """Values of a table of `_table` at SNRs in dB, float64."""
+    return interpolate(table, _LOWEST_DB, 1 / _STEPS_PER_DB, snr_db.to(torch.float64))
 
 
 @register("ideal")
@@ -140,10 +137,10 @@ class IdealLink:
         plan = self.layout
         symbols = plan.words * plan.n // self.bits_per_symbol
         means, variances = _table(GAUSSIAN if self.inputs == GAUSSIAN else self.modulation)
-        margin = symbols * _interpolate(means, snr_db.to(torch.float64)) - plan.k
+        margin = symbols * _at(means, snr_db) - plan.k
         if self.law == "capacity":
             return (margin < 0).to(torch.float64)
-        variance = symbols * _interpolate(variances, snr_db.to(torch.float64))
+        variance = symbols * _at(variances, snr_db)
         reals = 1 if (self.inputs, self.modulation) == ("qam", "bpsk") else 2
         margin = margin + 0.5 * math.log2(reals * symbols)
         block = 0.5 * torch.erfc(margin / torch.sqrt(2 * variance.clamp(min=1e-9)))

@@ -1,4 +1,4 @@
-"""Modulation and coding schemes of 5G NR: 3GPP TS 38.214, tables 5.1.3.1-1 to 5.1.3.1-3.
+"""Modulation and coding schemes of 5G NR: 3GPP TS 38.214, tables 5.1.3.1-1 to 5.1.3.1-3, by Sionna.
 
 An MCS is a modulation and a target code rate; a table lists those a link adapts among, by rising
 spectral efficiency but for the steps from one modulation to the next.
@@ -6,26 +6,20 @@ spectral efficiency but for the steps from one modulation to the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
+
+import torch
 
 from channels.config.checks import choice
 from channels.fec.qam import BITS_PER_SYMBOL
+from channels.fec.sionna_isolation import untouched_random_state
 
-_QPSK = ("qpsk", (120, 157, 193, 251, 308, 379, 449, 526, 602, 679))
-_LOW_QPSK = ("qpsk", (30, 40, 50, 64, 78, 99, 120, 157, 193, 251, 308, 379, 449, 526, 602))
-_FEW_QPSK = ("qpsk", (120, 193, 308, 449, 602))
-_16QAM = ("16qam", (340, 378, 434, 490, 553, 616, 658))
-_64QAM = ("64qam", (438, 466, 517, 567, 616, 666, 719, 772, 822, 873, 910, 948))
-_FEW_64QAM = ("64qam", (466, 517, 567, 616, 666, 719, 772, 822, 873))
-_256QAM = ("256qam", (682.5, 711, 754, 797, 841, 885, 916.5, 948))
+TABLES = ("qam64", "qam256", "qam64-low")
+"""Names of the tables, 5.1.3.1-1 first."""
 
-_PARTS: Mapping[str, Sequence[tuple[str, Sequence[float]]]] = {
-    "qam64": (_QPSK, _16QAM, _64QAM),
-    "qam256": (_FEW_QPSK, ("16qam", (378, 434, 490, 553, 616, 658)), _FEW_64QAM, _256QAM),
-    "qam64-low": (_LOW_QPSK, ("16qam", _16QAM[1][:6]), ("64qam", _64QAM[1][:8])),
-}
+_SIZES = {"qam64": 29, "qam256": 28, "qam64-low": 29}
+"""Indices of each that are no reserved ones."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +37,24 @@ class Mcs:
 
 
 def mcs_table(name: str) -> tuple[Mcs, ...]:
-    """The rows of `qam64` (table 5.1.3.1-1), `qam256` (-2) or `qam64-low` (-3), by their index.
+    """List the rows of `qam64` (table 5.1.3.1-1), `qam256` (-2) or `qam64-low` (-3), by index.
 
     Raises ConfigError for another name.
 
     >>> mcs_table("qam64")[28]
     Mcs(index=28, modulation='64qam', code_rate=0.92578125)
     """
-    parts = _PARTS[choice("mcs", "table", name, _PARTS)]
-    starts = accumulate((len(rates) for _, rates in parts), initial=0)
-    return tuple(
-        Mcs(start + i, modulation, rate / 1024)
-        for start, (modulation, rates) in zip(starts, parts, strict=False)
-        for i, rate in enumerate(rates)
-    )
+    return _rows(choice("mcs", "table", name, TABLES))
 
 
-TABLES = tuple(_PARTS)
+@lru_cache(maxsize=len(TABLES))
+def _rows(name: str) -> tuple[Mcs, ...]:
+    with untouched_random_state():
+        from sionna.phy.nr import decode_mcs_index
+
+        indices = torch.arange(_SIZES[name], dtype=torch.int32)
+        number = TABLES.index(name) + 1
+        orders, rates = decode_mcs_index(indices, number, is_pusch=False, device="cpu")
+    names = {order: modulation for modulation, order in BITS_PER_SYMBOL.items()}
+    pairs = zip(orders.tolist(), rates.tolist(), strict=True)
+    return tuple(Mcs(i, names[order], rate) for i, (order, rate) in enumerate(pairs))

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from channels.atomic import whole_file
 from channels.errors import ConfigError
 from experiments.channel_study.curves import (
     CONDITIONS,
@@ -72,13 +73,12 @@ def draw(curves: Curves, path: Path) -> None:
         figure.suptitle(_titled(curves), x=0.01, ha="left", fontsize=12, fontweight="bold")
         caption = textwrap.fill(_caption(curves), 88 * len(kinds))
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5, color=GREY)
-        aside = path.with_name(f".{path.name}")
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         if path.suffix.lower() == ".pdf":
             metadata = {"CreationDate": None}
         try:
-            figure.savefig(aside, format=path.suffix.lower()[1:], metadata=metadata)
-            aside.replace(path)
+            with whole_file(path) as aside:
+                figure.savefig(aside, format=path.suffix.lower()[1:], metadata=metadata)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 

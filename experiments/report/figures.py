@@ -21,6 +21,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from channels.atomic import whole_file
 from channels.errors import ConfigError
 from experiments.report.summary import CEILING
 from experiments.sweep.examples import FOLDER, original_path, received_path
@@ -524,12 +525,11 @@ def _file_name(first: str, cell: Mapping[str, Any]) -> str:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Write aside, then move into place."""
-    aside = path.with_name(f".{path.name}")
+    """Write a figure, whole or not at all. Raises ConfigError."""
     metadata = {"Date": None} if path.suffix == ".svg" else None
     try:
-        figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
-        aside.replace(path)
+        with whole_file(path) as aside:
+            figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path

@@ -34,6 +34,7 @@ from sqlink.data.base import DataSet
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.metrics import METRICS, Metric
 from sqlink.metrics.frechet import features
+from sqlink.runtime.device import select_device
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
 from sqlink.settings import one_line
@@ -135,19 +136,6 @@ class Equipment:
             ),
             device=device,
         )
-
-
-def select_device(name: str, where: str) -> torch.device:
-    """A device that is there. Raises ConfigError, naming `where` it was asked for."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"{where}: '{name}' is no device: use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"{where}: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
-        )
-    return device
 
 
 def column(metric: Metric) -> str:

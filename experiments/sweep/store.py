@@ -12,8 +12,6 @@ come from earlier versions of the configuration, and be read in any order.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from filelock import FileLock, Timeout
 
+from channels.atomic import SUFFIX, whole_file
 from channels.errors import ConfigError
 from experiments.sweep.row import BITS
 
@@ -69,7 +68,7 @@ class Store:
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error.strerror or error}"
             ) from error
-        for left in self.parts.glob("*.aside"):
+        for left in self.parts.glob(f"*{SUFFIX}"):
             left.unlink()
         return self
 
@@ -220,18 +219,9 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _write(path: Path, content: Callable[[Path], object]) -> None:
-    """Write aside, push to the disk, move into place."""
+    """Write a file, whole or not at all, and push it to the disk. Raises ConfigError."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".aside", dir=path.parent)
-        os.close(handle)
-        aside = Path(name)
-        try:
+        with whole_file(path, durable=True) as aside:
             content(aside)
-            aside.chmod(0o644)
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -7,7 +7,6 @@ their path, everything else into its JSON header. Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from channels.atomic import whole_file
 from sqlink.errors import WeightsError
 
 State = dict[str, Any]
@@ -26,10 +26,10 @@ def save_checkpoint(path: Path, state: State, **facts: object) -> None:
     tensors: dict[str, Tensor] = {}
     plain = _split(state, "", tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
     header = {"state": json.dumps(plain), "facts": json.dumps(facts)}
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, aside, header)
-    os.replace(aside, path)
+    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    with whole_file(path) as aside:
+        save_file(whole, aside, header)
 
 
 def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:

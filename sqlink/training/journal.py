@@ -8,7 +8,6 @@ output/samples/000123.jpg   original, rebuilt, map sent, map decoded, relevance;
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from channels.atomic import whole_file
 from sqlink.data.classes import ClassSet
 
 
@@ -41,12 +41,10 @@ class Journal:
                 rows = list(csv.DictReader(file))
         rows.append(row)
         names = list(dict.fromkeys(name for r in rows for name in r))
-        aside = path.with_suffix(".part")
-        with aside.open("w", newline="") as file:
+        with whole_file(path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(aside, path)
         events = self._tensorboard()
         if events is not None:
             for name, value in row.items():
@@ -60,9 +58,9 @@ class Journal:
 
         folder = self.output / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{step:06d}.part.jpg"
-        Image.fromarray(np.ascontiguousarray(sheet.numpy())).save(aside, quality=92)
-        os.replace(aside, folder / f"{step:06d}.jpg")
+        picture = Image.fromarray(np.ascontiguousarray(sheet.numpy()))
+        with whole_file(folder / f"{step:06d}.jpg") as aside:
+            picture.save(aside, format="JPEG", quality=92)
         events = self._tensorboard()
         if events is not None:
             events.add_image("samples", sheet, step, dataformats="HWC")

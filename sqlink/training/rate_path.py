@@ -33,6 +33,7 @@ from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, ranks
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES
 from sqlink.errors import ConfigError, SQLinkError
+from sqlink.metrics.semantic import confusion, miou
 from sqlink.model.sqgan import SQGAN, Analysis
 
 MAP_FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
@@ -116,7 +117,7 @@ def measure(
                 )
                 for m, x in zip(map_kept, image_kept, strict=True)
             ]
-            confusion = torch.zeros(classes, classes, dtype=torch.int64)
+            matrix = torch.zeros(classes, classes, dtype=torch.int64)
             distances = []
             for n in range(len(images)):
                 rebuilt, _ = model.synthesise(
@@ -126,16 +127,10 @@ def measure(
                     width,
                 )
                 distances.append(float(distance(rebuilt, images[n : n + 1])))
-                true, seen = maps[n].flatten(), segment(rebuilt)[0].flatten()
-                known = (true < classes) & (seen < classes)
-                pairs = true[known] * classes + seen[known]
-                confusion += pairs.bincount(minlength=classes**2).reshape(classes, classes)
-            hits = confusion.diagonal()
-            union = confusion.sum(0) + confusion.sum(1) - hits
-            there = confusion.sum(1) > 0
+                matrix += confusion(segment(rebuilt), maps[n : n + 1], classes)[0]
             result.bytes[a, b] = np.mean(sizes)
             result.lpips[a, b] = np.mean(distances)
-            result.miou[a, b] = float((hits / union.clamp(min=1))[there].mean())
+            result.miou[a, b] = float(miou(matrix))
             report(
                 f"map {of_map:g}, image {of_image:g}: {result.bytes[a, b]:.0f} bytes, LPIPS "
                 f"{result.lpips[a, b]:.3f}, mIoU {result.miou[a, b]:.3f}"

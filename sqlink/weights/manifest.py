@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from channels.atomic import whole_file
 from channels.registry import nearest
 from sqlink.errors import SQLinkError, WeightsError
 
@@ -204,15 +204,8 @@ def _write(path: Path, content: bytes) -> None:
     """Write beside, then move into place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        with whole_file(path) as aside:
+            aside.write_bytes(content)
     except OSError as error:
         raise WeightsError(f"cannot write weights {path}: {_line(error)}") from error
 

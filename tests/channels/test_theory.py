@@ -275,4 +275,3 @@ def test_jakes_correlation_has_its_first_zero_where_j0_has() -> None:
     first_zero = 2.404825557695773 / (2 * math.pi * 50)
     found = theory.jakes_autocorrelation(50.0, np.array([0.0, first_zero]))
     assert found == pytest.approx([1, 0], abs=1e-12)
-    assert theory.sign_agreement([-1.0, 0.0, 1.0]) == pytest.approx([0, 0.5, 1])

@@ -18,7 +18,6 @@ from sqlink.data.streets.dice import Dice
 from sqlink.data.streets.noise import smooth
 
 Array = NDArray[np.float32]
-HAZE_METRES = 420.0
 
 
 def linear(colour: Colour) -> Colour:

@@ -1,0 +1,26 @@
+"""Devices that a user names: `cpu`, `cuda` or `cuda:N`, checked before anything is put there."""
+
+from __future__ import annotations
+
+import torch
+
+from sqlink.errors import ConfigError
+
+
+def select_device(name: str, where: str) -> torch.device:
+    """Return a device that is there. Raises ConfigError, naming `where` it was asked for.
+
+    >>> select_device("cpu", "--device")
+    device(type='cpu')
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{where}: '{name}' is no device: use cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{where}: '{name}' is not supported: use cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{where}: there are {torch.cuda.device_count()} CUDA devices here: use cpu"
+        )
+    return device
