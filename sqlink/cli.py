@@ -322,7 +322,7 @@ def channel_(
     ] = None,
     snr: Annotated[
         list[str] | None,
-        typer.Option("--snr", metavar="VALUES", help="Mean Es/N0 in dB: 0:10:1, or 0,5,10."),
+        typer.Option("--snr-db", metavar="VALUES", help="Mean Es/N0 in dB: 0:10:1, or 0,5,10."),
     ] = None,
     loss: Annotated[
         list[str] | None,
@@ -351,11 +351,13 @@ def channel_(
 ) -> None:
     """Measure a channel alone: losses, bit errors and delays, beside the law or bound they have."""
     from channels.config.builder import load
+    from channels.config.ranges import values_of
+    from experiments.channel_study.curves import RANGES
     from experiments.channel_study.draw import check_target, draw
-    from experiments.channel_study.measure import measure, summary, values_of, write_csv
+    from experiments.channel_study.measure import measure, summary, write_csv
     from sqlink.errors import ConfigError
 
-    given = [("snr_db", "--snr", text) for text in snr or ()]
+    given = [("snr_db", "--snr-db", text) for text in snr or ()]
     given += [("loss", "--loss", text) for text in loss or ()]
     for text in condition or ():
         name, equals, values = text.partition("=")
@@ -367,7 +369,7 @@ def channel_(
         if name in conditions:
             options = " and ".join(dict.fromkeys(o for n, o, _ in given if n == name))
             raise ConfigError(f"{name} is given twice, by {options}: give it once, as {text},...")
-        conditions[name] = values_of(option, text)
+        conditions[name] = values_of(option, text, *RANGES.get(option, ()))
     carrier = load(config, packet_bytes)
     if plot is not None:
         check_target(plot)
@@ -406,7 +408,7 @@ def plan(
     snr: Annotated[
         str | None,
         typer.Option(
-            "--snr", help=f"Mean Es/N0 in dB: 0:30:5, or 0,5,10; {DEFAULT_PLAN_SNR} if none."
+            "--snr-db", help=f"Mean Es/N0 in dB: 0:30:5, or 0,5,10; {DEFAULT_PLAN_SNR} if none."
         ),
     ] = None,
     over: Annotated[
@@ -429,15 +431,15 @@ def plan(
     """Which modulation, code rate and protection for a link? A table over SNR."""
     import yaml
 
+    from channels.config.ranges import values_of
     from channels.planning.operating_points import operating_points
     from channels.planning.operating_points import table as as_table
-    from experiments.channel_study.measure import values_of
     from sqlink.errors import ConfigError
 
     if at is not None and snr is not None:
-        raise ConfigError("--at and --snr exclude each other: --at prints one channel, give one")
+        raise ConfigError("--at and --snr-db exclude each other: --at prints one channel, give one")
     fading = _yaml("--over", over)
-    values = values_of("--snr", DEFAULT_PLAN_SNR if snr is None else snr) if at is None else [at]
+    values = values_of("--snr-db", DEFAULT_PLAN_SNR if snr is None else snr) if at is None else [at]
 
     def points_at(snr_db: list[float], loss: float) -> list[OperatingPoint | None]:
         return operating_points(snr_db, fading, packets, loss, table, packet_bytes)
@@ -671,17 +673,10 @@ def doctor() -> None:
 
 def _yaml(option: str, text: str) -> object:
     """What an option's YAML says. Raises ConfigError."""
-    import yaml
+    from channels.config.yaml import read_yaml
 
-    from channels.config.yaml import StrictLoader
-    from sqlink.errors import ConfigError
-
-    try:
-        return yaml.load(text, Loader=StrictLoader)
-    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        start = text if len(text) <= 60 else f"{text[:60]}..."
-        raise ConfigError(f"{option} {start} is no YAML: {error}") from error
+    start = text if len(text) <= 60 else f"{text[:60]}..."
+    return read_yaml(text, f"{option} {start}")
 
 
 def _rate(

@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from channels.config.yaml import StrictLoader
+from channels.config.yaml import read_yaml
 from channels.registry import nearest
 from sqlink.errors import ConfigError
 
@@ -51,14 +50,7 @@ def load_settings(path: str | Path, model: type[S], prepare: Prepare | None = No
 
 def parse_settings(text: str, model: type[S], where: str, prepare: Prepare | None = None) -> S:
     """Validate settings given as YAML text; `where` names it in errors."""
-    try:
-        raw = yaml.load(text, Loader=StrictLoader)
-    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark is not None else ""
-        problem = getattr(error, "problem", None) or one_line(error)
-        raise ConfigError(f"{where}:{line} {problem}") from error
+    raw = read_yaml(text, where)
     if not isinstance(raw, Mapping):
         keys = ", ".join(list(model.model_fields)[:3])
         raise ConfigError(f"{where}: should be a mapping of keys such as {keys}")
@@ -73,8 +65,8 @@ def parse_settings(text: str, model: type[S], where: str, prepare: Prepare | Non
 def settings_kind(path: str | Path) -> str | None:
     """The file's own `kind`, where it can be read and has one; its mistakes are for the loader."""
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
+        raw = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, ConfigError):
         return None
     return raw.get("kind") if isinstance(raw, Mapping) else None
 

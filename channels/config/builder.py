@@ -15,10 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from channels.base import CHANNELS, Chain, Channel
-from channels.config.yaml import StrictLoader
+from channels.config.yaml import read_yaml
 from channels.errors import ConfigError
 from channels.registry import Registry, nearest
 
@@ -69,7 +67,7 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     """Make the channel of a YAML file (what exists, or ends in .yaml or .yml) or of a name.
 
     packet_bytes: of the packets it is to carry, where its description names no size.
-    Raises ConfigError if the file is missing, no YAML, or describes no channel.
+    Raises ConfigError if the file is missing, not valid YAML, or describes no channel.
 
     >>> load("lossless").name
     'lossless'
@@ -78,13 +76,11 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
         return _sized(str(path_or_name), packet_bytes)
     try:
-        spec = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
-    except OSError as error:
-        raise ConfigError(f"cannot read channel file {path}: {error.strerror}") from error
-    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"channel file {path} is no YAML: {reason}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot read channel file {path}: {reason}") from error
+    spec = read_yaml(text, f"channel file {path}")
     try:
         return _sized(spec, packet_bytes)
     except RecursionError as error:

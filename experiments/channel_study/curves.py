@@ -28,7 +28,7 @@ CONDITIONS: Mapping[str, Axis] = {
 }
 
 
-RANGES: Mapping[str, tuple[float, float]] = {"--snr": SNR_RANGE_DB, "--loss": (0, 1)}
+RANGES: Mapping[str, tuple[float, float]] = {"--snr-db": SNR_RANGE_DB, "--loss": (0, 1)}
 """What an option may be at most; a channel may take less."""
 
 

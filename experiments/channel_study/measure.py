@@ -40,7 +40,6 @@ from channels.validation.error_rates import bit_errors
 if TYPE_CHECKING:
     pass
 from experiments.channel_study.curves import (
-    RANGES,
     Curves,
     Point,
     Share,
@@ -58,41 +57,12 @@ from experiments.channel_study.references import (
     run_law,
 )
 
-MOST_POINTS = 200
 MOST_PACKETS = 10_000_000
 MOST_PER_LINK = 100_000
 LONGEST_RUN = 30
 _BYTES_AT_ONCE = 1 << 24
 _FAST = ("ideal", "lookup", "uncoded")
 """Channels that count symbols and decode nothing."""
-
-
-def values_of(name: str, text: str) -> list[float]:
-    """`0:10:1` (both ends), `1,3,9` or `5`, rising. Raises ConfigError.
-
-    >>> values_of("--snr", "0:1:0.25")
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    """
-    wrong = f"{name} {text}: give start:end:step, as 0:10:1, or values, as 0,5,10"
-    try:
-        parts = [float(part) for part in text.replace(":", ",").split(",")]
-    except ValueError:
-        raise ConfigError(wrong) from None
-    if not all(map(math.isfinite, parts)):
-        low, high = RANGES.get(name, (-math.inf, math.inf))
-        ends = f", from {low:g} to {high:g}" if math.isfinite(high) else ""
-        raise ConfigError(f"{name} {text}: every value must be finite{ends}")
-    if ":" in text:
-        if "," in text or len(parts) != 3 or parts[2] <= 0 or parts[1] < parts[0]:
-            raise ConfigError(wrong)
-        start, end, step = parts
-        if (end - start) / step >= MOST_POINTS:
-            raise ConfigError(f"{name} {text}: at most {MOST_POINTS} points")
-        count = math.floor((end - start) / step + 1e-9) + 1
-        return [round(start + i * step, 10) for i in range(count)]
-    if len(parts) > MOST_POINTS:
-        raise ConfigError(f"{name}: at most {MOST_POINTS} points")
-    return sorted(set(parts))
 
 
 def measure(

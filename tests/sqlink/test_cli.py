@@ -209,7 +209,7 @@ def test_a_codecs_own_options_are_given_by_name(street: Path, tmp_path: Path) ->
         (["layers"], "--codec-option layers: give NAME=VALUE, as packing=single"),
         (["layers=2", "layers=3"], "--codec-option layers is given twice"),
         (["packet_bytes=64"], "--codec-option packet_bytes=64: give it as --packet-bytes"),
-        (["layers=[1"], "--codec-option layers [1 is no YAML"),
+        (["layers=[1"], "--codec-option layers [1: line 1: not valid YAML"),
         (["layers=x"], "jpeg2000: layers='x' must be an integer from 1 to 32"),
         (["layer=3"], "codec 'jpeg2000' has no option 'layer': did you mean 'layers'"),
         (["name=x"], "codec 'jpeg2000' has no option 'name'"),

@@ -29,7 +29,7 @@ from tests.sqlink.test_cli import sqlink
 def test_what_is_no_yaml_is_one_short_line(over: str) -> None:
     line = sqlink("plan", "--over", over, code=2)
     assert "--over" in line
-    assert "is no YAML" in line
+    assert any(says in line for says in ("not valid YAML", "line 1: ", "nested too deeply"))
     assert len(line) < 400
 
 
@@ -39,13 +39,13 @@ def test_yaml_that_is_no_fading_is_one_line(over: str) -> None:
 
 
 def test_one_snr_and_a_table_over_snr_exclude_each_other() -> None:
-    line = sqlink("plan", "--at", 5, "--snr", "0:10:5", code=2)
-    assert "--at and --snr exclude each other" in line
-    assert "--snr" in sqlink("plan", "--snr", "", code=2)
+    line = sqlink("plan", "--at", 5, "--snr-db", "0:10:5", code=2)
+    assert "--at and --snr-db exclude each other" in line
+    assert "--snr-db" in sqlink("plan", "--snr-db", "", code=2)
 
 
 def test_a_table_says_what_it_is_of() -> None:
-    said = sqlink("plan", "--over", "{rician: {k_db: 6}}", "--snr", "20", "--loss", 0.02)
+    said = sqlink("plan", "--over", "{rician: {k_db: 6}}", "--snr-db", "20", "--loss", 0.02)
     first, empty, *table = said.splitlines()
     for part in ("{rician: {k_db: 6}}", "8 packets", "96 bytes", "0.02", "qam64"):
         assert part in first
@@ -73,7 +73,7 @@ def test_the_hint_names_only_what_helps() -> None:
 
 
 def test_a_table_with_gaps_has_the_hint_beside_it() -> None:
-    result = CliRunner().invoke(app, ["plan", "--over", "awgn", "--snr", "-8,10"])
+    result = CliRunner().invoke(app, ["plan", "--over", "awgn", "--snr-db", "-8,10"])
     assert result.exit_code == 0
     assert "| -8 | - |" in result.stdout
     assert "note: " not in result.stdout
@@ -92,11 +92,11 @@ def test_the_help_gives_the_range_that_is_taken() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--snr", "5", "--condition", "snr_db=7"),
+        ("--snr-db", "5", "--condition", "snr_db=7"),
         ("--condition", "snr_db=7", "--condition", "snr_db=8"),
-        ("--snr", "5", "--snr", "7"),
+        ("--snr-db", "5", "--snr-db", "7"),
         ("--loss", "0.1", "--condition", "loss=0.2"),
-        ("--snr", "5", "--condition", " snr_db =7"),
+        ("--snr-db", "5", "--condition", " snr_db =7"),
     ],
 )
 def test_a_condition_given_twice_is_refused(options: tuple[str, ...]) -> None:

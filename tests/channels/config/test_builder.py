@@ -89,13 +89,13 @@ def test_files_are_read_and_names_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("coded: {modulation: [", "is no YAML"),
+        ("coded: {modulation: [", "line 1: not valid YAML"),
         ("coded: {modulation: 8psk}", "unknown modulation='8psk'"),
         ("", "got None"),
-        ("\x00\x01", "is no YAML"),
-        ("coded: {packet_bytes: 2001-13-45}", "is no YAML"),
-        ("coded: {packet_bytes: 0x_}", "is no YAML"),
-        ("[" * 5000, "is no YAML"),
+        ("\x00\x01", "not valid YAML"),
+        ("coded: {packet_bytes: 2001-13-45}", "looks like a number"),
+        ("coded: {packet_bytes: 0x_}", "looks like a number"),
+        ("[" * 5000, "nested too deeply"),
         ("&a [*a]", "holds itself"),
     ],
 )

@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 
 from channels import theory
 from channels.config.builder import build
-from channels.errors import ConfigError
 from channels.fading.base import SYMBOL_CHANNELS
 from channels.fading.block import Awgn
 from experiments.channel_study.curves import Curves, Share
 from experiments.channel_study.draw import draw
-from experiments.channel_study.measure import measure, summary, values_of, write_csv
+from experiments.channel_study.measure import measure, summary, write_csv
 from experiments.channel_study.references import bit_laws, loss_laws, run_law
 from sqlink.cli import app
 
@@ -35,24 +34,6 @@ def holds(found: Curves, tolerance: float = 0.0) -> None:
         expected = float(law.values(np.array([point.value or 0.0]))[0])
         margin = (high - low) / 2 + tolerance
         assert low - margin <= expected <= high + margin, (point.value, expected, low, high)
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [("0:10:5", [0, 5, 10]), ("5", [5]), ("3,1,3", [1, 3]), ("0:1:0.3", [0, 0.3, 0.6, 0.9])],
-)
-def test_values_are_ranges_or_lists(text: str, values: list[float]) -> None:
-    assert values_of("--snr", text) == pytest.approx(values)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a", "0:1", "1:0:1", "0:1:0", "0:1:-1", "nan", "0,inf", "0:1e9:1", "1:2,3:1"]
-)
-def test_wrong_values_are_refused_in_one_line(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        values_of("--snr", text)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("--snr")
 
 
 def test_one_packet_a_link_has_clopper_and_pearsons_interval() -> None:
@@ -258,14 +239,14 @@ def test_the_same_seed_gives_the_same_counts() -> None:
     ("arguments", "says"),
     [
         (["nonsense"], "unknown channel 'nonsense'"),
-        (["iid", "--snr", "0:1:1"], "does not take snr_db"),
-        (["awgn", "--snr", "0:x:1"], "--snr 0:x:1: give start:end:step"),
-        (["awgn", "--snr", "200"], "snr_db=200"),
+        (["iid", "--snr-db", "0:1:1"], "does not take snr_db"),
+        (["awgn", "--snr-db", "0:x:1"], "--snr-db 0:x:1: give from:to:step"),
+        (["awgn", "--snr-db", "200"], "snr_db=200"),
         (["iid", "--loss", "0.1", "--plot", "out.jpeg"], "ends in .png, .pdf, .svg"),
         (["iid", "--loss", "0.1", "--plot", "none/out.png"], "the folder none does not exist"),
         (["iid", "--condition", "loss"], "give NAME=VALUES"),
         (["iid", "--loss", "0.1", "--packets", "3"], "3 packets do not fill one link of 50"),
-        (["iid", "--snr", "nan"], "--snr nan: every value must be finite, from -60 to 100"),
+        (["iid", "--snr-db", "nan"], "--snr-db nan: every value must be finite, from -60 to 100"),
         (["iid", "--loss", "inf"], "--loss inf: every value must be finite, from 0 to 1"),
         (["iid", "--condition", "=5"], "does not take ''"),
         (["iid", "--loss", "0.1", "--packets", "100000000000"], "from 50 to 10000000"),
