@@ -1,9 +1,12 @@
 """Packets that each read alone, or given the map.
 
-    kept tokens of a stream and layer, in sending order (see `order`)
+    kept tokens of a stream and layer, in sending order (see `scan_order`)
         . a . . b c . . . d . e . .|. f g . . . h ...
           └────── chunk ──────┘       └─ chunk ─┘       a packet holds one chunk, or several where a
           └────────── packet ──────────┘                layer ends within it
+
+Units of the refinement (see `refinement_table`) are chunks like any others, of whose neighbours
+nothing is known; one that hangs on the map knows the map's token under it.
 
 Each packet is one range-coded number: for every chunk its head (what and where), which of its
 places are kept, and the kept places' indices. Chunks begin and end with a kept place, the only ones
@@ -23,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.bitstream.context_model import AROUND, LEVELS, information, level_of
-from sqlink.bitstream.neighbourhood import Window, window
-from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer, flag_bits
 from sqlink.bitstream.scan_order import Order, sending_order
-from sqlink.bitstream.tables import STREAMS, Tables
+from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer, flag_bits
+from sqlink.bitstream.refinement_table import TOKENS, Below, RefinementTable, geometry
+from sqlink.bitstream.tables import Tables
+from sqlink.bitstream.neighbourhood import Window, window
 from sqlink.errors import DataError
 
 LAYERS = 4
@@ -38,14 +42,27 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-# How often a chunk is of which stream and layer, of 64: the map's four layers, the image's four,
-# and the image's four hanging on the map.
-_KINDS = np.array([[20.0, 2, 1, 1, 16, 4, 1, 1, 14, 2, 1, 1]])
+_GROUPS = ((0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True))
+"""Streams, and whether hanging on the map."""
+# How often a chunk is of which group and, within it, of which of the four layers.
+_KINDS = np.array(
+    [
+        [20.0, 2, 1, 1]
+        + [16, 4, 1, 1]
+        + [14, 2, 1, 1]
+        + [16, 2, 1, 1]
+        + [14, 2, 1, 1]
+        + [16, 2, 1, 1]
+        + [14, 2, 1, 1]
+    ]
+)
 _MORE = np.array([1 / 8])
 """Probability that another chunk follows."""
 ALL_KEPT = LEVELS
 """Level of a chunk without masked places."""
 _CHECK = 256
+_MOST_TOKENS = 2 + 1 + 4
+"""Tokens and units for a place of the base's grid."""
 _HELD = 4096
 """Tokens of a layer whose weights are all held at once; more are reckoned packet by packet."""
 _LEFT = (AROUND.index((0, -1)), AROUND.index((0, -2)))
@@ -97,7 +114,9 @@ class Grid:
     nothing hangs on it. fixed: indices of equal length.
     """
 
+    size: tuple[int, int]
     order: Order
+    finer: Order
     window: Window
     tables: Tables
     fixed: bool
@@ -112,13 +131,40 @@ class Grid:
         if map_ is not None:
             masked = tables.map.masked
             states = np.append(np.where(map_ < 0, masked, map_).reshape(-1), masked + 1)
-        return cls(sending_order(height, width), window(height, width), tables, fixed, states)
+        return cls(
+            (height, width),
+            sending_order(height, width),
+            sending_order(2 * height, 2 * width),
+            window(height, width),
+            tables,
+            fixed,
+            states,
+        )
 
     @property
     def check(self) -> int:
         """0..255, of the map."""
         assert self.map_states is not None
         return zlib.crc32(self.map_states.astype("<i8").tobytes()) % _CHECK
+
+    def order_of(self, stream: int) -> Order:
+        """The sending order of a stream: the layer at 1/4 has units at 1/8."""
+        return self.finer if stream == 3 else self.order
+
+    def look_at_units(
+        self, stream: int, hangs: bool, places: Ints, level: int
+    ) -> NDArray[np.float32]:
+        """Hidden values of units of the refinement at `places` (raster)."""
+        table = self.tables.refining(stream)
+        height, width = self.size if stream == 2 else (2 * self.size[0], 2 * self.size[1])
+        below = table.unknown
+        if hangs and self.map_states is not None:
+            row, column = np.divmod(places, width)
+            if stream == 3:
+                row, column = row // 2, column // 2
+            under = self.map_states[row * self.size[1] + column]
+            below = Below(under, below.base, below.coarser)
+        return table.look(None, below, geometry(height, width).bands[places], level)
 
     def look(
         self, stream: int, hangs: bool, places: Ints, left: Ints, level: int
@@ -146,7 +192,7 @@ def read(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
     while True:
         chunks.append(code(reader, grid, before=chunks))
         held += int(chunks[-1].kept.sum())
-        if held > len(STREAMS) * grid.order.places.size:
+        if held > _MOST_TOKENS * grid.order.places.size:
             raise DataError("a packet is damaged: it holds more tokens than there are places")
         if reader.bits > limit:
             raise DataError("a packet is cut short or damaged: it says more than it can hold")
@@ -175,13 +221,16 @@ def code(
 
     before: what was already read of the packet.
     """
-    order, size = grid.order, grid.order.places.size
-    kind = given.stream * LAYERS * (1 + given.hangs) + given.layer if given else 0
+    kind = _GROUPS.index((given.stream, given.hangs)) * LAYERS + given.layer if given else 0
     kind = int(port.indices("header", np.array([kind]), _KINDS)[0])
     group, layer = divmod(kind, LAYERS)
-    stream, hangs = min(group, 1), group == 2
+    stream, hangs = _GROUPS[group]
+    if stream >= grid.tables.streams:
+        raise DataError("a packet holds tokens of a layer that these weights do not have")
     if hangs and grid.map_states is None:
         raise NeedsMapError(list(before))
+    order = grid.order_of(stream)
+    size = order.places.size
     start = port.number("header", given.start if given else 0, size)
     most = min(MAX_CHUNK, size - start)
     length = port.number("header", given.kept.size - 1 if given else 0, most) + 1
@@ -189,6 +238,9 @@ def code(
     if hangs and port.number("header", grid.check, _CHECK) != grid.check:
         raise DataError("a packet is damaged, or hangs on a map that did not come whole")
 
+    if stream >= 2:
+        places = order.places[start : start + length]
+        return _code_units(port, grid, (stream, layer, hangs, start), places, level, given)
     if given is not None:
         assert expected is not None
         _write_places(port, grid, given, expected)
@@ -219,6 +271,49 @@ def code(
             indices[chosen] = port.indices("index", indices[chosen], weights)
         states[which + 2] = np.where(own, indices[which], table.masked)
     return Chunk(stream, layer, hangs, start, kept, indices, level)
+
+
+def _code_units(
+    port: Port,
+    grid: Grid,
+    head: tuple[int, int, bool, int],
+    places: Ints,
+    level: int,
+    given: Chunk | None,
+) -> Chunk:
+    """The units of a chunk, written where it is given, else read; head: stream, layer, hangs,
+    start.
+    """
+    stream, layer, hangs, start = head
+    table = grid.tables.refining(stream)
+    kept = np.ones(len(places), dtype=np.bool_) if given is None else given.kept.copy()
+    hidden = grid.look_at_units(stream, hangs, places, level)
+    if level != ALL_KEPT and len(places) > 2:
+        chances = table.chance_kept(hidden[1:-1], level)
+        kept[1:-1] = port.flags("mask", kept[1:-1], chances)
+    count = int(kept.sum())
+    digits = np.zeros((count, table.digits), dtype=np.int64)
+    if given is not None:
+        digits = table.to_digits(given.indices[kept])
+    code_digits(port, table, hidden[kept], digits, grid.fixed)
+    indices = np.full(len(places), -1, dtype=np.int64)
+    indices[kept] = table.of_digits(digits)
+    return Chunk(stream, layer, hangs, start, kept, indices, level)
+
+
+def code_digits(
+    port: Port, table: RefinementTable, hidden: NDArray[np.float32], digits: Ints, fixed: bool
+) -> None:
+    """The digits of n units, token by token, to or from int64 [n, S]."""
+    prior = table.prior(hidden)
+    for token in range(TOKENS):
+        own = digits[:, token * table.values : (token + 1) * table.values]
+        if fixed:
+            for value, count in enumerate(table.levels.tolist()):
+                own[:, value] = port.numbers("index", own[:, value], count)
+        else:
+            weights = table.weights_of(prior, token, digits)
+            own[:] = port.indices("index", own.reshape(-1), weights).reshape(own.shape)
 
 
 def _by_offset(offsets: Ints) -> tuple[Ints, list[int]]:
@@ -252,16 +347,16 @@ def _write_places(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> N
 
 
 def write(
-    indices: Ints, layers: Ints, grid: Grid, hangs: bool, packet_bytes: int
+    indices: Sequence[Ints], layers: Sequence[Ints], grid: Grid, hangs: bool, packet_bytes: int
 ) -> list[tuple[bytes, Writer]]:
     """The packets of a picture, most relevant first, none longer than packet_bytes.
 
-    indices: int64 [2, h, w] of map and image, -1 where nothing is sent; layers: [2, h, w], 0..3.
-    hangs: whether the image's chunks hang on the map, which is then the grid's.
+    indices: int64 [h, w] of every stream, -1 where nothing is sent; layers: likewise, 0..3.
+    hangs: whether all but the map's chunks hang on the map, which is then the grid's.
     """
     queue = [
         segment
-        for stream in range(2)
+        for stream in range(len(indices))
         for segment in _segments(indices[stream], layers[stream], stream, grid, hangs)
     ]
     if not hangs:  # the image's chunks that hang on the map need all of it
@@ -343,7 +438,8 @@ class _Segment:
 
     def _head_bits(self, start: int) -> float:
         size = self.kept.size
-        kind = _KINDS[0, self.stream * LAYERS * (1 + self.hangs) + self.layer] / _KINDS.sum()
+        group = _GROUPS.index((self.stream, self.hangs))
+        kind = _KINDS[0, group * LAYERS + self.layer] / _KINDS.sum()
         ranges = np.log2(size) + np.log2(min(MAX_CHUNK, size - start)) + np.log2(ALL_KEPT + 1)
         return float(ranges - np.log2(kind) + (np.log2(_CHECK) if self.hangs else 0.0))
 
@@ -351,6 +447,8 @@ class _Segment:
         """What is expected of the first two places of a chunk from `start` on, or of one, where it
         begins within a run whose places before are in another packet.
         """
+        if self.stream >= 2:
+            return None
         table, level = self.grid.tables.of(self.stream), self.level
         offsets = self.grid.order.offsets[start : start + 2]
         if not offsets[0]:
@@ -372,6 +470,10 @@ class _Segment:
         """Append the chunk of tokens first..last."""
         start, stop = int(self.positions[first]), int(self.positions[last]) + 1
         kept, indices = self.kept[start:stop], self.indices[start:stop]
+        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
+        if self.stream >= 2:
+            code(writer, self.grid, chunk)
+            return
         table = self.grid.tables.of(self.stream)
         chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
         index_bits = self.index_bits[first : last + 1]
@@ -390,7 +492,6 @@ class _Segment:
                     np.concatenate([new[: len(old)], old[len(new) :]])
                     for new, old in ((begins.weights, weights), (begins.index_bits, index_bits))
                 )
-        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
         code(writer, self.grid, chunk, Expected(chances, weights, mask_bits, index_bits))
 
 
@@ -398,8 +499,8 @@ def _segments(
     grid_indices: Ints, layers: Ints, stream: int, grid: Grid, hangs: bool
 ) -> list[_Segment]:
     """The layers of one stream that hold tokens."""
-    order, table = grid.order, grid.tables.of(stream)
-    hangs = hangs and stream == 1
+    order = grid.order_of(stream)
+    hangs = hangs and stream > 0
     indices = grid_indices.reshape(-1)[order.places]
     ranks = layers.reshape(-1)[order.places]
     found = []
@@ -409,6 +510,10 @@ def _segments(
             continue
         level = ALL_KEPT if kept.all() else level_of(int(kept.sum()), kept.size)
         own = np.where(kept, indices, -1)
+        if stream >= 2:
+            found.append(_units(own, kept, stream, layer, grid, hangs, level))
+            continue
+        table = grid.tables.of(stream)
         states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
         left = np.stack([states[1:-1], states[:-2]], axis=1)
         left[order.offsets[:, None] < [1, 2]] = table.masked + 1
@@ -446,3 +551,34 @@ def _segments(
             )
         )
     return found
+
+
+def _units(
+    own: Ints, kept: Bools, stream: int, layer: int, grid: Grid, hangs: bool, level: int
+) -> _Segment:
+    """A layer of relevance of a refinement."""
+    table = grid.tables.refining(stream)
+    hidden = grid.look_at_units(stream, hangs, grid.order_of(stream).places, level)
+    chances = table.chance_kept(hidden, level)
+    mask_bits = flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)
+    if grid.fixed:
+        index_bits = np.full(int(kept.sum()), TOKENS * np.log2(table.levels).sum())
+    else:
+        index_bits = table.digit_bits(table.prior(hidden[kept]), table.to_digits(own[kept]))
+    return _Segment(
+        stream=stream,
+        layer=layer,
+        hangs=hangs,
+        grid=grid,
+        level=level,
+        kept=kept,
+        indices=own,
+        positions=np.flatnonzero(kept),
+        hidden=hidden,
+        chances=chances,
+        weights=None,
+        mask_bits=mask_bits,
+        index_bits=index_bits,
+        mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
+        index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
+    )

@@ -64,13 +64,25 @@ class Tokens:
     """What is sent of one picture.
 
     map_indices, image_indices: int64 [h, w], -1 where nothing is sent. map_layers, image_layers:
-    int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent.
+    int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent. refinements: units
+    of the layers at 1/8, int64 [h, w], and at 1/4, [2 h, 2 w], with their layers of relevance.
     """
 
     map_indices: Ints
     image_indices: Ints
     map_layers: Ints
     image_layers: Ints
+    refinements: tuple[tuple[Ints, Ints], ...] = ()
+
+    @property
+    def streams(self) -> tuple[list[Ints], list[Ints]]:
+        """Indices, and layers of relevance, of every stream."""
+        pairs = (
+            (self.map_indices, self.map_layers),
+            (self.image_indices, self.image_layers),
+            *self.refinements,
+        )
+        return [indices for indices, _ in pairs], [layers for _, layers in pairs]
 
 
 @dataclass(frozen=True)
@@ -94,12 +106,12 @@ def packetise(
         )
     height, width = tokens.map_indices.shape
     _check_grid(height, width)
-    indices = np.stack([tokens.map_indices, tokens.image_indices])
-    layers = np.stack([tokens.map_layers, tokens.image_layers])
-    sent = indices >= 0
-    if not sent.any():
+    indices, layers = tokens.streams
+    sent = [stream >= 0 for stream in indices]
+    if not any(there.any() for there in sent):
         return []
-    if not 0 <= layers[sent].min() <= layers[sent].max() < LAYERS:
+    named = np.concatenate([layer[there] for layer, there in zip(layers, sent, strict=True)])
+    if not 0 <= named.min() <= named.max() < LAYERS:
         raise ValueError(f"layers must be 0..{LAYERS - 1}")
     if packing.mode == "single":
         data, coded = single.write(indices, layers, tables, packing.fixed)
@@ -154,8 +166,9 @@ def unpacketise(
     width: int,
     tables: Tables,
     packing: Packing = Packing(),
-) -> tuple[Ints, Ints]:
-    """Map and image indices, int64 [h, w], from the packets that came; -1 where nothing did.
+) -> tuple[Ints, ...]:
+    """Indices of every stream from the packets that came, -1 where nothing did: of map and image,
+    int64 [h, w], and, where the tables have refinements, units of [h, w] and [2 h, 2 w].
 
     A packet that cannot be read counts as lost, and so does what hangs on it. Never raises for what
     packets hold.
@@ -166,15 +179,18 @@ def unpacketise(
         if packing.mode == "single"
         else _recover(packets, height, width, tables, packing.fixed)
     )
-    return found[0], found[1]
+    return tuple(found)
 
 
 def _recover(
     packets: Sequence[bytes | None], height: int, width: int, tables: Tables, fixed: bool
-) -> Ints:
-    """int64 [2, h, w] from packets of chunks: what reads alone first, then what hangs on it."""
+) -> list[Ints]:
+    """Indices of every stream from packets of chunks: what reads alone first, then what hangs."""
     grid = Grid.of(height, width, tables, fixed)
-    found = np.full((2, height * width), -1, dtype=np.int64)
+    found = [
+        np.full(grid.order_of(stream).places.size, -1, dtype=np.int64)
+        for stream in range(tables.streams)
+    ]
     waiting = []
     for data in packets:
         if not data:
@@ -194,13 +210,18 @@ def _recover(
             _place(_chunks(data, grid)[0], grid, found)
         except DataError:
             continue
-    return found.reshape(2, height, width)
+    return [part.reshape(_shape(stream, height, width)) for stream, part in enumerate(found)]
 
 
-def _place(held: Sequence[Chunk], grid: Grid, found: Ints) -> None:
+def _shape(stream: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a stream's grid."""
+    return (2 * height, 2 * width) if stream == 3 else (height, width)
+
+
+def _place(held: Sequence[Chunk], grid: Grid, found: Sequence[Ints]) -> None:
     for chunk in held:
-        places = grid.order.places[chunk.start : chunk.start + chunk.kept.size]
-        found[chunk.stream, places[chunk.kept]] = chunk.indices[chunk.kept]
+        places = grid.order_of(chunk.stream).places[chunk.start : chunk.start + chunk.kept.size]
+        found[chunk.stream][places[chunk.kept]] = chunk.indices[chunk.kept]
 
 
 def _chunks(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:

@@ -2,69 +2,86 @@
 
     map, layer 0:    kept count ─ pass 0: mask, indices ─ pass 1: mask, indices ─ ... ─ pass 15
     image, layer 0:  the same, every place knowing the map's tokens around it, as far as they came
+    refinements, layer 0: likewise, in 4 passes of blocks; every unit knows its neighbours, the
+                     tokens of map and image under it, and at 1/4 the token at 1/8
     map, layer 1:    ...
 
-A place knows every neighbour coded before it (see `window`), which is what makes the stream cheap
+A place knows every neighbour coded before it (see `neighbourhood`), which is what makes the stream cheap
 and what it breaks by: after the first packet that is lost, nothing can be read. Its packets are
 slices of it; a stream cut anywhere gives all tokens whose information had come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlink.bitstream.independent import LAYERS, code_digits
 from sqlink.bitstream.context_model import level_of
-from sqlink.bitstream.independent import LAYERS
-from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.bitstream.range_coder import Coded, EndedError, Port, Reader, Writer
-from sqlink.bitstream.tables import Tables
+from sqlink.bitstream.refinement_table import PASSES as UNIT_PASSES
+from sqlink.bitstream.refinement_table import Below, geometry, token_features
+from sqlink.bitstream.tables import BASE, Tables
+from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]
+_Pass = tuple[Ints, NDArray[np.float32], Callable[[], NDArray[np.float64]]]
+"""Places that are coded together, their hidden values, and what gives their chances to be kept."""
+_BLOCK = 24
+"""Units of a refinement that are coded together."""
 
 
-def write(indices: Ints, layers: Ints, tables: Tables, fixed: bool) -> tuple[bytes, list[Coded]]:
-    """indices: int64 [2, h, w] of map and image, -1 where nothing is sent; layers: [2, h, w],
-    0..3. fixed: indices of equal length. Returns the stream and what stands in it.
+def write(
+    indices: Sequence[Ints], layers: Sequence[Ints], tables: Tables, fixed: bool
+) -> tuple[bytes, list[Coded]]:
+    """indices: int64 [h, w] of every stream, -1 where nothing is sent; layers: likewise, 0..3.
+    fixed: indices of equal length. Returns the stream and what stands in it.
     """
     writer = Writer()
-    _walk(writer, indices.copy(), layers, tables, fixed)
+    _walk(writer, [part.copy() for part in indices], layers, tables, fixed)
     return writer.to_bytes(), writer.coded
 
 
 def read(data: bytes, height: int, width: int, tables: Tables, fixed: bool) -> list[Coded]:
     """What stands in a whole stream. Raises DataError if it is none."""
-    return _whole(data, np.full((2, height, width), -1, dtype=np.int64), tables, fixed)
+    return _whole(data, _nothing(height, width, tables), tables, fixed)
 
 
 def recover(
     pieces: Sequence[bytes | None], height: int, width: int, tables: Tables, fixed: bool
-) -> Ints:
-    """The indices, int64 [2, h, w], that the slices up to the first missing one hold for sure."""
+) -> list[Ints]:
+    """The indices of every stream that the slices up to the first missing one hold for sure."""
     came: list[bytes] = []
     for piece in pieces:
         if not piece:
             break
         came.append(piece)
     data = b"".join(came)
-    found = np.full((2, height, width), -1, dtype=np.int64)
+    found = _nothing(height, width, tables)
     if not data:
         return found
     if len(came) == len(pieces):
         try:
             _whole(data, found, tables, fixed)
         except DataError:
-            found[:] = -1
+            found = _nothing(height, width, tables)
         else:
             return found
     with suppress(EndedError, DataError):
         _walk(Reader(data, cut=True), found, None, tables, fixed)
     return found
+
+
+def _nothing(height: int, width: int, tables: Tables) -> list[Ints]:
+    """Indices of which none came."""
+    sizes = [(height, width)] * 3 + [(2 * height, 2 * width)]
+    return [np.full(size, -1, dtype=np.int64) for size in sizes[: tables.streams]]
 
 
 def slices(coded: Sequence[Coded], size: int, packet_bytes: int) -> list[dict[str, int]]:
@@ -81,7 +98,7 @@ def slices(coded: Sequence[Coded], size: int, packet_bytes: int) -> list[dict[st
     ]
 
 
-def _whole(data: bytes, found: Ints, tables: Tables, fixed: bool) -> list[Coded]:
+def _whole(data: bytes, found: Sequence[Ints], tables: Tables, fixed: bool) -> list[Coded]:
     """Read a stream that ends where its bytes do. Raises DataError if it does not."""
     reader, writer = Reader(data), Writer()
     _walk(reader, found, None, tables, fixed)
@@ -91,56 +108,158 @@ def _whole(data: bytes, found: Ints, tables: Tables, fixed: bool) -> list[Coded]
     return reader.coded
 
 
-def _walk(port: Port, indices: Ints, layers: Ints | None, tables: Tables, fixed: bool) -> None:
+def _walk(
+    port: Port,
+    indices: Sequence[Ints],
+    layers: Sequence[Ints] | None,
+    tables: Tables,
+    fixed: bool,
+) -> None:
     """Everything in its order, to or from `indices`, -1 where nothing is sent.
 
     layers is None where indices are read; they then hold all that was read, whatever ends it.
     """
-    height, width = indices.shape[1:]
-    places, around = height * width, window(height, width)
-    grids = indices.reshape(2, places)
-    ranks = None if layers is None else np.where(grids >= 0, layers.reshape(2, places), LAYERS)
-    states = [np.full(places + 1, tables.of(s).masked + 1) for s in range(2)]
-    free = [np.ones(places, dtype=np.bool_) for _ in range(2)]
-    highest = [0, 0]
-    for layer, stream in product(range(LAYERS), range(2)):
-        table, state, left = tables.of(stream), states[stream], free[stream]
+    walk = _Walk(port, indices, layers, tables, fixed)
+    for layer, stream in product(range(LAYERS), range(len(indices))):
+        walk.layer(stream, layer)
+
+
+class _Walk:
+    """The state of a stream that is written or read.
+
+    states: of each stream's places and, the last, of what is outside: of the base's, indices,
+    masked or unknown as its table numbers them; of refinements, units, -1 masked, -2 unknown.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        indices: Sequence[Ints],
+        layers: Sequence[Ints] | None,
+        tables: Tables,
+        fixed: bool,
+    ) -> None:
+        self.port, self.tables, self.fixed = port, tables, fixed
+        self.size = indices[0].shape
+        self.grids = [part.reshape(-1) for part in indices]
+        self.ranks = (
+            None
+            if layers is None
+            else [
+                np.where(grid >= 0, layer.reshape(-1), LAYERS)
+                for grid, layer in zip(self.grids, layers, strict=True)
+            ]
+        )
+        unknown = [tables.of(0).masked + 1, tables.of(1).masked + 1, -2, -2]
+        self.unknown = unknown[: len(indices)]
+        self.states = [
+            np.full(grid.size + 1, value)
+            for grid, value in zip(self.grids, self.unknown, strict=True)
+        ]
+        self.free = [np.ones(grid.size, dtype=np.bool_) for grid in self.grids]
+        self.highest = [-1] * len(indices)
+
+    def layer(self, stream: int, layer: int) -> None:
+        """One layer of relevance of a stream."""
+        port, free = self.port, self.free[stream]
         if not layer:
-            sent = () if ranks is None else ranks[stream][ranks[stream] < LAYERS]
-            highest[stream] = port.number("header", int(np.max(sent, initial=0)), LAYERS)
-        if layer > highest[stream]:
-            continue
-        given = np.zeros(places, np.bool_) if ranks is None else ranks[stream] == layer
-        open_places = int(left.sum())
+            sent: Ints | tuple[()] = ()
+            if self.ranks is not None:
+                sent = self.ranks[stream][self.ranks[stream] < LAYERS]
+            self.highest[stream] = port.number("header", int(np.max(sent, initial=0)), LAYERS)
+        if layer > self.highest[stream]:
+            return
+        given = np.zeros(free.size, np.bool_)
+        if self.ranks is not None:
+            given = self.ranks[stream] == layer
+        open_places = int(free.sum())
         missing = port.number("header", int(given.sum()), open_places + 1)
-        level = level_of(missing, places)
-        for number in range(PASSES):
-            which = np.flatnonzero(left & (around.passes == number))
-            if not which.size:
-                continue
-            hidden = table.look(
-                state[around.around[which]],
-                states[0][around.under[which]] if stream else None,
-                around.bands[which],
-                level,
-            )
+        level = level_of(missing, free.size)
+        code = self._tokens if stream < len(BASE) else self._units
+        masked = self.tables.of(stream).masked if stream < len(BASE) else -1
+        for which, hidden, chances in code(stream, level):
             if 0 < missing < open_places:
-                kept = port.flags("mask", given[which], table.chance_kept(hidden, level))
+                kept = port.flags("mask", given[which], chances())
             else:
                 kept = np.full(which.size, missing > 0)
             open_places -= which.size
             chosen = which[kept]
             missing -= chosen.size
-            state[which] = table.masked
-            taken = grids[stream, chosen]
+            self.states[stream][which] = masked
+            if chosen.size:
+                self._values(stream, chosen, hidden[kept])
+            free[chosen] = False
+        last = layer == self.highest[stream]
+        self.states[stream][:-1][free] = masked if last else self.unknown[stream]
+
+    def _tokens(self, stream: int, level: int) -> Iterator[_Pass]:
+        """The passes of a stream of the base."""
+        table, free = self.tables.of(stream), self.free[stream]
+        around = window(*self.size)
+        for number in range(PASSES):
+            which = np.flatnonzero(free & (around.passes == number))
+            if which.size:
+                hidden = table.look(
+                    self.states[stream][around.around[which]],
+                    self.states[0][around.under[which]] if stream else None,
+                    around.bands[which],
+                    level,
+                )
+                yield which, hidden, partial(table.chance_kept, hidden, level)
+
+    def _units(self, stream: int, level: int) -> Iterator[_Pass]:
+        """The passes of a refinement, block by block, so that a cut leaves all blocks before it."""
+        table, free = self.tables.refining(stream), self.free[stream]
+        height, width = self.size if stream == 2 else (2 * self.size[0], 2 * self.size[1])
+        around = geometry(height, width)
+        below = self._below(stream, height, width)
+        for number in range(UNIT_PASSES):
+            own = np.flatnonzero(free & (around.passes == number))
+            if not own.size:
+                continue
+            seen = table.features(self.states[stream])
+            hidden = table.look(
+                seen[around.around[own]], below.take(own), around.bands[own], level
+            )
+            for start in range(0, own.size, _BLOCK):
+                part = slice(start, start + _BLOCK)
+                yield own[part], hidden[part], partial(table.chance_kept, hidden[part], level)
+
+    def _below(self, stream: int, height: int, width: int) -> Below:
+        """What stands under every unit of a refinement."""
+        row, column = np.divmod(np.arange(height * width), width)
+        if stream == 2:
+            nothing = np.zeros((height * width, 0), dtype=np.float32)
+            return Below(self.states[0][:-1], self.states[1][:-1], nothing)
+        parent = row // 2 * self.size[1] + column // 2
+        table = self.tables.refining(2)
+        units = self.states[2][parent]
+        four = table.tokens(np.maximum(units, 0))
+        tokens = four[np.arange(units.size), row % 2 * 2 + column % 2]
+        seen = token_features(np.where(units < 0, units, tokens), table.levels)
+        return Below(self.states[0][parent], self.states[1][parent], seen)
+
+    def _values(self, stream: int, chosen: Ints, hidden: NDArray[np.float32]) -> None:
+        """The indices of the places that are kept."""
+        grid, state = self.grids[stream], self.states[stream]
+        if stream < len(BASE):
+            table = self.tables.of(stream)
             try:
-                if fixed:
-                    taken = port.numbers("index", taken, table.size)
+                if self.fixed:
+                    taken = self.port.numbers("index", grid[chosen], table.size)
                 else:
-                    taken = port.indices("index", taken, table.index_weights_of(hidden[kept]))
+                    weights = table.index_weights_of(hidden)
+                    taken = self.port.indices("index", grid[chosen], weights)
             except EndedError as ended:
-                grids[stream, chosen[: ended.values.size]] = ended.values
+                grid[chosen[: ended.values.size]] = ended.values
                 raise
-            grids[stream, chosen] = state[chosen] = taken
-            left[chosen] = False
-        state[:-1][left] = table.masked if layer == highest[stream] else table.masked + 1
+        else:
+            refining = self.tables.refining(stream)
+            digits = refining.to_digits(np.maximum(grid[chosen], 0))
+            try:
+                code_digits(self.port, refining, hidden, digits, self.fixed)
+            except EndedError:
+                grid[chosen] = -1
+                raise
+            taken = refining.of_digits(digits)
+        grid[chosen] = state[chosen] = taken

@@ -1,4 +1,6 @@
-"""The integer tables of both streams, as the weights bring them; see `contexts`."""
+"""The integer tables of all streams, as the weights bring them; see `context_model` and
+`refinement_table`.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +10,57 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sqlink.bitstream.context_model import StreamTable
+from sqlink.bitstream.refinement_table import RefinementTable
 
-STREAMS = ("map", "image")
-"""Names of the two streams, in the order in which they are sent."""
+BASE = ("map", "image")
+REFINEMENTS = ("refine8", "refine4")
+STREAMS = BASE + REFINEMENTS
+"""Names of the streams, in the order in which they are sent: the map's and the picture's base
+tokens, and the units of the refinement at 1/8 and at 1/4.
+"""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Both streams' tables."""
+    """The streams' tables; refinements: none, or those of both layers."""
 
     map: StreamTable
     image: StreamTable
+    refinements: tuple[RefinementTable, ...] = ()
+
+    @property
+    def streams(self) -> int:
+        """How many streams there are: 2, or 4."""
+        return len(BASE) + len(self.refinements)
 
     def of(self, stream: int) -> StreamTable:
         """The table of stream 0 (map) or 1 (image)."""
         return self.image if stream else self.map
 
+    def refining(self, stream: int) -> RefinementTable:
+        """The table of stream 2 (at 1/8) or 3 (at 1/4)."""
+        return self.refinements[stream - len(BASE)]
+
     def to_tensors(self) -> dict[str, Tensor]:
-        """Integer tensors for the weights file: `tables.map.*` and `tables.image.*`."""
+        """Integer tensors for the weights file: `tables.map.*` and so on."""
+        tables = (self.map, self.image, *self.refinements)
         return {
             name: tensor
-            for number, stream in enumerate(STREAMS)
-            for name, tensor in self.of(number).to_tensors(f"tables.{stream}").items()
+            for stream, table in zip(STREAMS, tables, strict=False)
+            for name, tensor in table.to_tensors(f"tables.{stream}").items()
         }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Tables:
         """Read them from a weights file. Raises WeightsError if they are missing or wrong."""
         map_ = StreamTable.from_tensors(tensors, "tables.map", None)
-        return cls(map_, StreamTable.from_tensors(tensors, "tables.image", map_.size))
+        image = StreamTable.from_tensors(tensors, "tables.image", map_.size)
+        refinements: tuple[RefinementTable, ...] = ()
+        if any(name.startswith(f"tables.{REFINEMENTS[0]}.") for name in tensors):
+            refinements = tuple(
+                RefinementTable.from_tensors(tensors, f"tables.{name}") for name in REFINEMENTS
+            )
+        return cls(map_, image, refinements)
 
     @classmethod
     def uniform(cls, map_codes: int, image_codes: int) -> Tables:

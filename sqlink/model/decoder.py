@@ -53,7 +53,12 @@ class FineLevel(nn.Module):
         self.block = ResidualBlock(width, width, groups, width if label_channels else 0)
 
     def forward(
-        self, x: Tensor, segmentation: Tensor | None, noise: nn.Module | None, seed: int | Tensor
+        self,
+        x: Tensor,
+        segmentation: Tensor | None,
+        noise: nn.Module | None,
+        seed: int | Tensor,
+        strength: float = 1.0,
     ) -> tuple[Tensor, Tensor | None]:
         """x: [N, inputs, h, w]; segmentation: int64 [N, H, W]. Returns [N, width, 2h, 2w] and the
         features of the map there.
@@ -61,7 +66,7 @@ class FineLevel(nn.Module):
         x = convolved(self.narrow, x)
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         if noise is not None:
-            x = noise(x, seed)
+            x = noise(x, seed, strength)
         features = None
         if self.labels is not None and segmentation is not None:
             cells = Cells.of(segmentation, self.num_classes, self.factor)
@@ -139,8 +144,28 @@ class Decoder(nn.Module):
         best = best.reshape(n, height, width, self.shuffle**2).permute(0, 3, 1, 2)
         return F.pixel_shuffle(best, self.shuffle).squeeze(1)
 
-    def _phases(self, z: Tensor, segmentation: Tensor | None, seed: int | Tensor) -> Tensor:
-        """All outputs of a place as channels, before they are shuffled up."""
+    def with_features(
+        self, z: Tensor, segmentation: Tensor, seed: int | Tensor = 0, strength: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The features of the second finest and the finest level, and the output of `forward`.
+
+        strength: what the noise is multiplied by.
+        """
+        kept: list[Tensor] = []
+        out = F.pixel_shuffle(self._phases(z, segmentation, seed, strength, kept), self.shuffle)
+        return kept[-2], kept[-1], out
+
+    def _phases(
+        self,
+        z: Tensor,
+        segmentation: Tensor | None,
+        seed: int | Tensor,
+        strength: float = 1.0,
+        kept: list[Tensor] | None = None,
+    ) -> Tensor:
+        """All outputs of a place as channels, before they are shuffled up; each level's features
+        are added to `kept`.
+        """
         features = None
         if self.pyramid is not None and segmentation is not None:
             features = self.pyramid(segmentation)
@@ -148,14 +173,16 @@ class Decoder(nn.Module):
         for level in reversed(range(len(self.levels))):
             condition = None if features is None else features[level]
             if len(self.noises):
-                x = self.noises[level](x, seed)
+                x = self.noises[level](x, seed, strength)
             x = self.levels[level](x, condition)
+            if kept is not None:
+                kept.append(x)
             if level:
                 x = self.upsamples[level - 1](x)
         condition = None if features is None else features[0]
         if self.fine is not None:
             noise = self.noises[-1] if len(self.noises) else None
-            x, condition = self.fine(x, segmentation, noise, seed)
+            x, condition = self.fine(x, segmentation, noise, seed, strength)
         x = self.norm_out(x) if condition is None else self.norm_out(x, condition)
         out: Tensor = self.conv_out(silu(x))
         return out

@@ -44,8 +44,12 @@ class NoiseInjection(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, seed: int | Tensor = 0) -> Tensor:
-        """x: [N, channels, h, w]; seed: one for all, or int64 [N]."""
+    def forward(self, x: Tensor, seed: int | Tensor = 0, strength: float = 1.0) -> Tensor:
+        """x: [N, channels, h, w]; seed: one for all, or int64 [N]; strength: multiplies the noise,
+        0 for none.
+        """
+        if strength == 0:
+            return x
         height, width = x.shape[-2:]
         field = noise_field(height, width, x.device, seed).to(x.dtype)
-        return torch.addcmul(x, GAIN * self.scale.view(1, -1, 1, 1), field)
+        return torch.addcmul(x, strength * GAIN * self.scale.view(1, -1, 1, 1), field)

@@ -1,0 +1,282 @@
+"""Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens left open.
+
+    TRANSMITTER                                        RECEIVER
+     x ─ unshuffle ─ e4 ─┬─ down ─ e8 ─(+ base codes)    base decoder ─ features at 1/8, 1/4, picture
+                         │          ├─ FSQ ─ q8 ──┐          │ 1/8       │ 1/4      │
+                         │          └─ gain8      ├─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
+                         └──(+ q8 up)── FSQ ─ q4 ─┘      (q8, mask)   (q4, mask)
+                                       └─ gain4
+
+Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain` estimates
+for every place by how much the error would fall if its token was sent, so that the transmitter can
+spend on what matters (`sqlink.codecs.sqgan`). Any token may be missing; the decoder is told which
+came. One set of weights draws from the most probable picture (realism 0) to the most natural one
+(realism 1); in between, the two are mixed linearly, which is optimal for squared error against the
+distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-perception tradeoff
+in Wasserstein space", NeurIPS 2021). Tokens are finite scalar quantisation (Mentzer et al., "Finite
+scalar quantization: VQ-VAE made simple", ICLR 2024), a product codebook that needs no learning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.errors import ConfigError
+from sqlink.model.fused import convolved, silu
+
+KINDS = ("squared", "perceptual", "semantic")
+"""The errors whose fall a `GainEstimator` estimates: mean squared error, LPIPS, and the
+cross-entropy of the transmitter's segmenter.
+"""
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """What fixes the layers; levels are steps of each value of a token, odd numbers."""
+
+    levels8: tuple[int, ...] = (5, 5, 5, 5, 5)
+    levels4: tuple[int, ...] = (5, 5, 5)
+    width4: int = 48
+    width8: int = 96
+    width16: int = 128
+    blocks8: int = 3
+    blocks4: int = 2
+    width2: int = 32
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RefinementConfig:
+        """The inverse of `to_json`. Raises ConfigError on unknown or missing keys."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"refinement cannot be read: {error}") from None
+
+
+class ScalarQuantizer(nn.Module):
+    """Rounds each of D values to one of its levels, -1 to 1; the gradient passes straight through.
+
+    >>> quantizer = ScalarQuantizer((3, 5))
+    >>> quantizer.values(torch.tensor([0, 7, 14])).tolist()
+    [[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]
+    """
+
+    halves: Tensor
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.codes = 1
+        for count in levels:
+            self.codes *= count
+        halves = torch.tensor([(count - 1) / 2 for count in levels])
+        self.register_buffer("halves", halves, persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: [N, D, h, w], any values. Returns the rounded values in [-1, 1]."""
+        halves = self.halves.view(1, -1, 1, 1)
+        scaled = torch.tanh(z) * halves
+        return (scaled + (scaled.round() - scaled).detach()) / halves
+
+    def indices(self, values: Tensor) -> Tensor:
+        """Rounded values [N, D, h, w] to int64 [N, h, w], the first value the most significant."""
+        steps = ((values + 1) * self.halves.view(1, -1, 1, 1)).round().long()
+        index = torch.zeros_like(steps[:, 0])
+        for place, count in enumerate(self.levels):
+            index = index * count + steps[:, place]
+        return index
+
+    def values(self, indices: Tensor) -> Tensor:
+        """int64 [...] to float32 [..., D]; -1 (masked) gives some code: mask it yourself."""
+        rest, parts = indices.clamp(min=0), []
+        for count in reversed(self.levels):
+            parts.append(rest % count)
+            rest = rest // count
+        return torch.stack(parts[::-1], -1).float() / self.halves - 1
+
+
+class Block(nn.Module):
+    """conv3x3 - SiLU - conv3x3, added to the input; `steered` blocks are scaled by the realism."""
+
+    def __init__(self, width: int, steered: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.steer = nn.Linear(1, 2 * width) if steered else None
+        nn.init.zeros_(self.conv2.weight)
+        if self.steer is not None:
+            nn.init.zeros_(self.steer.weight)
+            nn.init.zeros_(self.steer.bias)
+
+    def forward(self, x: Tensor, realism: Tensor | None = None) -> Tensor:
+        """x: [N, C, h, w]; realism: [N, 1] for steered blocks."""
+        y = self.conv1(x)
+        if self.steer is not None:
+            assert realism is not None
+            scale, shift = self.steer(2 * realism - 1)[:, :, None, None].chunk(2, 1)
+            y = torch.addcmul(y + shift, y, scale)
+        return convolved(self.conv2, silu(y), plus=x)
+
+
+class GainEstimator(nn.Module):
+    """The logarithm of a place's errors if its token is masked, and if it is sent."""
+
+    def __init__(self, width: int, labels: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width + labels, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.out = nn.Conv2d(hidden, 2 * len(KINDS), 1)
+        nn.init.constant_(self.out.bias, -4.5)  # about where errors lie
+
+    def forward(self, features: Tensor, shares: Tensor) -> Tensor:
+        """features: [N, C, h, w]; shares: [N, L, h, w] of the classes. Returns [N, 2, 3, h, w]."""
+        x = silu(self.conv1(torch.cat((features, shares), 1)))
+        out: Tensor = self.out(silu(self.conv2(x)))
+        return out.unflatten(1, (2, len(KINDS)))
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What the transmitter knows: values of both layers, and logarithms of the errors.
+
+    values8: [N, D, h, w] rounded, at 1/8; values4: at 1/4. gains8, gains4: [N, 2, 3, h, w].
+    """
+
+    values8: Tensor
+    values4: Tensor
+    gains8: Tensor
+    gains4: Tensor
+
+
+class RefinementEncoder(nn.Module):
+    """The transmitter's half."""
+
+    def __init__(self, config: RefinementConfig, code_dims: int, labels: int) -> None:
+        super().__init__()
+        w4, w8, w16 = config.width4, config.width8, config.width16
+        self.quantizer8 = ScalarQuantizer(config.levels8)
+        self.quantizer4 = ScalarQuantizer(config.levels4)
+        self.conv_in = nn.Conv2d(48 + labels, w4, 3, padding=1)
+        self.block4 = Block(w4)
+        self.down8 = nn.Conv2d(w4, w8, 3, stride=2, padding=1)
+        self.codes = nn.Conv2d(code_dims, w8, 1)
+        self.before8 = Block(w8)
+        self.down16 = nn.Conv2d(w8, w16, 3, stride=2, padding=1)
+        self.block16 = Block(w16)
+        self.up16 = nn.Conv2d(w16, w8, 1)
+        self.after8 = Block(w8)
+        self.out8 = nn.Conv2d(w8, len(config.levels8), 1)
+        self.gain8 = GainEstimator(w8, labels, 48)
+        self.sent8 = nn.Conv2d(len(config.levels8), w4, 1)
+        self.from8 = nn.Conv2d(w8, w4, 1)
+        self.finest = Block(w4)
+        self.out4 = nn.Conv2d(w4, len(config.levels4), 1)
+        self.gain4 = GainEstimator(w4, labels, 24)
+
+    def forward(self, images: Tensor, shares4: Tensor, codes: Tensor) -> Refined:
+        """images: [N, 3, H, W] in [0, 1]; shares4: [N, L, H/4, W/4] of the map's classes; codes:
+        [N, code_dims, H/16, W/16], the base's tokens, all of them.
+        """
+        pixels = F.pixel_unshuffle(2 * images - 1, 4)
+        e4 = self.block4(self.conv_in(torch.cat((pixels, shares4), 1)))
+        e8 = self.down8(silu(e4)) + _doubled(self.codes(codes), "nearest")
+        e8 = self.before8(e8)
+        e8 = e8 + _doubled(self.up16(self.block16(self.down16(silu(e8)))))
+        e8 = self.after8(e8)
+        values8 = self.quantizer8(self.out8(e8))
+        shares8 = F.avg_pool2d(shares4, 2)
+        finer = e4 + _doubled(self.sent8(values8), "nearest") + _doubled(self.from8(e8))
+        finer = self.finest(finer)
+        return Refined(
+            values8,
+            self.quantizer4(self.out4(finer)),
+            self.gain8(e8.detach(), shares8),
+            self.gain4(finer.detach(), shares4),
+        )
+
+
+class RefinementDecoder(nn.Module):
+    """The receiver's half: a correction of the base's picture from its features and the tokens."""
+
+    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
+        super().__init__()
+        w4, w8, w2 = config.width4 + 16, config.width8, config.width2
+        self.base8 = nn.Conv2d(base8, w8, 1)
+        self.base4 = nn.Conv2d(base4 + 48, w4, 1)
+        self.tokens8 = nn.Conv2d(len(config.levels8) + 1, w8, 1)
+        self.tokens4 = nn.Conv2d(len(config.levels4) + 1, w4, 1)
+        self.blocks8 = nn.ModuleList(Block(w8, True) for _ in range(config.blocks8))
+        self.up4 = nn.Conv2d(w8, w4, 1)
+        self.blocks4 = nn.ModuleList(Block(w4, True) for _ in range(config.blocks4))
+        self.up2 = nn.Conv2d(w4, w2, 1)
+        self.base2 = nn.Conv2d(12, w2, 1)
+        self.block2 = Block(w2, True)
+        self.out = nn.Conv2d(w2, 12, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        base: tuple[Tensor, Tensor, Tensor],
+        values8: Tensor,
+        came8: Tensor,
+        values4: Tensor,
+        came4: Tensor,
+        realism: Tensor,
+    ) -> Tensor:
+        """base: features at 1/8 and 1/4 and the picture [N, 3, H, W], of the base decoder; values:
+        [N, D, h, w]; came: bool [N, h, w], where tokens are known; realism: [N], 0 or 1.
+
+        Returns [N, 3, H, W], not clamped.
+        """
+        coarse, fine, picture = base
+        steer = realism.view(-1, 1)
+        x = self.base8(coarse) + self.tokens8(_placed(values8, came8))
+        for block in self.blocks8:
+            x = block(x, steer)
+        x = _doubled(self.up4(x))
+        x = x + self.base4(torch.cat((fine, F.pixel_unshuffle(2 * picture - 1, 4)), 1))
+        x = x + self.tokens4(_placed(values4, came4))
+        for block in self.blocks4:
+            x = block(x, steer)
+        x = _doubled(self.up2(x)) + self.base2(F.pixel_unshuffle(2 * picture - 1, 2))
+        x = self.block2(x, steer)
+        out: Tensor = picture + F.pixel_shuffle(self.out(silu(x)), 2)
+        return out
+
+
+class Refinement(nn.Module):
+    """Both halves.
+
+    code_dims: values of a base token of map and picture together; labels: classes and the null one;
+    base8, base4: channels of the base decoder's features.
+    """
+
+    def __init__(
+        self, config: RefinementConfig, code_dims: int, labels: int, base8: int, base4: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = RefinementEncoder(config, code_dims, labels)
+        self.decoder = RefinementDecoder(config, base8, base4)
+
+
+def _placed(values: Tensor, came: Tensor) -> Tensor:
+    """Values where they came, 0 elsewhere, and a plane that says which is which."""
+    there = came.unsqueeze(1).to(values.dtype)
+    return torch.cat((values * there, there), 1)
+
+
+def _doubled(x: Tensor, mode: str = "bilinear") -> Tensor:
+    align = False if mode == "bilinear" else None
+    return F.interpolate(x, scale_factor=2.0, mode=mode, align_corners=align)

@@ -1,0 +1,662 @@
+"""Training of the refinement layers on a base that stands: `kind: refinement`.
+
+    pictures ── base codec, tokens kept and lost at random ── features, kept in a bank
+    crops of the bank ── encoder ── keep, lose ── decoder at realism 0 | 1 ── losses ── step
+
+The base does not move, so its part is done once a picture and redrawn little by little, with other
+tokens missing: a step costs the refinement alone. Half of each batch is drawn at realism 0, for
+squared error, the other half at 1, for LPIPS, the segmenter `tx` and a discriminator on the
+features of both. What each place's token would save (`GainEstimator`) is learned from the errors of
+places that happened to be kept or masked. `output/` receives what `sqlink.training.train` leaves:
+`checkpoint.safetensors`, `refinement.safetensors` (the moving average), `log.csv`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from sqlink.data.base import open_dataset
+from sqlink.data.classes import NO_LABEL
+from sqlink.errors import ConfigError, SQLinkError
+from sqlink.metrics.perceptual import LPIPS, load_lpips
+from sqlink.model.discriminator import FeatureDiscriminator
+from sqlink.model.refinement import Refined, Refinement, RefinementConfig
+from sqlink.model.samm import keep_most_relevant
+from sqlink.model.sqgan import SQGAN
+from sqlink.settings import Section, load_settings
+from sqlink.training.augmentation import step_generator
+from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
+from sqlink.training.config import Pixels, Share, Source, Weight
+from sqlink.training.journal import Journal
+from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
+from sqlink.training.task import load_task
+
+REALISMS = (0.0, 1.0)
+_FLOOR = 1e-5
+"""Added to errors before their logarithm is taken."""
+
+
+class RefinementLosses(Section):
+    """Weight of each loss. squared: mean squared error, at realism 0; the others at realism 1."""
+
+    squared: Weight = 60.0
+    l1: Weight = 1.5
+    colour: Weight = 1.0
+    perceptual: Weight = 1.2
+    semantic: Weight = 0.15
+    projected: Weight = 0.3
+    gain: Weight = 0.2
+
+
+class RefinementTraining(Section):
+    """One run. Times are minutes of training; `limit` of a source is pictures it gives."""
+
+    kind: Literal["refinement"] = "refinement"
+    base: str = "streets"
+    start: str | None = None
+    output: str
+    seed: int = 1
+    sources: Annotated[list[Source], Field(min_length=1)]
+    validation: Source
+    task: str = "driving"
+    crop: Pixels = 192
+    batch_size: Annotated[int, Field(gt=0, multiple_of=2)] = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 8e-4
+    discriminator_rate: Annotated[float, Field(gt=0)] = 4e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Share = 0.998
+    adversarial_start: Share = 0.2
+    redraw: Share = 0.15
+    """Probability of a step to draw a picture of the bank anew."""
+    bank: Annotated[int, Field(gt=0)] = 500
+    """Pictures that the bank grows to; sources are sampled by their shares."""
+    losses: RefinementLosses = RefinementLosses()
+    max_minutes: Annotated[float, Field(gt=0)]
+    lpips_weights: str | None = None
+    threads: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    validate_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+
+@dataclass
+class Entry:
+    """A picture of the bank, padded to whole tokens.
+
+    image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
+    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: by realism the base
+    decoder's features at 1/8 and 1/4 and its picture, float16. whole: whether every token came.
+    """
+
+    image: Tensor
+    sent: Tensor
+    labels: Tensor
+    tokens: Tensor
+    scores: Tensor
+    base: list[tuple[Tensor, Tensor, Tensor]]
+    whole: bool = True
+
+
+class Base:
+    """The frozen base codec: tokens of a picture, and what its decoder makes of some of them."""
+
+    def __init__(self, weights: str) -> None:
+        from sqlink.codecs.sqgan import load_model
+        from sqlink.segmentation import load_segmenter
+        from sqlink.weights.manifest import load
+
+        loaded = load(weights, "sqgan")
+        self.model: SQGAN = load_model(loaded, weights)
+        self.sha256 = loaded.sha256
+        self.tx = load_segmenter("tx")
+        self.labels = self.model.config.num_classes + 1
+        self.code_dims = 2 * self.model.config.code_dim
+        self.widths = self.model.config.channels[1], self.model.config.channels[0]
+
+    @torch.no_grad()
+    def analysed(self, image: Tensor, labels: Tensor | None) -> Entry:
+        """image: float32 [3, H, W] in [0, 1]; labels: int64 [H, W] or None for those of `tx`."""
+        sent = self.tx.segment(image[None])
+        image_, sent_ = self.model.pad(image[None], sent)
+        found = self.model.analyse(image_, sent_)
+        shown = sent_ if labels is None else self.model.pad(image[None], labels[None])[1]
+        return Entry(
+            (image_[0] * 255).round().to(torch.uint8),
+            sent_[0].to(torch.uint8),
+            shown[0].to(torch.uint8),
+            torch.stack((found.image_indices[0], found.map_indices[0])),
+            torch.stack((found.image_scores[0], found.map_scores[0])),
+            [],
+        )
+
+    @torch.no_grad()
+    def draw(self, entry: Entry, image: Tensor, of_map: Tensor) -> None:
+        """Decode the base from the tokens that came: bool [h, w] each, of picture and map."""
+        model = self.model
+        tokens = torch.where(torch.stack((image, of_map)), entry.tokens, -1)
+        codes = model.map_quantizer.lookup(tokens[1:2])
+        steering = model.map_decoder.likeliest(model.map_demasker(codes, of_map[None]))
+        grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), image[None])
+        entry.base = []
+        for realism in REALISMS:
+            coarse, fine, out = model.image_decoder.with_features(grid, steering, 0, realism)
+            picture = ((out + 1) / 2).clamp(0, 1)
+            entry.base.append((coarse[0].half(), fine[0].half(), picture[0].half()))
+        entry.whole = bool(image.all()) and bool(of_map.all())
+
+    def codes(self, entries: list[Entry], where: list[tuple[int, int]], side: int) -> Tensor:
+        """Tokens of crops of side x side base tokens at `where`, float32 [N, code_dims, s, s]."""
+        parts = []
+        for entry, (top, left) in zip(entries, where, strict=True):
+            cut = entry.tokens[:, top : top + side, left : left + side]
+            both = self.model.image_quantizer.lookup(cut[0]), self.model.map_quantizer.lookup(cut[1])
+            parts.append(torch.cat(both, -1).permute(2, 0, 1))
+        return torch.stack(parts)
+
+
+class RefinementTrainer:
+    """The state of one run."""
+
+    def __init__(self, config: RefinementTraining, report: Callable[[str], None]) -> None:
+        self.config, self.report = config, report
+        if config.crop % 16:
+            raise ConfigError(f"crop: {config.crop} must be a multiple of 16, the side of a token")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.output = Path(config.output)
+        self.journal = Journal(self.output, report)
+        self.base = Base(config.base)
+        self.task = load_task(config.task, _classes_of(self.base.model))
+        self.lpips: LPIPS = load_lpips(config.lpips_weights)
+        self.tx: Any = self.base.tx
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.network = refinement_for(self.base)
+            probe = torch.zeros(1, 3, 64, 64)
+            with torch.no_grad():
+                seen = [*self.lpips.taps(probe)[1:6:2], *self.tx.network.features(probe)]
+            self.critic = FeatureDiscriminator([view.shape[1] for view in seen])
+        if config.start is not None:
+            self.network.load_state_dict(load_refinement(Path(config.start)))
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+        self.critic_optimizer = torch.optim.AdamW(
+            self.critic.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.99)
+        )
+        self.weights = self.task.tensors()[1]
+        self.relevance = torch.cat((self.weights, self.weights.min().view(1)))
+        self.step, self.seconds, self.stopping = 0, 0.0, False
+        self.sets = [open_dataset(s.name, **s.options) for s in config.sources]
+        self.shares = torch.tensor([s.share for s in config.sources])
+        self.bank: list[Entry] = []
+        self.held_out: list[Entry] = []
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.seconds / 60 / self.config.max_minutes)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.output / "checkpoint.safetensors"
+
+    def save(self) -> None:
+        """Write the checkpoint, and the moving average beside it."""
+        save_checkpoint(
+            self.checkpoint_path,
+            {
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "critic": self.critic.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "critic_optimizer": self.critic_optimizer.state_dict(),
+            },
+            step=self.step,
+            seconds=self.seconds,
+            model=self.network.config.to_json(),
+            base=self.base.sha256,
+        )
+        export(self.average, self.output / "refinement.safetensors")
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint where there is one."""
+        if not self.checkpoint_path.exists():
+            return False
+        state, facts = load_checkpoint(self.checkpoint_path)
+        if (facts["model"], facts["base"]) != (self.network.config.to_json(), self.base.sha256):
+            raise ConfigError(
+                f"{self.checkpoint_path} is of another model or base: name another `output`"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.critic.load_state_dict(state["critic"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.step, self.seconds = facts["step"], facts["seconds"]
+        return True
+
+    def read(self, generator: torch.Generator) -> Entry:
+        """A picture of the sources, with its tokens."""
+        which = int(torch.multinomial(self.shares, 1, generator=generator))
+        data = self.sets[which]
+        sample = data[int(torch.randint(len(data), (1,), generator=generator))]
+        return self.base.analysed(sample.image, sample.segmentation)
+
+    def redraw(self, entry: Entry, generator: torch.Generator) -> None:
+        """Other tokens missing: all there half of the time, else a point of the way down."""
+
+        def uniform() -> float:
+            return float(torch.rand(1, generator=generator))
+
+        fractions = torch.ones(2)
+        if uniform() < 0.5:
+            reached = 0.1 + 0.9 * uniform()
+            fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
+        kept = keep_most_relevant(entry.scores, fractions)
+        if uniform() < 0.3:
+            lost = torch.rand(kept.shape, generator=generator) < 0.5 * uniform()
+            kept &= ~lost
+        if not kept[0].any():
+            kept[0, 0, 0] = True
+        self.base.draw(entry, kept[0], kept[1])
+
+    def grow(self, generator: torch.Generator) -> None:
+        """Add a picture to the bank until it is full, then draw one of it anew."""
+        if len(self.bank) < self.config.bank:
+            entry = self.read(generator)
+            if min(entry.image.shape[1:]) >= self.config.crop:
+                self.redraw(entry, generator)
+                self.bank.append(entry)
+            return
+        number = int(torch.randint(len(self.bank), (1,), generator=generator))
+        if torch.rand(1, generator=generator) < 0.3:  # another picture
+            entry = self.read(generator)
+            if min(entry.image.shape[1:]) >= self.config.crop:
+                self.bank[number] = entry
+        self.redraw(self.bank[number], generator)
+
+    def advance(self) -> dict[str, float]:
+        """One step of both players."""
+        config, weights = self.config, self.config.losses
+        generator = step_generator(config.seed, self.step, 0, torch.device("cpu"))
+        if not self.bank or torch.rand(1, generator=generator) < config.redraw:
+            self.grow(generator)
+        count, side = config.batch_size, config.crop // 16
+        chosen = [
+            self.bank[int(n)]
+            for n in torch.randint(len(self.bank), (count,), generator=generator)
+        ]
+        where = [
+            (
+                int(torch.randint(e.tokens.shape[1] - side + 1, (1,), generator=generator)),
+                int(torch.randint(e.tokens.shape[2] - side + 1, (1,), generator=generator)),
+            )
+            for e in chosen
+        ]
+        realism = torch.tensor([REALISMS[n % 2] for n in range(count)])
+        images = _cut([e.image for e in chosen], where, 16, side).float() / 255
+        sent = _cut([e.sent for e in chosen], where, 16, side).long()
+        labels = _cut([e.labels for e in chosen], where, 16, side).long()
+        base = tuple(
+            _cut([e.base[n % 2][part] for n, e in enumerate(chosen)], where, scale, side).float()
+            for part, scale in enumerate((2, 4, 16))
+        )
+        rate = self._rate()
+        for optimizer, most in (
+            (self.optimizer, config.learning_rate),
+            (self.critic_optimizer, config.discriminator_rate),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = most * rate
+
+        shares = class_shares(sent, self.base.labels - 1)
+        found = self.network.encoder(images, shares, self.base.codes(chosen, where, side))
+        came8, came4 = self._came(found, shares, [e.whole for e in chosen], generator)
+        rebuilt = self.network.decoder(
+            base, found.values8, came8, found.values4, came4, realism
+        )
+        terms, errors = self._losses(rebuilt, images, labels, sent, realism, generator)
+        terms["gain"] = weights.gain * self._gain_loss(found, came8, came4, errors, realism)
+        total = torch.stack([t.float() for t in terms.values()]).sum()
+        if not torch.isfinite(total):
+            raise SQLinkError(
+                f"training stopped at step {self.step}: a loss is not finite; the last checkpoint "
+                f"is kept in {self.checkpoint_path}; lower learning_rate and run again"
+            )
+        self.optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        self.optimizer.step()
+        follow(self.average, self.network, min(config.ema_decay, (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _came(
+        self, found: Refined, shares: Tensor, whole: list[bool], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Which tokens of both layers come, bool [N, h, w] each.
+
+        By estimated gain, weighted by relevance, with as much chance as lets every place be seen
+        both kept and masked.
+        """
+        n = len(whole)
+
+        def uniform() -> Tensor:
+            return torch.rand(n, generator=generator)
+
+        full = torch.tensor(whole)
+        draw, amount = uniform(), uniform()
+        some8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.4, 1.0, amount))
+        scarce = torch.where(draw < 0.5, 0.0, 0.4 * amount)
+        fraction8 = torch.where(full, some8, scarce)
+        draw, amount = uniform(), uniform()
+        some4 = torch.where(draw < 0.35, 0.0, torch.where(draw < 0.5, 1.0, amount))
+        few4 = torch.where(draw < 0.7, 0.0, 0.3 * amount)
+        fraction4 = torch.where(fraction8 >= 0.5, some4, few4)
+        masks = []
+        for gains, scale, fraction in (
+            (found.gains8, 2, fraction8),
+            (found.gains4, 1, fraction4),
+        ):
+            kind = int(torch.randint(gains.shape[2], (1,), generator=generator))
+            score = gain_of(gains.detach(), kind)
+            relevance = (F.avg_pool2d(shares, scale) * self.relevance.view(1, -1, 1, 1)).sum(1)
+            if torch.rand(1, generator=generator) < 0.5:
+                score = score * relevance
+            spread = 2 * float(torch.rand(1, generator=generator))
+            noise = torch.rand(score.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+            ranking = score.clamp(min=1e-8).log() + spread * (noise / (1 - noise)).log()
+            kept = keep_most_relevant(ranking, fraction)
+            lossy = (uniform() < 0.3).float() * 0.5 * uniform()
+            kept &= torch.rand(kept.shape, generator=generator) >= lossy.view(-1, 1, 1)
+            masks.append(kept)
+        return masks[0], masks[1]
+
+    def _losses(
+        self,
+        rebuilt: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        sent: Tensor,
+        realism: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """The weighted losses, and the three errors of every 4x4 pixels, [N or N/2, H/4, W/4]."""
+        weights = self.config.losses
+        faithful, natural = realism == 0, realism == 1
+        squared = (rebuilt[faithful] - images[faithful]).square().mean(1, keepdim=True)
+        terms = {"squared": weights.squared * squared.mean()}
+        ours, theirs, shown = rebuilt[natural], images[natural], labels[natural]
+        terms["l1"] = weights.l1 * image_loss(ours, theirs, shown, self.weights)
+        terms["colour"] = weights.colour * colour_loss(ours, theirs)
+        clamped = ours + (ours.clamp(0, 1) - ours).detach()
+        found = self.lpips.taps(clamped)
+        seen = self.tx.network.features(clamped)
+        with torch.no_grad():
+            wanted = self.lpips.taps(theirs)
+            true = self.tx.network.features(theirs)
+        distance = lpips_map(self.lpips, found, wanted, ours.shape[-1] // 4)
+        terms["perceptual"] = weights.perceptual * distance.mean()
+        logits = self.tx.network.classes(*seen)
+        labels4 = sent[natural][:, 2::4, 2::4]
+        crossed = F.cross_entropy(logits, labels4, reduction="none", ignore_index=NO_LABEL)
+        relevance = self.relevance[labels4.clamp(max=len(self.relevance) - 1)]
+        terms["semantic"] = weights.semantic * (crossed * relevance).sum() / relevance.sum()
+        if weights.projected and self.progress >= self.config.adversarial_start:
+            terms["projected"] = weights.projected * self._play(
+                [*found[1:6:2], *seen], [*wanted[1:6:2], *true]
+            )
+        errors = (
+            F.avg_pool2d(squared.detach(), 4).squeeze(1),
+            distance.detach(),
+            (crossed * relevance).detach(),
+        )
+        return terms, errors
+
+    def _play(self, found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+        """One round against the discriminator of features, which learns first."""
+        real = [unit_power(w, w) for w in wanted]
+        fake = [unit_power(f, w) for f, w in zip(found, wanted, strict=True)]
+        pairs = [torch.cat((r, f.detach())) for r, f in zip(real, fake, strict=True)]
+        verdicts = [hinge_discriminator(*v.chunk(2)) for v in self.critic(pairs)]
+        self.critic_optimizer.zero_grad()
+        torch.stack(verdicts).mean().backward()
+        self.critic_optimizer.step()
+        self.critic.requires_grad_(False)
+        opinion = torch.stack([-v.mean() for v in self.critic(fake)]).mean()
+        self.critic.requires_grad_(True)
+        return opinion
+
+    def _gain_loss(
+        self,
+        found: Refined,
+        came8: Tensor,
+        came4: Tensor,
+        errors: tuple[Tensor, Tensor, Tensor],
+        realism: Tensor,
+    ) -> Tensor:
+        """How far the logarithms of the errors were off, in the state that each place was in."""
+        total = rebuilt_zero = found.gains8.new_zeros(())
+        for gains, came, pool in ((found.gains8, came8, 2), (found.gains4, came4, 1)):
+            for kind, error in enumerate(errors):
+                these = realism == (0 if kind == 0 else 1)
+                said = gains[these, :, kind]  # N×2×h×w
+                said = torch.where(came[these], said[:, 1], said[:, 0])
+                truth = (F.avg_pool2d(error.unsqueeze(1), pool).squeeze(1) + _FLOOR).log()
+                total = total + F.smooth_l1_loss(said, truth)
+        return total + rebuilt_zero
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """PSNR at realism 0, LPIPS at realism 1 and about the bpp of whole held-out pictures, with
+        all of the base and shares of both layers.
+        """
+        if not self.held_out:
+            data = open_dataset(self.config.validation.name, **self.config.validation.options)
+            for number in torch.linspace(0, len(data) - 1, 6).long().tolist():
+                sample = data[number]
+                entry = self.base.analysed(sample.image, sample.segmentation)
+                everything = torch.ones_like(entry.tokens[0], dtype=torch.bool)
+                self.base.draw(entry, everything, everything)
+                self.held_out.append(entry)
+        figures: dict[str, float] = {}
+        points = ((0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (1.0, 0.3), (1.0, 1.0))
+        sums = {p: [0.0, 0.0, 0.0] for p in points}
+        for entry in self.held_out:
+            image = entry.image[None].float() / 255
+            shares = class_shares(entry.sent[None].long(), self.base.labels - 1)
+            codes = self._all_codes(entry)
+            found = self.average.encoder(image, shares, codes)
+            for fractions in points:
+                kept = [
+                    keep_most_relevant(gain_of(gains, 1), torch.tensor([fraction]))
+                    for gains, fraction in zip(
+                        (found.gains8, found.gains4), fractions, strict=True
+                    )
+                ]
+                out = []
+                for number, realism in enumerate(REALISMS):
+                    base = tuple(part[None].float() for part in entry.base[number])
+                    picture = self.average.decoder(
+                        base, found.values8, kept[0], found.values4, kept[1], torch.tensor([realism])
+                    )
+                    out.append(picture.clamp(0, 1))
+                total = sums[fractions]
+                total[0] -= 10 * float((out[0] - image).square().mean().log10())
+                total[1] += float(self.lpips(out[1], image))
+                bits = _bits(found.values8, kept[0]) + _bits(found.values4, kept[1])
+                total[2] += bits / image[0, 0].numel()
+        for (a, b), total in sums.items():
+            name = f"{a:g}_{b:g}"
+            count = len(self.held_out)
+            figures[f"psnr_{name}"] = total[0] / count
+            figures[f"lpips_{name}"] = total[1] / count
+            figures[f"bpp_{name}"] = total[2] / count
+        return figures
+
+    def _all_codes(self, entry: Entry) -> Tensor:
+        model = self.base.model
+        both = model.image_quantizer.lookup(entry.tokens[0]), model.map_quantizer.lookup(
+            entry.tokens[1]
+        )
+        return torch.cat(both, -1).permute(2, 0, 1)[None]
+
+    def run(self) -> Path:
+        """Train until the minutes are spent; Ctrl-C ends the step and saves."""
+        self.output.mkdir(parents=True, exist_ok=True)
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+
+        before = [(s, signal.signal(s, note)) for s in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            self._run()
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+        return self.output / "refinement.safetensors"
+
+    def _run(self) -> None:
+        generator = torch.Generator().manual_seed(self.config.seed + self.step)
+        while len(self.bank) < min(24, self.config.bank):
+            self.grow(generator)
+        last = time.monotonic()
+        saved = checked = self.seconds
+        sums: dict[str, float] = {}
+        since = 0
+        while self.progress < 1:
+            for name, value in self.advance().items():
+                sums[name] = sums.get(name, 0.0) + value
+            since += 1
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            if self.stopping:
+                self.save()
+                self.report(f"stopped at step {self.step}; the same command goes on from there")
+                raise KeyboardInterrupt
+            if (
+                self.seconds - checked >= 60 * self.config.validate_minutes
+                or self.progress >= 1
+                or self.step == 60
+            ):
+                row: dict[str, float | str] = {
+                    "step": self.step,
+                    "minutes": round(self.seconds / 60, 2),
+                    "bank": len(self.bank),
+                    "crops_per_s": since * self.config.batch_size / (self.seconds - checked + 1e-9),
+                }
+                row |= {k: v / since for k, v in sums.items()}
+                self.journal.write(self.step, row | self.validate())
+                sums, since, checked, last = {}, 0, self.seconds, time.monotonic()
+            if self.seconds - saved >= 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved, last = self.seconds, time.monotonic()
+        self.save()
+
+
+def refinement_for(base: Base) -> Refinement:
+    """A refinement of the base's sizes, untrained."""
+    return Refinement(RefinementConfig(), base.code_dims, base.labels, *base.widths)
+
+
+def gain_of(gains: Tensor, kind: int) -> Tensor:
+    """By how much sending a token lowers an error, [N, h, w], 0 at least.
+
+    gains: [N, 2, 3, h, w] logarithms of the errors if it is masked, and if it is sent.
+    """
+    masked, sent = gains[:, 0, kind].exp(), gains[:, 1, kind].exp()
+    return (masked - sent).clamp(min=0)
+
+
+def class_shares(segmentation: Tensor, classes: int) -> Tensor:
+    """int64 [N, H, W] to the share of each class in 4x4 pixels, [N, classes + 1, H/4, W/4]."""
+    from sqlink.model.spade import Cells
+
+    return Cells.of(segmentation, classes, 4).shares(1)
+
+
+def lpips_map(lpips: LPIPS, ours: list[Tensor], theirs: list[Tensor], side: int) -> Tensor:
+    """LPIPS place by place, [N, side, side]; its mean is LPIPS but for borders."""
+    total: Tensor | None = None
+    for head, a, b in zip(lpips.heads, ours, theirs, strict=True):
+        distance = ((a - b).square() * head).sum(1, keepdim=True)
+        part = F.interpolate(distance, (side, side), mode="bilinear", align_corners=False)
+        total = part if total is None else total + part
+    assert total is not None
+    return total.squeeze(1)
+
+
+def export(network: Refinement, path: Path) -> None:
+    """Write a refinement in half precision."""
+    from safetensors.torch import save_file
+
+    aside = path.with_name(path.name + ".part")
+    tensors = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    save_file(tensors, aside, {"kind": "refinement", "refinement": network.config.to_json()})
+    aside.replace(path)
+
+
+def load_refinement(path: Path) -> dict[str, Tensor]:
+    """The tensors that `export` wrote, float32."""
+    from safetensors.torch import load_file
+
+    return {k: v.float() for k, v in load_file(path).items()}
+
+
+def train_refinement(path: Path | str, report: Callable[[str], None] = print) -> Path:
+    """Train as the file says, going on from its output's checkpoint."""
+    trainer = RefinementTrainer(load_settings(path, RefinementTraining), report)
+    if trainer.resume():
+        report(f"going on from step {trainer.step} ({trainer.seconds / 60:.1f} minutes done)")
+    return trainer.run()
+
+
+def _classes_of(model: SQGAN) -> Any:
+    from sqlink.data.classes import class_set_of_size
+
+    return class_set_of_size(model.config.num_classes)
+
+
+def _cut(parts: list[Tensor], where: list[tuple[int, int]], scale: int, side: int) -> Tensor:
+    """Crops of side x side base tokens from tensors of `scale` places a token."""
+    return torch.stack(
+        [
+            p[..., t * scale : (t + side) * scale, l * scale : (l + side) * scale]
+            for p, (t, l) in zip(parts, where, strict=True)
+        ]
+    )
+
+
+def _bits(values: Tensor, kept: Tensor) -> float:
+    """Zeroth-order entropy of the kept values, each of a token by itself, and of the mask; bits."""
+    chosen = values.permute(0, 2, 3, 1)[kept]
+    total = 0.0
+    for column in chosen.unbind(1):
+        if len(column):
+            counts = column.mul(16).round().unique(return_counts=True)[1].float()
+            total += float(-(counts * (counts / counts.sum()).log2()).sum())
+    share = kept.float().mean()
+    total += float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share))) / math.log(
+        2
+    ) * kept.numel()
+    return total
