@@ -1,11 +1,15 @@
 """Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens left open.
 
     TRANSMITTER                                        RECEIVER
-     x ─ unshuffle ─ e4 ─┬─ down ─ e8 ─(+ base codes)    base decoder ─ features at 1/8, 1/4, picture
-                         │          ├─ FSQ ─ q8 ──┐          │ 1/8       │ 1/4      │
-                         │          └─ gain8      ├─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
-                         └──(+ q8 up)── FSQ ─ q4 ─┘      (q8, mask)   (q4, mask)
-                                       └─ gain4
+     x, base's x̂ ─ e4 ─┬─ down ─ e8 ─(+ base features)   base decoder ─ features at 1/8, 1/4, picture
+                        │          ├─ FSQ ─ q8 ──┐           │ 1/8       │ 1/4      │
+                        │          └─ gain8      ├─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
+                        └──(+ q8 up)── FSQ ─ q4 ─┘       (q8, mask)   (q4, mask)   (+ linear)
+                                      └─ gain4
+
+The transmitter decodes the base itself, all of it, so as to code what is still missing. Beside the
+networks, tokens are a linear transform of the residual and back, which begins as a cosine transform
+of its blocks: that way tokens mean something from the first step of training.
 
 Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain` estimates
 for every place by how much the error would fall if its token was sent, so that the transmitter can
@@ -161,45 +165,55 @@ class Refined:
 class RefinementEncoder(nn.Module):
     """The transmitter's half."""
 
-    def __init__(self, config: RefinementConfig, code_dims: int, labels: int) -> None:
+    def __init__(self, config: RefinementConfig, base8: int, labels: int) -> None:
         super().__init__()
         w4, w8, w16 = config.width4, config.width8, config.width16
         self.quantizer8 = ScalarQuantizer(config.levels8)
         self.quantizer4 = ScalarQuantizer(config.levels4)
-        self.conv_in = nn.Conv2d(48 + labels, w4, 3, padding=1)
+        self.conv_in = nn.Conv2d(96 + labels, w4, 3, padding=1)
         self.block4 = Block(w4)
         self.down8 = nn.Conv2d(w4, w8, 3, stride=2, padding=1)
-        self.codes = nn.Conv2d(code_dims, w8, 1)
+        self.base8 = nn.Conv2d(base8, w8, 1)
         self.before8 = Block(w8)
         self.down16 = nn.Conv2d(w8, w16, 3, stride=2, padding=1)
         self.block16 = Block(w16)
         self.up16 = nn.Conv2d(w16, w8, 1)
         self.after8 = Block(w8)
         self.out8 = nn.Conv2d(w8, len(config.levels8), 1)
+        self.linear8 = _analysis(len(config.levels8), 8)
         self.gain8 = GainEstimator(w8, labels, 48)
         self.sent8 = nn.Conv2d(len(config.levels8), w4, 1)
         self.from8 = nn.Conv2d(w8, w4, 1)
         self.finest = Block(w4)
         self.out4 = nn.Conv2d(w4, len(config.levels4), 1)
+        self.linear4 = _analysis(len(config.levels4), 4)
+        self.back8 = _synthesis(len(config.levels8), 8)
         self.gain4 = GainEstimator(w4, labels, 24)
+        for layer in (self.out8, self.out4):
+            nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
-    def forward(self, images: Tensor, shares4: Tensor, codes: Tensor) -> Refined:
-        """images: [N, 3, H, W] in [0, 1]; shares4: [N, L, H/4, W/4] of the map's classes; codes:
-        [N, code_dims, H/16, W/16], the base's tokens, all of them.
+    def forward(self, images: Tensor, shares4: Tensor, picture: Tensor, coarse: Tensor) -> Refined:
+        """images: [N, 3, H, W] in [0, 1]; shares4: [N, L, H/4, W/4] of the map's classes; picture,
+        [N, 3, H, W], and coarse, [N, base8, H/8, W/8]: what the base decoder makes of all tokens at
+        realism 0.
         """
-        pixels = F.pixel_unshuffle(2 * images - 1, 4)
+        rest = images - picture
+        pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * rest), 1), 4)
         e4 = self.block4(self.conv_in(torch.cat((pixels, shares4), 1)))
-        e8 = self.down8(silu(e4)) + _doubled(self.codes(codes), "nearest")
+        e8 = self.down8(silu(e4)) + self.base8(coarse)
         e8 = self.before8(e8)
         e8 = e8 + _doubled(self.up16(self.block16(self.down16(silu(e8)))))
         e8 = self.after8(e8)
-        values8 = self.quantizer8(self.out8(e8))
+        values8 = self.quantizer8(self.out8(e8) + self.linear8(F.pixel_unshuffle(rest, 8)))
         shares8 = F.avg_pool2d(shares4, 2)
         finer = e4 + _doubled(self.sent8(values8), "nearest") + _doubled(self.from8(e8))
         finer = self.finest(finer)
+        left = rest - F.pixel_shuffle(self.back8(values8), 8)
         return Refined(
             values8,
-            self.quantizer4(self.out4(finer)),
+            self.quantizer4(self.out4(finer) + self.linear4(F.pixel_unshuffle(left, 4))),
             self.gain8(e8.detach(), shares8),
             self.gain4(finer.detach(), shares4),
         )
@@ -221,6 +235,8 @@ class RefinementDecoder(nn.Module):
         self.up2 = nn.Conv2d(w4, w2, 1)
         self.base2 = nn.Conv2d(12, w2, 1)
         self.block2 = Block(w2, True)
+        self.linear8 = _synthesis(len(config.levels8), 8)
+        self.linear4 = _synthesis(len(config.levels4), 4)
         self.out = nn.Conv2d(w2, 12, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -252,23 +268,76 @@ class RefinementDecoder(nn.Module):
         x = _doubled(self.up2(x)) + self.base2(F.pixel_unshuffle(2 * picture - 1, 2))
         x = self.block2(x, steer)
         out: Tensor = picture + F.pixel_shuffle(self.out(silu(x)), 2)
-        return out
+        out = out + F.pixel_shuffle(self.linear8(values8 * came8.unsqueeze(1)), 8)
+        return out + F.pixel_shuffle(self.linear4(values4 * came4.unsqueeze(1)), 4)
 
 
 class Refinement(nn.Module):
     """Both halves.
 
-    code_dims: values of a base token of map and picture together; labels: classes and the null one;
-    base8, base4: channels of the base decoder's features.
+    labels: classes and the null one; base8, base4: channels of the base decoder's features.
     """
 
-    def __init__(
-        self, config: RefinementConfig, code_dims: int, labels: int, base8: int, base4: int
-    ) -> None:
+    def __init__(self, config: RefinementConfig, labels: int, base8: int, base4: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = RefinementEncoder(config, code_dims, labels)
+        self.encoder = RefinementEncoder(config, base8, labels)
         self.decoder = RefinementDecoder(config, base8, base4)
+
+
+_SPREADS = (0.6, 0.12, 0.12, 0.3, 0.3, 0.2, 0.2, 0.2)
+"""About the standard deviation of a residual's cosine coefficients, orthonormal, of 8x8 pixels."""
+_CENTROID = 1.3
+"""Of a normal variable's middle third, and outer ones, over the value it is rounded to."""
+
+
+def _basis(values: int, side: int) -> Tensor:
+    """[values, 3 side^2]: the mean of luma, of red and of blue less luma, then luma's slopes; without
+    the two of colour for under five values. Orthonormal.
+    """
+    grey = torch.full((3,), 3**-0.5)
+    red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5
+    blue = torch.tensor([0.0, -1.0, 1.0]) * 2**-0.5
+    places = torch.arange(side) + 0.5
+    waves = [torch.cos(torch.pi / side * k * places) for k in range(3)]
+    waves = [wave / wave.norm() for wave in waves]
+    colours = [grey, red, blue] if values >= 5 else [grey]
+    planes = [c[:, None, None] * waves[0][:, None] * waves[0] for c in colours]
+    for down, right in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0)):
+        planes.append(grey[:, None, None] * waves[down][:, None] * waves[right])
+    return torch.stack(planes[:values]).flatten(1)
+
+
+def _spreads(values: int, side: int) -> Tensor:
+    spreads = _SPREADS if values >= 5 else (_SPREADS[0], *_SPREADS[3:])
+    return torch.tensor(spreads[:values]) * side / 8 * (1.0 if side == 8 else 0.7)
+
+
+def _analysis(values: int, side: int) -> nn.Conv2d:
+    """A 1x1 convolution of unshuffled blocks to `values`, of unit spread at the start."""
+    layer = nn.Conv2d(3 * side**2, values, 1, bias=False)
+    with torch.no_grad():
+        basis = _basis(values, side) / _spreads(values, side)[:, None]
+        layer.weight.copy_(basis[:, :, None, None])
+    return layer
+
+
+def _synthesis(values: int, side: int) -> nn.Conv2d:
+    """The way back, to be shuffled up."""
+    layer = nn.Conv2d(values, 3 * side**2, 1, bias=False)
+    with torch.no_grad():
+        basis = _basis(values, side) * (_CENTROID * _spreads(values, side))[:, None]
+        layer.weight.copy_(basis.t()[:, :, None, None])
+    return layer
+
+
+def gains_of(errors: Tensor) -> Tensor:
+    """By how much sending a token lowers each error, [N, 3, h, w], 0 at least.
+
+    errors: [N, 2, 3, h, w], logarithms of the errors if it is masked, and if it is sent.
+    """
+    masked, sent = errors.exp().unbind(1)
+    return (masked - sent).clamp(min=0)
 
 
 def _placed(values: Tensor, came: Tensor) -> Tensor:

@@ -11,18 +11,20 @@ quantization", arXiv 2502.09520.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sqlink.errors import ConfigError
 from sqlink.model.config import ModelConfig
 from sqlink.model.decoder import Decoder
 from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.quantizer import VectorQuantizer
+from sqlink.model.refinement import Refinement, RefinementConfig, gains_of
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import Cells
 
@@ -34,13 +36,28 @@ class Analysis:
     """What the transmitter knows of a batch: a code for every place, and how much it matters.
 
     image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0,
-    1).
+    1). refinements: the layers at 1/8 and at 1/4, where the network has them.
     """
 
     image_indices: Tensor
     image_scores: Tensor
     map_indices: Tensor
     map_scores: Tensor
+    refinements: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the refinement.
+
+    tokens: int64 [N, k h, k w], k 2 or 4. gains: float32 [N, 3, k h, k w], by how much each token
+    is expected to lower each of `sqlink.model.refinement.KINDS`, 0 at least. shares: float32 [N, L,
+    k h, k w], of the classes and the null class.
+    """
+
+    tokens: Tensor
+    gains: Tensor
+    shares: Tensor
 
 
 class SQGAN(nn.Module):
@@ -49,6 +66,7 @@ class SQGAN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.refinement: Refinement | None = None
         labels = config.num_classes + 1
         groups = config.norm_groups
         self.sempe = SemanticPreEmbedding(
@@ -102,6 +120,18 @@ class SQGAN(nn.Module):
             smooth=config.smooth,
             conv_first=config.conv_first,
         )
+
+    def refine(self, config: RefinementConfig) -> Refinement:
+        """Give the network refinement layers, untrained. Raises ConfigError where they do not fit."""
+        if self.config.downsampling != 16 or self.config.stem > 4 or len(self.config.channels) < 2:
+            raise ConfigError(f"model '{self.config.name}' has no places at 1/4 to be refined")
+        self.refinement = Refinement(
+            config,
+            self.config.num_classes + 1,
+            self.config.channels[1],
+            self.config.channels[0],
+        )
+        return self.refinement
 
     def weights(self) -> dict[str, Tensor]:
         """What is stored of a trained network: its state without the codebooks' averages."""
@@ -207,28 +237,94 @@ class SQGAN(nn.Module):
         cells = self._cells(maps)
         v_x, scores_x = self._encode_image(padded, cells)
         v_s, scores_s = self._encode_map(cells)
+        image_indices = self.image_quantizer.nearest(v_x)
+        map_indices = self.map_quantizer.nearest(v_s)
         return Analysis(
-            self.image_quantizer.nearest(v_x),
+            image_indices,
             self.ranking(scores_x),
-            self.map_quantizer.nearest(v_s),
+            map_indices,
             self.ranking(scores_s),
+            self._layers(padded, cells, image_indices, map_indices),
         )
+
+    def _layers(
+        self, images: Tensor, cells: Cells, image_indices: Tensor, map_indices: Tensor
+    ) -> tuple[Layer, ...]:
+        """The refinement's tokens of padded pictures, given all of the base's."""
+        if self.refinement is None:
+            return ()
+        encoder = self.refinement.encoder
+        shares4 = cells.shares(4 // self.config.stem)
+        codes = self.map_quantizer.lookup(map_indices)
+        everything = torch.ones_like(map_indices, dtype=torch.bool)
+        segmentation = self.map_decoder.likeliest(self.map_demasker(codes, everything))
+        grid = self.image_demasker(self.image_quantizer.lookup(image_indices), everything)
+        coarse, _, out = self.image_decoder.with_features(grid, segmentation, 0, 0.0)
+        picture = ((out + 1) / 2).clamp(0, 1)
+        found = encoder(images, shares4, picture, coarse)
+        return (
+            Layer(
+                encoder.quantizer8.indices(found.values8),
+                gains_of(found.gains8),
+                F.avg_pool2d(shares4, 2),
+            ),
+            Layer(encoder.quantizer4.indices(found.values4), gains_of(found.gains4), shares4),
+        )
+
+    def _refined(
+        self,
+        codes: Tensor,
+        received: Tensor,
+        segmentation: Tensor,
+        refinements: Sequence[Tensor],
+        realism: float,
+    ) -> Tensor:
+        """The picture at realism 0 or 1, from the base's tokens and those of the refinement."""
+        assert self.refinement is not None
+        grid = self.image_demasker(codes, received)
+        coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
+        values, came = [], []
+        quantizers = self.refinement.encoder.quantizer8, self.refinement.encoder.quantizer4
+        for number, quantizer in enumerate(quantizers):
+            n, h, w = received.shape
+            tokens = received.new_full((n, h * 2 << number, w * 2 << number), -1, dtype=torch.int64)
+            if refinements:
+                tokens = refinements[number]
+            values.append(quantizer.values(tokens).permute(0, 3, 1, 2))
+            came.append(tokens >= 0)
+        steer = torch.full((len(received),), realism, device=received.device)
+        base = coarse, fine, ((out + 1) / 2).clamp(0, 1)
+        drawn: Tensor = self.refinement.decoder(
+            base, values[0], came[0], values[1], came[1], steer
+        )
+        return drawn
 
     @torch.inference_mode()
     def synthesise(
-        self, image_indices: Tensor, map_indices: Tensor, height: int, width: int
+        self,
+        image_indices: Tensor,
+        map_indices: Tensor,
+        height: int,
+        width: int,
+        refinements: Sequence[Tensor] = (),
+        realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x width.
 
+        refinements: int64 [N, 2 h, 2 w] and [N, 4 h, 4 w], -1 where nothing came; realism: 0 the
+        most probable picture to 1 the most natural one, for a network with refinement layers.
         Returns images float32 [N, 3, H, W] in [0, 1] and maps int64 [N, H, W].
         """
         codes = self.map_quantizer.lookup(map_indices)
         segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
-        images = self.decode_image(
-            self.image_quantizer.lookup(image_indices),
-            image_indices >= 0,
-            segmentation,
-        )
+        seen = self.image_quantizer.lookup(image_indices), image_indices >= 0
+        if self.refinement is None:
+            images = self.decode_image(*seen, segmentation)
+        elif 0 < realism < 1:
+            ends = [self._refined(*seen, segmentation, refinements, end) for end in (0.0, 1.0)]
+            images = torch.lerp(ends[0], ends[1], realism)
+        else:
+            images = self._refined(*seen, segmentation, refinements, realism)
         return (
             images.clamp(0, 1)[..., :height, :width].contiguous(),
             segmentation[..., :height, :width].contiguous(),

@@ -33,7 +33,7 @@ from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.perceptual import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator
-from sqlink.model.refinement import Refined, Refinement, RefinementConfig
+from sqlink.model.refinement import Refined, Refinement, RefinementConfig, gains_of
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import Section, load_settings
@@ -45,7 +45,7 @@ from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss,
 from sqlink.training.task import load_task
 
 REALISMS = (0.0, 1.0)
-_FLOOR = 1e-5
+_FLOORS = (1e-5, 1e-3, 1e-3)
 """Added to errors before their logarithm is taken."""
 
 
@@ -74,7 +74,7 @@ class RefinementTraining(Section):
     task: str = "driving"
     crop: Pixels = 192
     batch_size: Annotated[int, Field(gt=0, multiple_of=2)] = 2
-    learning_rate: Annotated[float, Field(gt=0)] = 8e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 6e-4
     discriminator_rate: Annotated[float, Field(gt=0)] = 4e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
@@ -98,7 +98,8 @@ class Entry:
 
     image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
     tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: by realism the base
-    decoder's features at 1/8 and 1/4 and its picture, float16. whole: whether every token came.
+    decoder's features at 1/8 and 1/4 and its picture, float16. full: the features at 1/8 and the
+    picture, at realism 0 of all tokens. whole: whether every token came.
     """
 
     image: Tensor
@@ -107,6 +108,7 @@ class Entry:
     tokens: Tensor
     scores: Tensor
     base: list[tuple[Tensor, Tensor, Tensor]]
+    full: tuple[Tensor, Tensor] | None = None
     whole: bool = True
 
 
@@ -123,7 +125,6 @@ class Base:
         self.sha256 = loaded.sha256
         self.tx = load_segmenter("tx")
         self.labels = self.model.config.num_classes + 1
-        self.code_dims = 2 * self.model.config.code_dim
         self.widths = self.model.config.channels[1], self.model.config.channels[0]
 
     @torch.no_grad()
@@ -145,26 +146,29 @@ class Base:
     @torch.no_grad()
     def draw(self, entry: Entry, image: Tensor, of_map: Tensor) -> None:
         """Decode the base from the tokens that came: bool [h, w] each, of picture and map."""
+        entry.whole = bool(image.all()) and bool(of_map.all())
+        if entry.full is None and not entry.whole:
+            everything = torch.ones_like(image)
+            coarse, _, picture = self._decoded(entry, everything, everything, REALISMS[:1])[0]
+            entry.full = coarse, picture
+        entry.base = self._decoded(entry, image, of_map, REALISMS)
+        if entry.full is None:
+            entry.full = entry.base[0][0], entry.base[0][2]
+
+    def _decoded(
+        self, entry: Entry, image: Tensor, of_map: Tensor, realisms: tuple[float, ...]
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
         model = self.model
         tokens = torch.where(torch.stack((image, of_map)), entry.tokens, -1)
         codes = model.map_quantizer.lookup(tokens[1:2])
         steering = model.map_decoder.likeliest(model.map_demasker(codes, of_map[None]))
         grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), image[None])
-        entry.base = []
-        for realism in REALISMS:
+        found = []
+        for realism in realisms:
             coarse, fine, out = model.image_decoder.with_features(grid, steering, 0, realism)
             picture = ((out + 1) / 2).clamp(0, 1)
-            entry.base.append((coarse[0].half(), fine[0].half(), picture[0].half()))
-        entry.whole = bool(image.all()) and bool(of_map.all())
-
-    def codes(self, entries: list[Entry], where: list[tuple[int, int]], side: int) -> Tensor:
-        """Tokens of crops of side x side base tokens at `where`, float32 [N, code_dims, s, s]."""
-        parts = []
-        for entry, (top, left) in zip(entries, where, strict=True):
-            cut = entry.tokens[:, top : top + side, left : left + side]
-            both = self.model.image_quantizer.lookup(cut[0]), self.model.map_quantizer.lookup(cut[1])
-            parts.append(torch.cat(both, -1).permute(2, 0, 1))
-        return torch.stack(parts)
+            found.append((coarse[0].half(), fine[0].half(), picture[0].half()))
+        return found
 
 
 class RefinementTrainer:
@@ -191,6 +195,9 @@ class RefinementTrainer:
             self.critic = FeatureDiscriminator([view.shape[1] for view in seen])
         if config.start is not None:
             self.network.load_state_dict(load_refinement(Path(config.start)))
+        named = list(self.network.named_parameters())
+        self.gain_parameters = [p for name, p in named if ".gain" in name]
+        self.pixel_parameters = [p for name, p in named if ".gain" not in name]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
@@ -324,7 +331,11 @@ class RefinementTrainer:
                 group["lr"] = most * rate
 
         shares = class_shares(sent, self.base.labels - 1)
-        found = self.network.encoder(images, shares, self.base.codes(chosen, where, side))
+        coarse, picture = (
+            _cut([_full(e)[part] for e in chosen], where, scale, side).float()
+            for part, scale in enumerate((2, 16))
+        )
+        found = self.network.encoder(images, shares, picture, coarse)
         came8, came4 = self._came(found, shares, [e.whole for e in chosen], generator)
         rebuilt = self.network.decoder(
             base, found.values8, came8, found.values4, came4, realism
@@ -339,7 +350,8 @@ class RefinementTrainer:
             )
         self.optimizer.zero_grad()
         total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        for group in (self.pixel_parameters, self.gain_parameters):
+            nn.utils.clip_grad_norm_(group, config.gradient_clip)
         self.optimizer.step()
         follow(self.average, self.network, min(config.ema_decay, (1 + self.step) / (10 + self.step)))
         self.step += 1
@@ -373,7 +385,7 @@ class RefinementTrainer:
             (found.gains4, 1, fraction4),
         ):
             kind = int(torch.randint(gains.shape[2], (1,), generator=generator))
-            score = gain_of(gains.detach(), kind)
+            score = gains_of(gains.detach())[:, kind]
             relevance = (F.avg_pool2d(shares, scale) * self.relevance.view(1, -1, 1, 1)).sum(1)
             if torch.rand(1, generator=generator) < 0.5:
                 score = score * relevance
@@ -450,15 +462,15 @@ class RefinementTrainer:
         realism: Tensor,
     ) -> Tensor:
         """How far the logarithms of the errors were off, in the state that each place was in."""
-        total = rebuilt_zero = found.gains8.new_zeros(())
+        total = found.gains8.new_zeros(())
         for gains, came, pool in ((found.gains8, came8, 2), (found.gains4, came4, 1)):
             for kind, error in enumerate(errors):
                 these = realism == (0 if kind == 0 else 1)
                 said = gains[these, :, kind]  # N×2×h×w
                 said = torch.where(came[these], said[:, 1], said[:, 0])
-                truth = (F.avg_pool2d(error.unsqueeze(1), pool).squeeze(1) + _FLOOR).log()
+                truth = (F.avg_pool2d(error.unsqueeze(1), pool).squeeze(1) + _FLOORS[kind]).log()
                 total = total + F.smooth_l1_loss(said, truth)
-        return total + rebuilt_zero
+        return total
 
     def _rate(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
@@ -471,23 +483,23 @@ class RefinementTrainer:
         """
         if not self.held_out:
             data = open_dataset(self.config.validation.name, **self.config.validation.options)
-            for number in torch.linspace(0, len(data) - 1, 6).long().tolist():
+            for number in torch.linspace(0, len(data) - 1, 3).long().tolist():
                 sample = data[number]
                 entry = self.base.analysed(sample.image, sample.segmentation)
                 everything = torch.ones_like(entry.tokens[0], dtype=torch.bool)
                 self.base.draw(entry, everything, everything)
                 self.held_out.append(entry)
         figures: dict[str, float] = {}
-        points = ((0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (1.0, 0.3), (1.0, 1.0))
+        points = ((0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (1.0, 0.5))
         sums = {p: [0.0, 0.0, 0.0] for p in points}
         for entry in self.held_out:
             image = entry.image[None].float() / 255
             shares = class_shares(entry.sent[None].long(), self.base.labels - 1)
-            codes = self._all_codes(entry)
-            found = self.average.encoder(image, shares, codes)
+            coarse, picture = (part[None].float() for part in _full(entry))
+            found = self.average.encoder(image, shares, picture, coarse)
             for fractions in points:
                 kept = [
-                    keep_most_relevant(gain_of(gains, 1), torch.tensor([fraction]))
+                    keep_most_relevant(gains_of(gains)[:, 1], torch.tensor([fraction]))
                     for gains, fraction in zip(
                         (found.gains8, found.gains4), fractions, strict=True
                     )
@@ -511,13 +523,6 @@ class RefinementTrainer:
             figures[f"lpips_{name}"] = total[1] / count
             figures[f"bpp_{name}"] = total[2] / count
         return figures
-
-    def _all_codes(self, entry: Entry) -> Tensor:
-        model = self.base.model
-        both = model.image_quantizer.lookup(entry.tokens[0]), model.map_quantizer.lookup(
-            entry.tokens[1]
-        )
-        return torch.cat(both, -1).permute(2, 0, 1)[None]
 
     def run(self) -> Path:
         """Train until the minutes are spent; Ctrl-C ends the step and saves."""
@@ -557,7 +562,7 @@ class RefinementTrainer:
             if (
                 self.seconds - checked >= 60 * self.config.validate_minutes
                 or self.progress >= 1
-                or self.step == 60
+                or self.step == 40
             ):
                 row: dict[str, float | str] = {
                     "step": self.step,
@@ -576,16 +581,7 @@ class RefinementTrainer:
 
 def refinement_for(base: Base) -> Refinement:
     """A refinement of the base's sizes, untrained."""
-    return Refinement(RefinementConfig(), base.code_dims, base.labels, *base.widths)
-
-
-def gain_of(gains: Tensor, kind: int) -> Tensor:
-    """By how much sending a token lowers an error, [N, h, w], 0 at least.
-
-    gains: [N, 2, 3, h, w] logarithms of the errors if it is masked, and if it is sent.
-    """
-    masked, sent = gains[:, 0, kind].exp(), gains[:, 1, kind].exp()
-    return (masked - sent).clamp(min=0)
+    return Refinement(RefinementConfig(), base.labels, *base.widths)
 
 
 def class_shares(segmentation: Tensor, classes: int) -> Tensor:
@@ -635,6 +631,11 @@ def _classes_of(model: SQGAN) -> Any:
     from sqlink.data.classes import class_set_of_size
 
     return class_set_of_size(model.config.num_classes)
+
+
+def _full(entry: Entry) -> tuple[Tensor, Tensor]:
+    assert entry.full is not None
+    return entry.full
 
 
 def _cut(parts: list[Tensor], where: list[tuple[int, int]], scale: int, side: int) -> Tensor:
