@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.bitstream.context_model import AROUND, LEVELS, information, level_of
-from sqlink.bitstream.scan_order import Order, sending_order
+from sqlink.bitstream.neighbourhood import Window, window
 from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer, flag_bits
 from sqlink.bitstream.refinement_table import TOKENS, Below, RefinementTable, geometry
+from sqlink.bitstream.scan_order import Order, sending_order
 from sqlink.bitstream.tables import Tables
-from sqlink.bitstream.neighbourhood import Window, window
 from sqlink.errors import DataError
 
 LAYERS = 4
@@ -47,15 +47,15 @@ _GROUPS = ((0, False), (1, False), (1, True), (2, False), (2, True), (3, False),
 # How often a chunk is of which group and, within it, of which of the four layers.
 _KINDS = np.array(
     [
-        [20.0, 2, 1, 1]
-        + [16, 4, 1, 1]
-        + [14, 2, 1, 1]
-        + [16, 2, 1, 1]
-        + [14, 2, 1, 1]
-        + [16, 2, 1, 1]
-        + [14, 2, 1, 1]
+        [20.0, 2, 1, 1],
+        [16, 4, 1, 1],
+        [14, 2, 1, 1],
+        [16, 2, 1, 1],
+        [14, 2, 1, 1],
+        [16, 2, 1, 1],
+        [14, 2, 1, 1],
     ]
-)
+).reshape(1, -1)
 _MORE = np.array([1 / 8])
 """Probability that another chunk follows."""
 ALL_KEPT = LEVELS

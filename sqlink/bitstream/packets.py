@@ -64,8 +64,8 @@ class Tokens:
     """What is sent of one picture.
 
     map_indices, image_indices: int64 [h, w], -1 where nothing is sent. map_layers, image_layers:
-    int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent. refinements: units
-    of the layers at 1/8, int64 [h, w], and at 1/4, [2 h, 2 w], with their layers of relevance.
+    int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent. refinements:
+    units at 1/8, int64 [h, w], and at 1/4, [2 h, 2 w], with their layers of relevance.
     """
 
     map_indices: Ints

@@ -283,9 +283,9 @@ class RefinementTable:
         if token:
             columns = self._floats["earlier"][:, own]
             rows = np.arange(token * values) * most + digits[:, : token * values]
-            sums = sums + columns.take(rows.reshape(-1), axis=0).reshape(
-                n, token * values, -1
-            ).sum(axis=1)
+            sums = sums + columns.take(rows.reshape(-1), axis=0).reshape(n, token * values, -1).sum(
+                axis=1
+            )
         sums = sums.reshape(n, values, most)
         there = self._alike[:values]
         sums = np.where(there, sums, -np.inf)
@@ -359,7 +359,9 @@ def token_features(tokens: Ints, levels: NDArray[np.uint8]) -> NDArray[np.float3
     """
     counts = levels.astype(np.int64)
     radix = np.append(np.cumprod(counts[::-1])[::-1][1:], 1)
-    signed = (np.maximum(tokens, 0)[:, None] // radix % counts - (counts - 1) // 2).astype(np.float32)
+    signed = (np.maximum(tokens, 0)[:, None] // radix % counts - (counts - 1) // 2).astype(
+        np.float32
+    )
     signed[tokens < 0] = 0
     flags = np.stack([tokens == -1, tokens == -2], axis=1).astype(np.float32)
     return np.concatenate([signed, np.abs(signed), flags], axis=1)

@@ -21,13 +21,13 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.bitstream.independent import LAYERS, code_digits
 from sqlink.bitstream.context_model import level_of
+from sqlink.bitstream.independent import LAYERS, code_digits
+from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.bitstream.range_coder import Coded, EndedError, Port, Reader, Writer
 from sqlink.bitstream.refinement_table import PASSES as UNIT_PASSES
 from sqlink.bitstream.refinement_table import Below, geometry, token_features
 from sqlink.bitstream.tables import BASE, Tables
-from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -218,9 +218,7 @@ class _Walk:
             if not own.size:
                 continue
             seen = table.features(self.states[stream])
-            hidden = table.look(
-                seen[around.around[own]], below.take(own), around.bands[own], level
-            )
+            hidden = table.look(seen[around.around[own]], below.take(own), around.bands[own], level)
             for start in range(0, own.size, _BLOCK):
                 part = slice(start, start + _BLOCK)
                 yield own[part], hidden[part], partial(table.chance_kept, hidden[part], level)

@@ -294,9 +294,7 @@ class SQGAN(nn.Module):
             came.append(tokens >= 0)
         steer = torch.full((len(received),), realism, device=received.device)
         base = coarse, fine, ((out + 1) / 2).clamp(0, 1)
-        drawn: Tensor = self.refinement.decoder(
-            base, values[0], came[0], values[1], came[1], steer
-        )
+        drawn: Tensor = self.refinement.decoder(base, values[0], came[0], values[1], came[1], steer)
         return drawn
 
     @torch.inference_mode()

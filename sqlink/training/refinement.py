@@ -304,8 +304,7 @@ class RefinementTrainer:
             self.grow(generator)
         count, side = config.batch_size, config.crop // 16
         chosen = [
-            self.bank[int(n)]
-            for n in torch.randint(len(self.bank), (count,), generator=generator)
+            self.bank[int(n)] for n in torch.randint(len(self.bank), (count,), generator=generator)
         ]
         where = [
             (
@@ -337,9 +336,7 @@ class RefinementTrainer:
         )
         found = self.network.encoder(images, shares, picture, coarse)
         came8, came4 = self._came(found, shares, [e.whole for e in chosen], generator)
-        rebuilt = self.network.decoder(
-            base, found.values8, came8, found.values4, came4, realism
-        )
+        rebuilt = self.network.decoder(base, found.values8, came8, found.values4, came4, realism)
         terms, errors = self._losses(rebuilt, images, labels, sent, realism, generator)
         terms["gain"] = weights.gain * self._gain_loss(found, came8, came4, errors, realism)
         total = torch.stack([t.float() for t in terms.values()]).sum()
@@ -353,7 +350,9 @@ class RefinementTrainer:
         for group in (self.pixel_parameters, self.gain_parameters):
             nn.utils.clip_grad_norm_(group, config.gradient_clip)
         self.optimizer.step()
-        follow(self.average, self.network, min(config.ema_decay, (1 + self.step) / (10 + self.step)))
+        follow(
+            self.average, self.network, min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        )
         self.step += 1
         return {name: float(term.detach()) for name, term in terms.items()}
 
@@ -500,15 +499,18 @@ class RefinementTrainer:
             for fractions in points:
                 kept = [
                     keep_most_relevant(gains_of(gains)[:, 1], torch.tensor([fraction]))
-                    for gains, fraction in zip(
-                        (found.gains8, found.gains4), fractions, strict=True
-                    )
+                    for gains, fraction in zip((found.gains8, found.gains4), fractions, strict=True)
                 ]
                 out = []
                 for number, realism in enumerate(REALISMS):
                     base = tuple(part[None].float() for part in entry.base[number])
                     picture = self.average.decoder(
-                        base, found.values8, kept[0], found.values4, kept[1], torch.tensor([realism])
+                        base,
+                        found.values8,
+                        kept[0],
+                        found.values4,
+                        kept[1],
+                        torch.tensor([realism]),
                     )
                     out.append(picture.clamp(0, 1))
                 total = sums[fractions]
@@ -657,7 +659,9 @@ def _bits(values: Tensor, kept: Tensor) -> float:
             counts = column.mul(16).round().unique(return_counts=True)[1].float()
             total += float(-(counts * (counts / counts.sum()).log2()).sum())
     share = kept.float().mean()
-    total += float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share))) / math.log(
-        2
-    ) * kept.numel()
+    total += (
+        float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)))
+        / math.log(2)
+        * kept.numel()
+    )
     return total

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sqlink.bitstream.contexts import HIDDEN_LIMIT, LEVELS, STEPS
+from sqlink.bitstream.context_model import HIDDEN_LIMIT, LEVELS, STEPS
 from sqlink.bitstream.refinement_table import (
     NEIGHBOURS,
     TOKENS,
