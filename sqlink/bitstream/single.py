@@ -6,9 +6,9 @@
                      tokens of map and image under it, and at 1/4 the token at 1/8
     map, layer 1:    ...
 
-A place knows every neighbour coded before it (see `neighbourhood`), which is what makes the stream cheap
-and what it breaks by: after the first packet that is lost, nothing can be read. Its packets are
-slices of it; a stream cut anywhere gives all tokens whose information had come.
+A place knows every neighbour coded before it (see `neighbourhood`), which is what makes the stream
+cheap and what it breaks by: after the first packet that is lost, nothing can be read. Its packets
+are slices of it; a stream cut anywhere gives all tokens whose information had come.
 """
 
 from __future__ import annotations

@@ -1,24 +1,25 @@
 """Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens left open.
 
     TRANSMITTER                                        RECEIVER
-     x, base's x̂ ─ e4 ─┬─ down ─ e8 ─(+ base features)   base decoder ─ features at 1/8, 1/4, picture
-                        │          ├─ FSQ ─ q8 ──┐           │ 1/8       │ 1/4      │
-                        │          └─ gain8      ├─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
-                        └──(+ q8 up)── FSQ ─ q4 ─┘       (q8, mask)   (q4, mask)   (+ linear)
-                                      └─ gain4
+     x, base's x̂ ─ e4 ─┬─ down ─ e8 ─(+ base)     base decoder ─ features at 1/8, 1/4, picture
+                        │         ├─ FSQ ─ q8 ─┐         │ 1/8       │ 1/4      │
+                        │         └─ gain8     ├─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
+                        └─(+ q8 up)─ FSQ ─ q4 ─┘     (q8, mask)   (q4, mask)   (+ linear)
+                                   └─ gain4
 
 The transmitter decodes the base itself, all of it, so as to code what is still missing. Beside the
 networks, tokens are a linear transform of the residual and back, which begins as a cosine transform
 of its blocks: that way tokens mean something from the first step of training.
 
-Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain` estimates
-for every place by how much the error would fall if its token was sent, so that the transmitter can
-spend on what matters (`sqlink.codecs.sqgan`). Any token may be missing; the decoder is told which
-came. One set of weights draws from the most probable picture (realism 0) to the most natural one
-(realism 1); in between, the two are mixed linearly, which is optimal for squared error against the
-distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-perception tradeoff
-in Wasserstein space", NeurIPS 2021). Tokens are finite scalar quantisation (Mentzer et al., "Finite
-scalar quantization: VQ-VAE made simple", ICLR 2024), a product codebook that needs no learning.
+Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain`
+estimates for every place by how much the error would fall if its token was sent, so that the
+transmitter can spend on what matters (`sqlink.codecs.sqgan`). Any token may be missing; the decoder
+is told which came. One set of weights draws from the most probable picture (realism 0) to the most
+natural one (realism 1); in between, the two are mixed linearly, which is optimal for squared error
+against the distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-
+perception tradeoff in Wasserstein space", NeurIPS 2021). Tokens are finite scalar quantisation
+(Mentzer et al., "Finite scalar quantization: VQ-VAE made simple", ICLR 2024), a product codebook
+that needs no learning.
 """
 
 from __future__ import annotations
@@ -292,8 +293,8 @@ _CENTROID = 1.3
 
 
 def _basis(values: int, side: int) -> Tensor:
-    """[values, 3 side^2]: the mean of luma, of red and of blue less luma, then luma's slopes; without
-    the two of colour for under five values. Orthonormal.
+    """[values, 3 side^2]: the means of grey, red and blue, then slopes of grey; without the two of
+    colour for under five values. Orthonormal.
     """
     grey = torch.full((3,), 3**-0.5)
     red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5

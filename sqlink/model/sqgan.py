@@ -122,7 +122,7 @@ class SQGAN(nn.Module):
         )
 
     def refine(self, config: RefinementConfig) -> Refinement:
-        """Give the network refinement layers, untrained. Raises ConfigError where they do not fit."""
+        """Give the network refinement layers, untrained. Raises ConfigError if they do not fit."""
         if self.config.downsampling != 16 or self.config.stem > 4 or len(self.config.channels) < 2:
             raise ConfigError(f"model '{self.config.name}' has no places at 1/4 to be refined")
         self.refinement = Refinement(

@@ -17,8 +17,8 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -26,8 +26,10 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from sqlink.bitstream.tables import Tables
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
@@ -42,6 +44,7 @@ from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
 from sqlink.training.config import Pixels, Share, Source, Weight
 from sqlink.training.journal import Journal
 from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
+from sqlink.training.refinement_tables import fit_refinement_tables
 from sqlink.training.task import load_task
 
 REALISMS = (0.0, 1.0)
@@ -621,6 +624,49 @@ def load_refinement(path: Path) -> dict[str, Tensor]:
     return {k: v.float() for k, v in load_file(path).items()}
 
 
+def assemble(
+    base: str,
+    refinement: Path,
+    sources: Sequence[Source],
+    output: Path,
+    pictures: int = 120,
+    steps: int | None = None,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Write the base's weights with a trained refinement and tables fitted to its tokens.
+
+    sources: of the pictures that tables are fitted to, `pictures` in all, by the sources' shares.
+    """
+    from sqlink.codecs.sqgan import load_model
+    from sqlink.segmentation import load_segmenter
+    from sqlink.weights.manifest import load, save
+
+    loaded = load(base, "sqgan")
+    model, tx = load_model(loaded, base), load_segmenter("tx")
+    with safe_open(refinement, framework="pt") as file:
+        config = RefinementConfig.from_json((file.metadata() or {})["refinement"])
+    model.refine(config).load_state_dict(load_refinement(refinement))
+    model.eval().requires_grad_(False)
+    total = sum(source.share for source in sources)
+    found = []
+    for source in sources:
+        data = open_dataset(source.name, **source.options)
+        count = min(len(data), max(1, round(pictures * source.share / total)))
+        for number in torch.linspace(0, len(data) - 1, count).long().tolist():
+            image = data[number].image[None]
+            found.append(model.analyse(image, tx.segment(image)))
+        report(f"{len(found)} pictures analysed")
+    tables = Tables.from_tensors(loaded.tensors)
+    codes = model.config.map_codes, model.config.image_codes
+    fitted = fit_refinement_tables(found, config, codes, steps, report)
+    tables = replace(tables, refinements=fitted)
+    own = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
+    own |= {f"refinement.{k}": v for k, v in load_refinement(refinement).items()}
+    facts = {k: v for k, v in loaded.metadata.items() if not k.startswith("rate_")}
+    save(output, own | tables.to_tensors(), facts | {"refinement": config.to_json()})
+    return output
+
+
 def train_refinement(path: Path | str, report: Callable[[str], None] = print) -> Path:
     """Train as the file says, going on from its output's checkpoint."""
     trainer = RefinementTrainer(load_settings(path, RefinementTraining), report)
@@ -644,8 +690,8 @@ def _cut(parts: list[Tensor], where: list[tuple[int, int]], scale: int, side: in
     """Crops of side x side base tokens from tensors of `scale` places a token."""
     return torch.stack(
         [
-            p[..., t * scale : (t + side) * scale, l * scale : (l + side) * scale]
-            for p, (t, l) in zip(parts, where, strict=True)
+            p[..., top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+            for p, (top, left) in zip(parts, where, strict=True)
         ]
     )
 

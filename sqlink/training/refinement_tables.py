@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,7 +27,13 @@ from sqlink.bitstream.refinement_table import (
     RefinementTable,
     geometry,
     token_features,
+    units_of,
 )
+from sqlink.bitstream.token_selection import ranks
+from sqlink.model.refinement import RefinementConfig
+
+if TYPE_CHECKING:
+    from sqlink.model.sqgan import Analysis
 
 HIDDEN = 48
 STEPS_OF_FIT = 600
@@ -55,6 +62,76 @@ class UnitsOfPictures:
     coarser: Ints
     coarser_ranks: Ints
     codes: tuple[int, int]
+
+
+def fit_refinement_tables(
+    analyses: Sequence[Analysis],
+    config: RefinementConfig,
+    codes: tuple[int, int],
+    steps: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> tuple[RefinementTable, RefinementTable]:
+    """The tables of both layers, from what a model says of training pictures.
+
+    codes: entries of the codebooks of map and picture.
+    """
+    steps = STEPS_OF_FIT if steps is None else steps
+    coarse, fine = _data(analyses, config, codes)
+    return (
+        fit_refinement_table(coarse, config.levels8, (), steps, report),
+        fit_refinement_table(fine, config.levels4, config.levels8, steps, report),
+    )
+
+
+def _data(
+    analyses: Sequence[Analysis], config: RefinementConfig, codes: tuple[int, int]
+) -> tuple[list[UnitsOfPictures], list[UnitsOfPictures]]:
+    """Units of pictures of one grid together, of both layers, ranked by their gain in LPIPS."""
+    codes8, codes4 = math.prod(config.levels8), math.prod(config.levels4)
+    grids = sorted({tuple(a.map_indices.shape[1:]) for a in analyses})
+    found: tuple[list[UnitsOfPictures], list[UnitsOfPictures]] = [], []
+    for height, width in grids:
+        parts = [a for a in analyses if tuple(a.map_indices.shape[1:]) == (height, width)]
+        map_, base = (
+            torch.cat([getattr(a, name) for a in parts]).flatten(1).cpu().numpy()
+            for name in ("map_indices", "image_indices")
+        )
+        tokens8, tokens4 = (
+            torch.cat([a.refinements[n].tokens for a in parts]).cpu().numpy() for n in range(2)
+        )
+        ranks8, ranks4 = (
+            ranks(
+                F.avg_pool2d(torch.cat([a.refinements[n].gains[:, 1:2] for a in parts]), 2)
+                .squeeze(1)
+                .cpu()
+                .numpy()
+            )
+            for n in range(2)
+        )
+        units8, units4 = (
+            np.stack([units_of(one, codes) for one in tokens]).reshape(len(tokens), -1)
+            for tokens, codes in ((tokens8, codes8), (tokens4, codes4))
+        )
+        flat8, flat4 = (r.reshape(len(r), -1) for r in (ranks8, ranks4))
+        nothing = np.zeros((len(units8), 0), dtype=np.int64)
+        found[0].append(
+            UnitsOfPictures((height, width), units8, flat8, map_, base, nothing, nothing, codes)
+        )
+        row, column = np.divmod(np.arange(4 * height * width), 2 * width)
+        parent = row // 2 * width + column // 2
+        found[1].append(
+            UnitsOfPictures(
+                (2 * height, 2 * width),
+                units4,
+                flat4,
+                map_[:, parent],
+                base[:, parent],
+                tokens8.reshape(len(tokens8), -1),
+                flat8[:, parent],
+                codes,
+            )
+        )
+    return found
 
 
 def fit_refinement_table(
@@ -231,7 +308,7 @@ def _descend(
         ((mask.sum() + index.sum()) / mask.numel()).backward()
         optimizer.step()
         for k, value in enumerate((mask.sum(), mask.numel(), index.sum(), index.numel())):
-            spent[k] += float(value)
+            spent[k] += float(value) if isinstance(value, int) else float(value.detach())
         if report is not None and (step + 1) % 100 == 0:
             report(
                 f"{network.digits} digits: step {step + 1}, {spent[0] / spent[1]:.3f} bits a place "

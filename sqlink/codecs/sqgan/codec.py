@@ -1,43 +1,46 @@
 """SQ-GAN as a codec: tokens of the picture and of its map, within a budget of true bytes.
 
-    images, map ─ model.analyse ─ indices and scores of every place
-                    └─ keep the (m_map, m_image) most relevant ─ packetise ─ Stream
+    images, map ─ model.analyse ─ indices and scores of every place, of every stream
+                    └─ keep the most relevant of each ─ packetise ─ Stream
     packets that came ─ unpacketise ─ indices, -1 where masked or lost ─ model.synthesise ─ Decoded
+
+The streams are the base's, of map and picture at 1/16, and, where the weights have them, the two of
+the refinement, in units of 2x2 tokens (`sqlink.bitstream.refinement_table`).
 
 A stored `.sqg` is an 18-byte session and then the packets, all of `packet_bytes` but the last:
 
     offset 0   "SQG"            3 bytes
-           3   version, packing 1, four bits each: 2, and how tokens became packets
+           3   version, packing 1, four bits each: 3, and how tokens became packets
            4   height, width    2 + 2, big-endian
            8   packet_bytes     2
           10   weights          4, the first bytes of their file's SHA-256
           14   CRC-32           4, of all the other bytes of the file
 
-A budget is filled along a path of (m_map, m_image), the kept fractions of the two streams, which
-the weights bring or the user gives: the farthest point of it whose bytes, packets made, fit, or one
-that fills 99 % of it.
+A budget is filled along a path of kept fractions of the streams, (m_map, m_image) or (m_map,
+m_image, m_8, m_4), which the weights bring, one for each aim, or the user gives: the farthest point
+of it whose bytes, packets made, fit, or one that fills 99 % of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from channels.config.checks import choice, flag, integer
+from channels.config.checks import choice, flag, integer, number
 from sqlink.bitstream.independent import LAYERS
 from sqlink.bitstream.packets import (
     MIN_PACKET_BYTES,
@@ -48,6 +51,7 @@ from sqlink.bitstream.packets import (
     parse_packets,
     unpacketise,
 )
+from sqlink.bitstream.refinement_table import RefinementTable, tokens_of, units_of
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers, ranks
 from sqlink.codecs.base import (
@@ -72,28 +76,50 @@ from sqlink.segmentation import check_segmenter
 from sqlink.weights.manifest import Loaded, load
 
 if TYPE_CHECKING:
-    from sqlink.model.sqgan import SQGAN, Analysis
+    from sqlink.model.sqgan import SQGAN, Analysis, Layer
     from sqlink.segmentation.base import Segmenter
 
 DEFAULT_SPLIT = ((0.03, 0.012), (0.25, 0.12), (0.35, 0.35), (0.45, 0.70), (1.0, 1.0))
 """Path of kept fractions (map, image) where the weights bring none."""
+REFINED_SPLIT = (
+    (0.03, 0.012, 0.0, 0.0),
+    (0.25, 0.12, 0.0, 0.0),
+    (0.35, 0.35, 0.02, 0.0),
+    (0.45, 0.70, 0.06, 0.0),
+    (0.8, 0.9, 0.25, 0.0),
+    (1.0, 1.0, 0.6, 0.03),
+    (1.0, 1.0, 1.0, 0.2),
+    (1.0, 1.0, 1.0, 1.0),
+)
+"""The same with refinements, (map, image, 1/8, 1/4), for every aim."""
+
+AIMS = ("legible", "natural", "faithful")
+"""What the transmitter spends for: what a segmenter still sees of the classes that matter to the
+task; LPIPS; squared error. Each ranks the refinement's units by its own gain and has its own path.
+"""
+_LEGIBLE = (0.0, 0.5, 1.0)
+"""Weights of the kinds of gain (`sqlink.model.refinement.KINDS`) for `legible`; the second one by
+the relevance of what is there.
+"""
 
 _HEADER = struct.Struct(">3sBHHH4sI")
 SESSION_BYTES = _HEADER.size
 _MAGIC = b"SQG"
-_VERSION = 2
+_VERSION = 3
 _FILLED = 0.99
 """Share of a budget that is enough."""
 _AIM = 0.5
 """How much of what may stay free a guess leaves free."""
-_USUAL_BITS = (7.0, 8.7)
-"""Of a token of the map and of the picture, all told: where the search for a budget begins."""
+_USUAL_BITS = (7.0, 8.7, 34.0, 18.0)
+"""Of a token of the map and of the picture, and of units of the refinement, all told: where the
+search for a budget begins.
+"""
 _STEPS = 4096
 """Points of the path that a budget is fitted to."""
 _REMEMBERED = 256
 """Pictures whose analysis is kept for the next rate."""
 
-Split = Sequence[tuple[float, float]]
+Split = Sequence[Sequence[float]]
 
 
 class TokenModel(Protocol):
@@ -108,7 +134,13 @@ class TokenModel(Protocol):
         ...
 
     def synthesise(
-        self, image_indices: Tensor, map_indices: Tensor, height: int, width: int
+        self,
+        image_indices: Tensor,
+        map_indices: Tensor,
+        height: int,
+        width: int,
+        refinements: Sequence[Tensor] = (),
+        realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Pictures and maps from indices, -1 where masked."""
         ...
@@ -116,14 +148,13 @@ class TokenModel(Protocol):
 
 @dataclass(frozen=True)
 class _Analysed:
-    """One picture's tokens: indices and ranks of every place, int64 [h, w] each. sizes: bytes of
-    the points of the path that were tried, by the points below them that end layers.
+    """One picture's tokens: indices and ranks of every place of every stream, int64 [h, w] each,
+    [2 h, 2 w] of the last. sizes: bytes of the points of the path that were tried, by the points
+    below them that end layers.
     """
 
-    map_indices: NDArray[np.int64]
-    image_indices: NDArray[np.int64]
-    map_ranks: NDArray[np.int64]
-    image_ranks: NDArray[np.int64]
+    indices: tuple[NDArray[np.int64], ...]
+    ranks: tuple[NDArray[np.int64], ...]
     sizes: dict[tuple[int, ...], dict[int, int]]
 
 
@@ -131,7 +162,10 @@ class SQGANCodec:
     """The codec around a model and its tables; `load_codec("sqgan")` makes one from weights.
 
     weights_sha256: hex, what a stored file names its weights by. segmenter: what makes the map
-    where `encode` gets none, or its name. split: the path of (m_map, m_image), both rising.
+    where `encode` gets none, or its name. split: the path of kept fractions of the streams, each
+    rising, for every aim, or one for each. aim: of AIMS, what the bytes are spent for. realism: of
+    the receiver, 0 the most probable picture, without invented texture, to 1 the most natural one;
+    for weights with refinements. relevance: of the classes to the task, in [0, 1].
     image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
     relevant first, at more bytes. layer_bytes: up to three sizes of packets, in bytes, rising, for
     streams within a budget: the first so many bytes of the packets are then what a budget of so
@@ -158,7 +192,10 @@ class SQGANCodec:
         *,
         packet_bytes: int = DEFAULT_PACKET_BYTES,
         segmenter: Segmenter | str = "tx",
-        split: Split = DEFAULT_SPLIT,
+        split: Split | Mapping[str, Split] | None = None,
+        aim: str = AIMS[0],
+        realism: float = 1.0,
+        relevance: Sequence[float] = (),
         image_layers: int = 1,
         layer_bytes: Sequence[int] = (),
         packing: str = MODES[0],
@@ -189,7 +226,15 @@ class SQGANCodec:
         self.tables = tables
         self.weights_sha256 = weights_sha256
         self.segmenter = segmenter
-        self.split = _checked_split(split)
+        self.aim = choice(self.name, "aim", aim, AIMS)
+        self.realism = number(self.name, "realism", realism, 0, 1)
+        if self.realism < 1 and not tables.refinements:
+            raise ConfigError("sqgan realism: these weights have no refinement: leave it at 1")
+        if split is None:
+            split = REFINED_SPLIT if tables.refinements else DEFAULT_SPLIT
+        given = split[aim] if isinstance(split, Mapping) else split
+        self.split = _checked_split(given, tables.streams)
+        self.relevance = torch.tensor([*(relevance or [1.0] * len(classes)), 0.0])
         self.packing = Packing(packing, fixed_length)
         self.device = torch.device(device)
         self.chunk = chunk
@@ -202,7 +247,8 @@ class SQGANCodec:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1] with int64 [N, H, W] maps, or the segmenter's.
 
-        A native `quality` in (0, 1] is the fraction of tokens kept in both streams. Unreachable
+        A native `quality` in (0, 1] is how far along the path the stream goes, or, without
+        refinements, the fraction of tokens kept in both streams. Unreachable
         below the bytes of the path's first point. Raises ConfigError for a quality out of range and
         for channel uses, DataError for a picture too small or too large and for a map of another
         size or with ids that are no class.
@@ -221,15 +267,19 @@ class SQGANCodec:
         budget, quality = rate.budget_bytes(height, width), rate.quality
         if quality is not None and not 0 < quality <= 1:
             raise ConfigError(
-                f"sqgan quality={quality:g} is the fraction of tokens kept: above 0, up to 1"
+                f"sqgan quality={quality:g} is a share of all that can be sent: above 0, up to 1"
             )
 
         def answer(analysed: _Analysed) -> Stream | Unreachable:
             if budget is not None:
                 return self._fit(analysed, height, width, budget)
             assert quality is not None
-            count = max(1, round(quality * analysed.map_ranks.size))
-            return self._stream(self._packets(analysed, [(count, count)]), height, width)
+            if self.tables.refinements:
+                packets = self._packets_at(analysed, max(1, round(quality * _STEPS)))
+            else:
+                count = max(1, round(quality * analysed.ranks[0].size))
+                packets = self._packets(analysed, [(count, count)])
+            return self._stream(packets, height, width)
 
         return self._analysed(images, segmentation, answer)
 
@@ -254,13 +304,21 @@ class SQGANCodec:
 
         def decode(start: int) -> None:
             part = received[start : start + chunk]
-            tokens = np.stack([self._tokens_of(one, height, width) for one in part], axis=1)
-            there = np.flatnonzero((tokens >= 0).any(axis=(0, 2, 3)))
+            tokens = [self._tokens_of(one, height, width) for one in part]
+            there = np.array(
+                [n for n, own in enumerate(tokens) if any((t >= 0).any() for t in own)]
+            )
             if not there.size:
                 return
-            batch = torch.from_numpy(tokens[:, _whole(there, chunk)]).to(self.device)
+            rows = _whole(there, chunk)
+            batch = [
+                torch.from_numpy(np.stack([tokens[n][stream] for n in rows])).to(self.device)
+                for stream in range(self.tables.streams)
+            ]
             with torch.inference_mode():
-                pictures, labels = self.model.synthesise(batch[1], batch[0], height, width)
+                pictures, labels = self.model.synthesise(
+                    batch[1], batch[0], height, width, **self._refining(batch[2:])
+                )
                 # A receiver shows 8 bits a channel, as the other codecs' decoders do.
                 shown = (pictures[: there.size].float() * 255).round().cpu() / 255
                 images[start + there] = shown
@@ -270,15 +328,25 @@ class SQGANCodec:
         side_by_side(decode, range(0, count, chunk), self.device)
         return Decoded(images, maps, outage)
 
-    def _tokens_of(self, one: Received, height: int, width: int) -> NDArray[np.int64]:
-        """Indices of map and image, int64 [2, h, w], -1 where nothing came."""
+    def _refining(self, refinements: Sequence[Tensor]) -> dict[str, Any]:
+        """What a network with refinements is told beside the base's tokens."""
+        if not self.tables.refinements:
+            return {}
+        return {"refinements": refinements, "realism": self.realism}
+
+    def _tokens_of(self, one: Received, height: int, width: int) -> list[NDArray[np.int64]]:
+        """Indices of every stream's tokens, -1 where nothing came: int64 [h, w] of map and image,
+        [2 h, 2 w] and [4 h, 4 w] of the refinements.
+        """
         header, packing = one.session.header, self.packing
         if len(header) == _HEADER.size and header[:3] == _MAGIC:
             _, kind, _, _, _, weights, _ = _HEADER.unpack(header)
             packing = _packing(kind)
             self._check_weights(weights)
         rows, columns = self.model.grid(height, width)
-        return np.stack(unpacketise(one.packets, rows, columns, self.tables, packing))
+        found = unpacketise(one.packets, rows, columns, self.tables, packing)
+        finer = zip(found[2:], self.tables.refinements, strict=True)
+        return [*found[:2], *(tokens_of(units, table.codes) for units, table in finer)]
 
     def parse(self, data: bytes) -> Stream:
         """A stored `.sqg` back into its stream.
@@ -297,7 +365,7 @@ class SQGANCodec:
         if packet_bytes < MIN_PACKET_BYTES or not body:
             raise DataError("the .sqg stream is damaged: it has no packets")
         rows, columns = self.model.grid(height, width)
-        if len(body) > 2 * rows * columns * packet_bytes:
+        if len(body) > 7 * rows * columns * packet_bytes:
             raise DataError("the .sqg stream is damaged: it has more packets than places")
         pieces = [body[n : n + packet_bytes] for n in range(0, len(body), packet_bytes)]
         packets = parse_packets(pieces, rows, columns, self.tables, packing)
@@ -350,16 +418,19 @@ class SQGANCodec:
                     labels = segmenter.segment(batch)
                 analysis = self.model.analyse(batch, labels.to(self.device))
             parts = [
-                part.cpu().numpy()
-                for part in (
-                    analysis.map_indices,
-                    analysis.image_indices,
-                    analysis.map_scores,
-                    analysis.image_scores,
+                [part.cpu().numpy() for part in pair]
+                for pair in (
+                    (analysis.map_indices, analysis.map_scores),
+                    (analysis.image_indices, analysis.image_scores),
+                    *map(self._units, analysis.refinements, self.tables.refinements),
                 )
             ]
             found = [
-                _Analysed(parts[0][i], parts[1][i], ranks(parts[2][i]), ranks(parts[3][i]), {})
+                _Analysed(
+                    tuple(indices[i] for indices, _ in parts),
+                    tuple(ranks(scores[i]) for _, scores in parts),
+                    {},
+                )
                 for i in range(which.size)
             ]
             return [(keys[n], one, answer(one)) for n, one in zip(which, found, strict=True)]
@@ -372,6 +443,21 @@ class SQGANCodec:
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
         return [done[key] if key in done else answer(known[key]) for key in keys]
+
+    def _units(self, layer: Layer, table: RefinementTable) -> tuple[Tensor, Tensor]:
+        """Units of a layer and what they are worth to the aim, [N, k h / 2, k w / 2] each."""
+        tokens = layer.tokens.cpu().numpy()
+        units = torch.from_numpy(np.stack([units_of(one, table.codes) for one in tokens]))
+        gains = layer.gains
+        if self.aim == "faithful":
+            worth = gains[:, 0]
+        elif self.aim == "natural":
+            worth = gains[:, 1]
+        else:
+            relevance = self.relevance.to(gains.device).view(1, -1, 1, 1)
+            matters = (layer.shares * relevance).sum(1)
+            worth = _LEGIBLE[1] * matters * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
+        return units, F.avg_pool2d(worth.unsqueeze(1), 2).squeeze(1)
 
     def _chunk(self, height: int, width: int) -> int:
         """Pictures of a size that the network takes at once."""
@@ -416,7 +502,7 @@ class SQGANCodec:
         Bytes are nearly in proportion to what tokens usually take, so a few guesses do.
         """
         sizes = analysed.sizes.setdefault(below, {})
-        usual = self._usual_sizes(analysed.map_ranks.size)
+        usual = self._usual_sizes(analysed.ranks[0].size)
         streams: dict[int, list[Packet]] = {}
 
         def size(step: int) -> int:
@@ -458,7 +544,8 @@ class SQGANCodec:
         """About how many bytes each point of the path takes, rising; [_STEPS + 1]."""
         if places not in self._usual:
             kept = np.stack(self._counts(np.arange(_STEPS + 1), places), axis=1)
-            self._usual[places] = SESSION_BYTES + 8 + kept @ np.array(_USUAL_BITS) / 8
+            bits = np.array(_USUAL_BITS[: kept.shape[1]])
+            self._usual[places] = SESSION_BYTES + 8 + kept @ bits / 8
         return self._usual[places]
 
     def _packets_at(
@@ -466,31 +553,35 @@ class SQGANCodec:
     ) -> list[Packet]:
         """The packets of a point of the path, with layers that end at those below it."""
         steps = np.array([*(one for one in below if one < step), step])
-        of_map, of_image = self._counts(steps, analysed.map_ranks.size)
-        return self._packets(analysed, list(zip(of_map.tolist(), of_image.tolist(), strict=True)))
+        counts = self._counts(steps, analysed.ranks[0].size)
+        return self._packets(analysed, [tuple(row) for row in np.stack(counts, 1).tolist()])
 
-    def _counts(
-        self, steps: NDArray[np.int64], places: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tokens of map and image at points of the path, each of 0.._STEPS."""
+    def _counts(self, steps: NDArray[np.int64], places: int) -> list[NDArray[np.int64]]:
+        """Tokens of map and image, and units of refinements, at points of the path, 0.._STEPS."""
         at = steps / _STEPS * (len(self.split) - 1)
         knots = np.arange(len(self.split))
-        of_map, of_image = (
-            np.interp(at, knots, [point[stream] for point in self.split]) for stream in range(2)
-        )
-        return _tokens(of_map, places), _tokens(of_image, places)
+        shares = [
+            np.interp(at, knots, [point[stream] for point in self.split])
+            for stream in range(self.tables.streams)
+        ]
+        sizes = (places, places, places, 4 * places)
+        kept = [np.rint(share * size) for share, size in zip(shares, sizes, strict=False)]
+        least = (1, 1, 0, 0)
+        return [np.maximum(low, k).astype(np.int64) for low, k in zip(least, kept, strict=False)]
 
-    def _packets(self, analysed: _Analysed, counts: Sequence[tuple[int, int]]) -> list[Packet]:
-        """counts: tokens of map and image with which each layer ends, rising."""
-        map_ends, image_ends = (np.array(ends) for ends in zip(*counts, strict=True))
-        tokens = Tokens(
-            keep(analysed.map_indices, analysed.map_ranks, map_ends[-1]),
-            keep(analysed.image_indices, analysed.image_ranks, image_ends[-1]),
-            np.searchsorted(map_ends[:-1], analysed.map_ranks, side="right"),
-            layers(analysed.image_ranks, image_ends[-1], self.image_layers)
-            if self.image_layers > 1
-            else np.searchsorted(image_ends[:-1], analysed.image_ranks, side="right"),
-        )
+    def _packets(self, analysed: _Analysed, counts: Sequence[tuple[int, ...]]) -> list[Packet]:
+        """counts: tokens or units of every stream with which each layer ends, rising."""
+        kept, layer = [], []
+        for stream, ends_ in enumerate(zip(*counts, strict=True)):
+            ends = np.array(ends_)
+            rank = analysed.ranks[stream]
+            kept.append(keep(analysed.indices[stream], rank, ends[-1]))
+            if stream > 0 and self.image_layers > 1:
+                layer.append(layers(rank, ends[-1], self.image_layers))
+            else:
+                layer.append(np.searchsorted(ends[:-1], rank, side="right"))
+        finer = tuple(zip(kept[2:], layer[2:], strict=True))
+        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer)
         return packetise(tokens, self.tables, self.packet_bytes, self.packing)
 
     def _stream(self, packets: list[Packet], height: int, width: int) -> Stream:
@@ -518,7 +609,9 @@ def sqgan(
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     device: torch.device | str = "cpu",
     segmenter: Segmenter | str = "tx",
-    split: Split | None = None,
+    split: Split | Mapping[str, Split] | None = None,
+    aim: str = AIMS[0],
+    realism: float = 1.0,
     image_layers: int = 1,
     layer_bytes: Sequence[int] = (),
     packing: str = MODES[0],
@@ -536,7 +629,7 @@ def sqgan(
     if split is None:
         text = loaded.metadata.get("rate_path")
         try:
-            split = DEFAULT_SPLIT if text is None else _checked_split(json.loads(text))
+            split = None if text is None else _stored_split(json.loads(text), tables.streams)
         except (ConfigError, ValueError) as error:
             raise WeightsError(f"weights '{weights}' have a wrong rate_path: {error}") from None
     return SQGANCodec(
@@ -546,6 +639,9 @@ def sqgan(
         packet_bytes=packet_bytes,
         segmenter=segmenter,
         split=split,
+        aim=aim,
+        realism=realism,
+        relevance=_relevance(loaded.metadata.get("task")),
         image_layers=image_layers,
         layer_bytes=layer_bytes,
         packing=packing,
@@ -560,10 +656,13 @@ def load_model(loaded: Loaded, title: str) -> SQGAN:
     """The networks in a weights file, for use. Raises WeightsError if they are not what it says."""
     from sqlink.model.config import ModelConfig
     from sqlink.model.layout import channels_last
+    from sqlink.model.refinement import RefinementConfig
     from sqlink.model.sqgan import SQGAN
 
     try:
         model = SQGAN(ModelConfig.from_json(loaded.metadata["model"]))
+        if "refinement" in loaded.metadata:
+            model.refine(RefinementConfig.from_json(loaded.metadata["refinement"]))
         state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
         model.load_weights(state)
     except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -585,11 +684,6 @@ def _whole(which: NDArray[np.int64], chunk: int) -> NDArray[np.int64]:
     return np.pad(which, (0, chunk - which.size), mode="edge")
 
 
-def _tokens(fractions: NDArray[np.float64], places: int) -> NDArray[np.int64]:
-    """That share of the places, at least one."""
-    return np.maximum(1, np.rint(fractions * places)).astype(np.int64)
-
-
 def _packing(kind: int) -> Packing:
     """How a session's packets were made. Raises DataError for another version of the format."""
     version = kind >> 4 or kind
@@ -609,16 +703,38 @@ def _checked_layers(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(whole)
 
 
-def _checked_split(split: Split) -> tuple[tuple[float, float], ...]:
-    """Pairs of fractions, rising. Raises ConfigError if they are none."""
+def _checked_split(split: Split, streams: int = 2) -> tuple[tuple[float, ...], ...]:
+    """Fractions of every stream, rising. Raises ConfigError if they are none."""
     try:
-        points = tuple((float(map_share), float(image_share)) for map_share, image_share in split)
+        points = tuple(tuple(float(share) for share in point) for point in split)
     except (TypeError, ValueError):
         points = ()
-    if len(points) < 2 or not all(0 < v <= 1 and math.isfinite(v) for p in points for v in p):
-        raise ConfigError(
-            "split must be two or more pairs (map, image) of fractions above 0, up to 1"
-        )
-    if any(q[0] < p[0] or q[1] < p[1] for p, q in pairwise(points)):
-        raise ConfigError("split's fractions must rise from pair to pair")
+    if (
+        len(points) < 2
+        or any(len(point) != streams for point in points)
+        or not all(0 <= v <= 1 for point in points for v in point)
+        or not all(min(point[:2]) > 0 for point in points)
+    ):
+        kinds = "pairs (map, image)" if streams == 2 else "rows (map, image, 1/8, 1/4)"
+        raise ConfigError(f"split must be two or more {kinds} of fractions above 0, up to 1")
+    if any(b < a for p, q in pairwise(points) for a, b in zip(p, q, strict=True)):
+        raise ConfigError("split's fractions must rise from row to row")
     return points
+
+
+def _stored_split(split: Any, streams: int) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """The path that weights bring, for every aim. Raises ConfigError if it is none."""
+    by_aim = split if isinstance(split, dict) else dict.fromkeys(AIMS, split)
+    missing = [aim for aim in AIMS if aim not in by_aim]
+    if missing:
+        raise ConfigError(f"no path for aim '{missing[0]}'")
+    return {aim: _checked_split(by_aim[aim], streams) for aim in AIMS}
+
+
+def _relevance(record: str | None) -> tuple[float, ...]:
+    """How much each class matters by the task that weights were trained for."""
+    if record is None:
+        return ()
+    from sqlink.training.task import Task
+
+    return Task.from_json(record).image_weights
