@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ from sqlink.bitstream.context_model import (
     Bools,
     Floats,
     Ints,
+    StreamTable,
     powers,
 )
 from sqlink.errors import WeightsError
@@ -303,6 +305,33 @@ class RefinementTable:
             total += bits.reshape(len(prior), self.values).sum(1)
         return total
 
+    @classmethod
+    def even(
+        cls,
+        levels: tuple[int, ...],
+        map_codes: int,
+        base_codes: int,
+        coarser_levels: tuple[int, ...] = (),
+    ) -> RefinementTable:
+        """A table for an untrained model: every level alike, masks by the level alone."""
+        digits, hidden = TOKENS * len(levels), 1
+        wide = digits * max(levels)
+        below = 2 * len(coarser_levels) + 2 if coarser_levels else 0
+        return cls(
+            levels=np.array(levels, dtype=np.uint8),
+            around=np.zeros((len(NEIGHBOURS), 2 * digits + 2, hidden), dtype=np.int8),
+            map_embedding=np.zeros((map_codes + 2, hidden), dtype=np.int8),
+            base_embedding=np.zeros((base_codes + 2, hidden), dtype=np.int8),
+            coarser=np.zeros((below, hidden), dtype=np.int8),
+            place=np.zeros((3, LEVELS, hidden), dtype=np.int16),
+            digit_weights=np.zeros((hidden, wide), dtype=np.int8),
+            digit_bias=np.zeros(wide, dtype=np.int16),
+            earlier=np.zeros((wide, wide), dtype=np.int8),
+            mask_weights=np.zeros(hidden, dtype=np.int8),
+            mask_bias=StreamTable.even(2).mask_bias,
+            shifts=np.zeros(4, dtype=np.int8),
+        )
+
     def to_tensors(self, prefix: str) -> dict[str, Tensor]:
         """Integer tensors for the weights file, `prefix.NAME`."""
         return {f"{prefix}.{f.name}": torch.from_numpy(getattr(self, f.name)) for f in fields(self)}
@@ -310,7 +339,7 @@ class RefinementTable:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> RefinementTable:
         """Read one. Raises WeightsError if tensors are missing or do not fit together."""
-        found: dict[str, NDArray[np.generic]] = {}
+        found: dict[str, NDArray[Any]] = {}
         for field in fields(cls):
             tensor = tensors.get(f"{prefix}.{field.name}")
             if tensor is None:
@@ -319,9 +348,11 @@ class RefinementTable:
         levels, around = found["levels"], found["around"]
         if levels.ndim != 1 or levels.dtype != np.uint8 or not len(levels) or around.ndim != 3:
             raise WeightsError(f"{prefix}: levels and around do not fit a table")
+        if (levels % 2 == 0).any() or levels.min() < 3 or levels.max() > 15:
+            raise WeightsError(f"{prefix}.levels must be odd, 3..15")
         digits, hidden = TOKENS * len(levels), around.shape[2]
         wide = digits * int(levels.max())
-        shapes: dict[str, tuple[object, tuple[int | None, ...]]] = {
+        shapes: dict[str, tuple[type[np.integer[Any]], tuple[int | None, ...]]] = {
             "around": (np.int8, (len(NEIGHBOURS), 2 * digits + 2, hidden)),
             "map_embedding": (np.int8, (None, hidden)),
             "base_embedding": (np.int8, (None, hidden)),
@@ -340,9 +371,7 @@ class RefinementTable:
                 want is None or have == want for have, want in zip(array.shape, shape, strict=True)
             )
             if array.dtype != dtype or not fits:
-                raise WeightsError(f"{prefix}.{name} must be {np.dtype(dtype)} {list(shape)}")  # type: ignore[call-overload]
-        if (levels % 2 == 0).any() or levels.min() < 3 or levels.max() > 15:
-            raise WeightsError(f"{prefix}.levels must be odd, 3..15")
+                raise WeightsError(f"{prefix}.{name} must be {dtype.__name__} {list(shape)}")
         shifts = found["shifts"].astype(np.int64)
         if shifts.min() < 0 or shifts.max() > 20 or shifts[3] > 7:
             raise WeightsError(f"{prefix}.shifts are out of range")
@@ -350,7 +379,7 @@ class RefinementTable:
         largest += (128 * (2 + 2 * 16 * 7)) << int(shifts[3])
         if largest >= _EXACT or hidden * HIDDEN_LIMIT * 128 >= _EXACT:
             raise WeightsError(f"{prefix} is too large for exact sums")
-        return cls(**found)  # type: ignore[arg-type]
+        return cls(**found)
 
 
 def token_features(tokens: Ints, levels: NDArray[np.uint8]) -> NDArray[np.float32]:

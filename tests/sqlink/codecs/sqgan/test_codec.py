@@ -11,6 +11,7 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -479,7 +480,7 @@ def test_the_first_bytes_of_a_layered_stream_are_a_smaller_budgets_picture(packi
     def tokens(stream: Stream, count: int) -> Tensor:
         pieces = [p.data if n < count else None for n, p in enumerate(stream.packets)]
         found = codec._tokens_of(Received(stream.session, tuple(pieces)), 360, 480)
-        return torch.from_numpy(found)
+        return torch.from_numpy(np.stack(found))
 
     for size in (192, 384):
         (smaller,) = streams(plain, image, Rate(bytes=size + codec.session_bytes))

@@ -1,0 +1,231 @@
+"""The codec over refinement layers, on a model whose tokens say what the picture must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sqlink.bitstream import StreamTable, Tables
+from sqlink.bitstream.refinement_table import RefinementTable
+from sqlink.codecs.base import Rate, Received, Stream, Unreachable
+from sqlink.codecs.sqgan.codec import AIMS, REFINED_SPLIT, SQGANCodec
+from sqlink.errors import ConfigError, DataError
+from sqlink.model.sqgan import Analysis, Layer
+
+HASH = "0123456789abcdef" * 4
+SIZE = (160, 240)
+KINDS = {"faithful": 0, "natural": 1}
+
+
+class Layers:
+    """Base tokens: the brightness of 16x16 blocks; a refinement token: that of 8x8, 4x4 pixels.
+
+    The three kinds of gain are high at the left, at the top, and where the map holds class 9.
+    """
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // 16), -(-width // 16)
+
+    def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
+        grey = images.mean(1, keepdim=True)
+
+        def tokens(side: int, codes: int) -> Tensor:
+            return (F.avg_pool2d(grey, side).squeeze(1) * (codes - 0.001)).long()
+
+        def layer(side: int, codes: int) -> Layer:
+            found = tokens(side, codes)
+            _, h, w = found.shape
+            labels = segmentation[:, ::side, ::side]
+            left = torch.arange(w, 0, -1).expand(len(found), h, w) / w
+            top = torch.arange(h, 0, -1).view(-1, 1).expand(len(found), h, w) / h
+            gains = torch.stack((left, top, labels == 9), 1).float()
+            shares = F.one_hot(labels, 12).permute(0, 3, 1, 2).float()
+            return Layer(found, gains, shares)
+
+        base = tokens(16, 64)
+        scores = torch.ones_like(base, dtype=torch.float32)
+        return Analysis(base, scores, base % 32, scores, (layer(8, 15), layer(4, 5)))
+
+    def synthesise(
+        self,
+        image_indices: Tensor,
+        map_indices: Tensor,
+        height: int,
+        width: int,
+        refinements: Sequence[Tensor] = (),
+        realism: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        picture = torch.where(image_indices >= 0, image_indices / 63, 0.5)
+        for number, codes in enumerate((15, 5)):
+            tokens = refinements[number]
+            picture = picture.repeat_interleave(2, 1).repeat_interleave(2, 2)
+            picture = torch.where(tokens >= 0, tokens / (codes - 1), picture)
+        picture = picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
+        images = (picture * (0.5 + realism / 2)).unsqueeze(1).expand(-1, 3, -1, -1)
+        maps = map_indices.clamp(min=0).repeat_interleave(16, 1).repeat_interleave(16, 2)
+        return images[..., :height, :width], maps[..., :height, :width]
+
+
+class Nines:
+    """A segmenter: class 9 in the lower right quarter, 3 elsewhere."""
+
+    name = "nines"
+
+    def segment(self, images: Tensor) -> Tensor:
+        maps = torch.full((len(images), *images.shape[2:]), 3)
+        maps[:, images.shape[2] // 2 :, images.shape[3] // 2 :] = 9
+        return maps
+
+
+def tables() -> Tables:
+    finer = RefinementTable.even((5, 3), 32, 64), RefinementTable.even((5,), 32, 64, (5, 3))
+    return Tables(StreamTable.even(32), StreamTable.even(64, 32), finer)
+
+
+def made(**options: object) -> SQGANCodec:
+    chosen: dict[str, object] = {"segmenter": Nines(), **options}
+    return SQGANCodec(Layers(), tables(), HASH, **chosen)  # type: ignore[arg-type]
+
+
+def pictures(count: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(count, 3, 20, 30, generator=generator)
+    return F.interpolate(coarse, SIZE, mode="bilinear")
+
+
+def streams(codec: SQGANCodec, images: Tensor, rate: Rate) -> list[Stream]:
+    found = codec.encode(images, rate)
+    assert all(isinstance(one, Stream) for one in found)
+    return [one for one in found if isinstance(one, Stream)]
+
+
+@pytest.mark.parametrize("packing", ["independent", "map-dependent", "single"])
+def test_every_budget_up_to_everything_is_used(packing: str) -> None:
+    codec, images = made(packing=packing), pictures()
+    everything = streams(codec, images, Rate(quality=1.0))
+    most = min(stream.size for stream in everything)
+    for share in (0.1, 0.2, 0.4, 0.7, 0.95):
+        budget = int(share * most)
+        for stream in streams(codec, images, Rate(bytes=budget)):
+            assert 0.95 * budget <= stream.size <= budget
+            assert sum(stream.ledger.values()) == 8 * stream.size
+
+
+def test_quality_spans_the_whole_path() -> None:
+    codec, images = made(), pictures(1)
+    sizes = [streams(codec, images, Rate(quality=q))[0].size for q in (0.01, 0.1, 0.5, 0.8, 1.0)]
+    assert all(a < b for a, b in pairwise(sizes))
+    stream = streams(codec, images, Rate(quality=1.0))[0]
+    shown = codec.decode([Received.whole(stream)]).images
+    finest = (F.avg_pool2d(images.mean(1, keepdim=True), 4) * 4.999).long() / 4
+    finest = finest.repeat_interleave(4, 2).repeat_interleave(4, 3).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(shown, (finest * 255).round() / 255)
+
+
+def first_places(codec: SQGANCodec, images: Tensor) -> Tensor:
+    """Where the first tenth of the units at 1/8 lie, bool [h, w] of the tokens at 1/8."""
+    stream = streams(codec, images, Rate(quality=0.5))[0]
+    grid = codec._tokens_of(Received.whole(stream), *SIZE)
+    return torch.from_numpy(grid[2] >= 0)
+
+
+def test_each_aim_spends_where_it_gains_most() -> None:
+    split = [(0.5, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.0)]
+    images = pictures(1)
+    kept = {aim: first_places(made(aim=aim, split=split), images) for aim in AIMS}
+    rows, columns = SIZE[0] // 8, SIZE[1] // 8
+    assert kept["faithful"][:, columns // 2 :].sum() == 0
+    assert kept["natural"][rows // 2 :].sum() == 0
+    inside = kept["legible"][rows // 2 :, columns // 2 :].float().mean()
+    assert inside > 0.5 * kept["legible"].float().mean()
+
+
+def test_legible_goes_by_what_matters_to_the_task() -> None:
+    split = [(0.5, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.0)]
+    relevance = [0.0] * 11
+    relevance[9] = 1.0
+    kept = first_places(made(split=split, relevance=relevance), pictures(1))
+    rows, columns = SIZE[0] // 16 * 2, SIZE[1] // 8
+    outside = kept.clone()
+    outside[rows // 2 :, columns // 2 :] = False
+    assert kept.any()
+    assert not outside.any()
+
+
+def test_any_packet_may_be_lost() -> None:
+    codec, images = made(), pictures(1)
+    stream = streams(codec, images, Rate(quality=0.9))[0]
+    whole = codec.decode([Received.whole(stream)]).images
+    error = []
+    for lost in range(len(stream.packets)):
+        came = tuple(None if n == lost else p.data for n, p in enumerate(stream.packets))
+        shown = codec.decode([Received(stream.session, came)])
+        assert not shown.outage.any()
+        error.append(float((shown.images - whole).abs().mean()))
+    assert 0 < max(error) < 0.3
+
+
+def test_a_refinement_without_its_base_is_survived() -> None:
+    codec, images = made(), pictures(1)
+    stream = streams(codec, images, Rate(quality=1.0))[0]
+    last = (*(None for _ in stream.packets[:-1]), stream.packets[-1].data)
+    shown = codec.decode([Received(stream.session, last)])
+    assert not shown.outage.any()
+    hanging = made(packing="map-dependent")
+    stream = streams(hanging, images, Rate(quality=1.0))[0]
+    last = (*(None for _ in stream.packets[:-1]), stream.packets[-1].data)
+    assert hanging.decode([Received(stream.session, last)]).outage.all()
+
+
+def test_realism_is_the_receivers() -> None:
+    images = pictures(1)
+    stream = streams(made(), images, Rate(quality=0.5))[0]
+    shown = [
+        made(realism=realism).decode([Received.whole(stream)]).images for realism in (0.0, 0.5, 1.0)
+    ]
+    torch.testing.assert_close(shown[0] * 2, shown[2], atol=0.01, rtol=0)
+    torch.testing.assert_close(shown[1], (shown[0] + shown[2]) / 2, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"realism": 1.2}, "realism"),
+        ({"realism": "high"}, "realism"),
+        ({"aim": "pretty"}, "aim"),
+        ({"split": [(0.5, 0.5), (1, 1)]}, "rows"),
+        ({"split": [(0.5, 0.5, 0, 0), (1, 1, -0.1, 0)]}, "fractions"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        made(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_without_refinement_have_one_realism() -> None:
+    base = Tables(StreamTable.even(32), StreamTable.even(64, 32))
+    with pytest.raises(ConfigError, match="no refinement"):
+        SQGANCodec(Layers(), base, HASH, realism=0.5)
+
+
+def test_a_file_reads_back_and_an_old_one_is_refused() -> None:
+    codec, images = made(), pictures(1)
+    stream = streams(codec, images, Rate(quality=0.7))[0]
+    assert codec.parse(stream.to_bytes()) == stream
+    old = bytearray(stream.to_bytes())
+    old[3] = 2 << 4 | old[3] & 15
+    with pytest.raises(DataError, match="version 2: this SQLink reads 3"):
+        codec.parse(bytes(old))
+
+
+def test_below_the_floor_the_lowest_size_is_named() -> None:
+    answer = made().encode(pictures(1), Rate(bytes=20))[0]
+    assert isinstance(answer, Unreachable)
+    assert answer.lowest_bytes > 20
+    assert len(REFINED_SPLIT[0]) == 4
