@@ -174,7 +174,7 @@ class RefinementTable:
     @property
     def size(self) -> int:
         """Alphabet of a unit."""
-        return self.codes**TOKENS
+        return int(self.codes**TOKENS)
 
     @property
     def unknown(self) -> Below:
@@ -292,7 +292,7 @@ class RefinementTable:
         there = self._alike[:values]
         sums = np.where(there, sums, -np.inf)
         below = np.minimum(sums.max(axis=2, keepdims=True) - sums, _REACH * STEPS)
-        weights = powers().take(below.astype(np.intp)) * there
+        weights: Floats = powers().take(below.astype(np.intp)) * there
         return weights.reshape(n * values, most)
 
     def digit_bits(self, prior: NDArray[np.float32], digits: Ints) -> Floats:

@@ -43,12 +43,10 @@ class Tables:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Integer tensors for the weights file: `tables.map.*` and so on."""
-        tables = (self.map, self.image, *self.refinements)
-        return {
-            name: tensor
-            for stream, table in zip(STREAMS, tables, strict=False)
-            for name, tensor in table.to_tensors(f"tables.{stream}").items()
-        }
+        tensors = self.map.to_tensors("tables.map") | self.image.to_tensors("tables.image")
+        for stream, table in zip(REFINEMENTS, self.refinements, strict=False):
+            tensors |= table.to_tensors(f"tables.{stream}")
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Tables:

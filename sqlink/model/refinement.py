@@ -63,7 +63,10 @@ class RefinementConfig:
         """The inverse of `to_json`. Raises ConfigError on unknown or missing keys."""
         try:
             values: dict[str, Any] = json.loads(text)
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            }
+            return cls(**fields)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"refinement cannot be read: {error}") from None
 
@@ -141,13 +144,14 @@ class GainEstimator(nn.Module):
         self.conv1 = nn.Conv2d(width + labels, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.out = nn.Conv2d(hidden, 2 * len(KINDS), 1)
+        assert self.out.bias is not None
         nn.init.constant_(self.out.bias, -4.5)  # about where errors lie
 
     def forward(self, features: Tensor, shares: Tensor) -> Tensor:
         """features: [N, C, h, w]; shares: [N, L, h, w] of the classes. Returns [N, 2, 3, h, w]."""
         x = silu(self.conv1(torch.cat((features, shares), 1)))
-        out: Tensor = self.out(silu(self.conv2(x)))
-        return out.unflatten(1, (2, len(KINDS)))
+        out: Tensor = self.out(silu(self.conv2(x))).unflatten(1, (2, len(KINDS)))
+        return out
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,7 @@ class RefinementDecoder(nn.Module):
         self.linear4 = _synthesis(len(config.levels4), 4)
         self.out = nn.Conv2d(w2, 12, 3, padding=1)
         nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
     def forward(

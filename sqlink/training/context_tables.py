@@ -122,7 +122,7 @@ def _fitted(
         network = _Network(stream, codebooks)
         _descend(network, data, stream, steps, report)
         tables.append(network.stored())
-    return Tables(*tables)
+    return Tables(tables[0], tables[1])
 
 
 class _Network(nn.Module):

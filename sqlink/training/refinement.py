@@ -126,7 +126,7 @@ class Base:
         loaded = load(weights, "sqgan")
         self.model: SQGAN = load_model(loaded, weights)
         self.sha256 = loaded.sha256
-        self.tx = load_segmenter("tx")
+        self.tx: Any = load_segmenter("tx")
         self.labels = self.model.config.num_classes + 1
         self.widths = self.model.config.channels[1], self.model.config.channels[0]
 
@@ -188,7 +188,7 @@ class RefinementTrainer:
         self.base = Base(config.base)
         self.task = load_task(config.task, _classes_of(self.base.model))
         self.lpips: LPIPS = load_lpips(config.lpips_weights)
-        self.tx: Any = self.base.tx
+        self.tx = self.base.tx
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.network = refinement_for(self.base)
@@ -243,7 +243,9 @@ class RefinementTrainer:
         export(self.average, self.output / "refinement.safetensors")
 
     def resume(self) -> bool:
-        """Go on from the checkpoint where there is one."""
+        """Go on from the checkpoint where there is one. Raises ConfigError if it is of another
+        model or base.
+        """
         if not self.checkpoint_path.exists():
             return False
         state, facts = load_checkpoint(self.checkpoint_path)
@@ -350,8 +352,8 @@ class RefinementTrainer:
             )
         self.optimizer.zero_grad()
         total.backward()
-        for group in (self.pixel_parameters, self.gain_parameters):
-            nn.utils.clip_grad_norm_(group, config.gradient_clip)
+        for parameters in (self.pixel_parameters, self.gain_parameters):
+            nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         self.optimizer.step()
         follow(
             self.average, self.network, min(config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -576,7 +578,8 @@ class RefinementTrainer:
                     "crops_per_s": since * self.config.batch_size / (self.seconds - checked + 1e-9),
                 }
                 row |= {k: v / since for k, v in sums.items()}
-                self.journal.write(self.step, row | self.validate())
+                row |= self.validate()
+                self.journal.write(self.step, row)
                 sums, since, checked, last = {}, 0, self.seconds, time.monotonic()
             if self.seconds - saved >= 60 * self.config.checkpoint_minutes:
                 self.save()

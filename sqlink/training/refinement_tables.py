@@ -307,8 +307,9 @@ def _descend(
         optimizer.zero_grad()
         ((mask.sum() + index.sum()) / mask.numel()).backward()
         optimizer.step()
-        for k, value in enumerate((mask.sum(), mask.numel(), index.sum(), index.numel())):
-            spent[k] += float(value) if isinstance(value, int) else float(value.detach())
+        sums = torch.stack((mask.detach().sum(), index.detach().sum())).tolist()
+        for k, value in enumerate((sums[0], mask.numel(), sums[1], index.numel())):
+            spent[k] += value
         if report is not None and (step + 1) % 100 == 0:
             report(
                 f"{network.digits} digits: step {step + 1}, {spent[0] / spent[1]:.3f} bits a place "

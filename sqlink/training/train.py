@@ -852,13 +852,18 @@ def _lay_out_as_parameters(optimizer: Any) -> None:
 def train_from_config(path: Path | str, report: Callable[[str], None] = print) -> Path:
     """Train as the file says, going on from its output's checkpoint. Returns the weights' path.
 
-    A file of `kind: segmenters` trains the built-in segmenters instead, and gives their folder.
+    A file of `kind: segmenters` trains the built-in segmenters instead, and gives their folder; one
+    of `kind: refinement` the refinement layers of weights that stand.
     Raises ConfigError, DataError or WeightsError in one line where the run cannot begin.
     """
     if settings_kind(path) == "segmenters":
         from sqlink.training.segmenters import train_segmenters
 
         return train_segmenters(path, report)
+    if settings_kind(path) == "refinement":
+        from sqlink.training.refinement import train_refinement
+
+        return train_refinement(path, report)
     trainer = Trainer(load_train_config(Path(path)), report)
     if trainer.resume():
         report(

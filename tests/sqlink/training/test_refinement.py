@@ -1,0 +1,130 @@
+"""Training of the refinement: it lowers the error, goes on where it stopped, and gives weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sqlink.codecs import load_codec
+from sqlink.codecs.base import Rate, Received, Stream
+from sqlink.data.base import open_dataset
+from sqlink.errors import ConfigError
+from sqlink.model.refinement import Refined, RefinementConfig
+from sqlink.training.config import Source
+from sqlink.training.refinement import (
+    RefinementTrainer,
+    RefinementTraining,
+    assemble,
+    class_shares,
+    lpips_map,
+)
+
+STREETS = Source(name="streets", options={"seed": 5, "count": 2, "height": 96, "width": 96})
+
+
+def config(output: Path, lpips: Path, **changes: object) -> RefinementTraining:
+    values: dict[str, object] = {
+        "output": str(output),
+        "sources": [STREETS],
+        "validation": STREETS,
+        "crop": 64,
+        "bank": 2,
+        "redraw": 0.2,
+        "warmup_steps": 1,
+        "max_minutes": 60.0,
+        "lpips_weights": str(lpips),
+        **changes,
+    }
+    return RefinementTraining.model_validate(values)
+
+
+@pytest.fixture
+def lpips_folder(shared: Path) -> Path:
+    return shared / "weights"
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_run_learns_resumes_alike_and_becomes_a_codec(tmp_path: Path, lpips_folder: Path) -> None:
+    def trained(folder: str, *parts: int) -> RefinementTrainer:
+        for steps in parts:
+            trainer = RefinementTrainer(config(tmp_path / folder, lpips_folder), print)
+            trainer.resume()
+            generator = torch.Generator().manual_seed(0)
+            while len(trainer.bank) < 2:
+                trainer.grow(generator)
+            for _ in range(steps):
+                trainer.advance()
+            trainer.save()
+        return trainer
+
+    whole, parts = trained("whole", 4), trained("parts", 2, 2)
+    assert whole.step == parts.step == 4
+    for name, value in whole.critic.state_dict().items():
+        assert value.shape == parts.critic.state_dict()[name].shape
+    moved = whole.network.state_dict()["decoder.out.weight"].abs().sum()
+    assert moved > 0
+
+    weights = assemble(
+        "streets",
+        tmp_path / "whole" / "refinement.safetensors",
+        [STREETS],
+        tmp_path / "refined.safetensors",
+        pictures=2,
+        steps=3,
+    )
+    data = open_dataset("streets", **STREETS.options)
+    image = data[0].image[None]
+    errors = []
+    for bpp in (0.1, 0.6):
+        codec = load_codec("sqgan", weights=weights, aim="faithful", realism=0.0)
+        (stream,) = codec.encode(image, Rate(bpp=bpp))
+        assert isinstance(stream, Stream)
+        assert 0.9 * bpp <= stream.bpp <= bpp
+        shown = codec.decode([Received.whole(stream)]).images
+        errors.append(float((shown - image).square().mean()))
+    assert errors[1] < errors[0]
+    assert "refinement.encoder.out8.weight" in load_file(weights)
+
+
+@pytest.mark.shared
+def test_another_model_in_the_checkpoint_is_refused(tmp_path: Path, lpips_folder: Path) -> None:
+    trainer = RefinementTrainer(config(tmp_path, lpips_folder), print)
+    trainer.network.config = RefinementConfig(width4=8)
+    trainer.save()
+    with pytest.raises(ConfigError, match="another model or base"):
+        RefinementTrainer(config(tmp_path, lpips_folder), print).resume()
+
+
+def test_a_crop_that_is_no_whole_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        RefinementTrainer(config(tmp_path, tmp_path, crop=70), print)
+
+
+def test_shares_of_classes_are_those_of_4x4_pixels() -> None:
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    labels[0, :2, :4] = 3
+    labels[0, 7, 7] = 255
+    shares = class_shares(labels, 11)
+    assert shares.shape == (1, 12, 2, 2)
+    assert shares[0, 3, 0, 0] == 0.5
+    assert shares[0, 11, 1, 1] == pytest.approx(1 / 16)
+    torch.testing.assert_close(shares.sum(1), torch.ones(1, 2, 2))
+
+
+def test_the_map_of_lpips_is_lpips_place_by_place() -> None:
+    class Heads:
+        heads = (torch.ones(1, 2, 1, 1), torch.full((1, 3, 1, 1), 2.0))
+
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.rand(2, c, 8, 8, generator=generator) for c in (2, 3)]
+    theirs = [torch.rand(2, c, 8, 8, generator=generator) for c in (2, 3)]
+    found = lpips_map(Heads(), ours, theirs, 8)  # type: ignore[arg-type]
+    expected = sum(
+        ((a - b).square() * h).sum(1) for a, b, h in zip(ours, theirs, Heads.heads, strict=True)
+    )
+    torch.testing.assert_close(found, expected)
+    assert Refined.__dataclass_fields__.keys() == {"values8", "values4", "gains8", "gains4"}
