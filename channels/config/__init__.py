@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from channels.config.builder import READY, build, load, names
+    from channels.config.builder import build, load, names
+    from channels.config.description import READY
 
 __all__ = ["READY", "build", "load", "names"]
 

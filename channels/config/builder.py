@@ -11,27 +11,18 @@ Symbol and bit channels are described in the same way, by `from_spec`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from channels.base import CHANNELS, Chain, Channel
+from channels.config.description import READY, name_and_parameters
+from channels.config.packet_size import with_packet_size
 from channels.config.yaml import read_yaml
 from channels.errors import ConfigError
 from channels.registry import Registry, nearest
 
 T = TypeVar("T")
-
-READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "iid": ("iid_erasure", {}),
-    "bursts": ("gilbert_elliott", {}),
-    "awgn": ("coded", {"over": "awgn", "modulation": "qpsk", "code_rate": 0.5}),
-    "rayleigh": (
-        "coded",
-        {"over": {"rayleigh": {"coherence": "packet"}}, "modulation": "qpsk", "code_rate": 0.5},
-    ),
-}
-"""Ready channels: name -> (registered channel, parameters); `lossless` is one by itself."""
 
 
 def names() -> list[str]:
@@ -89,30 +80,10 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
         raise ConfigError(f"channel file {path}: {error}") from error
 
 
-def name_and_parameters(kind: str, spec: object) -> tuple[str, dict[str, object]]:
-    """Read a name, or a mapping of one name to its parameters. Raises ConfigError on anything else.
-
-    >>> name_and_parameters("channel", {"iid_erasure": {"loss": 0.1}})
-    ('iid_erasure', {'loss': 0.1})
-    """
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and len(spec) == 1:
-        name, parameters = next(iter(spec.items()))
-        if isinstance(name, str) and (parameters is None or isinstance(parameters, Mapping)):
-            return name, {str(key): value for key, value in (parameters or {}).items()}
-    raise ConfigError(
-        f"a {kind} is a name or one name with its parameters, as {{name: {{key: value}}}}; "
-        f"got {spec!r}"
-    )
-
-
 def from_spec(registry: Registry[T], spec: object) -> T:
     """Make what `spec` names in a registry: a name, or {name: parameters}. Raises ConfigError."""
     return registry.make(*name_and_parameters(registry.kind, spec))
 
 
 def _sized(spec: object, packet_bytes: int | None) -> Channel:
-    from channels.config.packet_size import with_packet_size
-
     return build(spec if packet_bytes is None else with_packet_size(spec, packet_bytes))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from inspect import signature
 
 from channels.base import CHANNELS, Channel, FixedSize, Lengthens, Wrapper
-from channels.config.builder import READY, name_and_parameters
+from channels.config.description import READY, name_and_parameters
 
 
 def with_packet_size(spec: object, packet_bytes: int) -> object:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from channels.base import Conditions, Packets, Reception, register
-from channels.config.builder import name_and_parameters
 from channels.config.checks import choice, condition, flag, integer, number
+from channels.config.description import name_and_parameters
 from channels.errors import ConfigError
 from channels.fading.base import ONE_GAIN, SNR_RANGE_DB, Flat, Timing
 from channels.fading.binary import BIT_CHANNELS

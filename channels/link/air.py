@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from channels.base import Conditions
-from channels.config.builder import name_and_parameters
 from channels.config.checks import choice, condition
+from channels.config.description import name_and_parameters
 from channels.errors import ConfigError
 from channels.fading.base import SNR_RANGE_DB, SYMBOL_CHANNELS, Piloted, SymbolChannel, Timing
 from channels.fading.binary import BIT_CHANNELS, BitChannel

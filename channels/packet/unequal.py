@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from channels.base import Channel, Conditions, Packets, Reception, register
-from channels.config.builder import build, name_and_parameters
+from channels.config.builder import build
 from channels.config.checks import integer, number
+from channels.config.description import name_and_parameters
 from channels.errors import ConfigError
 from channels.packet.occupancy import (
     MOST_PACKETS,

@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from channels.base import CHANNELS
-from channels.config.builder import READY, build
+from channels.config.builder import build
+from channels.config.description import READY
 from channels.fading.base import SYMBOL_CHANNELS
 from channels.fading.binary import BIT_CHANNELS
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sqlink import doctor
-from sqlink.cli import app
+from sqlink.cli.app import app
 from sqlink.errors import WeightsError
 
 

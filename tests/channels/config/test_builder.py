@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from channels.base import Chain
-from channels.config.builder import READY, build, load, names
+from channels.config.builder import build, load, names
+from channels.config.description import READY
 from channels.errors import ConfigError
 from channels.fading.block import Rayleigh
 from channels.link.coded import CodedLink

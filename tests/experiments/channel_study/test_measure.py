@@ -19,7 +19,7 @@ from experiments.channel_study.curves import Curves, Share
 from experiments.channel_study.draw import draw
 from experiments.channel_study.measure import measure, summary, write_csv
 from experiments.channel_study.references import bit_laws, loss_laws, run_law
-from sqlink.cli import app
+from sqlink.cli.app import app
 
 
 def curves(spec: object, conditions: dict[str, list[float]], **options: object) -> Curves:

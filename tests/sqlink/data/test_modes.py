@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from sqlink.cli import app
+from sqlink.cli.app import app
 from sqlink.data.pictures import load_picture
 
 HEIGHT, WIDTH = 33, 50

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from sqlink.cli import app
+from sqlink.cli.app import app
 from sqlink.model import config as model_sizes
 from tests.sqlink.model.test_sqgan import TINY
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sqlink.bitstream import Tables
-from sqlink.cli import app
+from sqlink.cli.app import app
 from sqlink.codecs.base import (
     CODECS,
     Decoded,

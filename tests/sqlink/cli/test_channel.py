@@ -10,8 +10,9 @@ import yaml
 from typer.testing import CliRunner
 
 from channels.config.builder import build
-from sqlink.cli import LOW_GAIN_DB, app
-from tests.sqlink.test_cli import sqlink
+from channels.planning.operating_points import LOW_GAIN_DB
+from sqlink.cli.app import app
+from tests.sqlink.cli.test_app import sqlink
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""The command line: sqlink encode, decode, transmit, channel, segment, train, sweep, plot, ...
+
+Nothing heavy is imported before a command needs it. This package alone, of all in `sqlink`, may
+import `experiments`.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from sqlink.cli.channel import channel_, plan
+from sqlink.cli.codec import decode, encode, segment, transmit
+from sqlink.cli.errors import OneLine
+from sqlink.cli.results import (
+    results_export,
+    results_ls,
+    results_merge,
+    results_prune,
+    results_show,
+)
+from sqlink.cli.sweep import compare, demo, plot, schema, sweep
+from sqlink.cli.train import train
+from sqlink.runtime.malloc import keep_freed_memory
+
+
+def doctor() -> None:
+    """Say what is installed, what is missing and what is wrong; exit 2 where something is."""
+    from sqlink.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(finding)
+    if any(finding.wrong for finding in findings):
+        raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=OneLine,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pictures and their meaning over a simulated channel, with every bit real.",
+)
+results = typer.Typer(no_args_is_help=True, help="List, show, merge, export and prune results.")
+app.command()(encode)
+app.command()(decode)
+app.command()(transmit)
+app.command("channel")(channel_)
+app.command()(plan)
+app.command()(segment)
+app.command()(train)
+app.command()(sweep)
+app.command()(schema)
+app.command()(compare)
+app.command()(plot)
+app.command()(demo)
+app.command()(doctor)
+app.add_typer(results, name="results")
+results.command("ls")(results_ls)
+results.command("show")(results_show)
+results.command("merge")(results_merge)
+results.command("export")(results_export)
+results.command("prune")(results_prune)
+
+
+def main() -> None:
+    """Run the entry point `sqlink`."""
+    keep_freed_memory()
+    app(prog_name="sqlink")

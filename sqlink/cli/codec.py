@@ -1,0 +1,225 @@
+"""Commands that code pictures: encode, decode, transmit, segment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sqlink.cli.errors import naming
+from sqlink.cli.files import inputs_of, read_bytes, targets_of, write_received
+from sqlink.cli.options import (
+    Bpp,
+    Bytes,
+    CodecName,
+    CodecOptions,
+    Device,
+    Maps,
+    MaxPixels,
+    Output,
+    PacketBytes,
+    Pictures,
+    Quality,
+    Weights,
+    codec_of,
+    conditions_of,
+    device_of,
+    rate_of,
+)
+
+if TYPE_CHECKING:
+    from sqlink.codecs.base import Codec, Stream
+    from sqlink.link import LinkResult
+
+
+def encode(
+    pictures: Pictures,
+    output: Output,
+    codec: CodecName = "sqgan",
+    codec_option: CodecOptions = None,
+    bpp: Bpp = None,
+    bytes_: Bytes = None,
+    quality: Quality = None,
+    segmentation: Maps = None,
+    packet_bytes: PacketBytes = None,
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Encode pictures, one file each, and print its bytes and bits a pixel."""
+    from sqlink.codecs.base import Stream
+    from sqlink.data.pictures import pixel_limit, write_aside
+    from sqlink.errors import DataError
+    from sqlink.transmitter import Transmitter
+
+    rate = rate_of(bpp, bytes_, quality)
+    coder = codec_of(codec, packet_bytes, weights, device, codec_option)
+    with pixel_limit(max_pixels):
+        targets = targets_of(pictures, output, coder.suffix)
+        transmitter = Transmitter(coder)
+        for path, target, image, labels in inputs_of(pictures, targets, segmentation, coder):
+            (answer,) = transmitter.send(image, rate, labels)
+            if not isinstance(answer, Stream):
+                raise DataError(f"{path}: {answer}")
+            write_aside(answer.to_bytes(), target)
+            print(f"{target} {answer.size} bytes {answer.bpp:.4f} bpp", flush=True)
+
+
+def decode(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Encoded files.")],
+    output: Output,
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Decode files to NAME.png, and NAME.map.png where the stream carries a map."""
+    from sqlink.codecs import codec_for_suffix
+    from sqlink.codecs.base import Received
+    from sqlink.data.pictures import pixel_limit
+    from sqlink.errors import DataError
+
+    with pixel_limit(max_pixels):
+        targets = targets_of(files, output, ".png")
+        names = []
+        for path in files:
+            with naming(path):
+                names.append(codec_for_suffix(path.suffix))
+        coders: dict[str, Codec] = {}
+        for path, name, target in zip(files, names, targets, strict=True):
+            if name not in coders:
+                coders[name] = codec_of(name, None, weights, device)
+            with naming(path):
+                stream = coders[name].parse(read_bytes(path))
+            decoded = coders[name].decode([Received.whole(stream)])
+            if bool(decoded.outage[0]):
+                raise DataError(f"{path}: nothing can be decoded; the file is damaged")
+            maps = decoded.segmentation
+            write_received(
+                target, decoded.images[0], None if maps is None else maps[0], coders[name]
+            )
+            size = f"{stream.session.width}x{stream.session.height}"
+            print(f"{target} {size} from {stream.size} bytes {stream.bpp:.4f} bpp", flush=True)
+
+
+def transmit(
+    pictures: Pictures,
+    output: Output,
+    channel: Annotated[
+        str, typer.Option("--channel", metavar="CHANNEL.yaml|NAME", help="A channel.")
+    ],
+    snr_db: Annotated[float | None, typer.Option("--snr-db", help="Mean Es/N0 in dB.")] = None,
+    loss: Annotated[float | None, typer.Option("--loss", help="Packet loss, 0..1.")] = None,
+    codec: CodecName = "sqgan",
+    codec_option: CodecOptions = None,
+    bpp: Bpp = None,
+    bytes_: Bytes = None,
+    quality: Quality = None,
+    channel_uses: Annotated[
+        int | None, typer.Option("--channel-uses", help="Channel uses a picture at most.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the channel's randomness.")] = 0,
+    segmentation: Maps = None,
+    packet_bytes: PacketBytes = None,
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Send pictures over a channel, write what is received, print the ledger of every bit."""
+    from channels.config.builder import load
+    from sqlink.codecs.base import Unreachable
+    from sqlink.crossing import packet_size
+    from sqlink.data.pictures import pixel_limit
+    from sqlink.errors import DataError
+    from sqlink.link import Link
+    from sqlink.receiver import Receiver
+    from sqlink.transmitter import Transmitter
+
+    rate = rate_of(bpp, bytes_, quality, channel_uses)
+    coder = codec_of(codec, packet_bytes, weights, device, codec_option)
+    carrier = load(channel, packet_size(coder, packet_bytes))
+    conditions = conditions_of(carrier, {"snr_db": snr_db, "loss": loss})
+    link = Link(
+        Transmitter(coder),
+        carrier,
+        Receiver(coder),
+        packet_bytes,
+        device_of(device),
+    )
+    with pixel_limit(max_pixels):
+        targets = targets_of(pictures, output, ".png", segmentation)
+        for path, target, image, labels in inputs_of(pictures, targets, segmentation, coder):
+            result = link.run(
+                image, rate, conditions, seed=seed, names=[target.stem], segmentation=labels
+            )
+            (sent,) = result.sent
+            if isinstance(sent, Unreachable):
+                raise DataError(f"{path}: {sent}")
+            write_received(target, result.image(0), result.segmentation(0), coder)
+            _print_ledger(target, sent, result, channel_uses)
+
+
+def segment(
+    pictures: Pictures,
+    output: Output,
+    segmenter: Annotated[str, typer.Option("--segmenter", help="tx, judge, ...")] = "tx",
+    weights: Weights = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Write the map of what each pixel shows, NAME.map.png, class ids under a palette."""
+    from sqlink.data.classes import NAMES, NO_LABEL
+    from sqlink.data.pictures import pixel_limit, save_map
+    from sqlink.segmentation import load_segmenter
+
+    options = {} if weights is None else {"weights": weights}
+    network = load_segmenter(segmenter, device=device_of(device), **options)
+    with pixel_limit(max_pixels):
+        targets = targets_of(pictures, output, ".map.png")
+        for _, target, image, _ in inputs_of(pictures, targets, None, None):
+            labels = network.segment(image)[0]
+            save_map(labels, target)
+            counts = labels[labels != NO_LABEL].bincount(minlength=len(NAMES)).tolist()
+            shares = sorted(zip(counts, NAMES, strict=True), reverse=True)
+            seen = ", ".join(f"{name} {n / labels.numel():.1%}" for n, name in shares[:4] if n)
+            print(f"{target} {seen}", flush=True)
+
+
+def _print_ledger(target: Path, sent: Stream, result: LinkResult, asked: int | None) -> None:
+    """What came of a crossing, and where each bit went; the entries add up to the total.
+
+    asked: channel uses, where the rate was given in them.
+    """
+    present = result.delivered.shape[-1]
+    delivered = int(result.delivered[0, 0].sum())
+    wrong = delivered - int((result.delivered & result.correct)[0, 0].sum())
+    uses = int(result.channel_uses[0, 0])
+    entries = {name: int(bits[0, 0]) for name, bits in result.ledger.items()}
+    total = sum(entries.values())
+    print(
+        f"{target} {sent.size} bytes {sent.bpp:.4f} bpp, packets {delivered} delivered "
+        f"{present - delivered} lost" + (f" {wrong} wrong" if wrong else ""),
+        end="",
+    )
+    on_air = int(result.sent_bytes[0, 0])
+    if on_air != sent.size:
+        came = int(result.delivered_bytes[0, 0])
+        print(f", {sent.size} bytes offered {on_air} sent {came} delivered", end="")
+    if uses:
+        print(f", {uses} channel uses" + (f" of {asked} asked" if asked else ""), end="")
+    print(", nothing could be decoded" if bool(result.outage[0, 0]) else "")
+    if not sys.stdout.isatty():
+        for name, bits in [*entries.items(), ("total", total)]:
+            print(f"  {name:<8} {bits:>10} bits {bits / total:7.2%}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("entry", show_footer=True)
+    table.columns[0].footer = "total"
+    table.add_column("bits", footer=str(total), justify="right")
+    table.add_column("share", footer="100 %", justify="right")
+    for name, bits in entries.items():
+        table.add_row(name, str(bits), f"{bits / total:.2%}")
+    Console().print(table)

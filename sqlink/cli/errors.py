@@ -1,0 +1,136 @@
+"""What a user can mend, said in one line on standard error, with exit 2; Ctrl-C is exit 130."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Of what Typer is built on, in every version: click, or a copy of it."""
+
+
+OWN_CHANNELS = Path(__file__).resolve().parents[2] / "channels" / "__init__.py"
+"""Both packages are installed side by side."""
+
+
+RESUMED = "run the same command again to go on from there"
+
+
+AFTER_INTERRUPT = {
+    "train": f"interrupted: the last checkpoint is kept; {RESUMED}",
+    "sweep": f"interrupted: finished rows are kept; {RESUMED}",
+    "demo": f"interrupted: finished rows are kept; {RESUMED}",
+    "plan": f"interrupted: tables measured so far are kept; {RESUMED}",
+    "channel": "interrupted: nothing was written",
+}
+
+
+class OneLine(TyperGroup):
+    """Commands whose errors, where a user can mend them, are one line and exit 2."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        with self._usage_in_one_line():
+            return super().make_context(info_name, args, *more, **extra)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            from channels.registry import nearest
+
+            fail(f"no command '{args[0]}': {nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        found = find_spec("channels")
+        origin = None if found is None else found.origin
+        if origin is None or Path(origin).resolve() != OWN_CHANNELS:
+            fail(
+                f"the package 'channels' in {origin} is not SQLink's (Django Channels has that "
+                "name too): install SQLink in an environment of its own"
+            )
+        from sqlink.errors import SQLinkError
+
+        try:
+            with self._usage_in_one_line(ctx):
+                return super().invoke(ctx)
+        except SQLinkError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            line = "interrupted: files that were named are whole; run the same command again"
+            print(AFTER_INTERRUPT.get(ctx.invoked_subcommand or "", line), file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    @contextmanager
+    def _usage_in_one_line(self, ctx: Any = None) -> Iterator[None]:
+        """What the parser of the command line refuses, said as any other error."""
+        try:
+            yield
+        except UsageError as error:
+            # Without any arguments the help is shown, which is such an error, too.
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            name = None if ctx is None else ctx.invoked_subcommand
+            command = self if name is None else self.get_command(ctx, name)
+            fail(_usage(error, command, name))
+
+
+def _usage(error: Any, command: Any, name: str | None) -> str:
+    """What is wrong in a command line, where, and how to mend it."""
+    called, where = ("sqlink", "") if name is None else (f"sqlink {name}", f"{name}: ")
+    option, param = getattr(error, "option_name", None), getattr(error, "param", None)
+    if option is not None:
+        options = [of for of in command.params if of.param_type_name == "option"]
+        known = {opt: of for of in options for opt in of.opts}
+        if option in known and not known[option].is_flag:
+            return f"{where}{option} needs a value: {known[option].help}"
+        if option in (*known, "--help"):
+            return f"{where}{option} takes no value: leave out what follows '='"
+        from channels.registry import nearest
+
+        return f"{where}no option {option}: {nearest(option, [*known, '--help'])}"
+    if param is None:
+        message = error.format_message().rstrip(".")
+        usage = f"see {called} --help" if error.ctx is None else error.ctx.get_usage()
+        return f"{where}{message[:1].lower()}{message[1:]}: {usage[:1].lower()}{usage[1:]}"
+    shown = param.metavar or param.name
+    if param.param_type_name == "option":
+        shown = max(param.opts, key=len)
+    if hasattr(error, "param_type"):
+        give = f"{shown} {param.metavar}" if shown in param.opts else shown
+        return f"{where}{shown} is missing: give it, as in {called} {give}"
+    errors = getattr(error.__cause__, "errors", None)
+    if errors is None:  # click's own message, under an older Typer, names value and range
+        return f"{where}{shown}: {error.message}"
+    return f"{where}{shown} {errors()[0]['input']} must be {_wanted(param)}"
+
+
+def _wanted(param: Any) -> str:
+    """What a number may be: `an integer from 1 to 65535`."""
+    kind = "an integer" if param.type_descriptor.annotation is int else "a number"
+    if param.min is None:
+        return kind
+    if param.max is None:
+        return f"{kind}, {param.min} or more"
+    return f"{kind} from {param.min} to {param.max}"
+
+
+def fail(line: str) -> NoReturn:
+    print(f"sqlink: error: {' '.join(line.split())}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of a file before what is said of it."""
+    from sqlink.errors import SQLinkError
+
+    try:
+        yield
+    except SQLinkError as error:
+        raise type(error)(f"{path}: {error}") from error

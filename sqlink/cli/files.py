@@ -1,0 +1,109 @@
+"""Files that commands read and write: checked before anything is written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sqlink.codecs.base import Codec
+
+
+def targets_of(
+    sources: Sequence[Path], folder: Path, suffix: str, maps: Sequence[Path] | None = None
+) -> list[Path]:
+    """The files to write, one a source, checked before anything is written.
+
+    Raises DataError if two sources have one name, if a source or one of the `maps` given with them
+    would be overwritten, if a picture that this program did not write would be, or if a source is
+    missing.
+    """
+    from sqlink.data.pictures import is_ours
+    from sqlink.errors import DataError
+
+    targets = [folder / f"{source.stem}{suffix}" for source in sources]
+    seen: dict[Path, Path] = {}
+    inputs = {source.resolve() for source in (*sources, *(maps or ()))}
+    for source, target in zip(sources, targets, strict=True):
+        if not source.exists():
+            raise DataError(f"{source} does not exist")
+        written = [target]
+        if suffix == ".png":
+            written.append(target.with_name(f"{source.stem}.map.png"))
+        for file in written:
+            if file in seen:
+                raise DataError(
+                    f"{seen[file]} and {source} would both be written to {file}: "
+                    "rename one, or take them apart"
+                )
+            seen[file] = source
+            if file.resolve() in inputs:
+                raise DataError(f"{file} is an input and would be overwritten: name another folder")
+            if file.is_dir():
+                raise DataError(f"{file} is a folder: name another folder to write to")
+            if file.suffix == ".png" and file.exists() and not is_ours(file):
+                raise DataError(
+                    f"{file} is there already and is not of this program's making: "
+                    "name another folder, or move it away"
+                )
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: -o names a folder")
+    return targets
+
+
+def inputs_of(
+    pictures: Sequence[Path],
+    targets: Sequence[Path],
+    maps: Sequence[Path] | None,
+    codec: Codec | None,
+) -> Iterator[tuple[Path, Path, Tensor, Tensor | None]]:
+    """Path, target, float32 [1, 3, H, W] and given map, int64 [1, H, W], of each picture.
+
+    Every file is opened and its size checked before the first one is handed out.
+    """
+    from sqlink.data.classes import CAMVID
+    from sqlink.data.pictures import check_picture, load_map, load_picture
+    from sqlink.errors import ConfigError, DataError
+
+    if maps and len(maps) != len(pictures):
+        raise ConfigError(
+            f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
+        )
+    sizes = [check_picture(path) for path in pictures]
+    classes = getattr(codec, "classes", CAMVID)
+    labels = [load_map(path, classes=classes) for path in maps or []]
+    for path, label, size in zip(maps or [], labels, sizes, strict=False):
+        if tuple(label.shape) != size:
+            raise DataError(
+                f"{path} is {label.shape[1]}x{label.shape[0]}, its picture {size[1]}x{size[0]}: "
+                "a map must have the size of its picture"
+            )
+    if maps and not getattr(codec, "carries_map", True):
+        print(f"note: {getattr(codec, 'name', '')} carries no map", file=sys.stderr)
+    for n, path in enumerate(pictures):
+        yield path, targets[n], load_picture(path)[None], labels[n][None] if labels else None
+
+
+def read_bytes(path: Path) -> bytes:
+    from sqlink.errors import DataError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+
+
+def write_received(
+    target: Path, image: Tensor, segmentation: Tensor | None, codec: Codec | None
+) -> None:
+    from sqlink.data.classes import CAMVID
+    from sqlink.data.pictures import save_map, save_picture
+
+    save_picture(image, target)
+    if segmentation is not None:
+        classes = getattr(codec, "classes", CAMVID)
+        save_map(segmentation, target.with_name(f"{target.stem}.map.png"), classes=classes)

@@ -1,0 +1,17 @@
+"""The command that trains networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A training.")],
+) -> None:
+    """Train networks as a file says; an interrupted training goes on where it stopped."""
+    from sqlink.training.train import train_from_config
+
+    print(train_from_config(config))
