@@ -23,6 +23,7 @@ EXTRAS = {
     "report": ("plotly", "jinja2"),
     "ray": ("ray",),
     "hf": ("transformers",),
+    "onnx": ("onnxruntime",),
 }
 
 

@@ -12,7 +12,7 @@ from scipy.special import betaincinv
 
 from channels.base import Channel
 from channels.fading.base import SNR_RANGE_DB
-from experiments.report.figures import AXES, Axis
+from experiments.report.axes import AXES, Axis
 
 CONFIDENCE = 0.95
 

@@ -25,7 +25,8 @@ from experiments.channel_study.curves import (
     shows_runs,
 )
 from experiments.channel_study.references import Law, bit_laws, delay_law, loss_laws, run_law
-from experiments.report.figures import COLOURS, GREY, MARKERS, STYLE, Axis
+from experiments.report.axes import Axis
+from experiments.report.figures import COLOURS, GREY, MARKERS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

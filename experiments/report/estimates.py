@@ -1,88 +1,57 @@
-"""What the rows of one cell of the grid come to: estimates, and the draws of their intervals.
+"""What the rows of one cell of the grid come to: estimates, and the spread of their blocks.
 
 A cell is what differs in nothing but the seed of the channel's randomness. Its rows are brought
-into an array pictures x realisations; another seed is as good as more realisations. Every cell of a
-sweep is drawn under one seed of the bootstrap, so draw b of one cell and draw b of another are of
-the same pictures and realisations: differences, and whatever else is computed draw by draw, are
-paired.
+into an array pictures x realisations; another seed is as good as more realisations. Every result of
+a sweep is computed from all blocks of pictures and without each in turn (`jackknife`), so that
+result g of one cell and result g of another are of the same pictures: differences, and whatever
+else is computed of them one by one, are paired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
-from torch import Tensor
+import torch
 
 from experiments.sweep.grid import Point, canonical
-from experiments.sweep.schema import FRECHET, MATRICES
-from sqlink.data.classes import NUM_CLASSES
-from sqlink.metrics import frechet
-from sqlink.metrics.bootstrap import (
-    RESAMPLES,
+from experiments.sweep.measuring import FEATURES, Measures, counts_column, unpacked
+from sqlink.metrics.base import MapMetric, SetMetric
+from sqlink.metrics.jackknife import (
+    Floats,
+    Integers,
     Interval,
-    Statistic,
-    mean,
-    mean_iou,
+    Jackknife,
+    block_numbers,
+    leave_one_out,
     mean_sums,
-    percentiles,
-    resample,
 )
 
-CELLS, CELLS_CLEAN = "cells_image", "cells_clean"
-"""Columns of the judge's features: of the picture received, and of the original."""
+SHARES = ("outage", "unreachable")
+"""Columns of 0 and 1: where no picture or every picture has it, a spread of 0 says nothing."""
 
-SOURCES = dict(zip(MATRICES, ("confusion_image", "confusion_map", "confusion_sent"), strict=True))
-"""Semantic metric -> the column of confusion matrices that it is made of."""
-
-SEED = 0x5147
-"""Of the bootstrap's draws."""
-
-LEVEL = 0.95
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """Something that adds up over receptions, and what its sums come to.
-
-    sums: [pictures, realisations, ...]. centred: see `bootstrap.interval`.
-    """
-
-    sums: Floats
-    statistic: Statistic = mean
-    resamples: int = RESAMPLES
-    centred: bool = False
-
-    def of(self, which: npt.NDArray[np.bool_]) -> float | None:
-        """Its value over the receptions of a mask [pictures, realisations]; None if there is none.
-
-        None, too, where nothing of them was measured.
-        """
-        if not which.any():
-            return None
-        value = float(self.statistic(self.sums[which].sum(axis=0)[None])[0])
-        return value if np.isfinite(value) else None
+Booleans = npt.NDArray[np.bool_]
 
 
 class Measured:
     """The rows of one cell.
 
     points: those of the cell, which differ by the seed alone. rows: theirs, in any order, each
-    picture and realisation once.
+    picture and realisation once. measures: the sweep's metrics.
     """
 
     also_asked: tuple[str, ...] = ()
     """Higher rates at which the codec makes the same streams (`saturation.merged`)."""
 
-    def __init__(self, points: Sequence[Point], rows: pa.Table) -> None:
+    def __init__(
+        self, points: Sequence[Point], rows: pa.Table, measures: Measures | None = None
+    ) -> None:
         self.points = tuple(points)
         self.rows = rows
+        self.measures = measures or Measures()
         pictures = rows["picture_key"].to_pylist()
         number = {key: n for n, key in enumerate(dict.fromkeys(pictures))}
         self.shape = (len(number), len(pictures) // len(number))
@@ -93,8 +62,9 @@ class Measured:
                 [number[key] for key in pictures],
             )
         )
-        self.blocks = np.asarray(rows["block"].to_pylist())[self._order].reshape(self.shape)[:, 0]
-        self._found: dict[str, tuple[float, Floats] | None] = {}
+        names = np.asarray(rows["block"].to_pylist())[self._order].reshape(self.shape)[:, 0]
+        self.blocks = block_numbers(names, self.shape[0])
+        self._found: dict[str, Jackknife | None] = {}
 
     @property
     def title(self) -> str:
@@ -106,86 +76,136 @@ class Measured:
 
     @property
     def num_blocks(self) -> int:
-        return len(set(self.blocks.tolist()))
+        return int(self.blocks.max()) + 1
 
     def column(self, name: str) -> Floats:
         """A column of numbers, [pictures, realisations], NaN where there is none."""
         values = self.rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
         return np.asarray(values, dtype=np.float64)[self._order].reshape(self.shape)
 
-    def matrices(self, name: str) -> Floats:
-        """A column of confusion matrices, [pictures, realisations, C, C]; 0 without labels."""
+    def counts(self, name: str, shape: tuple[int, ...]) -> Floats:
+        """A column of counts, [pictures, realisations, *shape]; 0 where there are none."""
         column = self.rows[name]
-        filled = pyarrow.compute.if_else(
-            pyarrow.compute.is_valid(column), column, pa.scalar([0] * NUM_CLASSES**2, column.type)
-        )
+        nothing = pa.scalar([0] * int(np.prod(shape)), column.type)
+        filled = pyarrow.compute.if_else(pyarrow.compute.is_valid(column), column, nothing)
         flat = pyarrow.compute.list_flatten(filled).to_numpy(zero_copy_only=False)
-        found = np.asarray(flat, dtype=np.float64).reshape(len(column), NUM_CLASSES, NUM_CLASSES)
-        return found[self._order].reshape(*self.shape, NUM_CLASSES, NUM_CLASSES)
+        found = np.asarray(flat, dtype=np.float64).reshape(len(column), *shape)
+        return found[self._order].reshape(*self.shape, *shape)
 
     def bpp(self, column: str = "bytes") -> Floats:
-        """True bits a pixel, [pictures, realisations]; NaN where the rate could not be reached.
+        """True bits per pixel, [pictures, realisations]; NaN where the rate was not reachable.
 
         column: `bytes` that were offered, `sent_bytes` or `delivered_bytes`.
         """
         bits = 8 * self.column(column) / (self.column("height") * self.column("width"))
         return np.where(self.reached(), bits, np.nan)
 
-    def reached(self) -> npt.NDArray[np.bool_]:
+    def reached(self) -> Booleans:
         """Where the codec could code the picture as low as it was asked to."""
-        there: npt.NDArray[np.bool_] = self.column("unreachable") == 0
-        return there
+        return np.asarray(self.column("unreachable") == 0, dtype=np.bool_)
 
-    def quantity(self, name: str) -> Quantity | None:
-        """A metric's column, a semantic metric, `fd`, or `bpp`; None where nothing was measured."""
-        if name == "bpp":
-            return Quantity(mean_sums(self.bpp()))
-        if name == "outage":
-            lost = self.column(name)
-            return Quantity(mean_sums(np.where(self.reached(), lost, np.nan)))
-        if name == FRECHET:
-            if not self._has(CELLS):
-                return None
-            both = np.stack([self._moments(CELLS), self._moments(CELLS_CLEAN)], axis=2)
-            return Quantity(both, frechet.frechet_of_sums, frechet.RESAMPLES, centred=True)
-        if name in SOURCES:
-            there = self._has(SOURCES[name])
-            return Quantity(self.matrices(SOURCES[name]), mean_iou) if there else None
-        return Quantity(mean_sums(self.column(name))) if name in self.rows.column_names else None
+    def measured(self, name: str) -> Booleans:
+        """Where a metric has a value, [pictures, realisations]."""
+        metric = self.measures.metrics.get(name)
+        if isinstance(metric, MapMetric):
+            column = counts_column(metric)
+            if not self._has(column):
+                return np.zeros(self.shape, bool)
+            counts = self.counts(column, metric.shape)
+            return np.asarray(counts.reshape(*self.shape, -1).any(axis=-1), dtype=np.bool_)
+        column = name
+        if isinstance(metric, SetMetric):
+            column = f"{FEATURES}{metric.extractor.name}"
+        if column not in self.rows.column_names:
+            return np.zeros(self.shape, bool)
+        there = pyarrow.compute.is_valid(self.rows[column]).to_numpy(zero_copy_only=False)
+        found = np.asarray(there)[self._order].reshape(self.shape)
+        return found & self.reached() if name == "outage" else found
 
-    def interval(self, name: str) -> Interval | None:
-        """The estimate of a quantity with its interval; None where nothing was measured."""
-        found = self.drawn(name)
-        return None if found is None else percentiles(*found, self.num_blocks, LEVEL)
-
-    def drawn(self, name: str) -> tuple[float, Floats] | None:
-        """The estimate of a quantity and its values on the bootstrap's resamples, [B]."""
+    def result(self, name: str) -> Jackknife | None:
+        """A metric, another column of numbers, or `bpp`; None where nothing was measured."""
         if name not in self._found:
-            quantity = self.quantity(name)
-            self._found[name] = None if quantity is None else self._draw(quantity)
+            self._found[name] = self._result(name)
         return self._found[name]
 
-    def _draw(self, quantity: Quantity) -> tuple[float, Floats]:
-        estimate = float(quantity.statistic(quantity.sums.sum(axis=(0, 1))[None])[0])
-        draws = quantity.statistic(
-            resample(quantity.sums, seed=SEED, blocks=self.blocks, resamples=quantity.resamples)
-        )
-        if quantity.centred:
-            draws = draws + (estimate - draws.mean())
-        return estimate, draws
+    def interval(self, name: str) -> Interval | None:
+        """A result with its interval; None where nothing was measured."""
+        found = self.result(name)
+        if found is None:
+            return None
+        if name in SHARES and found.estimate in (0.0, 1.0):
+            some = "none" if found.estimate == 0 else "all"
+            return Interval(
+                found.estimate, np.nan, np.nan, 0.95, self.num_blocks, f"{some} observed"
+            )
+        if name in SHARES or isinstance(self.measures.metrics.get(name), MapMetric):
+            return found.interval(low=0.0, high=1.0)
+        return found.interval()
+
+    def value(self, name: str, which: Booleans) -> float | None:
+        """A metric over the receptions of a mask [pictures, realisations].
+
+        None where nothing of them was measured.
+        """
+        which = which & self.measured(name)
+        metric = self.measures.metrics.get(name)
+        if not which.any():
+            return None
+        if isinstance(metric, MapMetric):
+            sums = self.counts(counts_column(metric), metric.shape)[which].sum(axis=0)
+            return float(metric.value(torch.from_numpy(sums)))
+        if isinstance(metric, SetMetric):
+            ours, theirs, _ = self._vectors(metric, which)
+            return float(metric.distance([ours], theirs, np.zeros(len(ours), np.int64)).estimate)
+        return float(self.column(name)[which].mean())
+
+    def _result(self, name: str) -> Jackknife | None:
+        if name == "bpp":
+            return leave_one_out(mean_sums(self.bpp()), blocks=self.blocks)
+        if not self.measured(name).any():
+            return None
+        metric = self.measures.metrics.get(name)
+        if isinstance(metric, MapMetric):
+            value = metric.value
+            sums = self.counts(counts_column(metric), metric.shape)
+            return leave_one_out(
+                sums, lambda one: value(torch.from_numpy(one)).numpy(), blocks=self.blocks
+            )
+        if isinstance(metric, SetMetric):
+            there = self.measured(name)
+            parts = [
+                self._vectors(metric, there & (np.arange(self.shape[1]) == r))
+                for r in range(self.shape[1])
+            ]
+            _, reference, block = parts[0]
+            present, number = np.unique(block, return_inverse=True)
+            found = metric.distance([ours for ours, _, _ in parts], reference, number)
+            without = np.full(self.num_blocks, found.estimate)
+            without[present] = found.without
+            return Jackknife(found.estimate, without, np.isin(np.arange(self.num_blocks), present))
+        values = np.where(self.measured(name), self.column(name), np.nan)
+        return leave_one_out(mean_sums(values), blocks=self.blocks)
 
     def _has(self, name: str) -> bool:
         return name in self.rows.column_names and self.rows[name].null_count < len(self.rows)
 
-    def _moments(self, name: str) -> Floats:
-        """[pictures, realisations, k] of a column of features; equal ones are counted once."""
-        column = self.rows[name].to_pylist()
-        found = {data: frechet.moments(unpacked_cells(data)) for data in dict.fromkeys(column)}
-        every = np.stack([found[data] for data in column])[self._order]
-        return every.reshape(*self.shape, -1)
+    def _vectors(self, metric: SetMetric, which: Booleans) -> tuple[Floats, Floats, Integers]:
+        """The vectors of receptions, those of their originals, and the block of each, [n, ...]."""
+        name = f"{FEATURES}{metric.extractor.name}"
+        places = self._order.reshape(self.shape)[which]
+        found = []
+        for column in (name, f"{name}_original"):
+            chosen = self.rows[column].take(pa.array(places)).to_pylist()
+            known = {data: unpacked(data) for data in dict.fromkeys(chosen)}
+            found.append([known[data] for data in chosen])
+        blocks = np.broadcast_to(self.blocks[:, None], self.shape)[which]
+        block = np.repeat(blocks, [len(one) for one in found[0]])
+        return np.concatenate(found[0]), np.concatenate(found[1]), block
 
 
-def cells_of(table: pa.Table, points: Sequence[Point]) -> list[Measured]:
+def cells_of(
+    table: pa.Table, points: Sequence[Point], measures: Measures | None = None
+) -> list[Measured]:
     """The cells of a sweep in the order of its points; table: the rows of all of them."""
     where: dict[str, list[int]] = {}
     for i, name in enumerate(table["point"].to_pylist()):
@@ -199,26 +219,10 @@ def cells_of(table: pa.Table, points: Sequence[Point]) -> list[Measured]:
         Measured(
             group,
             table.take(pa.array([i for point in group for i in where[point.hash]], pa.int64())),
+            measures,
         )
         for group in groups.values()
     ]
-
-
-def packed_cells(cells: Tensor) -> list[bytes]:
-    """float32 [N, cells, C] features as rows keep them: half precision, C in 2 bytes before.
-
-    >>> import torch
-    >>> [len(data) for data in packed_cells(torch.zeros(2, 48, 128))]
-    [12290, 12290]
-    """
-    width = np.array(cells.shape[2], dtype="<u2").tobytes()
-    return [width + one.numpy().astype("<f2").tobytes() for one in cells]
-
-
-def unpacked_cells(data: bytes) -> Floats:
-    """What `packed_cells` packed of one picture, [cells, C]."""
-    width = int.from_bytes(data[:2], "little")
-    return np.frombuffer(data, "<f2", offset=2).reshape(-1, width).astype(np.float64)
 
 
 def by_condition(cells: Sequence[Measured]) -> Mapping[tuple[object, ...], list[Measured]]:

@@ -12,6 +12,7 @@ a cross is a rate that the codec cannot reach; what n is stands under every figu
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,12 @@ from PIL import Image
 
 from channels.atomic import whole_file
 from channels.errors import ConfigError
-from experiments.report.summary import CEILING
+from experiments.report.axes import NO_UNIT, Axis, axis_of
+from experiments.report.summary import CLEAN
 from experiments.sweep.examples import FOLDER, original_path, received_path
-from experiments.sweep.schema import FRECHET, MATRICES
 from experiments.sweep.store import read_parquet, read_results
 from sqlink.data.classes import NAMES, NUM_CLASSES, PALETTE
+from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.metrics.semantic import miou
 
 if TYPE_CHECKING:
@@ -69,42 +71,6 @@ STYLE: Any = {
     "svg.hashsalt": "sqlink",
 }
 
-
-NO_UNIT = "no unit"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """How a quantity is drawn: its name, its unit, the factor to it, and which way is better."""
-
-    title: str
-    unit: str = NO_UNIT
-    factor: float = 1.0
-    better: str = ""
-
-    @property
-    def label(self) -> str:
-        return f"{self.title} ({self.unit})"
-
-    def said(self, value: float, digits: str = "g") -> str:
-        """A value with its unit, if it has one."""
-        unit = "" if self.unit == NO_UNIT else f" {self.unit}"
-        return f"{value * self.factor:{digits}}{unit}"
-
-
-AXES: Mapping[str, Axis] = {
-    "psnr_db": Axis("PSNR", "dB", better="higher"),
-    "ms_ssim": Axis("MS-SSIM", better="higher"),
-    "lpips": Axis("LPIPS", better="lower"),
-    "fd": Axis("FD of judge's features", better="lower"),
-    "miou": Axis("mIoU, picture", "%", 100, "higher"),
-    "miou_map": Axis("mIoU, map received", "%", 100, "higher"),
-    "map_fidelity": Axis("mIoU, map received to sent", "%", 100, "higher"),
-    "outage": Axis("Outages", "%", 100, "lower"),
-    "snr_db": Axis("Mean Es/N0", "dB"),
-    "loss": Axis("Packet loss", "%", 100),
-    "bpp": Axis("Rate", "bit/pixel, true bytes"),
-}
 
 Line = Mapping[str, Any]
 
@@ -155,7 +121,7 @@ class Results:
         """Columns of the summary that are drawn, in order."""
         return [
             name
-            for name in (*self.manifest["metrics"], FRECHET, *MATRICES, "outage")
+            for name in (*self.manifest["metrics"], "outage")
             if any(line.get(name) is not None for line in self.lines)
         ]
 
@@ -165,14 +131,7 @@ class Results:
 
     def axis(self, name: str) -> Axis:
         """How a column is drawn; one of another's metric says so in the manifest."""
-        if name in AXES:
-            return AXES[name]
-        about = self.manifest["metrics"].get(name)
-        if about is None:
-            return Axis(name.replace("_", " "))
-        better = "higher" if about["higher_is_better"] else "lower"
-        title = name.removesuffix(f"_{about['unit'].lower()}").replace("_", " ")
-        return Axis(title, about["unit"] or NO_UNIT, better=better)
+        return axis_of(name, self.manifest["metrics"])
 
     def trained(self, name: str) -> list[str]:
         """Codecs that had the metric as a training loss, too."""
@@ -269,8 +228,9 @@ def _panel(results: Results, panel: Axes, lines: Sequence[Line], x: str, name: s
                 panel.plot(px, py, "x", color=colour, markersize=9, markeredgewidth=2, zorder=5)
             elif own[i]["outage"] > SOME_OUTAGE:
                 panel.plot(px, py, marker, color=colour, mfc="white", mew=1.5, zorder=4)
-    ceilings = {line[CEILING] for line in lines if line.get(CEILING) is not None}
-    if name == "miou" and ceilings:
+    clean = f"{name}{CLEAN}"
+    ceilings = {line[clean] for line in lines if line.get(clean) is not None}
+    if ceilings:
         best = axis.factor * max(ceilings)
         panel.axhline(best, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
         panel.annotate(
@@ -309,17 +269,23 @@ def _caption(results: Results, lines: Sequence[Line], names: Sequence[str]) -> s
     blocks, pictures = line["blocks"], line["pictures"]
     parts = [
         f"n = {pictures} pictures in {blocks} blocks, {line['realisations']} realisations each",
-        "bands: 95 % intervals, two-level bootstrap"
-        if blocks > 1
-        else "no interval: one block says nothing of others",
+        "bands: 95 % intervals, Student's t on blocks"
+        if blocks >= MIN_BLOCKS
+        else f"intervals n/a: {blocks} block{'' if blocks == 1 else 's'}",
         "outages stay in the mean (hollow: more than 1 %, cross: rate not reachable)",
     ]
     text = "; ".join(parts) + "."
     trained = {name: codecs for name in names if (codecs := results.trained(name))}
     for name, codecs in trained.items():
         text += f"\n* {results.axis(name).title} was also a training loss of {', '.join(codecs)}."
-    missing = ", ".join(results.axis(name).title for name in results.manifest["unavailable"])
-    return text + (f"\nNot measured: {missing} (manifest.json says why)." if missing else "")
+    for name in names:
+        counts = {int(line.get(f"{name}_pictures") or pictures) for line in lines}
+        for count in sorted(counts - {pictures}):
+            text += f"\n{results.axis(name).title}: n = {count} of {pictures} pictures."
+    for name, reason in results.manifest["unavailable"].items():
+        said = textwrap.fill(f"{results.axis(name).title} not measured: {reason}.", 150)
+        text += f"\n{said}"
+    return text
 
 
 def _grid(results: Results, picture: str, rows: Sequence[Line]) -> Figure:

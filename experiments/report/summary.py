@@ -8,8 +8,9 @@ the channel, beside `bpp_sent`, less what a budget or a queue cut, and `bpp_deli
 the others of which nothing could be decoded. A row of a codec that makes the same of higher rates
 is `saturated`. `channel_uses` and the ledger are of all, 0 where nothing was sent; `delay_s`, mean
 and 95 % quantile, is of the pictures of which anything came, where the channel delays any.
-Intervals are by the two-level bootstrap of `sqlink.metrics.bootstrap`: blocks of pictures,
-realisations inside; another seed is as good as more realisations.
+Intervals are those of `sqlink.metrics.jackknife` over blocks of pictures, the spread of
+realisations within them; another seed is as good as more realisations. Where there is none,
+`NAME_interval` says why.
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from experiments.report.estimates import SOURCES, Floats, Measured
+from experiments.report.estimates import Floats, Measured
 from experiments.sweep.row import BITS
-from experiments.sweep.schema import FRECHET
 from experiments.sweep.store import table_of
 from sqlink.data.classes import NAMES
-from sqlink.metrics.bootstrap import Interval
-from sqlink.metrics.semantic import iou, miou
+from sqlink.metrics.base import MapMetric
+from sqlink.metrics.semantic import iou
 
-CEILING = "miou_clean"
-"""mIoU of the judge on the pictures before anything is sent: what no codec can be blamed for."""
+CLEAN = "_clean"
+"""Suffix of what the judge reaches on the pictures before anything is sent: the ceiling."""
 
 
 def summarise(
@@ -40,9 +40,9 @@ def summarise(
 ) -> pa.Table:
     """A line a cell, in their order.
 
-    metrics: the columns of float metrics. notes: codec's title -> column of text -> what stands
-    there. For each metric there are `NAME`, `NAME_low`, `NAME_high`, and `NAME_delivered`, the mean
-    over what was no outage.
+    metrics: the columns of metrics. notes: codec's title -> column of text -> what stands there.
+    For each metric there are `NAME`, `NAME_low`, `NAME_high`, `NAME_pictures` and `NAME_blocks`,
+    how many it has values of, and `NAME_delivered`, its value over what was no outage.
     """
     return table_of([_line(cell, metrics, notes) for cell in cells], keys=("codec", "rate"))
 
@@ -84,26 +84,30 @@ def _line(
     if came.any() and delay[came].any():
         line["delay_s"] = float(delay[came].mean())
         line["delay_s_p95"] = float(np.quantile(delay[came], 0.95))
-    for name in ("outage", *metrics, FRECHET, *SOURCES):
-        found, quantity = cell.interval(name), cell.quantity(name)
-        if found is None or quantity is None:
+    for name in ("outage", *metrics):
+        found = cell.interval(name)
+        if found is None:
             continue
-        line |= _named(name, found)
-        if name != "outage":
-            line[f"{name}_delivered"] = quantity.of(delivered)
+        line |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+        if found.reason is not None:
+            line[f"{name}_interval"] = f"n/a: {found.reason}"
+        if name == "outage":
+            continue
+        line[f"{name}_pictures"] = int(cell.measured(name).any(axis=1).sum())
+        line[f"{name}_blocks"] = found.blocks
+        line[f"{name}_delivered"] = cell.value(name, delivered)
+        metric = cell.measures.metrics.get(name)
+        if isinstance(metric, MapMetric) and metric.compares == "image":
+            clean = cell.counts(f"{metric.kept}_clean", metric.shape).sum(axis=(0, 1))
+            line[f"{name}{CLEAN}"] = float(metric.value(torch.from_numpy(clean)))
     if "miou" in line:
-        each = iou(torch.from_numpy(cell.matrices(SOURCES["miou"]).sum(axis=(0, 1)))).tolist()
+        matrix = cell.counts("confusion_image", (len(NAMES), len(NAMES))).sum(axis=(0, 1))
+        each = iou(torch.from_numpy(matrix)).tolist()
         line |= {f"iou_{c}": value for c, value in zip(NAMES, each, strict=True)}
-        clean = cell.matrices("confusion_clean").sum(axis=(0, 1))
-        line[CEILING] = float(miou(torch.from_numpy(clean)))
     for name in cell.rows.column_names:
         if name.startswith(BITS):
             line[name] = float(cell.column(name).mean())
     return {**line, **notes.get(cell.title, {})}
-
-
-def _named(name: str, found: Interval) -> dict[str, float]:
-    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _mean(values: Floats) -> float:

@@ -4,7 +4,7 @@
     bjontegaard.csv        a line a codec, anchor and metric; and as .parquet
     differences.csv        a line a pair of rows and metric; and as .parquet
 
-Intervals (95 %) are of the same draws of blocks of pictures throughout, so that curves and rows are
+Intervals (95 %) leave out the same blocks of pictures throughout, so that curves and rows are
 compared on the same pictures. A Bjøntegaard rate averages over the qualities that both codecs
 reach: how much of the narrower codec's range that is stands beside it, and where there is none, why
 not. Rates that a codec cannot reach for every picture are no points of its curve, nor are those
@@ -19,30 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.estimates import LEVEL, Measured, by_condition
-from experiments.sweep.schema import FRECHET, MATRICES
+from experiments.report.axes import axis_of
+from experiments.report.estimates import Measured, by_condition
+from experiments.report.unmeasured import Unmeasured
 from experiments.sweep.store import Store, table_of
 from sqlink.errors import ConfigError, DataError
+from sqlink.metrics.base import AnyMetric
 from sqlink.metrics.bjontegaard import Curve, Delta, bd_rate, front
-from sqlink.metrics.bootstrap import Interval, percentiles
+from sqlink.metrics.jackknife import LEVEL, MIN_BLOCKS, Interval, Jackknife
 
-DRAWS = 400
-"""Draws that a Bjøntegaard rate's interval is made of."""
 SMALL = 0.5
 """Overlap below which a Bjøntegaard rate is said to rest on little."""
 MIN_OVERLAP = 0.05
 """Overlap below which there is none."""
-
-TITLES = {
-    "psnr_db": ("PSNR, dB", 1.0, 2),
-    "ms_ssim": ("MS-SSIM", 1.0, 3),
-    "lpips": ("LPIPS", 1.0, 3),
-    FRECHET: ("FD", 1.0, 2),
-    "miou": ("mIoU of the picture, %", 100.0, 1),
-    "miou_map": ("mIoU of the map, %", 100.0, 1),
-    "map_fidelity": ("map received to sent, mIoU %", 100.0, 1),
-}
-"""Column -> its title, the factor to what is shown, and decimals."""
 
 TABLES = "tables.md"
 
@@ -53,22 +42,25 @@ def write_tables(
     store: Store,
     cells: Sequence[Measured],
     lines: Sequence[Line],
-    metrics: Mapping[str, bool],
+    asked: Sequence[str],
+    metrics: Mapping[str, AnyMetric],
+    missing: Mapping[str, Unmeasured],
     trained_on: Mapping[str, Sequence[str]],
     anchors: Sequence[str],
     pairs: Sequence[tuple[str, str]],
 ) -> None:
     """Write the tables into the results folder.
 
-    lines: the summary's, one a cell. metrics: columns of float metrics, and whether higher is
-    better. trained_on: codec's title -> metrics that were its training losses. anchors: titles of
-    codecs. pairs: of rows, named `TITLE RATE`.
+    lines: the summary's, one a cell. asked: columns of all metrics asked for. metrics: those that
+    could be built, by column. missing: those with fewer pictures than the sweep, or none.
+    trained_on: codec's title -> metrics that were its training losses. anchors: titles of codecs.
+    pairs: of rows, named `TITLE RATE`.
     """
-    ways = {**dict.fromkeys(MATRICES, True), **metrics, FRECHET: False}
-    names = [n for n in (*metrics, FRECHET, *MATRICES) if any(n in line for line in lines)]
+    better = {name: metric.higher_is_better for name, metric in metrics.items()}
+    names = [name for name in asked if any(line.get(name) is not None for line in lines)]
     deltas, differences = [], []
     for group in by_condition(cells).values():
-        deltas += _bjontegaard(group, [n for n in names if n != "map_fidelity"], ways, anchors)
+        deltas += _bjontegaard(group, [n for n in names if n != "map_fidelity"], better, anchors)
         differences += _differences(group, names, pairs)
     if deltas:
         store.write_table("bjontegaard", table_of(deltas, keys=("codec", "against", "metric")))
@@ -77,8 +69,8 @@ def write_tables(
     names_met = (name for cell in cells for name, _ in cell.points[0].conditions)
     conditions = ["channel", "packet_bytes", *dict.fromkeys(names_met)]
     text = [
-        _rows_table(lines, names, trained_on, conditions),
-        _notes(cells[0], lines, names, trained_on),
+        _rows_table(lines, asked, trained_on, conditions),
+        _notes(cells[0], lines, asked, missing, trained_on),
     ]
     if deltas:
         text.append(_bjontegaard_table(deltas, trained_on, conditions))
@@ -98,7 +90,7 @@ def read_tables(folder: Path) -> str:
 def _bjontegaard(
     cells: Sequence[Measured],
     names: Sequence[str],
-    ways: Mapping[str, bool],
+    better: Mapping[str, bool],
     anchors: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Of every codec that has a curve, at one condition of the channel."""
@@ -115,7 +107,7 @@ def _bjontegaard(
             for name in names:
                 if not all(_has(cell, name) for cell in (*own, *curves[anchor])):
                     continue
-                line = _delta_line(own, curves[anchor], name, ways[name])
+                line = _delta_line(own, curves[anchor], name, better[name])
                 found.append(
                     {"codec": title, "against": anchor, "metric": name, **_said(cells[0]), **line}
                 )
@@ -128,11 +120,11 @@ def _delta_line(
     estimate = _delta(_curve(test, name, None), _curve(anchor, name, None), higher_is_better)
     found = Interval(estimate.value, np.nan, np.nan, LEVEL, 0)
     if np.isfinite(estimate.value):
-        draws = [
-            _delta(_curve(test, name, b), _curve(anchor, name, b), higher_is_better).value
-            for b in range(DRAWS)
+        without = [
+            _delta(_curve(test, name, g), _curve(anchor, name, g), higher_is_better).value
+            for g in range(test[0].num_blocks)
         ]
-        found = percentiles(estimate.value, np.asarray(draws), test[0].num_blocks, LEVEL)
+        found = Jackknife(estimate.value, np.asarray(without)).interval()
     return {
         "bd_rate_percent": found.estimate,
         "bd_rate_percent_low": found.low,
@@ -146,15 +138,15 @@ def _delta_line(
     }
 
 
-def _curve(cells: Sequence[Measured], name: str, draw: int | None) -> Curve:
-    """Rates and metric of a codec's rows, or those of one draw of the bootstrap."""
+def _curve(cells: Sequence[Measured], name: str, without: int | None) -> Curve:
+    """Rates and metric of a codec's rows, of all blocks of pictures or without one."""
     rates: list[float] = []
     values: list[float] = []
     for cell in cells:
         for target, column in ((rates, "bpp"), (values, name)):
-            drawn = cell.drawn(column)
-            assert drawn is not None
-            target.append(float(drawn[0] if draw is None else drawn[1][draw]))
+            found = cell.result(column)
+            assert found is not None
+            target.append(float(found.estimate if without is None else found.without[without]))
     return Curve(rates, values)
 
 
@@ -192,25 +184,26 @@ def _differences(
         if ours is None or theirs is None:  # a rule of the sweep leaves it out on this channel
             continue
         for name in names:
-            a, b = ours.drawn(name), theirs.drawn(name)
+            a, b = ours.result(name), theirs.result(name)
             if a is None or b is None:
                 continue
-            apart = percentiles(a[0] - b[0], a[1] - b[1], ours.num_blocks, LEVEL)
+            apart = (a - b).interval()
             found.append(
                 {
                     "row": row,
                     "against": against,
                     "metric": name,
                     **_said(ours),
-                    "value": a[0],
-                    "value_against": b[0],
+                    "value": a.estimate,
+                    "value_against": b.estimate,
                     "difference": apart.estimate,
                     "difference_low": apart.low,
                     "difference_high": apart.high,
                     "bpp": float(np.nanmean(ours.bpp())),
                     "bpp_against": float(np.nanmean(theirs.bpp())),
-                    "pictures": ours.shape[0],
-                    "blocks": ours.num_blocks,
+                    "interval": None if apart.reason is None else f"n/a: {apart.reason}",
+                    "pictures": int(ours.measured(name).any(axis=1).sum()),
+                    "blocks": apart.blocks,
                     "realisations": ours.shape[1],
                 }
             )
@@ -225,8 +218,8 @@ def _said(cell: Measured) -> dict[str, float | str]:
 
 
 def _has(cell: Measured, name: str) -> bool:
-    found = cell.drawn(name)
-    return found is not None and bool(np.isfinite(found[0]))
+    found = cell.result(name)
+    return found is not None and bool(np.isfinite(found.estimate))
 
 
 def _rows_table(
@@ -247,7 +240,7 @@ def _rows_table(
         "bytes",
         *(["uses asked", "uses, mean", "uses, most"] if uses else []),
         *conditions,
-        *(TITLES.get(n, (n,))[0] for n in names),
+        *(axis_of(n, {}).head for n in names),
         *(["outages, %"] if outages else []),
         *(["unreachable, %"] if unreachable else []),
     ]
@@ -263,7 +256,7 @@ def _rows_table(
                 _number(line["bytes"], 0),
                 *(_uses(line) if uses else []),
                 *(_shown(line.get(name)) for name in conditions),
-                *(_interval(line, name, name, "*" if name in star else "") for name in names),
+                *(_interval(line, name, "*" if name in star else "") for name in names),
                 *([_percent(line["outage"])] if outages else []),
                 *([_percent(line["unreachable"])] if unreachable else []),
             ]
@@ -291,6 +284,7 @@ def _notes(
     cell: Measured,
     lines: Sequence[Line],
     names: Sequence[str],
+    missing: Mapping[str, Unmeasured],
     trained_on: Mapping[str, Sequence[str]],
 ) -> str:
     blocks = cell.num_blocks
@@ -298,19 +292,26 @@ def _notes(
         f"n = {cell.shape[0]} pictures in {blocks} blocks, {cell.shape[1]} "
         f"{'realisation' if cell.shape[1] == 1 else 'realisations'} each. "
         + (
-            "In brackets 95 % intervals, bootstrap over blocks. "
-            if blocks > 1
-            else "No intervals: one block says nothing of others. "
+            "In brackets 95 % intervals: Student's t on blocks left out in turn. "
+            if blocks >= MIN_BLOCKS
+            else f"Intervals n/a: {blocks} block{'' if blocks == 1 else 's'}; {MIN_BLOCKS} are "
+            "needed. "
         )
         + "Outages stay in every mean; bpp and bytes are of what was sent."
     )
+    for name, lack in missing.items():
+        title = axis_of(name, {}).title
+        if lack.pictures:
+            text += f" {title}: n = {lack.pictures} of {lack.of} pictures; {lack.reason}."
+        else:
+            text += f" {title}: n/a; {lack.reason}."
     ceilings = {line["miou_clean"] for line in lines if line.get("miou_clean") is not None}
     if ceilings:
         text += f" On the originals, the judge's mIoU is {100 * max(ceilings):.1f} %."
     for name in names:
         codecs = [title for title, losses in trained_on.items() if name in losses]
         if codecs:
-            title = TITLES.get(name, (name,))[0]
+            title = axis_of(name, {}).head
             text += f" * {title} was also a training loss of {', '.join(codecs)}."
     return text
 
@@ -322,7 +323,8 @@ def _bjontegaard_table(
     head = ["codec", "against", *conditions, "metric", "BD-rate, %", "between", "overlap"]
     body = []
     for line in deltas:
-        title, factor, decimals = TITLES.get(line["metric"], (line["metric"], 1.0, 3))
+        axis = axis_of(line["metric"], {})
+        title, factor, decimals = axis.head, axis.factor, axis.decimals
         star = "*" if line["metric"] in trained_on.get(line["codec"], ()) else ""
         value = f"{line['bd_rate_percent']:.1f}{star}"
         if np.isfinite(line["bd_rate_percent_low"]):
@@ -362,7 +364,8 @@ def _differences_table(
     head = ["row", "against", *conditions, "bpp", "metric", "values", "difference"]
     body = []
     for line in differences:
-        title, factor, decimals = TITLES.get(line["metric"], (line["metric"], 1.0, 3))
+        axis = axis_of(line["metric"], {})
+        title, factor, decimals = axis.head, axis.factor, axis.decimals
         trained = {
             codec: line["metric"] in trained_on.get(codec, ())
             for codec in (line[side].rsplit(" ", 1)[0] for side in ("row", "against"))
@@ -390,14 +393,19 @@ def _differences_table(
     )
 
 
-def _interval(line: Line, key: str, name: str, star: str) -> str:
-    _, factor, decimals = TITLES.get(name, (name, 1.0, 3))
-    if line.get(key) is None or not np.isfinite(line[key]):
-        return "-"
-    text = f"{factor * line[key]:.{decimals}f}{star}"
-    if np.isfinite(line[f"{key}_low"]):
-        low, high = (factor * line[f"{key}_{end}"] for end in ("low", "high"))
-        text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+def _interval(line: Line, name: str, star: str) -> str:
+    """A value with its interval, and how many pictures have one where not all have."""
+    if line.get(name) is None or not np.isfinite(line[name]):
+        return "n/a"
+    axis = axis_of(name, {})
+    text = f"{axis.factor * line[name]:.{axis.decimals}f}{star}"
+    if np.isfinite(line[f"{name}_low"]):
+        low, high = (axis.factor * line[f"{name}_{end}"] for end in ("low", "high"))
+        text += f" [{low:.{axis.decimals}f}, {high:.{axis.decimals}f}]"
+    elif line["blocks"] >= MIN_BLOCKS:
+        text += f" [{line[f'{name}_interval']}]"
+    if line[f"{name}_pictures"] < line["pictures"]:
+        text += f" (n = {line[f'{name}_pictures']})"
     return text
 
 

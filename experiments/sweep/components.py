@@ -25,15 +25,16 @@ from channels.config.packet_size import with_packet_size
 from channels.random import Streams
 from channels.registry import nearest
 from experiments.sweep.grid import Identities
-from experiments.sweep.schema import FRECHET, SEMANTIC, Choice, CodecChoice, Sweep
+from experiments.sweep.measuring import Measures
+from experiments.sweep.schema import Choice, CodecChoice, Sweep
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
 from sqlink.crossing import check_packet_size, resolve_rate
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
-from sqlink.metrics import METRICS, Metric
-from sqlink.metrics.frechet import features
+from sqlink.metrics import METRICS, AnyMetric, MapMetric, SetMetric
+from sqlink.metrics.features import Patches
 from sqlink.runtime.device import select_device
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
@@ -47,10 +48,10 @@ class Equipment:
     """The parts of one sweep.
 
     codecs: by title and packet size. channels: by name and packet size. segmenter: None where the
-    labels are sent, or no map at all (`sends_map`). judge: None where no metric needs one.
-    metrics: by column, those that can be measured. unavailable: column -> reason, those that
-    cannot. trained_on: codec's title -> columns of metrics that were also its training losses, as
-    the codec says.
+    labels are sent, or no map at all (`sends_map`). measures: the metrics that can be measured, and
+    the judge. asked: columns of all metrics asked for, in order. unavailable: column -> reason, of
+    those that cannot be measured. trained_on: codec's title -> columns of metrics that were also
+    its training losses, as the codec says.
     """
 
     data: DataSet
@@ -58,8 +59,8 @@ class Equipment:
     channels: Mapping[tuple[str, int], Channel]
     segmenter: Segmenter | None
     sends_map: bool
-    judge: Segmenter | None
-    metrics: Mapping[str, Metric]
+    measures: Measures
+    asked: tuple[str, ...]
     unavailable: Mapping[str, str]
     trained_on: Mapping[str, tuple[str, ...]]
     identities: Identities
@@ -88,23 +89,18 @@ class Equipment:
         for rate in (rate for choice in sweep.codecs for rate in sweep.rates_of(choice).all()):
             for (_, packet_bytes), channel in channels.items():
                 _built(f"{where}: rates", partial(resolve_rate, rate, channel, packet_bytes))
-        segmenter = judge = None
+        segmenter = None
         if sends_map and sweep.segmenter.name != GROUND_TRUTH:
             segmenter = _segmenter(sweep.segmenter, f"{where}: segmenter", device)
-        asked = {metric.name for metric in sweep.metrics}
-        if asked & {"miou", FRECHET}:
-            judge = _segmenter(sweep.judge, f"{where}: judge", device)
-            if FRECHET in asked:
-                _built(f"{where}: metrics", partial(features, judge))
-        metrics, unavailable = _metrics(sweep, where)
+        measures, asked, unavailable = _measures(sweep, where, device)
         return cls(
             data=data,
             codecs=codecs,
             channels=channels,
             segmenter=segmenter,
             sends_map=sends_map,
-            judge=judge,
-            metrics=metrics,
+            measures=measures,
+            asked=asked,
             unavailable=unavailable,
             trained_on={
                 title: tuple(getattr(codec, "trained_on", ()))
@@ -112,12 +108,9 @@ class Equipment:
             },
             identities=Identities(
                 codecs={title: fingerprint(codec) for (title, _), codec in codecs.items()},
-                metrics={
-                    **{metric.name: fingerprint(metric) for metric in metrics.values()},
-                    **{m.name: "" for m in sweep.metrics if m.name in SEMANTIC},
-                },
+                metrics={metric.name: _weights_of(metric) for metric in measures.metrics.values()},
                 segmenter=fingerprint(segmenter),
-                judge=fingerprint(judge),
+                judge=fingerprint(measures.judge),
                 maps=frozenset(title for (title, _), codec in codecs.items() if codec.carries_map),
                 channels={
                     name: tuple(contents(channels[name, sweep.packet_bytes[0]]))
@@ -138,7 +131,7 @@ class Equipment:
         )
 
 
-def column(metric: Metric) -> str:
+def column(metric: AnyMetric) -> str:
     """A metric's column: its name and its unit, such as `psnr_db`."""
     return f"{metric.name}_{metric.unit.lower()}" if metric.unit else metric.name
 
@@ -190,6 +183,12 @@ def files_named(value: object) -> dict[str, str]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def _weights_of(metric: AnyMetric) -> str:
+    """The fingerprint of what a metric looks through; empty without a network."""
+    part: object = metric.extractor if isinstance(metric, SetMetric) else metric
+    return fingerprint(part.extractor if isinstance(part, Patches) else part)
+
+
 def _built(where: str, build: Callable[[], Part]) -> Part:
     """What `build` gives; an error that a user can cause says where in the file it comes from."""
     try:
@@ -216,24 +215,35 @@ def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:
     )
 
 
-def _metrics(sweep: Sweep, where: str) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Picture metrics by column, and the reasons for those whose weights nobody named."""
-    metrics: dict[str, Metric] = {}
+def _measures(
+    sweep: Sweep, where: str, device: torch.device
+) -> tuple[Measures, tuple[str, ...], dict[str, str]]:
+    """The metrics with the judge, the columns asked for, and why some cannot be measured."""
+    metrics: dict[str, AnyMetric] = {}
+    asked: list[str] = []
     unavailable: dict[str, str] = {}
+    judge: Segmenter | None = None
     for i, choice in enumerate(sweep.metrics):
-        if choice.name in SEMANTIC:
-            continue
+        place = f"{where}: metrics[{i}]"
+        options = dict(choice.options)
+        if "judge" in (_built(place, partial(METRICS.options, choice.name)) or ()):
+            judge = judge or _segmenter(sweep.judge, f"{where}: judge", device)
+            options["judge"] = judge
         try:
-            metric = METRICS.make(choice.name, choice.options)
+            metric = _built(place, partial(METRICS.make, choice.name, options))
         except WeightsError as error:
             if choice.options:
-                raise WeightsError(f"{where}: metrics[{i}]: {error}") from error
-            unavailable[choice.name] = f"unavailable: {error}"
-        except SQLinkError as error:
-            raise type(error)(f"{where}: metrics[{i}]: {error}") from error
-        else:
-            metrics[column(metric)] = metric
-    return metrics, unavailable
+                raise
+            unavailable[choice.name] = str(error).removeprefix(f"{place}: ")
+            asked.append(choice.name)
+            continue
+        name = column(metric)
+        metrics[name] = metric
+        asked.append(name)
+        judged = isinstance(metric, MapMetric) and metric.compares in ("image", "original")
+        if judged and judge is None:
+            judge = _segmenter(sweep.judge, f"{where}: judge", device)
+    return Measures(metrics, judge), tuple(asked), unavailable
 
 
 def _channels(sweep: Sweep, where: str) -> dict[tuple[str, int], Channel]:

@@ -50,8 +50,9 @@ def manifest(
         "conditions": sorted(sweep.conditions),
         "metrics": {
             name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
-            for name, metric in equipment.metrics.items()
+            for name, metric in equipment.measures.metrics.items()
         },
+        "asked": list(equipment.asked),
         "unavailable": dict(unavailable),
         "trained_on": equipment.trained_on,
         "weights_sha256": {

@@ -19,9 +19,10 @@ import contextlib
 import hashlib
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +38,27 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from experiments.report.estimates import CELLS, CELLS_CLEAN, cells_of, packed_cells
+from experiments.report.estimates import cells_of
 from experiments.report.saturation import merged
 from experiments.report.summary import summarise
 from experiments.report.tables import write_tables
+from experiments.report.unmeasured import Unmeasured, unmeasured
 from experiments.sweep.components import Equipment
 from experiments.sweep.examples import Examples
 from experiments.sweep.grid import Encoding, Point, canonical, digest, points
 from experiments.sweep.manifest import manifest
+from experiments.sweep.measuring import Original
 from experiments.sweep.row import Place, Row, Transport
-from experiments.sweep.schema import FRECHET, SEMANTIC, Sweep, load_sweep
+from experiments.sweep.schema import Sweep, load_sweep
 from experiments.sweep.store import Key, Store
 from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.base import Sample
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.errors import ConfigError, DataError
-from sqlink.metrics.frechet import tapped
-from sqlink.metrics.semantic import confusion
+from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.receiver import Receiver
 from sqlink.runtime.precision import full_precision
-from sqlink.segmentation.base import Segmenter
 from sqlink.segmentation.ground_truth import fill_unlabelled
 from sqlink.transmitter import Transmitter
 
@@ -83,9 +84,8 @@ class Picture:
 
     key: 16 hexadecimal digits over its name, its pixels and its labels, and, in a sequence, over
     those of its run. sent: int64 [H, W], the map
-    that the codec is given, or None. clean: the confusion matrix of the judge on the picture
-    itself, the ceiling of what any codec can reach, or None. cells: the judge's features of it, as
-    rows hold them, or None where no Fréchet distance is asked for. block: what a bootstrap draws.
+    that the codec is given, or None. original: what is measured of the picture itself. block: its
+    run of neighbours, what an interval takes for one.
     """
 
     number: int
@@ -93,8 +93,7 @@ class Picture:
     sample: Sample
     block: str
     sent: Tensor | None = None
-    clean: list[int] | None = None
-    cells: bytes | None = None
+    original: Original = field(default_factory=Original)
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,7 @@ class Runner:
         self.store = store
         self.points = points(sweep, equipment.identities)
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
-        self.unavailable = dict(equipment.unavailable)
         self.realisations = sweep.realisations
-        self._semantic = {metric.name for metric in sweep.metrics} & set(SEMANTIC)
         self._keys = {name: sweep.draws or canonical(s) for name, s in sweep.links().items()}
         self._console = Console(stderr=True, quiet=not progress)
 
@@ -154,6 +151,8 @@ class Runner:
 
         config: the sweep's YAML, for the record.
         """
+        for name, reason in self.equipment.unavailable.items():
+            _say(f"{name}: not measured: {reason}")
         while True:
             keys = self._pass(config)
             if not self._wants_more(keys):
@@ -198,13 +197,19 @@ class Runner:
         until = self.sweep.until
         if until is None or self.realisations >= until.most:
             return False
-        cells = cells_of(self.store.select(self._rows(pictures)), self.points)
-        found = [cell.interval(until.metric) for cell in cells]
-        if not any(found):
+        table = self.store.select(self._rows(pictures))
+        cells = cells_of(table, self.points, self.equipment.measures)
+        found = [one for cell in cells if (one := cell.interval(until.metric)) is not None]
+        if not found:
             raise ConfigError(
                 f"until: nothing was measured as '{until.metric}': name a metric of the sweep"
             )
-        return any((one.high - one.low) / 2 > until.width for one in found if one is not None)
+        if (blocks := max(one.blocks for one in found)) < MIN_BLOCKS:
+            raise ConfigError(
+                f"until: no interval of '{until.metric}' over {blocks} "
+                f"block{'' if blocks == 1 else 's'}: {MIN_BLOCKS} are needed, take more pictures"
+            )
+        return any(one.reason or (one.high - one.low) / 2 > until.width for one in found)
 
     def _rows(self, pictures: Sequence[str]) -> list[Key]:
         """The keys of the table's rows, in its order."""
@@ -304,21 +309,16 @@ class Runner:
             labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
             maps = fill_unlabelled(torch.stack(labels))
             chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
-        seen = None
-        if equipment.judge is not None:
-            seen, cells = self._judged(equipment.judge, images)
-            chunk = [
-                replace(p, clean=_confusion(m, p.sample.segmentation), cells=c)
-                for p, m, c in zip(chunk, seen, cells, strict=True)
-            ]
-        for i, picture in enumerate(chunk):
+        originals = equipment.measures.originals(images, [p.sample.segmentation for p in chunk])
+        chunk = [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
+        for picture in chunk:
             if picture.number < self.sweep.examples:
                 sample = picture.sample
                 self.examples.keep_original(
                     sample.name,
                     sample.image,
                     sample.segmentation,
-                    None if seen is None else seen[i],
+                    picture.original.seen,
                 )
         return chunk
 
@@ -434,13 +434,18 @@ class Runner:
             pictures = [chunk[n] for n, _ in part]
             height, width = pictures[0].sample.image.shape[1:]
             decoded = receive(receiver, [came for _, came in part], height, width)
-            seen: Tensor | None = None
-            cells: Sequence[bytes | None] = [None] * len(part)
-            if self.equipment.judge is not None:
-                images = decoded.images.to(self.equipment.device)
-                seen, cells = self._judged(self.equipment.judge, images)
+            device = self.equipment.device
             maps = _maps(decoded).cpu() if receiver.codec.carries_map else None
-            measured += self._columns(decoded, seen, cells, maps, pictures)
+            columns, seen = self.equipment.measures.columns(
+                decoded.images.to(device),
+                torch.stack([p.sample.image for p in pictures]).to(device),
+                [p.original for p in pictures],
+                [p.sample.segmentation for p in pictures],
+                maps,
+                [p.sent for p in pictures],
+            )
+            lost = decoded.outage.cpu().tolist()
+            measured += [{"outage": o, **row} for o, row in zip(lost, columns, strict=True)]
             for i, picture in enumerate(pictures):
                 for point in keep.get(start + i, ()):
                     self.examples.keep(
@@ -452,53 +457,6 @@ class Runner:
                     )
         return measured
 
-    def _judged(self, judge: Segmenter, images: Tensor) -> tuple[Tensor, Sequence[bytes | None]]:
-        """What the judge sees in N pictures, int64 [N, H, W], and its features of each, if kept."""
-        if FRECHET not in self._semantic:
-            return judge.segment(images).cpu(), [None] * len(images)
-        with tapped(judge) as tap:
-            seen = judge.segment(images).cpu()
-        return seen, packed_cells(tap.cells(len(images), *images.shape[2:]))
-
-    def _columns(
-        self,
-        decoded: Decoded,
-        seen: Tensor | None,
-        cells: Sequence[bytes | None],
-        maps: Tensor | None,
-        pictures: Sequence[Picture],
-    ) -> list[dict[str, Any]]:
-        """What is measured of N decoded pictures, one mapping of columns each.
-
-        seen, maps: int64 [N, H, W], what the judge sees in them and what came as their map. cells:
-        the judge's features of each, if they are kept.
-        """
-        equipment = self.equipment
-        images = decoded.images.to(equipment.device)
-        originals = torch.stack([p.sample.image for p in pictures]).to(equipment.device)
-        columns: list[dict[str, Any]] = [{"outage": bool(o)} for o in decoded.outage.cpu()]
-        for name, metric in equipment.metrics.items():
-            reason = metric.unavailable(*images.shape[2:])
-            if reason is not None:
-                self.unavailable[name] = f"unavailable: {reason}"
-            values = [None] * len(columns) if reason else metric(images, originals).tolist()
-            for row, value in zip(columns, values, strict=True):
-                row[name] = value
-        if seen is not None and "miou" in self._semantic:
-            for row, picture, found in zip(columns, pictures, seen, strict=True):
-                row["confusion_image"] = _confusion(found, picture.sample.segmentation)
-                row["confusion_clean"] = picture.clean
-        for row, picture, found in zip(columns, pictures, cells, strict=True):
-            if found is not None:
-                row[CELLS], row[CELLS_CLEAN] = found, picture.cells
-        if maps is not None:
-            for row, picture, found in zip(columns, pictures, maps, strict=True):
-                if "miou_map" in self._semantic:
-                    row["confusion_map"] = _confusion(found, picture.sample.segmentation)
-                if "map_fidelity" in self._semantic:
-                    row["confusion_sent"] = _confusion(found, picture.sent)
-        return columns
-
     def _finish(self, pictures: Sequence[str], config: str, finished: bool = True) -> None:
         """Write the tables, of the rows that this sweep's points and pictures name.
 
@@ -506,21 +464,30 @@ class Runner:
         """
         self.store.compact()
         table = self.store.select(self._rows(pictures))
+        measures = self.equipment.measures
+        cells = merged(cells_of(table, self.points, measures))
+        missing = {
+            name: Unmeasured(0, len(pictures), reason)
+            for name, reason in self.equipment.unavailable.items()
+        }
+        missing |= unmeasured(cells, measures.metrics)
+        unavailable = {name: lack.reason for name, lack in missing.items() if not lack.pictures}
+        for name, lack in missing.items() if finished else ():
+            if name not in self.equipment.unavailable:
+                _say(f"{name}: n = {lack.pictures} of {lack.of}: {lack.reason}")
         notes = {
             choice.title: {
-                **{f"{name}_note": reason for name, reason in self.unavailable.items()},
+                **{f"{name}_note": f"unavailable: {why}" for name, why in unavailable.items()},
                 **{
                     f"{name}_note": "also a training loss of this codec"
                     for name in self.equipment.trained_on.get(choice.title, ())
-                    if name not in self.unavailable
+                    if name not in unavailable
                 },
             }
             for choice in self.sweep.codecs
         }
-        metrics = [name for name in self.equipment.metrics if name in table.column_names]
         self.store.write_table("results", table)
-        cells = merged(cells_of(table, self.points))
-        summary = summarise(cells, metrics, notes)
+        summary = summarise(cells, list(measures.metrics), notes)
         self.store.write_table("summary", summary)
         counts = {
             "points": len(self.points),
@@ -528,18 +495,19 @@ class Runner:
             "realisations": self.realisations,
             "rows": table.num_rows,
         }
-        content = manifest(self.sweep, self.equipment, self.unavailable, config, counts, finished)
+        content = manifest(self.sweep, self.equipment, unavailable, config, counts, finished)
         self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
         carry = self.equipment.identities.maps
         anchors = self.sweep.compare.anchors
         if anchors is None:
             anchors = [choice.title for choice in self.sweep.codecs if choice.title not in carry]
-        ways = {name: m.higher_is_better for name, m in self.equipment.metrics.items()}
         write_tables(
             self.store,
             cells,
             summary.to_pylist(),
-            {name: ways[name] for name in metrics},
+            self.equipment.asked,
+            measures.metrics,
+            missing,
             self.equipment.trained_on,
             anchors,
             [(first, second) for first, second in self.sweep.compare.differences],
@@ -562,6 +530,11 @@ class Runner:
                 bar.update(task, advance=rows, description=what)
 
             yield advance
+
+
+def _say(what: str) -> None:
+    """Print a line on the error output."""
+    print(what, file=sys.stderr, flush=True)
 
 
 def picture_key(sample: Sample) -> str:
@@ -634,14 +607,6 @@ def _transport(
         delay_s=float(times.max()) if len(times) else None,
         ledger={name: int(bits[number]) for name, bits in crossed.ledger.items()},
     )
-
-
-def _confusion(found: Tensor, truth: Tensor | None) -> list[int] | None:
-    """The 11 x 11 confusion matrix of one map, row by row; None without labels."""
-    if truth is None:
-        return None
-    counts: list[int] = confusion(found.unsqueeze(0), truth.unsqueeze(0))[0].flatten().tolist()
-    return counts
 
 
 def _maps(decoded: Decoded) -> Tensor:

@@ -19,18 +19,7 @@ from experiments.sweep.expand import expand, label
 from sqlink.codecs.base import Rate
 from sqlink.settings import Section, load_settings, parse_settings
 
-MATRICES = ("miou", "miou_map", "map_fidelity")
-"""Metrics kept as confusion matrices: `judge` on the picture received against the labels, the map
-received against the labels, and the map received against the map sent."""
-
-FRECHET = "fd"
-"""The Fréchet distance on the judge's features; its vectors are kept, 12 kB for each reception of
-480x360 and as much for its original, so a sweep has it only where it is named."""
-
-SEMANTIC = (*MATRICES, FRECHET)
-"""Metrics that are no number of one picture: what adds up over pictures is kept of them."""
-
-DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", *MATRICES)
+DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", "miou", "miou_map", "map_fidelity")
 
 
 def as_list(value: object) -> object:
@@ -304,7 +293,7 @@ class Sweep(Section):
         from sqlink.metrics import METRICS
 
         names = [metric.name for metric in metrics]
-        known = [*METRICS.names(), *SEMANTIC]
+        known = METRICS.names()
         for name in names:
             if name not in known:
                 raise ValueError(f"unknown metric '{name}': {nearest(name, known)}")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from channels.config.packet_size import with_packet_size
 from channels.packet.unequal import Unequal
 from channels.planning.allocation import allocate, measured_options
 from channels.random import Streams
-from experiments.report.estimates import LEVEL, Measured, cells_of
+from experiments.report.estimates import Measured, cells_of
 from experiments.sweep.components import Equipment
 from experiments.sweep.grid import canonical, digest, points
 from experiments.sweep.runner import Runner
@@ -40,7 +41,6 @@ from experiments.sweep.store import RESULTS, Store, read_parquet
 from experiments.uep.search import MIOU, Tuner, Way, best, each, equal_ways, unequal_ways
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError, SQLinkError
-from sqlink.metrics.bootstrap import percentiles
 from sqlink.runtime.precision import full_precision
 from sqlink.settings import Section, load_settings
 
@@ -108,6 +108,8 @@ class Line:
     @property
     def verdict(self) -> str:
         """`better`, `worse`, or `even` where the interval holds 0."""
+        if math.isnan(self.low):
+            return "n/a"
         if not (self.low > 0 or self.high < 0):
             return "even"
         return "better" if (self.difference > 0) == self.higher_is_better else "worse"
@@ -166,8 +168,8 @@ class Comparison:
         sweeps = [self._sweep(Way(n, ((0, 1),)), values, data) for n in range(len(self.codecs))]
         equipment = [Equipment.of(sweep, where) for sweep in sweeps]
         first = equipment[0]
-        metrics = list(first.metrics)
-        if first.judge is not None and any(m.name == MIOU for m in plan.metrics):
+        metrics = list(first.measures.of_pictures)
+        if MIOU in first.measures.of_maps:
             metrics.append(MIOU)
         if not metrics:
             raise ConfigError(
@@ -284,7 +286,7 @@ class Comparison:
             runner = Runner(sweep, equipment, store, self.progress)
             runner.run(json.dumps(sweep.model_dump(mode="json")))
             table = read_parquet(folder / RESULTS)
-        (cell,) = cells_of(table, points(sweep, equipment.identities))
+        (cell,) = cells_of(table, points(sweep, equipment.identities), equipment.measures)
         return cell
 
     def _compared(
@@ -295,23 +297,23 @@ class Comparison:
         cell: Measured,
         equal: Mapping[str, Measured],
     ) -> list[Line]:
-        ours = cell.drawn(metric)
+        ours = cell.result(metric)
         if ours is None:
             return []
         found = {
             title: drawn
             for title, other in equal.items()
-            if (drawn := other.drawn(metric)) is not None
+            if (drawn := other.result(metric)) is not None
         }
-        (title,) = sorted(found, key=lambda one: (-1 if higher else 1) * found[one][0])[:1]
+        (title,) = sorted(found, key=lambda one: (-1 if higher else 1) * found[one].estimate)[:1]
         theirs = found[title]
-        apart = percentiles(ours[0] - theirs[0], ours[1] - theirs[1], cell.num_blocks, LEVEL)
+        apart = (ours - theirs).interval()
         line = Line(
             value=value,
             metric=metric,
-            unequal=ours[0],
+            unequal=ours.estimate,
             best=title,
-            equal=theirs[0],
+            equal=theirs.estimate,
             difference=apart.estimate,
             low=apart.low,
             high=apart.high,

@@ -137,7 +137,7 @@ class Tuner:
 
     def higher_is_better(self, metric: str) -> bool:
         """Whether more of a metric is better."""
-        return metric == MIOU or self.equipment.metrics[metric].higher_is_better
+        return metric == MIOU or self.equipment.measures.of_pictures[metric].higher_is_better
 
     def delivered(self, way: Way, value: float, links: int) -> Bools:
         """bool [links, P]: which packets come, under one value of the condition."""
@@ -267,15 +267,18 @@ class Tuner:
             images = self.codecs[codec].decode(received).images
             originals = self._images[[picture for picture, _ in part]]
             columns = [
-                self.equipment.metrics[name](images, originals).double().reshape(-1, 1).cpu()
+                self.equipment.measures.of_pictures[name](images, originals)
+                .double()
+                .reshape(-1, 1)
+                .cpu()
                 for name in self.metrics
                 if name != MIOU
             ]
             if MIOU in self.metrics:
-                assert self.equipment.judge is not None
+                assert self.equipment.measures.judge is not None
                 labels = [self._labels[picture] for picture, _ in part]
                 truth = torch.stack([one for one in labels if one is not None])
-                seen = self.equipment.judge.segment(images).cpu()
+                seen = self.equipment.measures.judge.segment(images).cpu()
                 columns.append(confusion(seen, truth).flatten(1).double())
             values = torch.cat(columns, dim=1).numpy()
             for one, row_values in zip(part, values, strict=True):

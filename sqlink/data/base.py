@@ -25,7 +25,7 @@ class Sample:
 
     name: unique in its data set, fit for a file name. image: float32 [3, H, W] in [0, 1].
     segmentation: int64 [H, W] of class ids with 255 for "no label", or None where there is none.
-    block: the run of neighbouring frames the picture belongs to; what a bootstrap draws, since
+    block: the run of neighbouring frames the picture belongs to, one sample of an interval, since
     neighbours of a drive are not independent.
     """
 

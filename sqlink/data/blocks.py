@@ -1,4 +1,4 @@
-"""Blocks of neighbouring frames: what a bootstrap draws, since neighbours are not independent."""
+"""Blocks of neighbouring frames: one sample of an interval each, as neighbours are alike."""
 
 from __future__ import annotations
 

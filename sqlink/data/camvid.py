@@ -10,8 +10,8 @@ root/dev.txt, of frames out of train: the official validation clip lies one seco
 frames, so a score on it is none on unseen scenes.
 
 Neighbouring frames of a drive show the same street. A run of frames at the drive's usual spacing is
-cut into blocks of 4 or 5 frames (3 where a run does not divide), which is what a bootstrap draws:
-the 47 frames of `dev` make 12 blocks.
+cut into blocks of 4 or 5 frames (3 where a run does not divide), which intervals count as one
+sample each: the 47 frames of `dev` make 12 blocks.
 """
 
 from __future__ import annotations

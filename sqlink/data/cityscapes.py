@@ -7,8 +7,8 @@ Source: Cordts et al., "The Cityscapes dataset for semantic urban scene understa
 the table of label ids and train ids is that of the authors' scripts. The licence is for research:
 register at cityscapes-dataset.com. The official `test` split has no public labels and is not read.
 
-Frames of a city follow one another along a drive; they are cut into blocks of 4 or 5, which is what
-a bootstrap draws.
+Frames of a city follow one another along a drive; they are cut into blocks of 4 or 5, one sample
+of an interval each.
 """
 
 from __future__ import annotations

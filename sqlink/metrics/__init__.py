@@ -1,17 +1,17 @@
-"""What is measured: distortion of pixels, perceptual distance, and what is still understood."""
+"""What is measured: pictures, what is still understood of them, and sets of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlink.metrics.base import METRICS, Metric
+from sqlink.metrics.base import METRICS, AnyMetric, MapMetric, Metric, SetMetric
 
 
-def load_metric(name: str, **options: Any) -> Metric:
-    """The picture metric called `name`: psnr, ms_ssim, lpips, or one of an installed package.
+def load_metric(name: str, /, **options: Any) -> AnyMetric:
+    """The metric called `name`: a `Metric` of pictures, a `MapMetric` or a `SetMetric`.
 
-    Raises ConfigError, naming the nearest one, if there is none of that name or
-    it has no such option.
+    Raises ConfigError, naming the nearest one, if there is no such metric or it has no such option;
+    WeightsError where weights that it needs are not there.
 
     >>> load_metric("psnr").unit
     'dB'
@@ -19,4 +19,4 @@ def load_metric(name: str, **options: Any) -> Metric:
     return METRICS.make(name, options)
 
 
-__all__ = ["METRICS", "Metric", "load_metric"]
+__all__ = ["METRICS", "AnyMetric", "MapMetric", "Metric", "SetMetric", "load_metric"]

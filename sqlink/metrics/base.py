@@ -1,16 +1,33 @@
-"""What every picture metric is: N pictures against N references, one number a picture.
+"""What a metric is. There are three kinds, told apart by what a set of pictures comes to.
 
-Metrics of meaning (`semantic`) are no such numbers: they keep confusion matrices, which add up.
+    Metric      N pictures against N references: one number a picture; a set has their mean
+    MapMetric   what a segmenter sees, or the map that came, against another map: counts that add
+                up over pictures, such as confusion matrices; a set has the value of their sum
+    SetMetric   vectors of features of a set of pictures against those of the originals: one number
+                a set, such as the Fréchet distance
+
+All are registered by name in one registry, and a sweep measures any of them by its name.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from channels.registry import Registry
 from sqlink.errors import DataError
+from sqlink.metrics.jackknife import Floats, Integers, Jackknife
+
+Compared = Literal["image", "original", "map", "sent"]
+"""The two maps that a MapMetric compares, the one found against the one that counts as true:
+
+image      what the judge sees in the picture received, against the labels
+original   what the judge sees in the picture received, against what it sees in the original
+map        the map received, against the labels
+sent       the map received, against the map that was sent
+"""
 
 
 @runtime_checkable
@@ -36,14 +53,103 @@ class Metric(Protocol):
         ...
 
 
-METRICS: Registry[Metric] = Registry(
+@runtime_checkable
+class MapMetric(Protocol):
+    """A function of counts that add up over pairs of maps.
+
+    kept: the name of the counts; metrics of one name share them. shape: of the counts of one pair.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    compares: Compared
+    kept: str
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def counts(self, found: Tensor, truth: Tensor) -> Tensor:
+        """found, truth: int64 [N, H, W]; truth may hold 255, "no label". Returns int64 [N, *shape].
+
+        All of a pair's counts are 0 where no pixel of it counts.
+        """
+        ...
+
+    def value(self, sums: Tensor) -> Tensor:
+        """sums: float64 [..., *shape]. Returns float64 [...]; NaN where nothing was counted."""
+        ...
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A network that makes vectors of pictures, the same number of each picture of one size.
+
+    name: of the columns in which a sweep keeps them; extractors of one name make the same vectors.
+    """
+
+    name: str
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        """Why pictures of that size have no vectors; None where they have."""
+        ...
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """images: float32 [N, 3, H, W] in [0, 1]. Returns float32 [N, n, C] on the CPU."""
+        ...
+
+
+@runtime_checkable
+class SetMetric(Protocol):
+    """A distance between two sets of vectors of features."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    extractor: Extractor
+
+    def distance(self, received: Sequence[Floats], reference: Floats, block: Integers) -> Jackknife:
+        """The distance of a set, and without each block of pictures in turn.
+
+        received: for each realisation the vectors of all pictures received, [n, C]; reference:
+        those of the originals in the same order, [n, C]; block: int64 [n], numbers from 0 on of the
+        blocks that they belong to. NaN where a set is too small. `jackknife.by_leaving_out` makes
+        it of a function of two sets.
+        """
+        ...
+
+
+BUILT_IN = {
+    "psnr": "psnr",
+    "ws_psnr": "ws_psnr",
+    "ssim": "ssim",
+    "ms_ssim": "ms_ssim",
+    "lpips": "lpips",
+    "lpips_alex": "lpips",
+    "lpips_vgg": "lpips",
+    "dists": "dists",
+    "miou": "miou",
+    "miou_map": "miou",
+    "map_fidelity": "miou",
+    "consistency": "miou",
+    "pixel_accuracy": "pixel_accuracy",
+    "task_miou": "task_miou",
+    "relevant_miou": "task_miou",
+    "boundary_f1": "boundary_f1",
+    "fid": "frechet",
+    "fid_patch": "frechet",
+    "fd_judge": "frechet",
+    "kid": "kid",
+    "kid_patch": "kid",
+}
+"""Name -> the module of this package that registers the metric."""
+
+AnyMetric = Metric | MapMetric | SetMetric
+
+METRICS: Registry[AnyMetric] = Registry(
     "metric",
     "sqlink.metrics",
-    {
-        "lpips": "sqlink.metrics.perceptual",
-        "ms_ssim": "sqlink.metrics.distortion",
-        "psnr": "sqlink.metrics.distortion",
-    },
+    {name: f"sqlink.metrics.{module}" for name, module in BUILT_IN.items()},
 )
 register = METRICS.register
 
@@ -55,3 +161,10 @@ def check_pair(name: str, images: Tensor, reference: Tensor) -> None:
             f"{name} compares RGB pictures of one shape [N, 3, H, W]; got {tuple(images.shape)} "
             f"and {tuple(reference.shape)}"
         )
+
+
+def check_size(metric: Metric, images: Tensor) -> None:
+    """Raises DataError where pictures [N, 3, H, W] are of a size that the metric refuses."""
+    reason = metric.unavailable(images.shape[2], images.shape[3])
+    if reason is not None:
+        raise DataError(reason)

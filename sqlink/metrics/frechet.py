@@ -1,117 +1,73 @@
-"""Fréchet distance (FD) between pictures and their references, on the features of `judge`.
+"""Fréchet distance between the received pictures and the originals, on vectors of features.
 
-    pictures [N,3,H,W] ─ judge, up to 1/16 ─ features [N,128,h,w] ─ mean over cells of 64x64 pixels
-    ─> vectors [N, cells, 128] ─ n, sum, sum of outer products ─> mean and covariance, both sets
-    FD = |mean - mean'|^2 + tr(S + S' - 2 (S S')^(1/2)); 0 for equal sets, lower is better
+    FD = |m - m'|² + tr(S + S' - 2 (S S')^(1/2)), means and covariances of two sets of vectors;
+    0 for equal sets, lower is better
 
-FD asks whether received pictures, as a set, look to a network as pictures do: blur, blocks and
-hatching move it, while a detail that is wrong but plausible does not. FID takes one vector a
-picture from a network trained on ImageNet and wants tens of thousands of pictures. Here every cell
-of a coarse grid is a vector: 48 a picture of 480x360, so the 47 of CamVid `dev` give 2256 of 128
-values. What a small set costs is bias, and three things hold it: both sets are the same cells of
-the same pictures, so that 0 is left where nothing is changed; distances are compared at one n
-alone; and intervals draw whole blocks of pictures, as cells and frames beside each other are not
-independent, and are moved back by the bias that drawing a block twice adds. Figures hold for one
-judge: another one, or other weights of it, has another scale.
+    fid         one vector a picture from FID's Inception network: the FID, from its own file
+    fid_patch   the same over patches of the pictures
+    fd_judge    cells of the judge's own maps; to be read beside another
+
+It asks whether received pictures, as a set, look to a network as pictures do: blur, blocks and
+hatching move it, while a detail that is wrong but plausible does not. What a small set costs is
+bias, and three things hold it: both sets are of the same pictures, so that 0 is left where nothing
+is changed; distances are compared at one n alone; and intervals leave out whole blocks of pictures.
+Figures hold for one network: another has another scale, and only `fid` may be called FID.
 
 Sources: Fréchet, 1957; Dowson, Landau, "The Fréchet distance between multivariate normal
 distributions", 1982; Heusel et al., "GANs trained by a two time-scale update rule converge to a
-local Nash equilibrium", NeurIPS 2017 (FID); Nash et al., "Generating images with sparse
-representations", ICML 2021 (features that keep their place, sFID).
+local Nash equilibrium", NeurIPS 2017 (FID).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from sqlink.errors import ConfigError
+from sqlink.metrics.base import Extractor, register
+from sqlink.metrics.features import JudgeCells, Patches
+from sqlink.metrics.inception import InceptionFeatures
+from sqlink.metrics.jackknife import Floats, Integers, Jackknife, by_leaving_out
 from sqlink.segmentation.base import Segmenter
 
-CELL = 64
-"""Pixels a side of a cell."""
-LAYER = "sixteenth"
-"""Of the judge's network: the part whose output is taken."""
-STEP = 16
-"""Pixels from one vector of that output to the next."""
-RESAMPLES = 400
-"""Of a bootstrap: each needs the eigenvalues of two matrices."""
-
-Floats = npt.NDArray[np.float64]
+PATCH = 256
+"""Pixels a side of a patch, as is usual for compressed pictures."""
 
 
-class Tap:
-    """What the judge's network made of the pictures that it segmented while `tapped`."""
+class FrechetDistance:
+    """A `SetMetric`: the Fréchet distance on an extractor's vectors."""
 
-    def __init__(self) -> None:
-        self._features: list[Tensor] = []
+    unit = ""
+    higher_is_better = False
 
-    def keep(self, features: Tensor) -> None:
-        """features: [n, C, h, w], of a chunk of pictures."""
-        self._features.append(features.detach().float().cpu())
+    def __init__(self, name: str, extractor: Extractor) -> None:
+        self.name = name
+        self.extractor = extractor
 
-    def cells(self, count: int, height: int, width: int) -> Tensor:
-        """float32 [count, cells, C] of the first `count` pictures, of height x width pixels."""
-        return pool(torch.cat(self._features)[:count], height, width)
-
-
-def features(judge: Segmenter) -> nn.Module:
-    """The part of the judge's network whose output is taken. Raises ConfigError if it has none."""
-    network = getattr(judge, "network", None)
-    layer = getattr(network, LAYER, None)
-    if not isinstance(layer, nn.Module):
-        raise ConfigError(
-            f"the segmenter '{judge.name}' has no features for the Fréchet distance: "
-            "use `judge: judge`, or leave `fd` out of the metrics"
-        )
-    return layer
+    def distance(self, received: Sequence[Floats], reference: Floats, block: Integers) -> Jackknife:
+        if len(received) * len(reference) <= reference.shape[1]:
+            return by_leaving_out(of_vectors, received, reference, block)
+        groups = [np.flatnonzero(block == g) for g in range(int(block.max()) + 1)]
+        ours = np.stack([moments(np.concatenate([r[g] for r in received])) for g in groups])
+        theirs = np.stack([moments(reference[g]) for g in groups]) * len(received)
+        every = ours.sum(axis=0), theirs.sum(axis=0)
+        without = [frechet(every[0] - a, every[1] - b) for a, b in zip(ours, theirs, strict=True)]
+        return Jackknife(float(frechet(*every)), np.asarray(without, dtype=np.float64))
 
 
-@contextmanager
-def tapped(judge: Segmenter) -> Iterator[Tap]:
-    """Within the block, one call of `judge.segment` leaves its features behind.
-
-    Raises ConfigError where the judge has no such features.
-    """
-    tap = Tap()
-    hook = features(judge).register_forward_hook(lambda _module, _given, made: tap.keep(made))
-    try:
-        yield tap
-    finally:
-        hook.remove()
-
-
-def pool(features: Tensor, height: int, width: int) -> Tensor:
-    """Features of pictures padded to whole steps, [N, C, h, w], to means of cells, [N, cells, C].
-
-    height, width: of the pictures themselves, in pixels; at least one cell a side. What stands for
-    padding alone is left out.
-
-    >>> pool(torch.ones(2, 5, 24, 30), 360, 480).shape
-    torch.Size([2, 48, 5])
-    """
-    inside = features[:, :, : -(-height // STEP), : -(-width // STEP)]
-    rows, columns = (max(1, (side + CELL // 2) // CELL) for side in (height, width))
-    return F.adaptive_avg_pool2d(inside, (rows, columns)).flatten(2).transpose(1, 2).contiguous()
-
-
-def moments(cells: npt.ArrayLike) -> Floats:
+def moments(vectors: npt.ArrayLike) -> Floats:
     """[..., n, d] vectors to what adds up over sets of them, [..., 1 + d + d (d + 1) / 2].
 
     n, the sum, and the upper triangle of the sum of outer products.
     """
-    vectors = np.asarray(cells, dtype=np.float64)
-    n, d = vectors.shape[-2:]
-    outer = np.swapaxes(vectors, -1, -2) @ vectors
+    array = np.asarray(vectors, dtype=np.float64)
+    n, d = array.shape[-2:]
+    outer = np.swapaxes(array, -1, -2) @ array
     rows, columns = np.triu_indices(d)
-    count = np.full((*vectors.shape[:-2], 1), n, dtype=np.float64)
-    return np.concatenate((count, vectors.sum(axis=-2), outer[..., rows, columns]), axis=-1)
+    count = np.full((*array.shape[:-2], 1), n, dtype=np.float64)
+    return np.concatenate((count, array.sum(axis=-2), outer[..., rows, columns]), axis=-1)
 
 
 def frechet(ours: Floats, theirs: Floats) -> Floats:
@@ -129,12 +85,20 @@ def frechet(ours: Floats, theirs: Floats) -> Floats:
     return np.asarray(np.where(enough, distance.clip(min=0), np.nan), dtype=np.float64)
 
 
-def frechet_of_sums(sums: Floats) -> Floats:
-    """[B, 2, k], summed moments of pictures and of their references, to [B] distances.
+def of_vectors(ours: Floats, theirs: Floats) -> float:
+    """FD between sets of no more vectors than dimensions, [n, d] and [m, d].
 
-    A statistic for `bootstrap.interval` and `bootstrap.paired_difference`, `centred` there.
+    tr (S S')^(1/2) is then the sum of the singular values of the n x m matrix of inner products.
+    NaN where a set has fewer than two vectors.
     """
-    return frechet(sums[:, 0], sums[:, 1])
+    if min(len(ours), len(theirs)) < 2:
+        return float("nan")
+    mean_a, mean_b = ours.mean(axis=0), theirs.mean(axis=0)
+    a = (ours - mean_a) / np.sqrt(len(ours) - 1)
+    b = (theirs - mean_b) / np.sqrt(len(theirs) - 1)
+    shared = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    distance = ((mean_a - mean_b) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * shared
+    return float(max(distance, 0.0))
 
 
 def _root(covariance: Floats) -> Floats:
@@ -157,3 +121,21 @@ def _gaussian(sums: Floats) -> tuple[Floats, Floats]:
     covariance[..., rows, columns] = flat
     covariance[..., columns, rows] = flat
     return mean, covariance
+
+
+@register("fid")
+def fid(weights: Path | str | None = None) -> FrechetDistance:
+    """FID. weights: the Inception file; see `inception.InceptionFeatures`."""
+    return FrechetDistance("fid", InceptionFeatures(weights))
+
+
+@register("fid_patch")
+def fid_patch(weights: Path | str | None = None, patch: int = PATCH) -> FrechetDistance:
+    """FID over patches of so many pixels."""
+    return FrechetDistance("fid_patch", Patches(InceptionFeatures(weights), patch))
+
+
+@register("fd_judge")
+def fd_judge(judge: Segmenter) -> FrechetDistance:
+    """FD on the judge's own features. judge: the sweep's."""
+    return FrechetDistance("fd_judge", JudgeCells(judge))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "tx": "sqlink.segmentation.builtin",
     "judge": "sqlink.segmentation.builtin",
+    "huggingface": "sqlink.segmentation.huggingface",
+    "onnx": "sqlink.segmentation.onnx",
+    "torchscript": "sqlink.segmentation.torchscript",
 }
 """Name -> the module that registers the segmenter."""
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.metrics.perceptual import LPIPS
+from sqlink.metrics.lpips import LPIPS
 from sqlink.segmentation.two_branch import TwoBranch
 
 CELL = 64

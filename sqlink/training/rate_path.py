@@ -162,7 +162,7 @@ def calibrate(
     """
     from sqlink.codecs.sqgan.codec import load_model
     from sqlink.data import open_dataset
-    from sqlink.metrics.perceptual import load_lpips
+    from sqlink.metrics.lpips import load_lpips
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save
 

@@ -37,7 +37,7 @@ from sqlink.data import open_dataset
 from sqlink.data.base import DataSet
 from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
-from sqlink.metrics.bootstrap import interval, mean_iou
+from sqlink.metrics.jackknife import interval, mean_iou
 from sqlink.metrics.semantic import confusion, iou, miou
 from sqlink.model.layout import channels_last
 from sqlink.segmentation.blocks import fold
@@ -488,7 +488,6 @@ def train(
     spread = interval(
         matrices[:, None].numpy(),
         mean_iou,
-        seed=0,
         blocks=[names.index(block) for block in dev.blocks],
     )
     record = {

@@ -30,7 +30,7 @@ from sqlink.data import open_dataset
 from sqlink.data.base import require_classes
 from sqlink.data.classes import NO_LABEL, NUM_CLASSES, ClassSet, class_set_of_size
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
-from sqlink.metrics.perceptual import FOLDER_VARIABLE, LPIPS, load_lpips
+from sqlink.metrics.lpips import FOLDER_VARIABLE, LPIPS, load_lpips
 from sqlink.model.config import ABLATIONS, ModelConfig, model_config
 from sqlink.model.discriminator import (
     FeatureDiscriminator,

@@ -69,7 +69,7 @@ def test_curves_say_units_n_and_intervals(drawn: tuple[Path, list[Path]]) -> Non
         "bit/pixel, true bytes",
         "PSNR (dB)",
         "n = 2 pictures in 1 blocks, 2 realisations each",
-        "no interval: one block says nothing of others",
+        "intervals n/a: 1 block",
         "PSNR was also a training loss of mosaic, other.",
     ):
         assert words in text.replace("<!-- ", "").replace(" -->", ""), words

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from channels.errors import ConfigError
-from experiments.report.estimates import CELLS, CELLS_CLEAN, packed_cells, unpacked_cells
+from experiments.sweep.measuring import packed, unpacked
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.store import read_parquet, read_results
 from sqlink.metrics import frechet
@@ -26,7 +26,7 @@ channel: lossless
 packet_bytes: 32
 segmenter: levels-tx
 judge: judge
-metrics: [psnr, miou, miou_map, fd]
+metrics: [psnr, miou, miou_map, fd_judge]
 compare:
   anchors: anchor
   differences: [[ours bytes=400, anchor bytes=260], [ours bytes=60, ours bytes=60]]
@@ -37,16 +37,14 @@ compare:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tables")
     (place / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frechet, "RESAMPLES", 40)
-        patch.setattr("experiments.report.tables.DRAWS", 40)
-        return run_sweep(place / "sweep.yaml", place / "out", progress=False)
+    return run_sweep(place / "sweep.yaml", place / "out", progress=False)
 
 
 def test_the_frechet_distance_is_that_of_all_cells_of_all_pictures(folder: Path) -> None:
     rows = [row for row in read_results(folder).to_pylist() if row["rate"] == "bytes=150"]
     ours, theirs = (
-        np.concatenate([unpacked_cells(row[name]) for row in rows]) for name in (CELLS, CELLS_CLEAN)
+        np.concatenate([unpacked(row[name]) for row in rows])
+        for name in ("features_judge", "features_judge_original")
     )
     assert ours.shape == theirs.shape == (6 * 2, 128)
     expected = float(frechet.frechet(frechet.moments(ours), frechet.moments(theirs)))
@@ -55,14 +53,14 @@ def test_the_frechet_distance_is_that_of_all_cells_of_all_pictures(folder: Path)
         for line in read_parquet(folder / "summary.parquet").to_pylist()
         if line["rate"] == "bytes=150"
     )
-    assert line["fd"] == pytest.approx(expected, rel=1e-9)
-    assert line["fd_low"] < line["fd"] < line["fd_high"]
+    assert line["fd_judge"] == pytest.approx(expected, rel=1e-6)
+    assert line["fd_judge_low"] < line["fd_judge"] < line["fd_judge_high"]
     assert line["blocks"] == 3
 
 
 def test_more_bytes_bring_pictures_nearer_to_the_originals(folder: Path) -> None:
     lines = read_parquet(folder / "summary.parquet").to_pylist()
-    found = [line["fd"] for line in lines if line["codec"] == "anchor"]
+    found = [line["fd_judge"] for line in lines if line["codec"] == "anchor"]
     assert found[0] > found[-1]
 
 
@@ -98,7 +96,7 @@ def test_rates_are_compared_over_what_both_codecs_reach(folder: Path) -> None:
 def test_differences_are_paired(folder: Path) -> None:
     found = read_parquet(folder / "differences.parquet").to_pylist()
     same = [line for line in found if line["row"] == line["against"]]
-    assert {line["metric"] for line in same} == {"psnr_db", "miou", "miou_map", "fd"}
+    assert {line["metric"] for line in same} == {"psnr_db", "miou", "miou_map", "fd_judge"}
     for line in same:
         ends = [line[key] for key in ("difference", "difference_low", "difference_high")]
         assert ends == [0.0, 0.0, 0.0]
@@ -119,6 +117,7 @@ def test_the_page_of_tables_names_n_and_stars_what_was_trained_on(folder: Path) 
     assert "n = 6 pictures in 3 blocks, 1 realisation each." in text
     assert "* PSNR, dB was also a training loss of ours, anchor." in text
     assert "| ours | bytes=2 | - | - |" in text
+    assert "95 % intervals: Student's t on blocks left out in turn" in text
     assert text.count("| ours | anchor |") == 4
     assert "Bjøntegaard rates" in text
     assert "Differences, paired" in text
@@ -126,7 +125,7 @@ def test_the_page_of_tables_names_n_and_stars_what_was_trained_on(folder: Path) 
 
 def test_curves_that_do_not_meet_say_so(write: Write, tmp_path: Path) -> None:
     text = SWEEP.replace("[2, 60, 150, 400]", "[10, 20, 30]").replace("[100, 260,", "[900, 1100,")
-    text = text.replace("[psnr, miou, miou_map, fd]", "psnr").split("  differences")[0]
+    text = text.replace("[psnr, miou, miou_map, fd_judge]", "psnr").split("  differences")[0]
     out = run_sweep(write(text), tmp_path / "out", progress=False)
     (line,) = read_parquet(out / "bjontegaard.parquet").to_pylist()
     assert np.isnan(line["bd_rate_percent"])
@@ -140,7 +139,7 @@ def test_curves_that_do_not_meet_say_so(write: Write, tmp_path: Path) -> None:
         ("anchors: anchor", "anchors: ancor", "no codec 'ancor': did you mean 'anchor'"),
         ("[ours bytes=400,", "[ours bytes=401,", "no row 'ours bytes=401': did you mean 'ours byt"),
         ("[ours bytes=400, anchor bytes=260]", "[ours bytes=400]", "compare.differences\\[0\\]"),
-        ("judge: judge", "judge: levels", "metrics: the segmenter 'levels' has no features"),
+        ("judge: judge", "judge: levels", "metrics\\[3\\]: the segmenter 'levels' has no features"),
     ],
 )
 def test_what_is_not_there_is_refused(
@@ -155,5 +154,5 @@ def test_features_come_back_at_half_precision() -> None:
     import torch
 
     cells = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
-    found = np.stack([unpacked_cells(data) for data in packed_cells(cells)])
+    found = np.stack([unpacked(data) for data in packed(cells)])
     np.testing.assert_allclose(found, cells.numpy(), rtol=1e-3)

@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from channels.errors import SQLinkError
+from experiments.report.figures import plot_results
 from experiments.sweep.examples import original_path
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.store import read_parquet, read_results
@@ -211,14 +214,76 @@ def test_the_manifest_says_how_it_was_made(write: Write, tmp_path: Path) -> None
 
 
 def test_lpips_without_weights_is_unavailable_and_says_why(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("SQLINK_LPIPS", raising=False)
+    monkeypatch.setenv("SQLINK_METRICS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     text = write().read_text().replace("[psnr, ", "[psnr, lpips, ")
     folder = run_sweep(write(text), tmp_path / "out", progress=False)
     assert "lpips" not in read_results(folder).column_names
     (note,) = {row["lpips_note"] for row in read_parquet(folder / "summary.parquet").to_pylist()}
     assert note.startswith("unavailable: LPIPS has no weights")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["asked"] == ["psnr_db", "lpips", "miou", "miou_map", "map_fidelity"]
+    assert manifest["unavailable"]["lpips"].startswith("LPIPS has no weights")
+    text = (folder / "tables.md").read_text()
+    assert "| PSNR, dB | LPIPS | mIoU of the picture, % |" in text
+    assert "LPIPS: n/a; LPIPS has no weights" in text
+    assert "lpips: not measured: LPIPS has no weights" in capsys.readouterr().err
+
+
+def test_fewer_pictures_than_others_and_no_labels_are_said_with_n(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "sphere"
+    root.mkdir()
+    for n, (height, width) in enumerate([(32, 64), (32, 64), (32, 64), (48, 48)]):
+        (sample,) = open_dataset("streets", seed=n, count=1, height=height, width=width)
+        save_picture(sample.image, root / f"{n}.png")
+    text = f"""
+        data: {{name: folder, options: {{root: '{root}'}}}}
+        codecs: jpeg2000
+        rates: {{bpp: [1.0, 2.0, 3.0]}}
+        channel: lossless
+        judge: levels
+        metrics: [psnr, ws_psnr, miou, boundary_f1, consistency, map_fidelity]
+    """
+    folder = run_sweep(write(text), tmp_path / "out", progress=False)
+    table = read_results(folder)
+    ws = [value for value in table["ws_psnr_db"].to_pylist() if value is not None]
+    lines = read_parquet(folder / "summary.parquet").to_pylist()
+    assert {(line["psnr_db_pictures"], line["ws_psnr_db_pictures"]) for line in lines} == {(4, 3)}
+    assert np.mean([line["ws_psnr_db"] for line in lines]) == pytest.approx(np.mean(ws))
+    said = (folder / "tables.md").read_text()
+    assert said.count("(n = 3)") == 3
+    assert "WS-PSNR: n = 3 of 4 pictures; WS-PSNR is for equirectangular pictures" in said
+    unavailable = json.loads((folder / "manifest.json").read_text())["unavailable"]
+    assert unavailable == {
+        "miou": "4 of 4 pictures have no labels",
+        "boundary_f1": "4 of 4 pictures have no labels",
+        "map_fidelity": "no codec of this sweep carries a map",
+    }
+    error = capsys.readouterr().err
+    assert "ws_psnr_db: n = 3 of 4: WS-PSNR is for" in error
+    assert "miou: n = 0 of 4: 4 of 4 pictures have no labels" in error
+    assert 0 < lines[0]["consistency"] <= lines[-1]["consistency"] <= 1
+    captions = [path.read_text() for path in plot_results(folder) if path.suffix == ".svg"]
+    assert captions
+    for caption in captions:
+        assert "WS-PSNR: n = 3 of 4 pictures." in caption
+        assert "mIoU of the picture not measured: 4 of 4 pictures have no labels." in caption
+
+
+def test_two_blocks_have_no_interval_and_say_so(write: Write, tmp_path: Path) -> None:
+    folder = run_sweep(write(), tmp_path / "out", progress=False)  # 3 pictures in 2 blocks
+    assert "Intervals n/a: 2 blocks; 3 are needed." in (folder / "tables.md").read_text()
+    for line in read_parquet(folder / "summary.parquet").to_pylist():
+        assert line["psnr_db_interval"] == "n/a: 2 blocks"
+        assert np.isnan(line["psnr_db_low"])
 
 
 @pytest.mark.parametrize(

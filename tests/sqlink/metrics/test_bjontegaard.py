@@ -42,6 +42,28 @@ def test_deltas_of_bent_curves_equal_an_integral_on_a_fine_grid() -> None:
     assert bd_rate(anchor, test, higher_is_better=True).value == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("anchor", "test", "percent"),
+    [
+        (
+            Curve([686.76, 309.58, 157.11, 85.95], [40.28, 37.18, 34.24, 31.42]),
+            Curve([893.34, 407.8, 204.93, 112.75], [40.39, 37.21, 34.17, 31.24]),
+            31.397,
+        ),
+        (
+            Curve([9487.76, 4593.60, 2486.44, 1358.24], [40.037, 38.615, 36.845, 34.851]),
+            Curve([9787.80, 4469.00, 2451.52, 1356.24], [40.121, 38.651, 36.970, 34.987]),
+            -4.420,
+        ),
+    ],
+)
+def test_published_curves_have_the_delta_of_vceg_m33(
+    anchor: Curve, test: Curve, percent: float
+) -> None:
+    # The examples of two published tools, by the source's cubics; ours are monotone.
+    assert bd_rate(anchor, test, higher_is_better=True).value == pytest.approx(percent, abs=0.15)
+
+
 def test_order_of_points_does_not_matter() -> None:
     anchor, test = _line(RATES, 30, 6), _line(RATES, 31, 6)
     turned = Curve(list(test.rates)[::-1], list(test.metric)[::-1])

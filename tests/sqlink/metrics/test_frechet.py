@@ -1,18 +1,25 @@
-"""The Fréchet distance is that of Gaussians, adds up, and is tapped from the judge's own run."""
+"""The Fréchet distance is that of Gaussians, adds up, and agrees with SciPy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import scipy.linalg
-import torch
+from torch import Tensor
 
-from sqlink.errors import ConfigError
-from sqlink.metrics.bootstrap import interval, paired_difference
-from sqlink.metrics.frechet import frechet, frechet_of_sums, moments, pool, tapped
-from sqlink.segmentation.builtin import BuiltIn
-from sqlink.segmentation.ground_truth import fill_unlabelled
-from sqlink.segmentation.unet import UNet
+from sqlink.metrics.frechet import FrechetDistance, frechet, moments
+
+
+class Pixels:
+    """An extractor that nothing is asked of."""
+
+    name = "pixels"
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        return None
+
+    def vectors(self, images: Tensor) -> Tensor:
+        return images.flatten(2)
 
 
 def gaussian(seed: int, n: int, d: int) -> np.ndarray:
@@ -53,57 +60,29 @@ def test_sets_smaller_than_their_dimension_have_a_distance_and_single_vectors_no
     assert np.isnan(frechet(moments(few[:1]), moments(few[:1])))
 
 
-def test_it_is_a_statistic_of_the_bootstrap() -> None:
-    clean = gaussian(5, 24 * 40, 5).reshape(24, 1, 40, 5)
-    noise = np.random.default_rng(6).normal(size=clean.shape)
-    near, far = (
-        np.stack((moments(clean + scale * noise), moments(clean)), axis=2) for scale in (0.3, 1.0)
-    )
-    found = interval(near, frechet_of_sums, seed=1, blocks=np.arange(24) // 3, resamples=50)
-    assert found.low < found.estimate < found.high
-    assert found.blocks == 8
-    apart = paired_difference(far, near, frechet_of_sums, seed=1, resamples=50)
-    assert 0 < apart.low < apart.estimate < apart.high
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (12, 30)])
+def test_a_set_metric_agrees_with_scipy_with_all_blocks_and_without_each(n: int, d: int) -> None:
+    clean = gaussian(5, n, d)
+    received = [clean + scale * gaussian(6, n, d) for scale in (0.3, 0.5)]
+    block = np.arange(n) // 5
+    metric = FrechetDistance("fd", Pixels())
+
+    def expected(kept: np.ndarray) -> float:
+        a = np.concatenate([one[kept] for one in received])
+        b = np.concatenate([clean[kept]] * 2)
+        root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T))
+        trace = np.trace(np.cov(a.T)) + np.trace(np.cov(b.T)) - 2 * np.trace(np.real(root))
+        return float(((a.mean(0) - b.mean(0)) ** 2).sum() + trace)
+
+    found = metric.distance(received, clean, block)
+    assert found.estimate == pytest.approx(expected(np.ones(n, bool)), rel=1e-4)
+    for g in range(int(block.max()) + 1):
+        assert found.without[g] == pytest.approx(expected(block != g), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "cells"), [(360, 480, 48), (256, 512, 32), (16, 16, 1), (100, 40, 2)]
-)
-def test_cells_are_of_64_pixels_whatever_the_picture(height: int, width: int, cells: int) -> None:
-    padded = [-(-side // 32) * 2 for side in (height, width)]
-    assert pool(torch.rand(3, 7, *padded), height, width).shape == (3, cells, 7)
-
-
-def test_padding_has_no_part_in_a_cell() -> None:
-    features = torch.zeros(1, 1, 8, 8)  # 128x128, of which 100x100 are picture
-    features[:, :, 7:, :] = features[:, :, :, 7:] = 1
-    assert float(pool(features, 100, 100).max()) == 0
-
-
-def test_the_judges_own_run_leaves_its_features_whatever_the_batch() -> None:
-    torch.manual_seed(0)
-    judge = BuiltIn("judge", UNet((8, 8, 8, 8, 8)), chunk=2)
-    images = torch.rand(3, 3, 64, 96)
-    with tapped(judge) as tap:
-        seen = judge.segment(images)
-    assert torch.equal(seen, judge.segment(images))
-    cells = tap.cells(3, 64, 96)
-    assert cells.shape == (3, 2, 8)
-    with tapped(judge) as tap:
-        judge.segment(images[2:])
-    torch.testing.assert_close(tap.cells(1, 64, 96), cells[2:], rtol=0, atol=1e-6)
-    assert not judge.network.sixteenth._forward_hooks  # type: ignore[union-attr]
-
-
-def test_another_segmenter_is_refused_in_one_line() -> None:
-    class Other:
-        name = "other"
-
-        def segment(self, images: torch.Tensor) -> torch.Tensor:
-            return fill_unlabelled(images[:, 0].long())
-
-    with (
-        pytest.raises(ConfigError, match=r"'other' has no features.*use `judge: judge`"),
-        tapped(Other()),
-    ):
-        pass
+def test_nothing_changed_is_a_distance_of_0_however_often() -> None:
+    clean = gaussian(7, 30, 4)
+    for d in (4, 200):
+        vectors = np.tile(clean, (1, d // 4))
+        found = FrechetDistance("fd", Pixels()).distance([vectors] * 3, vectors, np.arange(30) // 5)
+        assert found.estimate == pytest.approx(0, abs=1e-4 * np.trace(np.cov(vectors.T)))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sqlink.data import open_dataset
-from sqlink.metrics.perceptual import LPIPS
+from sqlink.metrics.lpips import LPIPS
 from sqlink.segmentation.builtin import built_in
 from sqlink.segmentation.two_branch import TwoBranch
 from sqlink.training.perceptual import SegmenterFeatures, energy_score, features_loss

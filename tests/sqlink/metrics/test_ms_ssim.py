@@ -1,8 +1,6 @@
-"""PSNR and MS-SSIM against closed forms and an independent computation in SciPy."""
+"""MS-SSIM against an independent computation in SciPy."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +9,9 @@ import torch
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
-from sqlink.errors import ConfigError, DataError
-from sqlink.metrics import METRICS, Metric, load_metric
-from sqlink.metrics.distortion import MS_SSIM_MIN_SIDE, PSNR_CEILING, ms_ssim, psnr
+from sqlink.errors import DataError
+from sqlink.metrics import load_metric
+from sqlink.metrics.ms_ssim import MIN_SIDE, ms_ssim
 
 Array = npt.NDArray[np.float64]
 
@@ -28,29 +26,6 @@ def _scene(height: int, width: int, n: int = 1) -> Tensor:
 def _noisy(images: Tensor, sigma: float, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
-
-
-def test_psnr_of_a_constant_offset_is_its_square() -> None:
-    reference = torch.full((2, 3, 20, 30), 0.5)
-    images = reference + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
-    assert psnr(images, reference).tolist() == pytest.approx([20.0, 40.0], abs=1e-4)
-
-
-def test_psnr_is_per_picture_and_float64() -> None:
-    reference = _scene(24, 32, n=3)
-    images = _noisy(reference, 0.1)
-    expected = [
-        -10 * math.log10(float(((a - b).double().numpy() ** 2).mean()))
-        for a, b in zip(images, reference, strict=True)
-    ]
-    result = psnr(images, reference)
-    assert result.dtype == torch.float64
-    assert result.tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_psnr_of_equal_pictures_is_the_ceiling() -> None:
-    reference = _scene(16, 16)
-    assert psnr(reference, reference).tolist() == [PSNR_CEILING]
 
 
 def _window(a: Array) -> Array:
@@ -102,26 +77,10 @@ def test_ms_ssim_does_not_depend_on_the_batch() -> None:
 
 
 def test_ms_ssim_of_small_pictures_is_refused_with_the_reason() -> None:
-    side = MS_SSIM_MIN_SIDE
+    side = MIN_SIDE
     small = _scene(side - 1, 300)
     with pytest.raises(DataError, match="at least 176 pixels a side; got 300x175"):
         ms_ssim(small, small)
     metric = load_metric("ms_ssim")
     assert metric.unavailable(side - 1, 300) is not None
     assert metric.unavailable(side, side) is None
-
-
-def test_metrics_go_by_name() -> None:
-    assert {"psnr", "ms_ssim", "lpips"} <= set(METRICS.names())
-    metric = load_metric("psnr")
-    assert isinstance(metric, Metric)
-    assert metric(torch.full((1, 3, 16, 16), 0.6), torch.full((1, 3, 16, 16), 0.5)).item() == (
-        pytest.approx(20, abs=1e-4)
-    )
-    with pytest.raises(ConfigError, match="did you mean 'psnr'"):
-        load_metric("pnsr")
-
-
-def test_pictures_of_different_shapes_are_refused() -> None:
-    with pytest.raises(DataError, match="one shape"):
-        psnr(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))

@@ -10,14 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from sqlink.errors import DataError, WeightsError
 from sqlink.metrics import load_metric
-from sqlink.metrics.perceptual import (
-    FEATURES_FILE,
-    FOLDER_VARIABLE,
-    HEADS_FILE,
-    LPIPS,
-    Lpips,
-    load_lpips,
-)
+from sqlink.metrics.lpips import FOLDER_VARIABLE, LPIPS, Lpips, load_lpips
+from sqlink.metrics.trunks import TRUNKS
+
+FEATURES_FILE = TRUNKS["squeeze"].files[0]
+HEADS_FILE = "lpips-v0.1-squeeze-heads.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -134,31 +131,54 @@ def test_folder_from_the_environment(weights: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(load_lpips(), LPIPS)
 
 
+@pytest.mark.parametrize(
+    ("net", "file"),
+    [
+        ("squeeze", FEATURES_FILE),
+        ("alex", "alexnet-owt-7be5be79.pth"),
+        ("vgg", "vgg16-397923af.pth"),
+    ],
+)
 def test_without_weights_one_line_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: str, file: str
 ) -> None:
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    with pytest.raises(WeightsError, match=FEATURES_FILE) as nothing_named:
-        load_lpips()
-    assert HEADS_FILE in str(nothing_named.value)
-    assert "\n" not in str(nothing_named.value)
-    with pytest.raises(WeightsError, match="not found"):
-        load_lpips(tmp_path)
+    for name in ("SQLINK_METRICS", "SQLINK_LPIPS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(WeightsError, match=f"{file}.*folder that SQLINK_METRICS names") as found:
+        load_lpips(net=net)
+    assert "\n" not in str(found.value)
+    with pytest.raises(WeightsError, match="not found in"):
+        load_lpips(tmp_path, net)
+
+
+def test_the_heads_of_torchmetrics_are_those_of_the_file(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / FEATURES_FILE).symlink_to(weights / FEATURES_FILE)
+    ours, theirs = load_lpips(tmp_path), load_lpips(weights)
+    for a, b in zip(ours.heads, theirs.heads, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_damaged_or_foreign_weights_are_refused(weights: Path, tmp_path: Path) -> None:
-    features, heads = weights / FEATURES_FILE, weights / HEADS_FILE
-    cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(features.read_bytes()[:-100])
+    features, heads = tmp_path / FEATURES_FILE, tmp_path / HEADS_FILE
+    features.write_bytes((weights / FEATURES_FILE).read_bytes()[:-100])
     with pytest.raises(WeightsError, match="cannot be read"):
-        LPIPS(cut, heads)
+        load_lpips(tmp_path)
+    features.write_bytes((weights / HEADS_FILE).read_bytes())
     with pytest.raises(WeightsError, match="other tensors"):
-        LPIPS(heads, features)
-    tensors = load_file(heads)
+        load_lpips(tmp_path)
+    features.write_bytes((weights / FEATURES_FILE).read_bytes())
+    tensors = load_file(weights / HEADS_FILE)
     tensors["lin3.model.1.weight"][0, 0] += 0.001
-    save_file(tensors, tmp_path / "changed.safetensors")
+    save_file(tensors, heads)
     with pytest.raises(WeightsError, match="not the published ones"):
-        LPIPS(features, tmp_path / "changed.safetensors")
+        load_lpips(tmp_path)
+
+
+def test_a_file_that_is_not_the_one_its_name_says_is_refused(tmp_path: Path) -> None:
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "vgg16-397923af.pth")
+    with pytest.raises(WeightsError, match="is not the published file: its SHA-256 begins with"):
+        load_lpips(tmp_path, "vgg")
 
 
 def test_as_a_column_of_results(weights: Path, lpips: LPIPS) -> None:
@@ -192,7 +212,7 @@ def test_a_references_features_are_computed_once(
     assert torch.equal(metric(a.flip(0), b.flip(0)), first.flip(0))
     assert torch.equal(metric(a, b[:1].expand(3, -1, -1, -1))[0], first[0])
     assert sum(pictures) == 6  # the pictures received alone
-    monkeypatch.setattr("sqlink.metrics.perceptual._KEPT_BYTES", 0)
+    monkeypatch.setattr("sqlink.metrics.lpips._KEPT_BYTES", 0)
     torch.testing.assert_close(metric(a, b), first, atol=1e-7, rtol=0)
     pictures.clear()
     metric(a, b)

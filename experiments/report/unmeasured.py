@@ -1,0 +1,63 @@
+"""Which metrics have fewer pictures than the sweep, or none, and why.
+
+A mean over fewer pictures than the others' is another mean; so every n that differs is shown, and
+what was asked for and could not be had stands in the table, under the figures and in the manifest
+with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.report.estimates import Measured
+from experiments.sweep.measuring import counts_column
+from sqlink.metrics.base import AnyMetric, MapMetric, SetMetric
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """Pictures that a metric has a value of in some cell, of how many, and why not of all."""
+
+    pictures: int
+    of: int
+    reason: str
+
+
+def unmeasured(
+    cells: Sequence[Measured], metrics: Mapping[str, AnyMetric]
+) -> dict[str, Unmeasured]:
+    """Column -> what is missing, for the metrics that lack some picture in every cell.
+
+    A metric of maps that only some codecs carry lacks nothing in the cells of the others.
+    """
+    found = {}
+    for name, metric in metrics.items():
+        masks = [np.asarray(cell.measured(name).any(axis=1), dtype=np.bool_) for cell in cells]
+        best = max(range(len(cells)), key=lambda i: int(masks[i].sum()))
+        mask, cell = masks[best], cells[best]
+        if mask.all():
+            continue
+        found[name] = Unmeasured(int(mask.sum()), len(mask), _reason(metric, cell, mask))
+    return found
+
+
+def _reason(metric: AnyMetric, cell: Measured, there: npt.NDArray[np.bool_]) -> str:
+    if isinstance(metric, MapMetric):
+        if metric.compares in ("map", "sent") and not there.any() and not _carried(cell, metric):
+            return "no codec of this sweep carries a map"
+        lacking = int((~there).sum())
+        return f"{lacking} of {len(there)} pictures have no labels"
+    source = metric.extractor if isinstance(metric, SetMetric) else metric
+    sizes = zip(cell.column("height")[~there, 0], cell.column("width")[~there, 0], strict=True)
+    refusals = [source.unavailable(int(height), int(width)) for height, width in sizes]
+    reasons = [reason for reason in refusals if reason is not None]
+    return reasons[0] if reasons else "no value was found"
+
+
+def _carried(cell: Measured, metric: MapMetric) -> bool:
+    """Whether the cell's codec carries a map: its rows have the column of counts."""
+    return counts_column(metric) in cell.rows.column_names

@@ -1,0 +1,130 @@
+"""Vectors of features for set metrics: cells of a network's maps, and patches of pictures.
+
+    cells     pictures ─ network, up to 1/16 ─ [N, C, h, w] ─ mean over cells of 64x64 pixels
+    patches   pictures ─ squares of one size, and the same shifted by half ─ another extractor
+
+FID takes one vector a picture and wants tens of thousands of pictures; cells and patches make a
+few dozen pictures enough for a comparison. They are not independent, so intervals leave out whole
+blocks of pictures.
+
+`JudgeCells` looks through the judge, and is to be read beside another.
+
+Sources: Nash et al., "Generating images with sparse representations", ICML 2021 (features that keep
+their place, sFID); Mentzer et al., "High-fidelity generative image compression", NeurIPS 2020
+(FID over patches, two shifted grids).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlink.errors import ConfigError
+from sqlink.metrics.base import Extractor
+from sqlink.segmentation.base import Segmenter
+
+CELL = 64
+"""Pixels a side of a cell."""
+STEP = 16
+"""Pixels from one vector of the maps to the next."""
+
+
+def pool(features: Tensor, height: int, width: int) -> Tensor:
+    """Features of pictures padded to whole steps, [N, C, h, w], to means of cells, [N, cells, C].
+
+    height, width: of the pictures themselves, in pixels; at least one cell a side. What stands for
+    padding alone is left out.
+
+    >>> pool(torch.ones(2, 5, 24, 30), 360, 480).shape
+    torch.Size([2, 48, 5])
+    """
+    inside = features[:, :, : -(-height // STEP), : -(-width // STEP)]
+    rows, columns = (max(1, (side + CELL // 2) // CELL) for side in (height, width))
+    return F.adaptive_avg_pool2d(inside, (rows, columns)).flatten(2).transpose(1, 2).contiguous()
+
+
+class Patches:
+    """An `Extractor` over squares of `size` pixels: a grid, and the same shifted by half a square.
+
+    Raises ConfigError for a size below 16.
+    """
+
+    def __init__(self, extractor: Extractor, size: int) -> None:
+        if size < 16:
+            raise ConfigError(f"patch={size!r} must be 16 pixels or more")
+        self.extractor = extractor
+        self.size = size
+        self.name = f"{extractor.name}_patch{size}"
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        if min(height, width) < self.size:
+            return f"patches of {self.size} pixels do not fit; got {width}x{height}"
+        return self.extractor.unavailable(self.size, self.size)
+
+    def cut(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W] to its squares, [N, patches, 3, size, size]."""
+        parts = []
+        for shift in (0, self.size // 2):
+            tiles = images[:, :, shift:, shift:]
+            if min(tiles.shape[2:]) < self.size:
+                continue
+            tiles = tiles.unfold(2, self.size, self.size).unfold(3, self.size, self.size)
+            parts.append(tiles.permute(0, 2, 3, 1, 4, 5).flatten(1, 2))
+        return torch.cat(parts, dim=1)
+
+    def vectors(self, images: Tensor) -> Tensor:
+        patches = self.cut(images)
+        found = self.extractor.vectors(patches.flatten(0, 1))
+        return found.reshape(len(images), -1, found.shape[2])
+
+
+class JudgeCells:
+    """An `Extractor`: cells of the judge's own maps at 1/16.
+
+    Raises ConfigError where the judge has none.
+    """
+
+    name = "judge"
+
+    def __init__(self, judge: Segmenter) -> None:
+        tapped_layer(judge)
+        self.judge = judge
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        return (
+            None if min(height, width) >= 16 else f"the judge takes 16 pixels; got {width}x{height}"
+        )
+
+    def vectors(self, images: Tensor) -> Tensor:
+        with tapped(self.judge) as maps:
+            self.judge.segment(images)
+        return pool(torch.cat(maps)[: len(images)], *images.shape[2:])
+
+
+def tapped_layer(judge: Segmenter) -> nn.Module:
+    """The part of the judge's network whose output is taken. Raises ConfigError if it has none."""
+    network = getattr(judge, "network", None)
+    layer = getattr(network, "sixteenth", None)
+    if not isinstance(layer, nn.Module):
+        raise ConfigError(
+            f"the segmenter '{judge.name}' has no features for the Fréchet distance: "
+            "use `judge: judge`, or leave `fd_judge` out of the metrics"
+        )
+    return layer
+
+
+@contextmanager
+def tapped(judge: Segmenter) -> Iterator[list[Tensor]]:
+    """Within the block, `judge.segment` leaves its maps at 1/16 in the list, [n, C, h, w] each."""
+    maps: list[Tensor] = []
+    hook = tapped_layer(judge).register_forward_hook(
+        lambda _module, _given, made: maps.append(made.detach().float().cpu())
+    )
+    try:
+        yield maps
+    finally:
+        hook.remove()

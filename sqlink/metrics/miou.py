@@ -1,0 +1,58 @@
+"""mIoU between two maps: of the picture, of the map received, against the map sent, consistency.
+
+`miou` and `miou_map` need labels. `map_fidelity` compares what came with what was sent.
+`consistency` takes the judge's own view of the original for the truth, so that pictures without
+labels have a number too; it says what the link changed for the judge, not what the judge gets
+right.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sqlink.data.classes import NUM_CLASSES
+from sqlink.metrics.base import Compared, register
+from sqlink.metrics.semantic import confusion, miou
+
+
+class MeanIou:
+    """mIoU of the summed confusion matrix of one comparison; classes that occur in the truth."""
+
+    unit = ""
+    higher_is_better = True
+    kept = "confusion"
+    shape = (NUM_CLASSES, NUM_CLASSES)
+
+    def __init__(self, name: str, compares: Compared) -> None:
+        self.name = name
+        self.compares: Compared = compares
+
+    def counts(self, found: Tensor, truth: Tensor) -> Tensor:
+        return confusion(found, truth)
+
+    def value(self, sums: Tensor) -> Tensor:
+        return miou(sums)
+
+
+@register("miou")
+def of_picture() -> MeanIou:
+    """What the judge still understands of the picture received, against the labels."""
+    return MeanIou("miou", "image")
+
+
+@register("miou_map")
+def of_map() -> MeanIou:
+    """The map received, against the labels."""
+    return MeanIou("miou_map", "map")
+
+
+@register("map_fidelity")
+def map_fidelity() -> MeanIou:
+    """The map received, against the map that was sent."""
+    return MeanIou("map_fidelity", "sent")
+
+
+@register("consistency")
+def consistency() -> MeanIou:
+    """What the judge sees in the picture received, against what it sees in the original."""
+    return MeanIou("consistency", "original")

@@ -1,0 +1,46 @@
+"""PSNR over the RGB samples of a picture, as torchmetrics computes it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sqlink.metrics.base import check_pair, register
+
+PSNR_CEILING = 100.0
+"""dB; given to equal pictures, so that means over pictures stay finite. One sample of a 360x480
+picture that is off by 1/255 gives 105 dB: a larger PSNR says nothing more."""
+
+
+def psnr(images: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio, peak 1, over all samples of a picture.
+
+    images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N], dB, at most PSNR_CEILING.
+
+    >>> psnr(torch.full((1, 3, 16, 16), 0.6), torch.full((1, 3, 16, 16), 0.5)).round(decimals=3)
+    tensor([20.], dtype=torch.float64)
+    """
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    check_pair("PSNR", images, reference)
+    if len(images) == 0:
+        return images.new_zeros(0, dtype=torch.float64)
+    found: Tensor = peak_signal_noise_ratio(
+        images.double(), reference.double(), data_range=1.0, reduction="none", dim=(1, 2, 3)
+    )
+    return found.clamp(max=PSNR_CEILING)
+
+
+@register("psnr")
+class Psnr:
+    """`psnr` as a column of results."""
+
+    name = "psnr"
+    unit = "dB"
+    higher_is_better = True
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        return None
+
+    def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
+        return psnr(images, reference).cpu()

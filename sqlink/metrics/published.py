@@ -1,0 +1,121 @@
+"""Published weights of metrics: where they are looked for, how they are read, that they are those.
+
+They are third-party files, so the user names a folder that holds them. Safetensors are read as they
+are; a `.pth` with `weights_only`, so that nothing in it is executed. What is not the published file
+is refused: figures made with other weights would have another meaning under the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sqlink.errors import WeightsError
+
+FOLDER_VARIABLES = ("SQLINK_METRICS", "SQLINK_LPIPS")
+"""Environment variables with folders of such files, the first that is set first."""
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values, whatever the file's own layout."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def find(owner: str, names: Iterable[str], place: Path | str | None = None) -> Path:
+    """The first of `names` that is there.
+
+    place: the folder to look in, or the file itself; by default the folders that FOLDER_VARIABLES
+    name and the cache of `torch.hub`. Raises WeightsError, saying for which metric, if none is.
+    """
+    wanted = tuple(names)
+    if place is not None and Path(place).is_file():
+        return Path(place)
+    folders = [Path(place)] if place is not None else _folders()
+    for folder in folders:
+        for name in wanted:
+            if (folder / name).is_file():
+                return folder / name
+    where = (
+        f"in {place}" if place is not None else f"in the folder that {FOLDER_VARIABLES[0]} names"
+    )
+    raise WeightsError(
+        f"{owner} has no weights: {' or '.join(wanted)} not found {where}; "
+        "docs/metrics.md says where they come from"
+    )
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file or a `.pth` file, on the CPU.
+
+    Raises WeightsError if it cannot be read, holds more than tensors, or is not the file that its
+    name says: names as `vgg16-397923af.pth` end in the first digits of the file's SHA-256.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        expected = _HASH_IN_NAME.search(path.name)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if expected and not found.startswith(expected[1]):
+            raise WeightsError(
+                f"{path} is not the published file: its SHA-256 begins with "
+                f"{found[: len(expected[1])]}; fetch it again"
+            )
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} not found; docs/metrics.md says where it comes from") from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        line = (str(error).strip().splitlines() or ["empty"])[0]
+        raise WeightsError(f"{path} cannot be read as weights: {line}") from error
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(value, Tensor) for value in loaded.values()
+    ):
+        raise WeightsError(f"{path} holds more than tensors: name a file of weights alone")
+    return {str(name): value.detach() for name, value in loaded.items()}
+
+
+def checked(
+    owner: str,
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    sha256: str | None = None,
+) -> dict[str, Tensor]:
+    """The tensors that `expected` names, in its order; others in the file are left out.
+
+    sha256: the `digest` that they must have. Raises WeightsError where one is missing, of another
+    shape, or they are not the published ones.
+    """
+    found = {name: tensors[name] for name in expected if name in tensors}
+    if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
+        raise WeightsError(
+            f"{path} holds other tensors than {owner} has; docs/metrics.md says how to make the "
+            "file"
+        )
+    if sha256 is not None and digest(found) != sha256:
+        raise WeightsError(
+            f"{path} holds not the published ones (digest {digest(found)[:12]}, expected "
+            f"{sha256[:12]}): figures made with them would not be {owner}; docs/metrics.md says "
+            "how to make the file"
+        )
+    return found
+
+
+def _folders() -> list[Path]:
+    named = [Path(value) for name in FOLDER_VARIABLES if (value := os.environ.get(name))]
+    return [*named, Path(torch.hub.get_dir()) / "checkpoints"]

@@ -1,0 +1,66 @@
+"""SSIM of RGB pictures: an 11x11 Gaussian window of sigma 1.5, the mean over places and channels.
+
+Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
+structural similarity", IEEE Trans. Image Process. 2004, computed by torchmetrics. The mean is
+over the places where the whole window lies inside the picture, as the source has it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sqlink.metrics.base import check_pair, check_size, register
+
+MIN_SIDE = 11
+"""Pixels: below it there is no place for the whole window."""
+
+_BATCH = 8
+
+
+def ssim(images: Tensor, reference: Tensor) -> Tensor:
+    """Structural similarity, at most 1.
+
+    images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N]. Raises DataError below MIN_SIDE
+    pixels a side.
+
+    >>> picture = torch.rand(1, 3, 32, 32)
+    >>> ssim(picture, picture).tolist()
+    [1.0]
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    check_pair("SSIM", images, reference)
+    check_size(Ssim(), images)
+    scores = []
+    for ours, theirs in zip(images.split(_BATCH), reference.split(_BATCH), strict=True):
+        if len(ours) == 0:
+            return images.new_zeros(0, dtype=torch.float64)
+        _, places = structural_similarity_index_measure(
+            ours.double(),
+            theirs.double(),
+            data_range=1.0,
+            reduction="none",
+            return_full_image=True,
+        )
+        edge = MIN_SIDE // 2
+        scores.append(places[:, :, edge:-edge, edge:-edge].mean(dim=(1, 2, 3)))
+    return torch.cat(scores)
+
+
+@register("ssim")
+class Ssim:
+    """`ssim` as a column of results."""
+
+    name = "ssim"
+    unit = ""
+    higher_is_better = True
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        if min(height, width) >= MIN_SIDE:
+            return None
+        return f"SSIM needs at least {MIN_SIDE} pixels a side; got {width}x{height}"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
+        return ssim(images, reference).cpu()

@@ -1,0 +1,69 @@
+"""mIoU as a task weighs the classes, and the mIoU of the classes that it is about.
+
+`task_miou` is the mean of the classes' IoUs weighted by the task's weights of the map, over the
+classes that occur in the labels; `relevant_miou` the plain mean over the classes that the task
+pastes, which are those it is about (signs and poles for `driving`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sqlink.data.classes import CAMVID
+from sqlink.errors import ConfigError
+from sqlink.metrics.base import Compared, register
+from sqlink.metrics.semantic import confusion, iou
+
+
+class WeightedIou:
+    """The mean of IoUs under weights [C], over classes that occur in the labels."""
+
+    unit = ""
+    higher_is_better = True
+    compares: Compared = "image"
+    kept = "confusion"
+    shape = (len(CAMVID), len(CAMVID))
+
+    def __init__(self, name: str, weights: Tensor) -> None:
+        self.name = name
+        self.weights = weights.double()
+
+    def counts(self, found: Tensor, truth: Tensor) -> Tensor:
+        return confusion(found, truth)
+
+    def value(self, sums: Tensor) -> Tensor:
+        each = iou(sums)
+        weights = self.weights * each.isfinite()
+        return (each.nan_to_num() * weights).sum(dim=-1) / weights.sum(dim=-1)
+
+
+@register("task_miou")
+def task_miou(task: str | Path = "driving") -> WeightedIou:
+    """mIoU under a task's weights; task: a shipped one, or a file.
+
+    Raises ConfigError for an unknown task or a file that is none.
+    """
+    from sqlink.training.task import load_task
+
+    return WeightedIou("task_miou", load_task(task, CAMVID).tensors()[0])
+
+
+@register("relevant_miou")
+def relevant_miou(task: str | Path = "driving", classes: list[str] | None = None) -> WeightedIou:
+    """mIoU over the classes that a task is about, or over `classes` by name.
+
+    Raises ConfigError for an unknown task or class.
+    """
+    from sqlink.training.task import load_task
+
+    weights = torch.zeros(len(CAMVID))
+    if classes is None:
+        weights[list(load_task(task, CAMVID).pasted)] = 1
+    else:
+        weights[[CAMVID.index(name) for name in classes]] = 1
+    if not bool(weights.any()):
+        raise ConfigError("relevant_miou: no class is named: name some, classes: [sign, pole]")
+    return WeightedIou("relevant_miou", weights)

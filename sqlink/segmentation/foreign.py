@@ -1,0 +1,175 @@
+"""Segmenters of other origin: their classes brought to ours, their sizes to the picture's.
+
+    picture [3, H, W] ─ mean, deviation ─ network ─> logits [K, h, w] ─ bilinear to [K, H, W]
+    ─ classes that stand for none of ours left out ─ argmax ─ table ─> ids 0..10 [H, W]
+
+A network is run one picture at a time, so that no map depends on other pictures. Which of our
+classes each of its outputs stands for is by name: CamVid's own names, Cityscapes', or what the user
+says. An output without an answer is refused: scored against labels of other classes a network would
+look bad, or good, for no reason of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from channels.registry import nearest
+from sqlink.data.classes import CAMVID, CITYSCAPES, CLASS_SETS
+from sqlink.errors import ConfigError, DataError, WeightsError
+
+NONE = "none"
+"""What an output that stands for none of our classes is given in `classes`."""
+
+SAME = {
+    "sidewalk": "pavement",
+    "wall": "fence",
+    "traffic light": "sign",
+    "traffic sign": "sign",
+    "vegetation": "tree",
+    "terrain": "tree",
+    "person": "pedestrian",
+    "rider": "bicyclist",
+    "bicycle": "bicyclist",
+    "motorcycle": "bicyclist",
+    "truck": "car",
+    "bus": "car",
+    "train": "car",
+}
+"""Cityscapes' names that CamVid has others for, and ours."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Logits = Callable[[Tensor], Tensor]
+"""float32 [1, 3, H, W], normalised, to [1, K, h, w]."""
+
+
+class ForeignSegmenter:
+    """A network behind the `Segmenter` protocol.
+
+    run: from a normalised picture to logits. outputs: the names of its K outputs in order. classes:
+    what `class_table` takes. mean, std: of RGB in [0, 1]. weights_sha256: of its file.
+
+    Raises ConfigError where an output stands for nothing that is known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Logits,
+        table: Tensor,
+        weights_sha256: str,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ConfigError(
+                f"segmenter {name}: mean and std are three numbers each, std above 0; got "
+                f"{list(mean)} and {list(std)}"
+            )
+        self.name = name
+        self.weights_sha256 = weights_sha256
+        self.device = torch.device(device)
+        self._run = run
+        self._table = table
+        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def segment(self, images: Tensor) -> Tensor:
+        """images: float32 [N, 3, H, W] in [0, 1]. Returns int64 [N, H, W] class ids.
+
+        Raises DataError where the network refuses the size, or answers in another shape.
+        """
+        left_out = self._table < 0
+        maps = []
+        for image in images.unsqueeze(1):
+            logits = self._run((image.cpu().float() - self._mean) / self._std)
+            if logits.ndim != 4 or logits.shape[:2] != (1, len(self._table)):
+                raise DataError(
+                    f"segmenter {self.name}: the network answers {list(logits.shape)}, not "
+                    f"[1, {len(self._table)}, h, w]: name as many classes as it has outputs"
+                )
+            full = F.interpolate(
+                logits.cpu().float(), image.shape[2:], mode="bilinear", align_corners=False
+            )
+            full[:, left_out] = -torch.inf
+            maps.append(self._table[full.argmax(dim=1)])
+        shape = (0, *images.shape[2:])
+        found = torch.cat(maps) if maps else torch.zeros(shape, dtype=torch.int64)
+        return found.to(images.device)
+
+
+def class_table(
+    name: str, outputs: Sequence[str], classes: Mapping[str, str] | None = None
+) -> Tensor:
+    """Our class id of each output, int64 [K]; -1 for one that stands for none.
+
+    outputs: their names. classes: what outputs stand for whose name is none of CamVid's or
+    Cityscapes', or stands for another; `none` for nothing. Raises ConfigError for an output without
+    an answer, a class that is none of ours, or where no output stands for any.
+
+    >>> class_table("x", ["road", "person", "wall", "boat"], {"boat": "none"}).tolist()
+    [3, 9, 7, -1]
+    """
+    said = dict(classes or {})
+    for output in said:
+        if output not in outputs:
+            raise ConfigError(
+                f"segmenter {name}: no output '{output}': {nearest(output, list(outputs))}"
+            )
+    ids = []
+    for number, output in enumerate(outputs):
+        target = said.get(output, SAME.get(output, output))
+        if target == NONE:
+            ids.append(-1)
+        elif target in CAMVID.names:
+            ids.append(CAMVID.index(target))
+        else:
+            raise ConfigError(
+                f"segmenter {name}: output {number}, '{output}', is no class of ours: say what it "
+                f"stands for, classes: {{'{output}': {CAMVID.names[1]}}}, or none; ours: "
+                f"{', '.join(CAMVID.names)}"
+            )
+    if not any(i >= 0 for i in ids):
+        raise ConfigError(f"segmenter {name}: no output stands for a class of ours: see `classes`")
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def output_names(name: str, outputs: str | Sequence[str]) -> list[str]:
+    """The names of a network's outputs: those of a class set by its name, or a list of names.
+
+    Raises ConfigError for neither.
+    """
+    if isinstance(outputs, str):
+        if outputs not in CLASS_SETS:
+            raise ConfigError(
+                f"segmenter {name}: outputs: no class set '{outputs}': "
+                f"{nearest(outputs, list(CLASS_SETS))}; or list the outputs' names in order"
+            )
+        return list(CLASS_SETS[outputs].names)
+    if not outputs or not all(isinstance(one, str) for one in outputs):
+        raise ConfigError(
+            f"segmenter {name}: outputs must be {CITYSCAPES.name}, {CAMVID.name} or a list of names"
+        )
+    return list(outputs)
+
+
+def file_digest(name: str, paths: Iterable[Path]) -> str:
+    """SHA-256 over the contents of files. Raises WeightsError where one cannot be read."""
+    total = hashlib.sha256()
+    for path in paths:
+        try:
+            total.update(path.read_bytes())
+        except OSError as error:
+            raise WeightsError(
+                f"segmenter {name}: {path} cannot be read: {error.strerror or error}"
+            ) from error
+    return total.hexdigest()
