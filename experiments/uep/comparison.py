@@ -104,6 +104,8 @@ class Line:
     low: float
     high: float
     higher_is_better: bool
+    no_interval: str | None = None
+    """Why low and high are none."""
 
     @property
     def verdict(self) -> str:
@@ -318,6 +320,7 @@ class Comparison:
             low=apart.low,
             high=apart.high,
             higher_is_better=higher,
+            no_interval=apart.reason,
         )
         return [line]
 
@@ -334,10 +337,13 @@ class Comparison:
                 f"{scale * v:.{digits}f}"
                 for v in (line.unequal, line.equal, line.difference, line.low, line.high)
             ]
+            ends = f"{numbers[3]}, {numbers[4]}"
+            if line.no_interval is not None:
+                ends = f"n/a: {line.no_interval}"
             title = f"{line.metric}, %" if scale == 100 else line.metric
             rows.append(
                 f"| {line.value:g} | {title} | {numbers[0]} | {line.best} | {numbers[1]} "
-                f"| {numbers[2]} [{numbers[3]}, {numbers[4]}] | {line.verdict} |"
+                f"| {numbers[2]} [{ends}] | {line.verdict} |"
             )
         rows += [
             "",
