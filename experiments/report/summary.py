@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from experiments.report.estimates import Floats, Measured
+from experiments.report.estimates import Measured
 from experiments.sweep.row import BITS
 from experiments.sweep.store import table_of
 from sqlink.data.classes import NAMES
 from sqlink.metrics.base import MapMetric
+from sqlink.metrics.jackknife import Floats
 from sqlink.metrics.semantic import iou
 
 CLEAN = "_clean"
