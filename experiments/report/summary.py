@@ -27,7 +27,7 @@ from experiments.sweep.row import BITS
 from experiments.sweep.store import table_of
 from sqlink.data.classes import NAMES
 from sqlink.metrics.base import MapMetric
-from sqlink.metrics.jackknife import Floats
+from sqlink.metrics.jackknife import LEVEL, Floats, Interval
 from sqlink.metrics.semantic import iou
 
 CLEAN = "_clean"
@@ -87,6 +87,8 @@ def _line(
         line["delay_s_p95"] = float(np.quantile(delay[came], 0.95))
     for name in ("outage", *metrics):
         found = cell.interval(name)
+        if found is None and name == "outage":  # nothing was sent that could be lost
+            found = Interval(np.nan, np.nan, np.nan, LEVEL, 0, "nothing sent")
         if found is None:
             continue
         line |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
