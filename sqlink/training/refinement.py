@@ -33,7 +33,7 @@ from sqlink.bitstream.tables import Tables
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
-from sqlink.metrics.perceptual import LPIPS, load_lpips
+from sqlink.metrics.lpips import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator
 from sqlink.model.refinement import Refined, Refinement, RefinementConfig, gains_of
 from sqlink.model.samm import keep_most_relevant
