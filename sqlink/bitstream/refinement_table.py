@@ -30,6 +30,7 @@ stands around may be unknown. The arithmetic is that of `context_model`: sums of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
@@ -350,6 +351,8 @@ class RefinementTable:
             raise WeightsError(f"{prefix}: levels and around do not fit a table")
         if (levels % 2 == 0).any() or levels.min() < 3 or levels.max() > 15:
             raise WeightsError(f"{prefix}.levels must be odd, 3..15")
+        if math.prod(levels.tolist()) ** TOKENS >= 1 << 63:
+            raise WeightsError(f"{prefix}.levels make units beyond 2^63")
         digits, hidden = TOKENS * len(levels), around.shape[2]
         wide = digits * int(levels.max())
         shapes: dict[str, tuple[type[np.integer[Any]], tuple[int | None, ...]]] = {

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +47,22 @@ cross-entropy of the transmitter's segmenter.
 class RefinementConfig:
     """What fixes the layers; levels are steps of each value of a token, odd numbers."""
 
-    levels8: tuple[int, ...] = (5, 5, 5, 5, 5)
-    levels4: tuple[int, ...] = (5, 5, 5)
+    levels8: tuple[int, ...] = (9, 5, 5, 7, 7, 3)
+    levels4: tuple[int, ...] = (9, 5, 5, 5)
     width4: int = 48
     width8: int = 96
     width16: int = 128
     blocks8: int = 3
     blocks4: int = 2
     width2: int = 32
+
+    def __post_init__(self) -> None:
+        for levels in (self.levels8, self.levels4):
+            odd = levels and all(3 <= count <= 15 and count % 2 for count in levels)
+            if not odd or math.prod(levels) ** 4 >= 1 << 63:
+                raise ConfigError(
+                    f"levels {levels} must be odd, 3 to 15, and four tokens' codes below 2^63"
+                )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -72,7 +81,10 @@ class RefinementConfig:
 
 
 class ScalarQuantizer(nn.Module):
-    """Rounds each of D values to one of its levels, -1 to 1; the gradient passes straight through.
+    """Rounds each of D values to a whole number, within its levels; stated in [-1, 1].
+
+    The gradient passes straight through, but where a value lies beyond its levels. Steps are even,
+    as they should be where an entropy coder follows.
 
     >>> quantizer = ScalarQuantizer((3, 5))
     >>> quantizer.values(torch.tensor([0, 7, 14])).tolist()
@@ -93,8 +105,8 @@ class ScalarQuantizer(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z: [N, D, h, w], any values. Returns the rounded values in [-1, 1]."""
         halves = self.halves.view(1, -1, 1, 1)
-        scaled = torch.tanh(z) * halves
-        return (scaled + (scaled.round() - scaled).detach()) / halves
+        within = torch.clamp(z, -halves, halves)
+        return (within + (within.round() - within).detach()) / halves
 
     def indices(self, values: Tensor) -> Tensor:
         """Rounded values [N, D, h, w] to int64 [N, h, w], the first value the most significant."""
@@ -154,6 +166,30 @@ class GainEstimator(nn.Module):
         return out
 
 
+class DigitRates(nn.Module):
+    """About how many bits a token takes: its digits as those of discretised Laplace variables.
+
+    For training, so that a digit is spent only where it tells; the coder has its own tables.
+    """
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.log_spreads = nn.Parameter(torch.zeros(len(levels)))
+        self.levels = levels
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: [N, D, h, w] in [-1, 1], rounded. Returns bits [N, h, w]; differentiable."""
+        halves = (torch.tensor(self.levels, device=values.device).view(1, -1, 1, 1) - 1) / 2
+        steps = values * halves
+        spread = self.log_spreads.clamp(-4, 4).exp().view(1, -1, 1, 1)
+        near = 1 - torch.exp(-0.5 / spread)  # of 0, and the half of any other step's interval
+        size = steps.abs()
+        far = torch.log(torch.sinh((0.5 / spread).clamp(max=30))) - size / spread
+        inside = torch.log(near)
+        bits = -torch.lerp(inside.expand_as(far), far, size.clamp(max=1)) / math.log(2)
+        return bits.sum(1)
+
+
 @dataclass(frozen=True)
 class Refined:
     """What the transmitter knows: values of both layers, and logarithms of the errors.
@@ -185,14 +221,15 @@ class RefinementEncoder(nn.Module):
         self.up16 = nn.Conv2d(w16, w8, 1)
         self.after8 = Block(w8)
         self.out8 = nn.Conv2d(w8, len(config.levels8), 1)
-        self.linear8 = _analysis(len(config.levels8), 8)
+        self.linear8 = _analysis(config.levels8, 8)
         self.gain8 = GainEstimator(w8, labels, 48)
         self.sent8 = nn.Conv2d(len(config.levels8), w4, 1)
         self.from8 = nn.Conv2d(w8, w4, 1)
         self.finest = Block(w4)
         self.out4 = nn.Conv2d(w4, len(config.levels4), 1)
-        self.linear4 = _analysis(len(config.levels4), 4)
-        self.back8 = _synthesis(len(config.levels8), 8)
+        self.linear4 = _analysis(config.levels4, 4)
+        self.rates8, self.rates4 = DigitRates(config.levels8), DigitRates(config.levels4)
+        self.back8 = _synthesis(config.levels8, 8)
         self.gain4 = GainEstimator(w4, labels, 24)
         for layer in (self.out8, self.out4):
             nn.init.normal_(layer.weight, std=0.01)
@@ -240,8 +277,8 @@ class RefinementDecoder(nn.Module):
         self.up2 = nn.Conv2d(w4, w2, 1)
         self.base2 = nn.Conv2d(12, w2, 1)
         self.block2 = Block(w2, True)
-        self.linear8 = _synthesis(len(config.levels8), 8)
-        self.linear4 = _synthesis(len(config.levels4), 4)
+        self.linear8 = _synthesis(config.levels8, 8)
+        self.linear4 = _synthesis(config.levels4, 4)
         self.out = nn.Conv2d(w2, 12, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         assert self.out.bias is not None
@@ -291,10 +328,8 @@ class Refinement(nn.Module):
         self.decoder = RefinementDecoder(config, base8, base4)
 
 
-_SPREADS = (0.6, 0.12, 0.12, 0.3, 0.3, 0.2, 0.2, 0.2)
-"""About the standard deviation of a residual's cosine coefficients, orthonormal, of 8x8 pixels."""
-_CENTROID = 1.3
-"""Of a normal variable's middle third, and outer ones, over the value it is rounded to."""
+STEP8, STEP4 = 0.9, 0.8
+"""Steps of cosine coefficients, orthonormal over the three colours, with which training begins."""
 
 
 def _basis(values: int, side: int) -> Tensor:
@@ -314,25 +349,21 @@ def _basis(values: int, side: int) -> Tensor:
     return torch.stack(planes[:values]).flatten(1)
 
 
-def _spreads(values: int, side: int) -> Tensor:
-    spreads = _SPREADS if values >= 5 else (_SPREADS[0], *_SPREADS[3:])
-    return torch.tensor(spreads[:values]) * side / 8 * (1.0 if side == 8 else 0.7)
-
-
-def _analysis(values: int, side: int) -> nn.Conv2d:
-    """A 1x1 convolution of unshuffled blocks to `values`, of unit spread at the start."""
-    layer = nn.Conv2d(3 * side**2, values, 1, bias=False)
+def _analysis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
+    """A 1x1 convolution of unshuffled blocks to cosine coefficients, in steps."""
+    layer = nn.Conv2d(3 * side**2, len(levels), 1, bias=False)
     with torch.no_grad():
-        basis = _basis(values, side) / _spreads(values, side)[:, None]
+        basis = _basis(len(levels), side) / (STEP8 if side == 8 else STEP4)
         layer.weight.copy_(basis[:, :, None, None])
     return layer
 
 
-def _synthesis(values: int, side: int) -> nn.Conv2d:
+def _synthesis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
     """The way back, to be shuffled up."""
-    layer = nn.Conv2d(values, 3 * side**2, 1, bias=False)
+    layer = nn.Conv2d(len(levels), 3 * side**2, 1, bias=False)
+    halves = (torch.tensor(levels) - 1) / 2
     with torch.no_grad():
-        basis = _basis(values, side) * (_CENTROID * _spreads(values, side))[:, None]
+        basis = _basis(len(levels), side) * (halves * (STEP8 if side == 8 else STEP4))[:, None]
         layer.weight.copy_(basis.t()[:, :, None, None])
     return layer
 

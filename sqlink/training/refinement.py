@@ -62,6 +62,8 @@ class RefinementLosses(Section):
     semantic: Weight = 0.15
     projected: Weight = 0.3
     gain: Weight = 0.2
+    rate: Weight = 1.2
+    """Of bits a pixel, of the tokens that are sent."""
 
 
 class RefinementTraining(Section):
@@ -344,6 +346,10 @@ class RefinementTrainer:
         rebuilt = self.network.decoder(base, found.values8, came8, found.values4, came4, realism)
         terms, errors = self._losses(rebuilt, images, labels, sent, realism, generator)
         terms["gain"] = weights.gain * self._gain_loss(found, came8, came4, errors, realism)
+        encoder = self.network.encoder
+        bits = (encoder.rates8(found.values8) * came8).sum()
+        bits = bits + (encoder.rates4(found.values4) * came4).sum()
+        terms["rate"] = weights.rate * bits / images[:, 0].numel()
         total = torch.stack([t.float() for t in terms.values()]).sum()
         if not torch.isfinite(total):
             raise SQLinkError(
@@ -705,7 +711,7 @@ def _bits(values: Tensor, kept: Tensor) -> float:
     total = 0.0
     for column in chosen.unbind(1):
         if len(column):
-            counts = column.mul(16).round().unique(return_counts=True)[1].float()
+            counts = column.mul(64).round().unique(return_counts=True)[1].float()
             total += float(-(counts * (counts / counts.sum()).log2()).sum())
     share = kept.float().mean()
     total += (

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import laplace
 from torch import Tensor
 
 from sqlink.errors import ConfigError
 from sqlink.model.config import STREETS
 from sqlink.model.refinement import (
+    DigitRates,
     Refinement,
     RefinementConfig,
     ScalarQuantizer,
@@ -19,7 +22,16 @@ from sqlink.model.refinement import (
 )
 from sqlink.model.sqgan import SQGAN
 
-SMALL = RefinementConfig(width4=16, width8=16, width16=16, blocks8=1, blocks4=1, width2=8)
+SMALL = RefinementConfig(
+    levels8=(9, 5, 5, 7, 7),
+    levels4=(7, 5, 5),
+    width4=16,
+    width8=16,
+    width16=16,
+    blocks8=1,
+    blocks4=1,
+    width2=8,
+)
 
 
 def made() -> Refinement:
@@ -39,14 +51,31 @@ def test_indices_and_values_are_each_others_inverse() -> None:
 
 
 def test_rounding_is_to_the_nearest_level_and_passes_gradients() -> None:
-    z = torch.linspace(-3, 3, 41).view(1, 1, 1, -1).requires_grad_()
+    z = torch.linspace(-3.1, 3, 42).view(1, 1, 1, -1).requires_grad_()
     rounded = ScalarQuantizer((5,))(z)
     levels = torch.tensor([-1, -0.5, 0, 0.5, 1])
-    nearest = levels[(torch.tanh(z.detach()).view(-1, 1) - levels).abs().argmin(1)]
+    nearest = levels[(z.detach().view(-1, 1) / 2 - levels).abs().argmin(1)]
     torch.testing.assert_close(rounded.detach().flatten(), nearest)
     rounded.sum().backward()
     assert z.grad is not None
-    torch.testing.assert_close(z.grad, 1 - torch.tanh(z.detach()).square())
+    torch.testing.assert_close(z.grad, (z.detach().abs() <= 2) / 2)
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.7])
+def test_rates_are_those_of_a_laplace_variable_that_is_rounded(spread: float) -> None:
+    rates = DigitRates((9,))
+    rates.log_spreads.data.fill_(math.log(spread))
+    steps = np.arange(-4, 5)
+    found = rates((torch.from_numpy(steps) / 4).float().view(1, 1, 1, -1))[0, 0]
+    law = laplace(scale=spread)
+    expected = -np.log2(law.cdf(steps + 0.5) - law.cdf(steps - 0.5))
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("levels", [(4, 5), (), (17,), (15, 15, 15, 15, 3)])
+def test_levels_that_no_unit_can_hold_are_refused(levels: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="levels"):
+        RefinementConfig(levels8=levels)
 
 
 def inputs(size: int = 64) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
