@@ -71,6 +71,7 @@ def decode(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Encoded files.")],
     output: Output,
     weights: Weights = None,
+    codec_option: CodecOptions = None,
     device: Device = None,
     max_pixels: MaxPixels = None,
 ) -> None:
@@ -89,7 +90,7 @@ def decode(
         coders: dict[str, Codec] = {}
         for path, name, target in zip(files, names, targets, strict=True):
             if name not in coders:
-                coders[name] = codec_of(name, None, weights, device)
+                coders[name] = codec_of(name, None, weights, device, codec_option)
             with naming(path):
                 stream = coders[name].parse(read_bytes(path))
             decoded = coders[name].decode([Received.whole(stream)])

@@ -201,6 +201,9 @@ def test_a_codecs_own_options_are_given_by_name(street: Path, tmp_path: Path) ->
     there = (out / "street.png").read_bytes()
     sqlink("decode", out / "street.j2k", "-o", tmp_path / "back")
     assert (tmp_path / "back" / "street.png").read_bytes() == there
+    given = ("--codec-option", "realism=0.5")
+    line = sqlink("decode", out / "street.j2k", "-o", tmp_path / "none", *given, code=2)
+    assert "codec 'jpeg2000' has no option 'realism'" in line
 
 
 @pytest.mark.parametrize(
