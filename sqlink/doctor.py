@@ -20,6 +20,9 @@ CORE = (
 )  # fmt: skip
 EXTRAS = {
     "bpg": ("av",),
+    "heic": ("pillow-heif",),
+    "jpegxl": ("imagecodecs",),
+    "vvc": ("av", "imageio-ffmpeg"),
     "report": ("plotly", "jinja2"),
     "ray": ("ray",),
     "hf": ("transformers",),
@@ -41,7 +44,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything there is to say, in an order fit for printing."""
-    return [*_versions(), *_extras(), *_devices(), *_jpeg2000(), *_weights(), *_names()]
+    return [*_versions(), *_extras(), *_devices(), *_pillow(), *_weights(), *_names()]
 
 
 def version(distribution: str) -> str | None:
@@ -81,12 +84,19 @@ def _devices() -> Iterator[Finding]:
         yield Finding(f"cuda:{index}", f"{facts.name}, {facts.total_memory >> 20} MiB")
 
 
-def _jpeg2000() -> Iterator[Finding]:
+def _pillow() -> Iterator[Finding]:
+    """The libraries of the codecs that Pillow has inside."""
     from PIL import features
 
-    found = features.version("jpg_2000")
-    says = f"OpenJPEG {found}" if found else "Pillow was built without it: pip install pillow"
-    yield Finding("jpeg2000", says, wrong=found is None)
+    for codec, library, feature in (
+        ("jpeg", "libjpeg-turbo", "libjpeg_turbo"),
+        ("jpeg2000", "OpenJPEG", "jpg_2000"),
+        ("webp", "libwebp", "webp"),
+        ("avif", "libavif", "avif"),
+    ):
+        found = features.version(feature)
+        says = f"{library} {found}" if found else "Pillow was built without it: pip install pillow"
+        yield Finding(codec, says, wrong=found is None and codec == "jpeg2000")
 
 
 def _weights() -> Iterator[Finding]:

@@ -17,6 +17,12 @@ BUILT_IN = {
     "sqgan": ("sqlink.codecs.sqgan.codec", ".sqg"),
     "jpeg2000": ("sqlink.codecs.jpeg2000.codec", ".j2k"),
     "bpg": ("sqlink.codecs.bpg.codec", ".bpg"),
+    "jpeg": ("sqlink.codecs.jpeg", ".jpg"),
+    "webp": ("sqlink.codecs.webp", ".webp"),
+    "avif": ("sqlink.codecs.avif", ".avif"),
+    "heic": ("sqlink.codecs.heic", ".heic"),
+    "jpegxl": ("sqlink.codecs.jpegxl", ".jxl"),
+    "vvc": ("sqlink.codecs.vvc", ".266"),
     "map_only": ("sqlink.codecs.map_only", ".sqm"),
     "bpg+map": ("sqlink.codecs.map_only", ".sqb"),
 }

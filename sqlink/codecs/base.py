@@ -232,6 +232,15 @@ class Codec(Protocol):
         ...
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A codec that says what it takes to make the same files again."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Versions of its libraries and its parameters, for a sweep's manifest."""
+        ...
+
+
 CODECS: Registry[Codec] = Registry(
     "codec", "sqlink.codecs", {name: module for name, (module, _) in BUILT_IN.items()}
 )

@@ -3,7 +3,8 @@
     RGB ── rgb_to_ycc ──> Y, Cb, Cr at full size ── halve ──> 4:2:0
     4:2:0 ── double ──> Cb, Cr at full size ── ycc_to_rgb ──> RGB
 
-Chroma samples of 4:2:0 lie in the middle of four pixels (JPEG siting). The reference filters are
+Chroma samples of 4:2:0 lie in the middle of four pixels, those of 4:2:2 (`halve_columns`,
+`double_columns`) in the middle of two (JPEG siting). The reference filters are
 those of libbpg 0.9.8: 10 taps down (7 bits), 7 taps up (6 bits), edges replicated.
 """
 
@@ -34,6 +35,11 @@ def halve(plane: Plane) -> Plane:
     return _clip((both.T + (1 << 12)) >> 13)
 
 
+def halve_columns(plane: Plane) -> Plane:
+    """A chroma plane [H, W] at half its width [H, ceil(W/2)], between the pixels."""
+    return _clip((_decimate(plane.astype(np.int32)) + (1 << 6)) >> 7)
+
+
 def _decimate(plane: Wide) -> Wide:
     """Every second sample of each row, filtered: [H, W] -> [H, ceil(W/2)]."""
     half = (plane.shape[1] + 1) // 2
@@ -49,6 +55,11 @@ def double(plane: Plane, height: int, width: int) -> Plane:
     columns = _interpolate(np.ascontiguousarray(plane.T).astype(np.int32), height)  # [W/2, H]
     both = _interpolate(np.ascontiguousarray(columns.T), width)
     return _clip((both + (1 << 11)) >> 12)
+
+
+def double_columns(plane: Plane, width: int) -> Plane:
+    """A chroma plane [H, ceil(W/2)] at full width [H, width]."""
+    return _clip((_interpolate(plane.astype(np.int32), width) + (1 << 5)) >> 6)
 
 
 def _interpolate(plane: Wide, width: int) -> Wide:

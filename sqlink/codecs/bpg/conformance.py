@@ -35,7 +35,7 @@ REFERENCES = ("x265", "jctvc")
 class Point:
     """One file of one picture."""
 
-    qp: int
+    qp: float
     size: int
     psnr: float
 
@@ -84,7 +84,7 @@ def reference_curves(shared: Path) -> dict[str, dict[str, list[Point]]]:
     return curves
 
 
-def own_curve(image: Plane, qps: Sequence[int] = QPS) -> list[Point]:
+def own_curve(image: Plane, qps: Sequence[float] = QPS) -> list[Point]:
     """Our encoder's points on one picture."""
     points = []
     for qp in qps:

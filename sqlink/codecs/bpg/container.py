@@ -4,8 +4,8 @@
     [ue7 length, extension data] │ ue7 length, HEVC tools │ PPS │ 00 00 01 │ slice
 
 Source: BPG Specification, Fabrice Bellard, bellard.org/bpg/bpg_spec.txt. Read and written here are
-pictures of 8 bits, grey, 4:2:0 (JPEG siting) or 4:4:4, in YCbCr BT.601 of full range, which is what
-the reference encoder makes by default; others get a DataError that says what they hold.
+pictures of 8 bits, grey, 4:2:0 or 4:2:2 (JPEG siting) or 4:4:4, in YCbCr BT.601 of full range, as
+the reference encoder makes them by default; others get a DataError that says what they hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ DEFAULT_MAX_PIXELS = 64_000_000
 class BPGFile:
     """A BPG file taken apart.
 
-    pixel_format: GREY, YUV420 or YUV444. units: PPS and slice, the first without start code.
+    pixel_format: GREY, YUV420, YUV422 or YUV444. units: PPS and slice, the first without
+    start code.
     """
 
     width: int
@@ -72,20 +73,26 @@ class BPGFile:
             raise DataError(f"the BPG file is cut short: it ends after {len(data)} bytes")
         first, second = data[4], data[5]
         pixel_format, depth = first >> 5, 8 + (first & 15)
-        if pixel_format not in (GREY, YUV420, YUV444) or depth != 8:
+        if pixel_format > YUV444 or depth != 8:
             name = _FORMATS[pixel_format] if pixel_format < len(_FORMATS) else "of unknown format"
             raise DataError(
-                f"the BPG file is {name} with {depth} bits; grey, 4:2:0 and 4:4:4 with 8 bits "
-                "can be read (bpgenc -b 8 -f 420)"
+                f"the BPG file is {name} with {depth} bits; grey, 4:2:0, 4:2:2 and 4:4:4 with 8 "
+                "bits can be read (bpgenc -b 8 -f 420)"
             )
-        if first >> 4 & 1 or second >> 2 & 1 or second & 1:
-            raise DataError("the BPG file has an alpha plane or is animated; make one without")
+        if first >> 4 & 1 or second >> 2 & 1:
+            raise DataError("the BPG file has an alpha plane: make it of a picture without one")
+        if second & 1:
+            raise DataError("the BPG file is animated: make it of one picture")
         colour, limited = second >> 4, second >> 1 & 1
-        if limited or (colour and pixel_format != GREY):
+        if colour and pixel_format != GREY:
             name = _COLOURS[colour] if colour < len(_COLOURS) else "unknown"
             raise DataError(
-                f"the BPG file's colours are {name}{' of limited range' if limited else ''}; "
-                "YCbCr BT.601 of full range can be read (bpgenc -c ycbcr)"
+                f"the BPG file's colours are {name}; YCbCr BT.601 can be read (bpgenc -c ycbcr)"
+            )
+        if limited:
+            raise DataError(
+                "the BPG file's colours are of limited range; full range can be read "
+                "(bpgenc without -limitedrange)"
             )
         width, at = read_ue7(data, 6)
         height, at = read_ue7(data, at)

@@ -1,8 +1,7 @@
 """BPG files to pixels, by libavcodec's HEVC decoder (PyAV).
 
 Native code reads the bytes: for files of unknown origin run `decode_bpg` through
-`sqlink.codecs.worker.decode_in_worker("sqlink.codecs.bpg.decoder:decode_bpg", data)`, as the codec
-does.
+`sqlink.codecs.worker.decode_in_worker("sqlink.codecs.bpg.decoder:decode_bpg", data)`.
 """
 
 from __future__ import annotations
@@ -12,21 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from sqlink.codecs.bpg.colour import Plane, double, ycc_to_rgb
-from sqlink.codecs.bpg.container import DEFAULT_MAX_PIXELS, GREY, YUV420, BPGFile
+from sqlink.codecs.bpg.colour import Plane, double, double_columns, ycc_to_rgb
+from sqlink.codecs.bpg.container import DEFAULT_MAX_PIXELS, GREY, YUV420, YUV422, BPGFile
 from sqlink.codecs.bpg.hevc import START_CODE, parameter_sets
+from sqlink.codecs.file_codec import expected
 from sqlink.errors import DataError, MissingExtraError
 
-_CHROMA = {"gray": 0, "yuv420p": 1, "yuvj420p": 1, "yuv444p": 3, "yuvj444p": 3, "gbrp": 3}
+_CHROMA = {
+    "gray": 0, "yuv420p": 1, "yuvj420p": 1, "yuv422p": 2, "yuvj422p": 2,
+    "yuv444p": 3, "yuvj444p": 3, "gbrp": 3,
+}  # fmt: skip
 
 
-def load_av() -> ModuleType:
-    """PyAV. Raises MissingExtraError where it is not installed."""
+def load_av(what: str = "BPG", extra: str = "bpg") -> ModuleType:
+    """PyAV, for a codec that its extra installs. Raises MissingExtraError where it is missing."""
     try:
         import av
         import av.error
     except ImportError as error:
-        raise MissingExtraError("BPG needs PyAV: pip install sqlink[bpg]") from error
+        raise MissingExtraError(f"{what} needs PyAV: pip install sqlink[{extra}]") from error
     module: ModuleType = av
     return module
 
@@ -67,14 +70,19 @@ def decode_bpg(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Plan
     if file.pixel_format == YUV420:
         half = (slice((height + 1) // 2), slice((width + 1) // 2))
         cb, cr = (double(plane[half], height, width) for plane in planes[1:])
+    elif file.pixel_format == YUV422:
+        cb, cr = (double_columns(p[:height, : (width + 1) // 2], width) for p in planes[1:])
     else:
         cb, cr = (plane[:height, :width] for plane in planes[1:])
     return ycc_to_rgb(luma, cb, cr)
 
 
-def decode_sized(data: bytes) -> Plane:
-    """`decode_bpg` of a file whose size its caller has checked: no limit of pixels."""
-    return decode_bpg(data, max_pixels=None)
+def decode_expected(data: bytes) -> Plane:
+    """`decode_bpg` of a request of `file_codec`: the picture's size is checked before decoding."""
+    file, check = expected(data)
+    header = BPGFile.from_bytes(file, None)
+    check(header.height, header.width)
+    return decode_bpg(file, max_pixels=None)
 
 
 def _plane(frame: Any, number: int) -> Plane:

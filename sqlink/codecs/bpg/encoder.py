@@ -5,7 +5,8 @@
 
 Settings are those of libbpg 0.9.8: preset veryslow, tune ssim (psychovisual tuning costs 4 % of the
 rate at equal PSNR). ipratio=1 keeps the intra picture at QP rather than QP - 3. One thread, no
-wavefronts: the bytes depend on nothing but the pixels, the QP and the version of x265.
+wavefronts: the bytes depend on nothing but the pixels, the QP and the version of x265. QPs between
+whole ones are those of `fractional_qp`.
 """
 
 from __future__ import annotations
@@ -16,34 +17,37 @@ from typing import Any
 
 import numpy as np
 
-from sqlink.codecs.bpg.colour import Plane, halve, rgb_to_ycc
-from sqlink.codecs.bpg.container import GREY, YUV420, YUV444, BPGFile
+from sqlink.codecs.bpg.colour import Plane, halve, halve_columns, rgb_to_ycc
+from sqlink.codecs.bpg.container import GREY, YUV420, YUV422, YUV444, BPGFile
 from sqlink.codecs.bpg.decoder import load_av
 from sqlink.codecs.bpg.hevc import IDR, PPS, SPS, nal_type, nal_units, parse_sps
+from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, x265_quantiser
 from sqlink.errors import ConfigError, DataError
 
-MIN_QP, MAX_QP = 0, 51
 PRESET, TUNE = "veryslow", "ssim"
 X265_PARAMS = (
-    "qp={qp}:ipratio=1.0:keyint=1:min-keyint=1:bframes=0:scenecut=0:rc-lookahead=0:"
+    "{quantiser}:ipratio=1.0:keyint=1:min-keyint=1:bframes=0:scenecut=0:rc-lookahead=0:"
     "repeat-headers=1:annexb=1:aud=0:hrd=0:info=0:hash=0:wpp=0:pools=none:frame-threads=1:"
     "slices=1:open-gop=0:ctu={ctu}:min-cu-size={min_cu}:max-tu-size={max_tu}:log-level=none"
 )
-_PIXEL_FORMATS = {GREY: "gray", YUV420: "yuv420p", YUV444: "yuv444p"}
-CHROMA = {"420": YUV420, "444": YUV444, "grey": GREY}
+_PIXEL_FORMATS = {GREY: "gray", YUV420: "yuv420p", YUV422: "yuv422p", YUV444: "yuv444p"}
+CHROMA = {"420": YUV420, "422": YUV422, "444": YUV444, "grey": GREY}
 
 
-def encode_bpg(image: Plane, qp: int, chroma: str = "420") -> bytes:
+def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
     """A BPG file of an image uint8 [H, W, 3].
 
-    qp: 0 (best) to 51. chroma: "420", "444" or "grey" (luma alone). Raises ConfigError for another
-    qp or chroma, DataError if x265 refuses the picture (too large), MissingExtraError without PyAV.
+    qp: 0 (best) to 51, whole or of `fractional_qp.LADDER`. chroma: "420", "422", "444" or "grey"
+    (luma alone). Raises ConfigError for another qp or chroma, DataError if x265 refuses the picture
+    (too large), MissingExtraError without PyAV.
     """
-    if not isinstance(qp, int) or not MIN_QP <= qp <= MAX_QP:
-        raise ConfigError(f"BPG's qp must be a whole number from {MIN_QP} to {MAX_QP}, not {qp!r}")
+    if qp not in LADDER:
+        raise ConfigError(
+            f"BPG's qp must be {MIN_QP} to {MAX_QP}, whole or and 1/8, 1/4 or 1/2, not {qp!r}"
+        )
     if chroma not in CHROMA:
         raise ConfigError(f"BPG's chroma must be one of {', '.join(CHROMA)}, not {chroma!r}")
-    return encode_planes(planes(image, chroma), image.shape[0], image.shape[1], qp)
+    return encode_planes(planes(image, chroma), *image.shape[:2], qp, CHROMA[chroma])
 
 
 def planes(image: Plane, chroma: str = "420") -> list[Plane]:
@@ -51,15 +55,20 @@ def planes(image: Plane, chroma: str = "420") -> list[Plane]:
     luma, cb, cr = rgb_to_ycc(image)
     if chroma == "grey":
         return [luma]
-    return [luma, cb, cr] if chroma == "444" else [luma, halve(cb), halve(cr)]
+    if chroma == "444":
+        return [luma, cb, cr]
+    half = halve if chroma == "420" else halve_columns
+    return [luma, half(cb), half(cr)]
 
 
-def encode_planes(coded: list[Plane], height: int, width: int, qp: int) -> bytes:
-    """A BPG file of `planes` of an image of height x width; see `encode_bpg`."""
+def encode_planes(
+    coded: list[Plane], height: int, width: int, qp: float, pixel_format: int
+) -> bytes:
+    """A BPG file of `planes` of an image of height x width; see `encode_bpg`.
+
+    pixel_format: the number of the planes' format in the file, one of CHROMA.
+    """
     av = load_av()
-    pixel_format = (
-        GREY if len(coded) == 1 else YUV444 if coded[1].shape == coded[0].shape else YUV420
-    )
     # x265 wants a picture of at least one tree block, and tree blocks of 16 or more.
     block = 8 if min(height, width) > 8 else 16
     coded_height, coded_width = -(-height // block) * block, -(-width // block) * block
@@ -70,10 +79,13 @@ def encode_planes(coded: list[Plane], height: int, width: int, qp: int) -> bytes
     context.pix_fmt = _PIXEL_FORMATS[pixel_format]
     context.time_base = Fraction(1, 25)
     context.thread_count = 1
+    quantiser = ":".join(f"{name}={value}" for name, value in x265_quantiser(qp, ctu).items())
     context.options = {
         "preset": PRESET,
         "tune": TUNE,
-        "x265-params": X265_PARAMS.format(qp=qp, ctu=ctu, min_cu=block, max_tu=min(ctu, 32)),
+        "x265-params": X265_PARAMS.format(
+            quantiser=quantiser, ctu=ctu, min_cu=block, max_tu=min(ctu, 32)
+        ),
     }
     try:
         frame = _frame(av, coded, coded_width, coded_height, context.pix_fmt)

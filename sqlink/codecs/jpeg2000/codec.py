@@ -4,20 +4,24 @@ A raw codestream without the box of a .jp2 file (85 bytes) and without the encod
 bytes), irreversible 9/7 wavelet and colour transform. The stream's packets are slices of it, in
 order: the receiver decodes what came before the first loss, and no more. The first slices hold the
 main header, without which nothing can be shown; it is charged in the ledger as `header`.
+
+Quality layers order the stream for such losses. On CamVid at 0.04 to 0.2 bpp, four layers show a
+stream cut to three quarters 0.6 to 1.5 dB better than one layer does, for 0.1 to 0.2 dB less where
+everything comes; eight are no better than four under any cut, and another 0.1 dB worse whole.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
-from channels.config.checks import integer
+from channels.config.checks import choice, integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
@@ -42,6 +46,8 @@ from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError
 
+AUTO = "auto"
+_LAYERS_FOR_LOSSES = 4
 _STEPS = 14
 """Encodings tried for the largest file within a budget."""
 
@@ -53,8 +59,9 @@ _SLOWEST = 1e6
 class JPEG2000:
     """The codec `jpeg2000`.
 
-    packet_bytes: slices of the codestream. layers: quality layers; one is the best at a given rate
-    (0.15 dB over four at 0.04 bpp), several lose less where the tail is lost.
+    packet_bytes: slices of the codestream. layers: quality layers, 1 to 32. "auto" is four, as the
+    packets of a link may be lost or cut, and one where four do not fit; take 1 where nothing is
+    ever lost.
 
     A native `quality` is the compression ratio, raw bytes (3 a pixel) over coded ones: higher is
     smaller. OpenJPEG meets it from below.
@@ -64,9 +71,24 @@ class JPEG2000:
     suffix = ".j2k"
     carries_map = False
 
-    def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int = 1) -> None:
+    def __init__(
+        self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int | str = "auto"
+    ) -> None:
         self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
-        self.layers = integer(self.name, "layers", layers, 1, 32)
+        if isinstance(layers, str):
+            choice(self.name, "layers", layers, (AUTO,))
+        self._auto = layers == AUTO
+        asked = _LAYERS_FOR_LOSSES if self._auto else layers
+        self.layers = integer(self.name, "layers", asked, 1, 32)
+
+    def describe(self) -> Mapping[str, str]:
+        """Versions and parameters."""
+        order = "ordered for packets lost or cut" if self.layers > 1 else "for links without losses"
+        return {
+            "OpenJPEG": str(features.version("jpg_2000")),
+            "parameters": "raw codestream without comment, 9/7 irreversible, colour transform, up "
+            f"to 5 decompositions, quality layers: {self.layers} ({order})",
+        }
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
@@ -88,9 +110,13 @@ class JPEG2000:
                     raise ConfigError(
                         f"jpeg2000 quality={rate.quality:g} is a compression ratio: at least 1"
                     )
-                answers.append(self._stream(self._code(picture, picture.size / rate.quality)))
+                answers.append(
+                    self._stream(self._code(picture, picture.size / rate.quality, self.layers))
+                )
                 continue
-            data = self._fit(picture, budget)
+            data = self._fit(picture, budget, self.layers)
+            if len(data) > budget and self._auto:
+                data = self._fit(picture, budget, 1)
             if len(data) > budget:
                 answers.append(Unreachable(self.name, height, width, budget, len(data)))
             else:
@@ -135,12 +161,11 @@ class JPEG2000:
             packets.append(Packet(piece, rank, {k: v for k, v in bits.items() if v}))
         return Stream(Session(self.name, header.height, header.width), tuple(packets))
 
-    def _code(self, picture: npt.NDArray[np.uint8], target: float) -> bytes:
+    def _code(self, picture: npt.NDArray[np.uint8], target: float, layers: int) -> bytes:
         """One codestream of about `target` bytes of uint8 [H, W, 3]."""
         file = io.BytesIO()
         ratios = [
-            max(picture.size * self.layers / (target * (layer + 1)), 1.0)
-            for layer in range(self.layers)
+            max(picture.size * layers / (target * (layer + 1)), 1.0) for layer in range(layers)
         ]
         try:
             Image.fromarray(picture).save(
@@ -160,7 +185,7 @@ class JPEG2000:
             ) from error
         return strip_comments(file.getvalue())
 
-    def _fit(self, picture: npt.NDArray[np.uint8], budget: int) -> bytes:
+    def _fit(self, picture: npt.NDArray[np.uint8], budget: int, layers: int) -> bytes:
         """The largest codestream within `budget` bytes, or the smallest of all if none is.
 
         OpenJPEG stays below the size that it is asked for, at times by far: so the size asked for
@@ -170,7 +195,7 @@ class JPEG2000:
         best: bytes | None = None
         target = float(budget)
         for _ in range(_STEPS):
-            data = self._code(picture, target)
+            data = self._code(picture, target, layers)
             if len(data) <= budget:
                 low = target
                 if best is None or len(data) > len(best):
@@ -182,7 +207,7 @@ class JPEG2000:
             if high - low < 0.25:
                 break
             target = (low + high) / 2
-        return best if best is not None else self._code(picture, 1.0)
+        return best if best is not None else self._code(picture, 1.0, layers)
 
 
 def _decode(received: Received) -> npt.NDArray[np.uint8] | None:

@@ -113,16 +113,38 @@ def test_a_lost_packet_ends_the_picture_there() -> None:
     assert measured[-1] > measured[0] + 1
 
 
-def test_quality_layers_lose_less_of_a_lost_tail() -> None:
-    kept = []
-    for codec in (CODEC, load_codec("jpeg2000", layers=6)):
-        received = [
-            Received(s.session, tuple(p.data if n < 8 else None for n, p in enumerate(s.packets)))
-            for s in streams(Rate(bytes=2400), codec)
-        ]
-        decoded = codec.decode(received)
-        kept.append(psnr(decoded.images, IMAGES))
-    assert kept[1] > kept[0]
+def test_by_default_a_cut_stream_is_as_good_as_one_of_eight_layers() -> None:
+    """And better by far than one of a single layer, at the same bytes."""
+    kept: dict[int | str, float] = {}
+    for layers in ("auto", 8, 1):
+        measured = []
+        for share in (0.5, 0.75):
+            received = [
+                Received(
+                    s.session,
+                    tuple(
+                        p.data if n < share * len(s.packets) else None
+                        for n, p in enumerate(s.packets)
+                    ),
+                )
+                for s in streams(Rate(bytes=2400), load_codec("jpeg2000", layers=layers))
+            ]
+            measured.append(psnr(CODEC.decode(received).images, IMAGES))
+        kept[layers] = sum(measured) / 2
+    assert kept["auto"] > kept[8] - 0.3
+    assert kept["auto"] > kept[1] + 0.3
+
+
+def test_it_says_how_many_layers_it_uses_and_why() -> None:
+    assert "quality layers: 4 (ordered for packets lost or cut)" in CODEC.describe()["parameters"]
+    single = load_codec("jpeg2000", layers=1)
+    assert "quality layers: 1 (for links without losses)" in single.describe()["parameters"]
+
+
+@pytest.mark.parametrize("layers", [0, 33, "many", 1.5, True])
+def test_layers_are_auto_or_a_number(layers: object) -> None:
+    with pytest.raises(ConfigError, match="layers"):
+        load_codec("jpeg2000", layers=layers)
 
 
 def test_nothing_at_all_is_an_outage() -> None:

@@ -1,0 +1,250 @@
+"""Codecs whose stream is one file of a known format, cut into packets.
+
+    picture ─ ladder of settings ─ finest within the budget ─> file ─ slices ─> packets
+    packets ─ joined ─> file, whole or its beginning ─ decoder, in the worker ─> picture
+
+What a format adds is small: how one setting is encoded, how its own quality is named, and the
+function that decodes it. That function runs in the worker process and gets the size that the
+picture must have before the file, so that nothing larger is ever decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from channels.config.checks import integer
+from sqlink.codecs.base import (
+    DEFAULT_PACKET_BYTES,
+    MAX_PACKET_BYTES,
+    OUTAGE_COLOUR,
+    Decoded,
+    Packet,
+    Rate,
+    Received,
+    Session,
+    Stream,
+    Unreachable,
+)
+from sqlink.codecs.rate_control import Ladders, finest_setting
+from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
+from sqlink.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+_PIXELS_PER_S = 1_000_000
+"""What a decoder is allowed for large pictures, on a slow machine."""
+_EXPECTED = struct.Struct(">II")
+"""Height and width that a file must have; 0 and a number of pixels where any size up to it may."""
+_SMALL = 128 * 128
+_BEYOND = 2
+"""Settings looked at beyond the first that is too large, in pictures that small."""
+
+
+class FileCodec(ABC):
+    """What codecs of whole files share; see `Codec` for the protocol.
+
+    packet_bytes: slices of the file. Where `cut_decodes`, slices count from the first on, and the
+    receiver decodes what came before the first loss; else all are needed, and one loss is an
+    outage.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    carries_map: ClassVar[bool] = False
+    settings: ClassVar[int]
+    """How many settings the ladder has, 0 the coarsest."""
+    decoder: ClassVar[str]
+    """`module:function`, for the worker: what `expected` splits to uint8 [H, W, 3]."""
+    cut_decodes: ClassVar[bool] = False
+    """Whether the beginning of a file decodes to a picture."""
+    typical_bpp: ClassVar[Sequence[tuple[float, float]]] = ()
+    """(setting, bpp) of a street scene of 480x360: where the search starts."""
+
+    def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES) -> None:
+        self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
+        self._ladders = Ladders()
+
+    @abstractmethod
+    def code(self, picture: Pixels, setting: int) -> bytes:
+        """A file of uint8 [H, W, 3]. Raises DataError if the encoder refuses the picture."""
+
+    @abstractmethod
+    def setting(self, quality: float) -> int:
+        """The setting of a native quality. Raises ConfigError if it is not one."""
+
+    @abstractmethod
+    def describe(self) -> Mapping[str, str]:
+        """Versions and parameters: what it takes to make the same files again."""
+
+    def encode(
+        self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
+    ) -> list[Stream | Unreachable]:
+        """Encode float32 [N, 3, H, W] in [0, 1]; a map is ignored. See `Codec`.
+
+        Raises ConfigError for a quality that is not one of the codec's and for channel uses,
+        DataError for a picture too small or too large.
+        """
+        import torch
+
+        from sqlink.data.pictures import check_size
+
+        height, width = images.shape[2:]
+        check_size(height, width, "the picture")
+        budget = rate.budget_bytes(height, width)
+        fixed = None if rate.quality is None else self.setting(rate.quality)
+        pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        answers: list[Stream | Unreachable] = []
+        for picture in pixels.cpu().numpy():
+            ladder = self._ladders.of(np.ascontiguousarray(picture), self.code)
+            if fixed is not None:
+                answers.append(self._stream(ladder.file(fixed), height, width))
+                continue
+            assert budget is not None
+            beyond = _BEYOND if height * width <= _SMALL else 0
+            typical = [(setting, bpp * height * width / 8) for setting, bpp in self.typical_bpp]
+            chosen = finest_setting(ladder.size, budget, self.settings, typical, beyond)
+            if chosen is not None:
+                answers.append(self._stream(ladder.file(chosen), height, width))
+            else:
+                lowest = min(ladder.size(setting) for setting in range(beyond + 1))
+                answers.append(Unreachable(self.name, height, width, budget, lowest))
+        return answers
+
+    def decode(self, received: Sequence[Received]) -> Decoded:
+        """Decode pictures of one size; an outage where nothing comes out of what came."""
+        import torch
+
+        if not received:
+            raise ValueError("nothing to decode")
+        height, width = received[0].session.height, received[0].session.width
+        colour = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1)
+        images = colour.repeat(len(received), 1, height, width)
+        outage = torch.ones(len(received), dtype=torch.bool)
+        for n, one in enumerate(received):
+            pixels = self._decode(one)
+            if pixels is not None:
+                images[n] = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+                outage[n] = False
+        return Decoded(images, None, outage)
+
+    def _decode(self, received: Received) -> Pixels | None:
+        """uint8 [H, W, 3]; None where no picture of the session's size comes."""
+        pieces: list[bytes] = []
+        for piece in received.packets:
+            if piece is None:
+                break
+            pieces.append(piece)
+        if not pieces or (len(pieces) < len(received.packets) and not self.cut_decodes):
+            return None
+        height, width = received.session.height, received.session.width
+        limit_s = DEFAULT_TIME_LIMIT_S + height * width / _PIXELS_PER_S
+        data = _EXPECTED.pack(height, width) + b"".join(pieces)
+        try:
+            pixels = decode_in_worker(self.decoder, data, limit_s)
+        except DataError:
+            return None
+        return pixels if pixels.shape == (height, width, 3) else None
+
+    def parse(self, data: bytes) -> Stream:
+        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        from sqlink.data.pictures import check_size, max_pixels_allowed
+
+        most = min(max_pixels_allowed(), (1 << 32) - 1)
+        self.check_whole(data)
+        limit_s = DEFAULT_TIME_LIMIT_S + min(most, 1 << 26) / _PIXELS_PER_S
+        pixels = decode_in_worker(self.decoder, _EXPECTED.pack(0, most) + data, limit_s)
+        height, width = pixels.shape[:2]
+        check_size(height, width, f"the {self.name} file's picture")
+        return self._stream(data, height, width)
+
+    def check_whole(self, data: bytes) -> None:
+        """Raise DataError if a file is visibly cut short or of another format."""
+        if not data:
+            raise DataError(f"the {self.name} file is empty")
+
+    def _stream(self, data: bytes, height: int, width: int) -> Stream:
+        pieces = [
+            data[start : start + self.packet_bytes]
+            for start in range(0, len(data), self.packet_bytes)
+        ]
+        return Stream(
+            Session(self.name, height, width),
+            tuple(
+                Packet(piece, rank if self.cut_decodes else 0, {"payload": 8 * len(piece)})
+                for rank, piece in enumerate(pieces)
+            ),
+        )
+
+
+# What follows runs in the worker.
+
+
+def expected(data: bytes) -> tuple[bytes, Callable[[int, int], None]]:
+    """Split a request into the file and the check of its picture's (height, width).
+
+    The check raises DataError where the size is not the one that was asked for, or is over the
+    limit; call it as soon as the header is read.
+
+    >>> file, check = expected(_EXPECTED.pack(2, 3) + b"file")
+    >>> file, check(2, 3)
+    (b'file', None)
+    """
+    height, width = _EXPECTED.unpack(data[: _EXPECTED.size])
+
+    def check(found_height: int, found_width: int) -> None:
+        size = f"{found_width}x{found_height}"
+        if height and (found_height, found_width) != (height, width):
+            raise DataError(f"the file says {size} pixels, not {width}x{height}")
+        if not height and found_height * found_width > width:
+            raise DataError(
+                f"the file's picture is {size}, {found_height * found_width} pixels, over the "
+                f"limit of {width}: raise max_pixels (--max-pixels, SQLINK_MAX_PIXELS)"
+            )
+
+    return data[_EXPECTED.size :], check
+
+
+def decode_with_pillow(data: bytes, format: str, truncated: bool = False) -> Pixels:
+    """Decode the file in a request by Pillow's plugin `format` to uint8 [H, W, 3].
+
+    truncated: whether a file that ends early shows what came. Raises DataError.
+    """
+    from PIL import Image, ImageFile
+
+    file, check = expected(data)
+    Image.MAX_IMAGE_PIXELS = None
+    ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+    try:
+        with Image.open(io.BytesIO(file), formats=[format]) as picture:
+            check(picture.height, picture.width)
+            return _rgb(picture)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"the {format} file is damaged: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's error says, as one line.
+
+    >>> one_line(ValueError("no\n picture "))
+    'no picture'
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _rgb(picture: Image.Image) -> Pixels:
+    if getattr(picture, "n_frames", 1) != 1:
+        raise DataError("the file holds an animation, not a picture")
+    if picture.mode not in ("RGB", "L"):
+        raise DataError(f"the file's picture is {picture.mode}, not RGB or grey")
+    return np.asarray(picture.convert("RGB"))

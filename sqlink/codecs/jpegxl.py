@@ -1,0 +1,133 @@
+"""JPEG XL (ISO/IEC 18181) by libjxl through imagecodecs, fitted to the budget.
+
+Of the wheels with libjxl, imagecodecs is the one released monthly, under a BSD licence, that lets
+the encoder use its own colour space XYB (pylibjxl does not: five times the bytes) and write a bare
+codestream. The ladder is libjxl's distance, from 25, its coarsest, to 0.05 in steps of 2 %.
+
+libjxl can show a file that is cut short, but no wheel's decoder lets it: a loss is an outage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+
+from channels.config.checks import integer
+from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
+from sqlink.codecs.file_codec import FileCodec, Pixels, expected, one_line
+from sqlink.errors import ConfigError, DataError, MissingExtraError
+
+_COARSEST, _FINEST = 25.0, 0.05
+_STEP = 1.02
+
+
+def load_imagecodecs() -> ModuleType:
+    """The package imagecodecs. Raises MissingExtraError where it is not installed."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise MissingExtraError("JPEG XL needs imagecodecs: pip install sqlink[jpegxl]") from error
+    module: ModuleType = imagecodecs
+    return module
+
+
+@register("jpegxl")
+class JPEGXL(FileCodec):
+    """The codec `jpegxl`.
+
+    packet_bytes: slices of the file; each of them is as needed as any other. effort: libjxl's, 1 to
+    9. Raises MissingExtraError without imagecodecs.
+
+    A native `quality` is the distance, 25 (coarsest) to 0.05, taken to the nearest step of 2 %.
+    """
+
+    name = "jpegxl"
+    suffix = ".jxl"
+    settings = int(np.log(_COARSEST / _FINEST) / np.log(_STEP)) + 1
+    decoder = "sqlink.codecs.jpegxl:decode_jpegxl"
+    typical_bpp = ((0, 0.13), (26, 0.19), (81, 0.53), (162, 1.87), (270, 5.5), (313, 8.0))
+
+    def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, effort: int = 7) -> None:
+        super().__init__(packet_bytes)
+        self.effort = integer(self.name, "effort", effort, 1, 9)
+        load_imagecodecs()
+
+    def code(self, picture: Pixels, setting: int) -> bytes:
+        """A file of uint8 [H, W, 3]. Raises DataError if libjxl refuses the picture."""
+        imagecodecs = load_imagecodecs()
+        try:
+            coded = imagecodecs.jpegxl_encode(
+                picture,
+                distance=_COARSEST / _STEP**setting,
+                effort=self.effort,
+                usecontainer=False,
+                numthreads=1,
+            )
+        except (imagecodecs.JpegxlError, ValueError) as error:
+            height, width = picture.shape[:2]
+            raise DataError(
+                f"libjxl cannot code a picture of {width}x{height} ({error})"
+            ) from error
+        return bytes(coded)
+
+    def setting(self, quality: float) -> int:
+        """The setting nearest to a distance. Raises ConfigError unless it is 0.05 to 25."""
+        if not _FINEST <= quality <= _COARSEST:
+            raise ConfigError(
+                f"jpegxl quality={quality:g} is a distance: {_FINEST:g} to {_COARSEST:g} (coarsest)"
+            )
+        return min(round(np.log(_COARSEST / quality) / np.log(_STEP)), self.settings - 1)
+
+    def describe(self) -> Mapping[str, str]:
+        """Versions and parameters."""
+        imagecodecs = load_imagecodecs()
+        return {
+            "imagecodecs": str(imagecodecs.__version__),
+            "libjxl": str(imagecodecs.jpegxl_version()).removeprefix("libjxl "),
+            "parameters": f"XYB, effort {self.effort}, bare codestream, one thread, distance in "
+            f"steps of {_STEP - 1:.0%}",
+        }
+
+
+def codestream_size(file: bytes) -> tuple[int, int]:
+    """Height and width that a bare codestream states (18181-1, SizeHeader). Raises DataError.
+
+    >>> codestream_size(bytes.fromhex("ff0a43") + bytes(9))
+    (16, 16)
+    """
+    if file[:2] != b"\xff\x0a" or len(file) < 12:
+        raise DataError("this is no JPEG XL codestream, or it is cut short")
+    bits = int.from_bytes(file[2:12], "little")
+
+    def read(count: int) -> int:
+        nonlocal bits
+        value = bits & ((1 << count) - 1)
+        bits >>= count
+        return value
+
+    def side(small: bool) -> int:
+        return 8 * (1 + read(5)) if small else 1 + read((9, 13, 18, 30)[read(2)])
+
+    small = bool(read(1))
+    height = side(small)
+    ratio = read(3)
+    if not ratio:
+        return height, side(small)
+    numerator, denominator = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height, height * numerator // denominator
+
+
+def decode_jpegxl(data: bytes) -> Pixels:
+    """Decode a file to uint8 [H, W, 3]; runs in the decoders' worker process."""
+    imagecodecs = load_imagecodecs()
+    file, check = expected(data)
+    check(*codestream_size(file))
+    try:
+        picture = np.asarray(imagecodecs.jpegxl_decode(file, numthreads=1))
+    except (imagecodecs.JpegxlError, ValueError) as error:
+        raise DataError(f"the JPEG XL file is damaged: {one_line(error)}") from error
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise DataError("the JPEG XL file holds no picture of three colours with 8 bits")
+    return picture
