@@ -6,8 +6,8 @@
 No registry has a binding to VVenC; the program ffmpeg in imageio-ffmpeg's wheel has it built in, so
 each encoding is one run of that program, with limits of time and no shell. The stream is the bare
 elementary stream (Annex B): what it is of (colours, siting) both ends know. VVenC codes in 10 bits.
-4:2:0 has even sides, and VVenC wants 32 of them or more: where the picture has others, its size
-stands before the stream.
+4:2:0 has even sides, and a picture here has at least 64, VVenC's tree block: where a side is odd or
+smaller, the picture's size stands before the stream.
 
 Between whole QPs, 14 % of the bytes apart, VVenC's Lagrange multiplier for intra pictures makes two
 steps more.
@@ -31,7 +31,8 @@ from sqlink.codecs.bpg.decoder import load_av
 from sqlink.codecs.file_codec import FileCodec, Pixels, expected, one_line
 from sqlink.errors import ConfigError, DataError, MissingExtraError
 
-MIN_QP, MAX_QP = 0, 63
+MIN_QP, MAX_QP = 10, 63
+"""Below 10, ffmpeg gives VVenC too little room for the stream of a noisy picture."""
 _LAMBDAS = (1.3, 1.15, 1.0)
 LADDER = (
     (MAX_QP, 1.0),
@@ -44,7 +45,7 @@ _PIXELS_PER_S = 5000
 _DROPPED = (20, 23, 24)
 """NAL units without influence on the picture: access unit delimiter, prefix and suffix SEI."""
 _START = b"\0\0\1"
-_SMALLEST = 32
+_SMALLEST = 64
 _SIZE = struct.Struct(">BHH")
 _SIZED = 1
 """The first byte where the picture's height and width come before the stream."""
@@ -89,7 +90,7 @@ class VVC(FileCodec):
     packet_bytes: slices of the stream; each of them is as needed as any other. preset: VVenC's,
     from `faster` to `slower`. Raises MissingExtraError without imageio-ffmpeg and PyAV.
 
-    A native `quality` is the QP, 0 (best) to 63.
+    A native `quality` is the QP, 10 (best) to 63.
     """
 
     name = "vvc"
@@ -99,7 +100,7 @@ class VVC(FileCodec):
     typical_bpp = tuple(
         (3.0 * (MAX_QP - qp), bpp)
         for qp, bpp in ((63, 0.008), (58, 0.02), (52, 0.055), (46, 0.13), (41, 0.25), (36, 0.42),
-                        (30, 0.8), (20, 2.0), (10, 4.5), (0, 9.0))
+                        (30, 0.8), (20, 2.0), (10, 4.5))
     )  # fmt: skip
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES, preset: str = "medium") -> None:
@@ -135,7 +136,7 @@ class VVC(FileCodec):
         return size + without_extras(stream)
 
     def setting(self, quality: float) -> int:
-        """The setting of a QP. Raises ConfigError unless it is a whole number from 0 to 63."""
+        """The setting of a QP. Raises ConfigError unless it is a whole number from 10 to 63."""
         if not MIN_QP <= quality <= MAX_QP or quality != int(quality):
             raise ConfigError(
                 f"vvc quality={quality:g} is a QP: a whole number from {MIN_QP} (best) to {MAX_QP}"
