@@ -62,7 +62,7 @@ class FileCodec(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     carries_map: ClassVar[bool] = False
-    settings: ClassVar[int]
+    settings: int
     """How many settings the ladder has, 0 the coarsest."""
     decoder: ClassVar[str]
     """`module:function`, for the worker: what `expected` splits to uint8 [H, W, 3]."""
@@ -148,13 +148,21 @@ class FileCodec(ABC):
         if not pieces or (len(pieces) < len(received.packets) and not self.cut_decodes):
             return None
         height, width = received.session.height, received.session.width
-        limit_s = DEFAULT_TIME_LIMIT_S + height * width / _PIXELS_PER_S
-        data = _EXPECTED.pack(height, width) + b"".join(pieces)
         try:
-            pixels = decode_in_worker(self.decoder, data, limit_s)
+            pixels = self.picture(b"".join(pieces), height, width)
         except DataError:
             return None
         return pixels if pixels.shape == (height, width, 3) else None
+
+    def picture(self, file: bytes, height: int, width: int) -> Pixels:
+        """Decode a file to uint8 [H, W, 3].
+
+        height, width: its size; a height of 0 stands for any size of up to `width` pixels. Raises
+        DataError if the file is damaged where that shows, or of another size.
+        """
+        pixels = min(height * width if height else width, 1 << 26)
+        limit_s = DEFAULT_TIME_LIMIT_S + pixels / _PIXELS_PER_S
+        return decode_in_worker(self.decoder, _EXPECTED.pack(height, width) + file, limit_s)
 
     def parse(self, data: bytes) -> Stream:
         """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
@@ -162,8 +170,7 @@ class FileCodec(ABC):
 
         most = min(max_pixels_allowed(), (1 << 32) - 1)
         self.check_whole(data)
-        limit_s = DEFAULT_TIME_LIMIT_S + min(most, 1 << 26) / _PIXELS_PER_S
-        pixels = decode_in_worker(self.decoder, _EXPECTED.pack(0, most) + data, limit_s)
+        pixels = self.picture(data, 0, most)
         height, width = pixels.shape[:2]
         check_size(height, width, f"the {self.name} file's picture")
         return self._stream(data, height, width)
