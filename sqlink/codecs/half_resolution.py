@@ -130,7 +130,7 @@ def doubled(images: Tensor, height: int, width: int) -> Tensor:
 def _register(codec: type[Codec], suffix: str) -> None:
     name = f"{codec.name}_half"
 
-    @wraps(codec)
+    @wraps(codec, assigned=("__doc__",))
     def half(**options: Any) -> HalfResolution:
         return HalfResolution(name, suffix, codec(**options))
 
