@@ -17,6 +17,15 @@ class MissingExtraError(SQLinkError):
     """A feature needs a package that is not installed."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's text on one line.
+
+    >>> one_line(ValueError("not\n a picture "))
+    'not a picture'
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 __all__ = [
     "ChannelError",
     "ConfigError",
@@ -24,4 +33,5 @@ __all__ = [
     "MissingExtraError",
     "SQLinkError",
     "WeightsError",
+    "one_line",
 ]

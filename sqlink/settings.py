@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from channels.config.yaml import read_yaml
 from channels.registry import nearest
-from sqlink.errors import ConfigError
+from sqlink.errors import ConfigError, one_line
 
 
 class Section(BaseModel):
@@ -69,11 +69,6 @@ def settings_kind(path: str | Path) -> str | None:
     except (OSError, UnicodeDecodeError, ConfigError):
         return None
     return raw.get("kind") if isinstance(raw, Mapping) else None
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _expand(value: Any, where: str, path: tuple[str | int, ...]) -> Any:

@@ -32,13 +32,12 @@ from sqlink.codecs.base import Codec
 from sqlink.crossing import check_packet_size, resolve_rate
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet
-from sqlink.errors import ConfigError, SQLinkError, WeightsError
+from sqlink.errors import ConfigError, SQLinkError, WeightsError, one_line
 from sqlink.metrics import METRICS, AnyMetric, MapMetric, SetMetric
 from sqlink.metrics.features import Patches
 from sqlink.runtime.device import select_device
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
-from sqlink.settings import one_line
 
 Part = TypeVar("Part")
 

@@ -52,10 +52,10 @@ from sqlink.codecs.base import (
     Unreachable,
     register,
 )
-from sqlink.codecs.file_codec import Pixels, one_line
+from sqlink.codecs.file_codec import Pixels
 from sqlink.codecs.rate_control import Ladders, finest_setting
 from sqlink.data.pictures import check_size
-from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.errors import ConfigError, DataError, WeightsError, one_line
 
 _SIZE = struct.Struct(">HH")
 _MOST_SIDE = 65535

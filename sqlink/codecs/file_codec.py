@@ -14,7 +14,7 @@ import io
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from sqlink.codecs.base import (
 )
 from sqlink.codecs.rate_control import Ladders, finest_setting
 from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
-from sqlink.errors import DataError
+from sqlink.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,16 +59,16 @@ class FileCodec(ABC):
     outage.
     """
 
-    name: ClassVar[str]
-    suffix: ClassVar[str]
-    carries_map: ClassVar[bool] = False
+    name: str
+    suffix: str
+    carries_map: bool = False
     settings: int
     """How many settings the ladder has, 0 the coarsest."""
-    decoder: ClassVar[str]
+    decoder: str
     """`module:function`, for the worker: what `expected` splits to uint8 [H, W, 3]."""
-    cut_decodes: ClassVar[bool] = False
+    cut_decodes: bool = False
     """Whether the beginning of a file decodes to a picture."""
-    typical_bpp: ClassVar[Sequence[tuple[float, float]]] = ()
+    typical_bpp: Sequence[tuple[float, float]] = ()
     """(setting, bpp) of a street scene of 480x360: where the search starts."""
 
     def __init__(self, packet_bytes: int = DEFAULT_PACKET_BYTES) -> None:
@@ -238,15 +238,6 @@ def decode_with_pillow(data: bytes, format: str, truncated: bool = False) -> Pix
             return _rgb(picture)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"the {format} file is damaged: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """What a library's error says, as one line.
-
-    >>> one_line(ValueError("no\n picture "))
-    'no picture'
-    """
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _rgb(picture: Image.Image) -> Pixels:

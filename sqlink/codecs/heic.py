@@ -16,9 +16,9 @@ import numpy as np
 
 from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, expected, one_line
+from sqlink.codecs.file_codec import FileCodec, Pixels, expected
 from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, x265_quantiser
-from sqlink.errors import ConfigError, DataError, MissingExtraError
+from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 _PRESET, _TUNE = "veryslow", "ssim"
 _X265 = {"ipratio": "1.0", "wpp": "0", "pools": "none", "frame-threads": "1"}

@@ -9,6 +9,7 @@ libjxl can show a file that is cut short, but no wheel's decoder lets it: a loss
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -16,8 +17,8 @@ import numpy as np
 
 from channels.config.checks import integer
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, expected, one_line
-from sqlink.errors import ConfigError, DataError, MissingExtraError
+from sqlink.codecs.file_codec import FileCodec, Pixels, expected
+from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 _COARSEST, _FINEST = 25.0, 0.05
 _STEP = 1.02
@@ -45,7 +46,7 @@ class JPEGXL(FileCodec):
 
     name = "jpegxl"
     suffix = ".jxl"
-    settings = int(np.log(_COARSEST / _FINEST) / np.log(_STEP)) + 1
+    settings = int(math.log(_COARSEST / _FINEST) / math.log(_STEP)) + 1
     decoder = "sqlink.codecs.jpegxl:decode_jpegxl"
     typical_bpp = ((0, 0.13), (26, 0.19), (81, 0.53), (162, 1.87), (270, 5.5), (313, 8.0))
 
@@ -78,7 +79,8 @@ class JPEGXL(FileCodec):
             raise ConfigError(
                 f"jpegxl quality={quality:g} is a distance: {_FINEST:g} to {_COARSEST:g} (coarsest)"
             )
-        return min(round(np.log(_COARSEST / quality) / np.log(_STEP)), self.settings - 1)
+        nearest = round(math.log(_COARSEST / quality) / math.log(_STEP))
+        return min(nearest, self.settings - 1)
 
     def describe(self) -> Mapping[str, str]:
         """Versions and parameters."""

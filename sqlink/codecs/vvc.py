@@ -28,8 +28,8 @@ from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
 from sqlink.codecs.bpg.colour import double, halve, rgb_to_ycc, ycc_to_rgb
 from sqlink.codecs.bpg.decoder import load_av
-from sqlink.codecs.file_codec import FileCodec, Pixels, expected, one_line
-from sqlink.errors import ConfigError, DataError, MissingExtraError
+from sqlink.codecs.file_codec import FileCodec, Pixels, expected
+from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 MIN_QP, MAX_QP = 10, 63
 """Below 10, ffmpeg gives VVenC too little room for the stream of a noisy picture."""

@@ -122,7 +122,7 @@ def report(shared: Path, frames: int | None = None) -> bool:
 
     curves = dict(list(reference_curves(shared).items())[:frames])
     deltas: dict[str, list[float]] = {name: [] for name in REFERENCES}
-    rows: dict[int, list[Point]] = {}
+    rows: dict[float, list[Point]] = {}
     print(f"\nBD-rate of this encoder (PSNR RGB)\n{'frame':24} to x265  to jctvc")
     for frame, reference in curves.items():
         points = own_curve(read_picture(shared / "data" / "camvid" / "val" / frame))

@@ -47,7 +47,7 @@ def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
         )
     if chroma not in CHROMA:
         raise ConfigError(f"BPG's chroma must be one of {', '.join(CHROMA)}, not {chroma!r}")
-    return encode_planes(planes(image, chroma), *image.shape[:2], qp, CHROMA[chroma])
+    return encode_planes(planes(image, chroma), image.shape[0], image.shape[1], qp, CHROMA[chroma])
 
 
 def planes(image: Plane, chroma: str = "420") -> list[Plane]:
