@@ -20,7 +20,7 @@ class MissingExtraError(SQLinkError):
 def one_line(error: BaseException) -> str:
     """An error's text on one line.
 
-    >>> one_line(ValueError("not\n a picture "))
+    >>> one_line(ValueError("not  a picture "))
     'not a picture'
     """
     return " ".join(str(error).split()) or type(error).__name__
