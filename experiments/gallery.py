@@ -32,7 +32,7 @@ from sqlink.errors import ConfigError, DataError
 from sqlink.runtime.device import select_device
 from sqlink.runtime.precision import full_precision
 from sqlink.segmentation import load_segmenter
-from sqlink.settings import Section, load_settings
+from sqlink.settings import Section, find_settings, load_settings
 
 INK, GREY, PAPER, AMBER = "#1a1a1a", "#6b6b6b", "#ffffff", "#d98200"
 GAP, LINE, HEAD, EDGE = 12, 26, 44, 4
@@ -82,7 +82,7 @@ class Tile:
 
 def load_gallery(path: str | Path) -> Gallery:
     """Read and validate a gallery's YAML. Raises ConfigError, one line."""
-    return load_settings(path, Gallery)
+    return load_settings(find_settings(path, "experiments.configs"), Gallery)
 
 
 def of_folder(folder: Path) -> Gallery:

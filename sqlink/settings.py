@@ -13,11 +13,13 @@ import os
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from channels.config.paths import beside
 from channels.config.yaml import read_yaml
 from channels.registry import nearest
 from sqlink.errors import ConfigError, one_line
@@ -37,7 +39,10 @@ Prepare = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
 
 
 def load_settings(path: str | Path, model: type[S], prepare: Prepare | None = None) -> S:
-    """Read and validate a file. Raises ConfigError, one line, on whatever is wrong in it."""
+    """Read and validate a file. Raises ConfigError, one line, on whatever is wrong in it.
+
+    Files that it names are relative to its folder; see `channels.config.paths`.
+    """
     place = Path(path)
     try:
         text = place.read_text(encoding="utf-8")
@@ -45,12 +50,23 @@ def load_settings(path: str | Path, model: type[S], prepare: Prepare | None = No
         raise ConfigError(f"{place}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place}: cannot be read: {one_line(error)}") from error
-    return parse_settings(text, model, place.name, prepare)
+    return parse_settings(text, model, place.name, prepare, place.parent)
 
 
-def parse_settings(text: str, model: type[S], where: str, prepare: Prepare | None = None) -> S:
-    """Validate settings given as YAML text; `where` names it in errors."""
+def parse_settings(
+    text: str,
+    model: type[S],
+    where: str,
+    prepare: Prepare | None = None,
+    folder: Path | None = None,
+) -> S:
+    """Validate settings given as YAML text; `where` names it in errors.
+
+    folder: that of the file, to which the files that it names are relative.
+    """
     raw = read_yaml(text, where)
+    if folder is not None:
+        raw = beside(raw, folder)
     if not isinstance(raw, Mapping):
         keys = ", ".join(list(model.model_fields)[:3])
         raise ConfigError(f"{where}: should be a mapping of keys such as {keys}")
@@ -60,6 +76,27 @@ def parse_settings(text: str, model: type[S], where: str, prepare: Prepare | Non
         return model.model_validate(_expand(raw, where, ()))
     except ValidationError as error:
         raise ConfigError(_sentence(error, where, model)) from error
+
+
+def find_settings(path: str | Path, package: str) -> Path:
+    """Return the file `path`, or that of the shipped configuration called so, as `quickstart`.
+
+    package: the one whose YAML files are the shipped configurations. A file of that name comes
+    first. Raises ConfigError where there is neither, naming the nearest.
+
+    >>> find_settings("quickstart", "experiments.configs").name
+    'quickstart.yaml'
+    """
+    place, name = Path(path), str(path)
+    if os.path.isfile(place) or place.suffix or place.name != name:
+        return place
+    home = Path(str(files(package)))
+    shipped = sorted(found.stem for found in home.glob("*.yaml"))
+    if name not in shipped:
+        raise ConfigError(
+            f"no file '{name}', and no shipped configuration of that name: {nearest(name, shipped)}"
+        )
+    return home / f"{name}.yaml"
 
 
 def settings_kind(path: str | Path) -> str | None:

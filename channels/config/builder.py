@@ -18,6 +18,7 @@ from typing import TypeVar
 from channels.base import CHANNELS, Chain, Channel
 from channels.config.description import READY, name_and_parameters
 from channels.config.packet_size import with_packet_size
+from channels.config.paths import beside
 from channels.config.yaml import read_yaml
 from channels.errors import ConfigError
 from channels.registry import Registry, nearest
@@ -58,7 +59,8 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     """Make the channel of a YAML file (what exists, or ends in .yaml or .yml) or of a name.
 
     packet_bytes: of the packets it is to carry, where its description names no size.
-    Raises ConfigError if the file is missing, not valid YAML, or describes no channel.
+    Files that it names are relative to its folder. Raises ConfigError if it is missing, not valid
+    YAML, or describes no channel.
 
     >>> load("lossless").name
     'lossless'
@@ -71,7 +73,7 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read channel file {path}: {reason}") from error
-    spec = read_yaml(text, f"channel file {path}")
+    spec = beside(read_yaml(text, f"channel file {path}"), path.parent)
     try:
         return _sized(spec, packet_bytes)
     except RecursionError as error:

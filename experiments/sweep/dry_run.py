@@ -15,6 +15,7 @@ from experiments.sweep.runner import Crossing, Picture, Runner, encodings
 from experiments.sweep.schema import load_sweep
 from experiments.sweep.store import Store
 from sqlink.runtime.precision import full_precision
+from sqlink.settings import find_settings
 
 SHOWN = 12
 """Points that are listed; of more, the first and the last."""
@@ -57,7 +58,7 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
     output: a results folder; rows that it holds are not counted as work. Nothing is written.
     Raises SQLinkError where the sweep itself would.
     """
-    path = Path(config_path)
+    path = find_settings(config_path, "experiments.configs")
     sweep = load_sweep(path)
     with torch.inference_mode(), full_precision():
         equipment = Equipment.of(sweep, path.name)

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from channels.config.yaml import StrictLoader
+from channels.config.paths import beside
+from channels.config.yaml import read_yaml
 from channels.errors import ConfigError
 
 SWEEP = "sweep"
@@ -82,13 +81,11 @@ def _extended(
 def read(path: Path, where: str) -> Any:
     """What stands in a YAML file. Raises ConfigError, naming `where` it was asked for."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
-    except OSError as error:
-        raise ConfigError(f"{where}: {path}: {error.strerror or error}") from error
-    # Beside its own, PyYAML lets through what its constructors raise: a date without such a day.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: {path} is not valid YAML: {reason}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where}: {path}: {reason}") from error
+    return beside(read_yaml(text, f"{where}: {path}"), path.parent)
 
 
 def _substituted(value: Any, variables: Mapping[str, Any]) -> Any:

@@ -98,7 +98,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
     }
     segmenter = [sweep.segmenter.name, meaning_of(sweep.segmenter.options), identities.segmenter]
     links = {
-        name: [_read(spec, identities.files), *identities.channels.get(name, ())]
+        name: [contents(spec, identities.files), *identities.channels.get(name, ())]
         for name, spec in sweep.links().items()
     }
     found: dict[str, Point] = {}
@@ -192,15 +192,15 @@ def digest(value: Any) -> str:
 
 def _meaning(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
     """Options without the places where files lie and the device: what the files hold is hashed."""
-    return {key: _read(value, files) for key, value in options.items() if key not in PLACES}
+    return {key: contents(value, files) for key, value in options.items() if key not in PLACES}
 
 
-def _read(value: Any, files: Mapping[str, str]) -> Any:
+def contents(value: Any, files: Mapping[str, str]) -> Any:
     """The value, each text that names a file replaced by the SHA-256 of its content."""
     if isinstance(value, Mapping):
-        return {key: _read(inner, files) for key, inner in value.items()}
+        return {key: contents(inner, files) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_read(inner, files) for inner in value]
+        return [contents(inner, files) for inner in value]
     return f"sha256:{files[value]}" if isinstance(value, str) and value in files else value
 
 

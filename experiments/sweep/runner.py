@@ -45,7 +45,7 @@ from experiments.report.tables import write_tables
 from experiments.report.unmeasured import Unmeasured, unmeasured
 from experiments.sweep.components import Equipment
 from experiments.sweep.examples import Examples
-from experiments.sweep.grid import Encoding, Point, canonical, digest, points
+from experiments.sweep.grid import Encoding, Point, canonical, contents, digest, points
 from experiments.sweep.manifest import manifest
 from experiments.sweep.measuring import Original
 from experiments.sweep.row import Place, Row, Transport
@@ -60,6 +60,7 @@ from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.receiver import Receiver
 from sqlink.runtime.precision import full_precision
 from sqlink.segmentation.ground_truth import fill_unlabelled
+from sqlink.settings import find_settings
 from sqlink.transmitter import Transmitter
 
 CROSSINGS = 16
@@ -111,16 +112,18 @@ def run_sweep(
     *,
     batch_size: int | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Run the sweep of a YAML file to its end, and return the folder of its results.
 
     output: the results' folder; by default the file's own `output`, or else `results/` and the
     file's name. Rows that are there already, from an earlier or an interrupted run, are not
     computed again. batch_size: pictures coded together, in place of the file's; it changes the
-    speed and the memory taken, not the results. Raises SQLinkError, one line, for what a user can
+    speed and the memory taken, not the results. overwrite: put the tables in place of those of
+    another file, which are otherwise left alone. Raises SQLinkError, one line, for what a user can
     mend.
     """
-    path = Path(config_path)
+    path = find_settings(config_path, "experiments.configs")
     sweep = load_sweep(path)
     if batch_size is not None:
         sweep = Sweep.model_validate({**dict(sweep), "batch_size": batch_size})
@@ -128,23 +131,59 @@ def run_sweep(
     with torch.inference_mode(), full_precision():
         equipment = Equipment.of(sweep, path.name)
         with Store(folder) as store:
-            return Runner(sweep, equipment, store, progress).run(path.read_text(encoding="utf-8"))
+            runner = Runner(sweep, equipment, store, progress, path.name)
+            text = path.read_text(encoding="utf-8")
+            if not overwrite:
+                runner.check_folder(text)
+            return runner.run(text)
 
 
 class Runner:
     """One sweep under way, in this process."""
 
     def __init__(
-        self, sweep: Sweep, equipment: Equipment, store: Store, progress: bool = False
+        self,
+        sweep: Sweep,
+        equipment: Equipment,
+        store: Store,
+        progress: bool = False,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.sweep = sweep
         self.equipment = equipment
         self.store = store
         self.points = points(sweep, equipment.identities)
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
         self.realisations = sweep.realisations
-        self._keys = {name: sweep.draws or canonical(s) for name, s in sweep.links().items()}
+        files = equipment.identities.files
+        self._keys = {
+            name: sweep.draws or canonical(contents(spec, files))
+            for name, spec in sweep.links().items()
+        }
         self._console = Console(stderr=True, quiet=not progress)
+
+    def check_folder(self, config: str) -> None:
+        """Raise ConfigError if the folder holds the tables of another file than `config`.
+
+        Another file has another name, or another text and not one point in common.
+        """
+        path = self.store.folder / "manifest.json"
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            name, text = held.get("config_name"), held.get("config")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, AttributeError):
+            name, text = "a manifest.json that cannot be read", None
+        ours = {point.hash for point in self.points}
+        rows = {point for point, _, _ in self.store.done()}
+        if name in (None, self.name) and (text == config or not rows or rows & ours):
+            return
+        raise ConfigError(
+            f"{self.store.folder} holds the results of {name or 'another sweep'}: name another "
+            f"folder with -o, or give --overwrite to put those of {self.name} in their place"
+        )
 
     def run(self, config: str) -> Path:
         """Compute what is missing, then write the tables. Returns the folder.
@@ -496,6 +535,7 @@ class Runner:
             "rows": table.num_rows,
         }
         content = manifest(self.sweep, self.equipment, unavailable, config, counts, finished)
+        content["config_name"] = self.name
         self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
         carry = self.equipment.identities.maps
         anchors = self.sweep.compare.anchors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sqlink.codecs.base import Codec
+
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 
 def targets_of(
@@ -35,6 +40,11 @@ def targets_of(
         if suffix == ".png":
             written.append(target.with_name(f"{source.stem}.map.png"))
         for file in written:
+            if len(os.fsencode(file.name)) > LONGEST_NAME:
+                raise DataError(
+                    f"{source}: {file.name[:40]}... would be a name of over {LONGEST_NAME} bytes: "
+                    "rename the picture"
+                )
             if file in seen:
                 raise DataError(
                     f"{seen[file]} and {source} would both be written to {file}: "

@@ -9,13 +9,18 @@ import typer
 
 
 def sweep(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml|NAME", help="A sweep; a shipped one by its name.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="List points and what they would take."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Put the tables in place of another sweep's.")
     ] = False,
 ) -> None:
     """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
@@ -27,7 +32,7 @@ def sweep(
     from experiments.report.tables import read_tables
     from experiments.sweep.runner import run_sweep
 
-    folder = run_sweep(config, output)
+    folder = run_sweep(config, output, overwrite=overwrite)
     print(read_tables(folder))
     print(folder)
 
@@ -43,7 +48,7 @@ def schema() -> None:
 
 def compare(
     source: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml|FOLDER", help="A gallery, or pictures.")
+        Path, typer.Argument(metavar="CONFIG.yaml|NAME|FOLDER", help="A gallery, or pictures.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")

@@ -9,7 +9,10 @@ import typer
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A training.")],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG.yaml|NAME", help="A training; a shipped one by its name."),
+    ],
 ) -> None:
     """Train networks as a file says; an interrupted training goes on where it stopped."""
     from sqlink.training.train import train_from_config

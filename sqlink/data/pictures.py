@@ -9,10 +9,9 @@ place, so that none is ever half there.
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from channels.atomic import whole_file
 from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, listed
 from sqlink.data.samples import grey_step, rgb, samples_of
 from sqlink.errors import ConfigError, DataError
@@ -250,21 +250,17 @@ def write_aside(content: Image.Image | bytes, path: Path) -> None:
 
     Raises DataError if the folder cannot be written to.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            aside.write_bytes(content)
-        else:
-            mark = PngInfo()
-            mark.add_text("Software", SOFTWARE)
-            content.save(aside, format="PNG", pnginfo=mark)
-        os.replace(aside, path)
+        with whole_file(path) as aside:
+            if isinstance(content, bytes):
+                aside.write_bytes(content)
+            else:
+                mark = PngInfo()
+                mark.add_text("Software", SOFTWARE)
+                content.save(aside, format="PNG", pnginfo=mark)
     except OSError as error:
         raise DataError(f"cannot write {path}: {_line(error)}") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def is_ours(path: str | Path) -> bool:

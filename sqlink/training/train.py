@@ -41,7 +41,7 @@ from sqlink.model.discriminator import (
 from sqlink.model.layout import channels_last
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
-from sqlink.settings import settings_kind
+from sqlink.settings import find_settings, settings_kind
 from sqlink.training.augmentation import (
     CropSettings,
     ResidentPictures,
@@ -856,6 +856,7 @@ def train_from_config(path: Path | str, report: Callable[[str], None] = print) -
     of `kind: refinement` the refinement layers of weights that stand.
     Raises ConfigError, DataError or WeightsError in one line where the run cannot begin.
     """
+    path = find_settings(path, "sqlink.training.configs")
     if settings_kind(path) == "segmenters":
         from sqlink.training.segmenters import train_segmenters
 

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from channels.errors import SQLinkError
+from channels.errors import ConfigError, SQLinkError
 from experiments.report.figures import plot_results
 from experiments.sweep.examples import original_path
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.store import read_parquet, read_results
 from sqlink.data import open_dataset
 from sqlink.data.pictures import save_picture
+from sqlink.settings import find_settings
 
 Write = Callable[..., Path]
 Same = Callable[[Path, Path], None]
@@ -426,8 +427,50 @@ def test_an_edited_trace_is_another_channel(write: Write, tmp_path: Path) -> Non
     moved = tmp_path / "moved.csv"
     moved.write_text(trace.read_text())
     again = write(text.replace(str(trace), str(moved)), "moved.yaml")
-    third = read_results(run_sweep(again, tmp_path / "out", progress=False))
+    third = read_results(run_sweep(again, tmp_path / "out", progress=False, overwrite=True))
     assert third["point"].to_pylist() == second["point"].to_pylist()
+
+
+def test_a_trace_lies_beside_the_sweep_and_its_place_means_nothing(
+    write: Write, same: Same, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "losses.csv").write_text("0\n0\n1\n0\n1\n")
+    text = write().read_text().replace("channel: iid", "channel: {trace: {file: losses.csv}}")
+    path = write(text.replace("conditions: {loss: [0.0, 0.3, 0.9]}\n", ""))
+    monkeypatch.chdir(tmp_path)
+    here = run_sweep("sweep.yaml", "here", progress=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = run_sweep(path, "there", progress=False)
+    same(tmp_path / here, tmp_path / "elsewhere" / there)
+
+
+def test_another_sweep_does_not_take_the_place_of_results(write: Write, tmp_path: Path) -> None:
+    folder = run_sweep(write(), tmp_path / "out", progress=False)
+    before = (folder / "results.parquet").read_bytes()
+    text = write().read_text()
+    other = write(text, "other.yaml")
+    unlike = text.replace("loss: [0.0, 0.3, 0.9]", "loss: [0.1]")
+    for path, name in ((other, "other.yaml"), (write(unlike), "sweep.yaml")):
+        with pytest.raises(ConfigError, match=rf"holds the results of sweep.*{name}") as caught:
+            run_sweep(path, folder, progress=False)
+        assert "--overwrite" in str(caught.value)
+        assert (folder / "results.parquet").read_bytes() == before
+    run_sweep(other, folder, progress=False, overwrite=True)
+    run_sweep(other, folder, progress=False)
+
+
+def test_a_shipped_sweep_is_named_without_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_settings("quickstart", "experiments.configs").is_file()
+    assert find_settings("streets", "sqlink.training.configs").is_file()
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
+        run_sweep("quickstrt", "out", progress=False)
+    (tmp_path / "quickstart").write_text("{}")
+    assert find_settings("quickstart", "experiments.configs") == Path("quickstart")
+    assert not (tmp_path / "out").exists()
 
 
 def test_offered_sent_and_delivered_have_columns_of_their_own(write: Write, tmp_path: Path) -> None:

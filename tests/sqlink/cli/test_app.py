@@ -206,6 +206,19 @@ def test_a_codecs_own_options_are_given_by_name(street: Path, tmp_path: Path) ->
     assert "codec 'jpeg2000' has no option 'realism'" in line
 
 
+def test_a_stem_of_245_letters_works_and_a_longer_one_is_refused(
+    street: Path, tmp_path: Path
+) -> None:
+    for length, code in ((245, 0), (250, 2)):
+        picture = street.rename(street.with_name("n" * length + ".png"))
+        out = tmp_path / str(length)
+        sent = ("transmit", picture, "-o", out, "--channel", "lossless", *J2K, *BUDGET)
+        said = sqlink(*sent, code=code)
+        assert out.exists() == (code == 0)
+        street = picture
+    assert "rename the picture" in said
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -139,6 +139,14 @@ def test_pictures_and_maps_come_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.map.png", "sub"]
 
 
+def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
+    stem = "n" * 245
+    save_picture(torch.zeros(3, 16, 16), tmp_path / f"{stem}.png")
+    save_map(torch.zeros(16, 16, dtype=torch.int64), tmp_path / f"{stem}.map.png")
+    assert load_picture(tmp_path / f"{stem}.png").shape == (3, 16, 16)
+    assert load_map(tmp_path / f"{stem}.map.png").shape == (16, 16)
+
+
 def test_our_own_files_are_known_again(tmp_path: Path) -> None:
     save_picture(torch.zeros(3, 16, 16), tmp_path / "ours.png")
     theirs = saved(tmp_path, "theirs.png", Image.new("RGB", (16, 16)))
