@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.model.layout import channels_last
 from sqlink.runtime.precision import full_precision
+from sqlink.segmentation.atrous import Atrous
 from sqlink.segmentation.base import register
 from sqlink.segmentation.blocks import fold
-from sqlink.segmentation.two_branch import TwoBranch
-from sqlink.segmentation.unet import UNet
+from sqlink.segmentation.pyramid import Pyramid
 from sqlink.weights.manifest import load
 
-NETWORKS: dict[str, Callable[[], TwoBranch | UNet]] = {"tx": TwoBranch, "judge": UNet}
+NETWORKS: dict[str, Callable[[], Pyramid | Atrous]] = {"tx": Pyramid, "judge": Atrous}
 """What each name is built of."""
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlink.metrics.lpips import LPIPS
-from sqlink.segmentation.two_branch import TwoBranch
+from sqlink.segmentation.pyramid import Pyramid
 
 CELL = 64
 """Pixels a side of the windows whose moments are compared."""
@@ -96,7 +96,7 @@ def _moments(x: Tensor, window: int) -> tuple[Tensor, Tensor]:
 class SegmenterFeatures(nn.Module):
     """float32 [N, 3, H, W] in [0, 1] twice, H and W multiples of 16, to one distance >= 0."""
 
-    def __init__(self, network: TwoBranch) -> None:
+    def __init__(self, network: Pyramid) -> None:
         super().__init__()
         self.network = network
 

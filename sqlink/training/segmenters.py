@@ -4,6 +4,11 @@
           weighted cross-entropy + Lovász-Softmax <────────────────────────────┘
     the shipped weights are an exponential average of those of the last steps, folded
 
+A network begins at a trunk pretrained on ImageNet (`sqlink.training.backbones`), whose statistics,
+and first blocks, stay as they are. Photographs with the 11 classes of CamVid may be joined by
+rendered streets and by IDD, whose coarse classes are sets of CamVid's: there the loss is that of
+the summed probabilities of a set.
+
 Runs are budgeted in time: the learning rate follows a cosine over the seconds given. What a step
 draws depends on the seed and the step's number alone, so a run that was interrupted meets the same
 crops. Checkpoints are safetensors and appear whole or not at all.
@@ -22,7 +27,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,8 +39,9 @@ from torch import Tensor, nn
 
 from channels.random import Streams
 from sqlink.data import open_dataset
-from sqlink.data.base import DataSet
-from sqlink.data.classes import NAMES, NO_LABEL, NUM_CLASSES
+from sqlink.data.base import DataSet, Sample
+from sqlink.data.classes import CAMVID, IDD, NAMES, NO_LABEL, NUM_CLASSES
+from sqlink.data.idd import camvid_sets
 from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
 from sqlink.metrics.jackknife import interval, mean_iou
 from sqlink.metrics.semantic import confusion, iou, miou
@@ -43,6 +49,7 @@ from sqlink.model.layout import channels_last
 from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.builtin import NETWORKS, BuiltIn
 from sqlink.settings import load_settings
+from sqlink.training.backbones import load_backbone
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
 from sqlink.weights.manifest import save
 
@@ -61,9 +68,20 @@ class StreetsPlan(Strict):
     share: float = Field(ge=0, le=1)
 
 
+class CoarsePlan(Strict):
+    """IDD beside the photographs. root: its folder. share: part of the crops that come from it."""
+
+    root: str
+    split: str = "train"
+    share: float = Field(ge=0, le=1)
+
+
 class NetworkPlan(Strict):
     """How one network is trained.
 
+    backbone: converted weights of its trunk, or None to begin from chance; the trunk learns at
+    `trunk_rate` times the rate, but for its first `frozen_blocks` blocks, which stay as they are.
+    emphasis: factors of the weights of classes in the cross-entropy, 1 where a class is not named.
     scale: of a crop, drawn log-uniformly. focus: part of the crops that are centred on a class,
     drawn uniformly, so that rare ones are seen. blur, noise, shrink: probabilities of a Gaussian
     blur (up to `blur_pixels`), of white noise (up to `noise_level`), of a loss of resolution (up to
@@ -71,6 +89,10 @@ class NetworkPlan(Strict):
     """
 
     seed: int
+    backbone: str | None = None
+    trunk_rate: float = Field(default=1.0, ge=0)
+    frozen_blocks: int = Field(default=0, ge=0)
+    emphasis: dict[str, float] = {}
     minutes: float = Field(gt=0)
     batch: int = Field(ge=1)
     crop: tuple[int, int]
@@ -98,6 +120,7 @@ class Plan(Strict):
     fit: str
     dev: str
     streets: StreetsPlan
+    idd: CoarsePlan | None = None
     networks: dict[str, NetworkPlan]
 
 
@@ -151,35 +174,67 @@ def rendered_frames(plan: StreetsPlan, size: tuple[int, int], cache: Path) -> Fr
     return frames
 
 
-class Sampler:
-    """Draws batches of warped crops; what step k gives depends on the seed and k alone."""
+def coarse_frames(samples: Iterable[Sample], size: tuple[int, int]) -> Frames:
+    """Pictures of IDD at `size` (height, width), their labels raised by 11: see `NUM_SETS`."""
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    for sample in samples:
+        if sample.segmentation is None:
+            raise DataError(f"{sample.name} has no map: segmenters learn from labelled pictures")
+        scaled = F.interpolate(sample.image[None], size, mode="bilinear", antialias=True)
+        images.append((scaled[0].clamp(0, 1) * 255).round().to(torch.uint8))
+        ids = F.interpolate(sample.segmentation[None, None].float(), size, mode="nearest-exact")
+        raised = torch.where(ids == NO_LABEL, ids, ids + NUM_CLASSES)
+        labels.append(raised[0, 0].to(torch.uint8))
+    return Frames(torch.stack(images), torch.stack(labels))
 
-    def __init__(
-        self, photographs: Frames, rendered: Frames | None, share: float, plan: NetworkPlan
-    ) -> None:
+
+NUM_SETS = NUM_CLASSES + len(IDD)
+"""Ids of labels in training: 0 to 10 a class of CamVid, 11 to 17 a coarse class of IDD."""
+
+
+class Sampler:
+    """Draws batches of warped crops; what step k gives depends on the seed and k alone.
+
+    sources: frames of one size and the share of the crops that come from each; the first source
+    takes what the others leave.
+    """
+
+    def __init__(self, sources: Sequence[tuple[Frames, float]], plan: NetworkPlan) -> None:
         self.plan = plan
-        self.count = len(photographs)
-        self.frames = (
-            photographs + rendered if rendered is not None and len(rendered) else photographs
+        used = [(frames, share) for frames, share in sources if len(frames)]
+        self.frames = Frames(
+            torch.cat([frames.images for frames, _ in used]),
+            torch.cat([frames.labels for frames, _ in used]),
         )
-        self.share = share if len(self.frames) > self.count else 0.0
+        counts = torch.tensor([len(frames) for frames, _ in used])
+        self.counts, self.starts = counts, counts.cumsum(0) - counts
+        shares = torch.tensor([share for _, share in used[1:]])
+        self.edges = 1 - shares.flip(0).cumsum(0).flip(0)  # draws above edge k are of source k + 1
         labels = self.frames.labels
         total, self.height, self.width = labels.shape
         points = 32
         draws = Streams.derive(plan.seed, [("points", n) for n in range(total)])
-        uniform = draws.uniform(NUM_CLASSES * points, dtype=torch.float32)
-        uniform = uniform.reshape(total, NUM_CLASSES, points)
-        self.points = torch.zeros(total, NUM_CLASSES, points, dtype=torch.int64)
-        self.present = torch.zeros(total, NUM_CLASSES, dtype=torch.bool)
+        uniform = draws.uniform(NUM_SETS * points, dtype=torch.float32)
+        uniform = uniform.reshape(total, NUM_SETS, points)
+        self.points = torch.zeros(total, NUM_SETS, points, dtype=torch.int64)
+        self.present = torch.zeros(total, NUM_SETS, dtype=torch.bool)
         for n in range(total):
             flat = labels[n].flatten()
             order = torch.argsort(flat, stable=True)
-            counts = torch.bincount(flat.long(), minlength=256)[:NUM_CLASSES]
-            starts = counts.cumsum(0) - counts
-            self.present[n] = counts >= 40
+            found = torch.bincount(flat.long(), minlength=256)[:NUM_SETS]
+            starts = found.cumsum(0) - found
+            self.present[n] = found >= 40
             self.points[n] = order[
-                (starts[:, None] + (uniform[n] * counts[:, None]).long()).clamp(max=len(order) - 1)
+                (starts[:, None] + (uniform[n] * found[:, None]).long()).clamp(max=len(order) - 1)
             ]
+        of_source = [self.present[a : a + n] for a, n in zip(self.starts, self.counts, strict=True)]
+        # The ids that a source holds, to draw the class of a crop's centre from.
+        held = [one.any(0).nonzero()[:, 0] for one in of_source]
+        self.held = torch.zeros(len(used), NUM_SETS, dtype=torch.int64)
+        for k, ids in enumerate(held):
+            self.held[k, : len(ids)] = ids
+        self.kinds = torch.tensor([max(1, len(ids)) for ids in held])
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Batch of a step: images float32 [B, 3, h, w] in [0, 1], labels int64 [B, h/2, w/2]."""
@@ -188,11 +243,10 @@ class Sampler:
         u = streams.uniform(40, dtype=torch.float32)  # [B, 40]
         noise = torch.Generator().manual_seed(int(streams.child("noise").integers(1)[0, 0]))
 
-        rendered = u[:, 0] < self.share
-        low = torch.where(rendered, self.count, 0)
-        span = torch.where(rendered, len(self.frames) - self.count, self.count)
+        source = (u[:, :1] >= self.edges).sum(1)
+        low, span = self.starts[source], self.counts[source]
         frame = low + (u[:, 1] * span).long()
-        chosen = (u[:, 2] * NUM_CLASSES).long()
+        chosen = self.held[source, (u[:, 2] * self.kinds[source]).long()]
         # The next frame of its kind, from the one drawn, that shows the class.
         reach = torch.arange(int(span.max()))
         ring = low[:, None] + (frame[:, None] - low[:, None] + reach) % span[:, None]
@@ -292,10 +346,13 @@ def degrade(images: Tensor, u: Tensor, plan: NetworkPlan, noise: torch.Generator
     return images.clamp(0, 1)
 
 
-def class_weights(labels: Tensor) -> Tensor:
-    """Square roots of median-frequency weights, float32 [11], from uint8 maps; within [0.3, 4]."""
+def class_weights(labels: Tensor, classes: int = NUM_CLASSES) -> Tensor:
+    """Square roots of median-frequency weights within [0.3, 4], float32 [classes], of uint8 maps.
+
+    Ids from `classes` on are left out; a class that no map shows weighs 4.
+    """
     counts = torch.stack(
-        [torch.bincount(m.flatten().long(), minlength=256)[:NUM_CLASSES] for m in labels]
+        [torch.bincount(m.flatten().long(), minlength=256)[:classes] for m in labels]
     ).double()
     pixels = (counts > 0).sum(0) * labels[0].numel()  # of the pictures that show the class
     frequency = counts.sum(0) / pixels.clamp(min=1)
@@ -320,17 +377,56 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     return (errors * gradient).sum(1).mean()
 
 
+def set_weights(sources: Sequence[Frames], emphasis: Mapping[str, float]) -> Tensor:
+    """Weights of all ids of labels, float32 [18]: those of classes from the first source, those of
+    coarse classes from the source that holds them. Raises ConfigError for an unknown class.
+    """
+    weights = torch.ones(NUM_SETS)
+    weights[:NUM_CLASSES] = class_weights(sources[0].labels)
+    for source in sources[1:]:
+        labels = source.labels
+        if bool(((labels >= NUM_CLASSES) & (labels < NUM_SETS)).any()):
+            lowered = torch.where(labels == NO_LABEL, labels, labels - NUM_CLASSES)
+            weights[NUM_CLASSES:] = class_weights(lowered, len(IDD))
+    for name, factor in emphasis.items():
+        weights[CAMVID.index(name)] *= factor
+    return weights
+
+
 def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, lovasz: float, step: int) -> Tensor:
-    """Weighted cross-entropy at the labels' size, and Lovász-Softmax on every fourth pixel."""
+    """Weighted cross-entropy at the labels' size, and Lovász-Softmax on every fourth pixel.
+
+    labels: int64 [B, h, w], a crop's either all classes or all coarse ones, which say of a set of
+    classes that it is one of them. weights: float32 [18].
+    """
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-    loss = F.cross_entropy(logits, labels, weights, ignore_index=NO_LABEL)
+    logits = logits.contiguous()
+    coarse = ((labels >= NUM_CLASSES) & (labels != NO_LABEL)).flatten(1).any(1)
+    table = torch.cat([weights, weights.new_zeros(NO_LABEL + 1 - len(weights))])
+    total = table[labels].sum().clamp(min=1e-6)
+    loss = logits.new_zeros(())
+    if bool(coarse.any()):
+        each = logits[coarse].log_softmax(1)
+        sets = camvid_sets().to(logits)
+        summed = torch.einsum("kc,bchw->bkhw", sets, each.exp()).clamp(min=1e-6).log()
+        summed = summed.contiguous()
+        found = labels[coarse]
+        found = torch.where(found == NO_LABEL, found, found - NUM_CLASSES)
+        loss = loss + F.nll_loss(
+            summed, found, weights[NUM_CLASSES:], ignore_index=NO_LABEL, reduction="sum"
+        )
+    logits, labels = logits[~coarse], labels[~coarse]
+    fine = weights[:NUM_CLASSES]
+    loss = loss + F.cross_entropy(logits, labels, fine, ignore_index=NO_LABEL, reduction="sum")
+    loss = loss / total
     if lovasz > 0:
         row, column = (step // 2) % 2, step % 2
         part = labels[:, row::2, column::2]
         kept = part != NO_LABEL
         chosen = logits[:, :, row::2, column::2].permute(0, 2, 3, 1)[kept]
-        loss = loss + lovasz * lovasz_softmax(chosen, part[kept])
+        if len(chosen):
+            loss = loss + lovasz * lovasz_softmax(chosen, part[kept])
     return loss
 
 
@@ -354,15 +450,27 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             self.network, self.average = NETWORKS[name](), NETWORKS[name]().eval()
+        trunk = self.network.trunk
+        if plan.backbone is not None:
+            load_backbone(trunk, plan.backbone, self.network.variant)
+        for layer in (trunk.stem, *trunk.blocks)[: plan.frozen_blocks + (plan.frozen_blocks > 0)]:
+            layer.requires_grad_(False)
         channels_last(self.network)
         channels_last(self.average)
         self.average.load_state_dict(self.network.state_dict())
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                kind = (name.startswith("trunk."), parameter.ndim > 1)
+                groups.setdefault(kind, []).append(parameter)
         self.optimiser = torch.optim.AdamW(
             [
-                {"params": decayed, "weight_decay": plan.decay},
-                {"params": plain, "weight_decay": 0.0},
+                {
+                    "params": parameters,
+                    "weight_decay": plan.decay if decayed else 0.0,
+                    "share": plan.trunk_rate if of_trunk else 1.0,
+                }
+                for (of_trunk, decayed), parameters in groups.items()
             ],
             lr=plan.rate,
         )
@@ -375,9 +483,8 @@ class Run:
         progress = min(self.seconds / budget, 1.0)
         warm = min(1.0, (self.step + 1) / 100)
         for group in self.optimiser.param_groups:
-            group["lr"] = (
-                self.plan.rate * warm * (0.005 + 0.4975 * (1 + math.cos(math.pi * progress)))
-            )
+            cosine = 0.005 + 0.4975 * (1 + math.cos(math.pi * progress))
+            group["lr"] = self.plan.rate * group["share"] * warm * cosine
         self.network.train()
         logits = self.network(images.contiguous(memory_format=torch.channels_last))
         loss = loss_of(logits, labels, weights, self.plan.lovasz, self.step)
@@ -422,7 +529,7 @@ def train(
     folder: Path | None = None,
     minutes: float | None = None,
     report: Callable[[str], None] = print,
-    evaluate_seconds: float = 240.0,
+    evaluate_seconds: float = 400.0,
 ) -> Path:
     """Train one network within its budget, or go on with it. Returns the weights' path.
 
@@ -440,11 +547,15 @@ def train(
     unseen = read_frames(dev)
     folder = Path(plan.output) if folder is None else folder
     size = (photographs.labels.shape[1], photographs.labels.shape[2])
-    rendered = None
+    sources = [(photographs, 1.0)]
     if plan.streets.pictures and plan.streets.share > 0:
         rendered = rendered_frames(plan.streets, size, folder / "streets.safetensors")
-    sampler = Sampler(photographs, rendered, plan.streets.share, recipe)
-    weights = class_weights(photographs.labels)
+        sources.append((rendered, plan.streets.share))
+    if plan.idd is not None and plan.idd.share > 0:
+        indian = open_dataset("idd", root=plan.idd.root, split=plan.idd.split)
+        sources.append((coarse_frames(indian, size), plan.idd.share))
+    sampler = Sampler(sources, recipe)
+    weights = set_weights([frames for frames, _ in sources], recipe.emphasis)
     run = Run(name, recipe)
     checkpoint, weights_file = (
         folder / f"{name}.safetensors",

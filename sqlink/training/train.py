@@ -806,14 +806,14 @@ def _perceptual_loss(
     if lpips_weights is not None or os.environ.get(FOLDER_VARIABLE):
         return load_lpips(lpips_weights)
     from sqlink.segmentation.builtin import built_in
-    from sqlink.segmentation.two_branch import TwoBranch
+    from sqlink.segmentation.pyramid import Pyramid
 
     report(
         f"no LPIPS files ({FOLDER_VARIABLE} or lpips_weights): the perceptual loss looks through "
         "the segmenter `tx`"
     )
     network = built_in("tx").network
-    assert isinstance(network, TwoBranch)
+    assert isinstance(network, Pyramid)
     return SegmenterFeatures(network)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sqlink.errors import ConfigError
 from sqlink.metrics.features import JudgeCells, Patches, pool
+from sqlink.segmentation.atrous import Atrous
 from sqlink.segmentation.builtin import BuiltIn
-from sqlink.segmentation.unet import UNet
 
 
 class Means:
@@ -54,10 +54,10 @@ def test_patches_are_a_grid_and_the_same_shifted_by_half() -> None:
 
 def test_the_judge_leaves_its_features_whatever_the_batch() -> None:
     torch.manual_seed(0)
-    judge = BuiltIn("judge", UNet((8, 8, 8, 8, 8)), chunk=2)
+    judge = BuiltIn("judge", Atrous(), chunk=2)
     images = torch.rand(3, 3, 64, 96)
     cells = JudgeCells(judge).vectors(images)
-    assert cells.shape == (3, 2, 8)
+    assert cells.shape == (3, 2, 120)
     torch.testing.assert_close(JudgeCells(judge).vectors(images[2:]), cells[2:], rtol=0, atol=1e-6)
     assert not any(module._forward_hooks for module in judge.network.modules())
 

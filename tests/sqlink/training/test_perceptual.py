@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sqlink.data import open_dataset
 from sqlink.metrics.lpips import LPIPS
 from sqlink.segmentation.builtin import built_in
-from sqlink.segmentation.two_branch import TwoBranch
+from sqlink.segmentation.pyramid import Pyramid
 from sqlink.training.perceptual import SegmenterFeatures, energy_score, features_loss
 
 
@@ -19,7 +19,7 @@ def scene() -> torch.Tensor:
 
 def test_equal_pictures_are_at_0_and_worse_ones_farther() -> None:
     network = built_in("tx").network
-    assert isinstance(network, TwoBranch)
+    assert isinstance(network, Pyramid)
     loss, image = SegmenterFeatures(network), scene()
     blurred = [F.avg_pool2d(F.pad(image, 4 * (k,), mode="replicate"), 2 * k + 1, 1) for k in (1, 4)]
     values = [float(loss(each, image)) for each in (image, *blurred)]
@@ -39,7 +39,7 @@ def test_a_texture_in_another_place_costs_less_than_none() -> None:
 
 def test_a_pass_in_parts_is_the_segmenters_own() -> None:
     network = built_in("tx").network
-    assert isinstance(network, TwoBranch)
+    assert isinstance(network, Pyramid)
     image = scene()
     assert torch.equal(network.classes(*network.features(image)), network(image))
 
