@@ -44,15 +44,20 @@ def test_a_picture_of_any_size_gets_a_map_of_its_size(
     assert int(maps.max()) < NUM_CLASSES
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
 @pytest.mark.parametrize("name", BOTH)
 def test_a_map_does_not_depend_on_the_batch(
-    shipped: dict[str, BuiltIn], scenes: tuple[torch.Tensor, torch.Tensor], name: str
+    shipped: dict[str, BuiltIn],
+    scenes: tuple[torch.Tensor, torch.Tensor],
+    name: str,
+    chunk: int,
 ) -> None:
+    segmenter = BuiltIn(name, shipped[name].network, chunk)
     images = scenes[0][:, :, 60:190, 40:240]
-    images = torch.cat([images, images.flip(3), images.flip(2)])  # 9: two whole chunks and one
-    together = shipped[name].segment(images)
-    alone = torch.cat([shipped[name].segment(image[None]) for image in images])
-    backwards = shipped[name].segment(images.flip(0)).flip(0)
+    images = torch.cat([images, images.flip(3), images.flip(2)])  # 9: chunks of 4 and a rest
+    together = segmenter.segment(images)
+    alone = torch.cat([segmenter.segment(image[None]) for image in images])
+    backwards = segmenter.segment(images.flip(0)).flip(0)
     assert torch.equal(together, alone)
     assert torch.equal(together, backwards)
 
