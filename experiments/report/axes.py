@@ -49,7 +49,7 @@ AXES: Mapping[str, Axis] = {
     "fd_judge": Axis("FD (judge)", better="lower", decimals=2),
     "kid": Axis("KID", better="lower", decimals=4),
     "kid_patch": Axis("KID of patches", better="lower", decimals=4),
-    "kd": Axis("KD (EfficientNet-Lite1)", better="lower", decimals=4),
+    "kd": Axis("KD (EfficientNet-Lite1)", better="lower", decimals=2),
     "miou": Axis("mIoU of the picture", "%", 100, "higher", 1),
     "miou_map": Axis("mIoU of the map", "%", 100, "higher", 1),
     "map_fidelity": Axis("mIoU, map received to sent", "%", 100, "higher", 1),

@@ -51,7 +51,7 @@ def _each(ours: Floats, theirs: Floats, block: Integers) -> Floats:
     total = np.zeros(1 + count)
     for a, b, factor in ((ours, ours, 1), (theirs, theirs, 1), (ours, theirs, -2)):
         kernel = (a @ b.T / a.shape[1] + 1) ** 3
-        same = a is b
+        same = factor == 1
         if same:
             np.fill_diagonal(kernel, 0.0)
         sums = member.T @ kernel @ member  # between blocks, [G, G]

@@ -50,6 +50,13 @@ def test_it_is_the_sum_over_pairs_and_without_each_block() -> None:
         assert found.without[g] == pytest.approx(_by_loops(ours[kept], theirs[kept]))
 
 
+def test_equal_sets_are_a_little_below_0() -> None:
+    ours, _ = _sets(3)
+    found = METRIC.distance([ours], ours, np.zeros(24, np.int64)).estimate
+    assert found == pytest.approx(_by_loops(ours, ours))
+    assert found < 0
+
+
 def test_realisations_are_averaged() -> None:
     (one, theirs), (other, _) = _sets(1), _sets(2)
     both = METRIC.distance([one, other], theirs, np.zeros(24, np.int64)).estimate
