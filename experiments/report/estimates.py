@@ -138,9 +138,10 @@ class Measured:
             return Interval(
                 found.estimate, np.nan, np.nan, 0.95, self.num_blocks, f"{some} observed"
             )
-        if name in SHARES or isinstance(self.measures.metrics.get(name), MapMetric):
+        metric = self.measures.metrics.get(name)
+        if name in SHARES or isinstance(metric, MapMetric):
             return found.interval(low=0.0, high=1.0)
-        return found.interval()
+        return found.interval(low=metric.lowest if isinstance(metric, SetMetric) else -np.inf)
 
     def value(self, name: str, which: Booleans) -> float | None:
         """A metric over the receptions of a mask [pictures, realisations].

@@ -106,6 +106,8 @@ class SetMetric(Protocol):
     name: str
     unit: str
     higher_is_better: bool
+    lowest: float
+    """What it cannot fall below, and its interval neither; -inf where there is no such bound."""
     extractor: Extractor
 
     def distance(self, received: Sequence[Floats], reference: Floats, block: Integers) -> Jackknife:

@@ -41,6 +41,7 @@ class FrechetDistance:
 
     unit = ""
     higher_is_better = False
+    lowest = 0.0
 
     def __init__(self, name: str, extractor: Extractor) -> None:
         self.name = name

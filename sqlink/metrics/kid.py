@@ -15,6 +15,7 @@ eq. 4; all vectors in one estimate, where others average over subsets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class KernelDistance:
 
     unit = ""
     higher_is_better = False
+    lowest = -math.inf
 
     def __init__(self, name: str, extractor: Extractor) -> None:
         self.name = name
