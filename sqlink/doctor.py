@@ -18,16 +18,27 @@ CORE = (
     "typer", "rich", "constriction", "torchmetrics", "bjontegaard", "pyarrow", "filelock",
     "safetensors", "lightning-fabric",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Extra:
+    """The distributions of an extra, and the module that imports them."""
+
+    distributions: tuple[str, ...]
+    used_by: str
+
+
 EXTRAS = {
-    "bpg": ("av",),
-    "heic": ("pillow-heif",),
-    "jpegxl": ("imagecodecs",),
-    "vvc": ("av", "imageio-ffmpeg"),
-    "report": ("plotly", "jinja2"),
-    "ray": ("ray",),
-    "hf": ("transformers",),
-    "onnx": ("onnxruntime",),
+    "bpg": Extra(("av",), "sqlink.codecs.bpg.decoder"),
+    "heic": Extra(("pillow-heif",), "sqlink.codecs.heic"),
+    "jpegxl": Extra(("imagecodecs",), "sqlink.codecs.jpegxl"),
+    "vvc": Extra(("av", "imageio-ffmpeg"), "sqlink.codecs.vvc"),
+    "fec": Extra(("raptorq",), "channels.packet.raptorq"),
+    "report": Extra(("plotly", "jinja2"), "experiments.report.page"),
+    "hf": Extra(("transformers",), "sqlink.segmentation.huggingface"),
+    "onnx": Extra(("onnxruntime",), "sqlink.segmentation.onnx"),
 }
+"""Extras by name; `doctor` offers those whose module is there."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,10 @@ def _versions() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, names in EXTRAS.items():
+    for extra, about in EXTRAS.items():
+        if find_spec(about.used_by) is None:
+            continue
+        names = about.distributions
         found = [version(name) for name in names]
         if all(found):
             says = ", ".join(f"{n} {v}" for n, v in zip(names, found, strict=True))

@@ -10,8 +10,10 @@ Symbol and bit channels are described in the same way, by `from_spec`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +33,19 @@ def names() -> list[str]:
     return sorted({*READY, *CHANNELS.names()})
 
 
+_LOG = logging.getLogger(__name__)
+
+
+@cache
+def _note_chain(names: str) -> None:
+    """Say once that packets cross more than one channel of symbols."""
+    _LOG.warning(
+        "note: channel [%s] is a chain: each packet is sent over one after the other and pays for "
+        "both; for one at a time name one, or use `channels:` in a sweep",
+        names,
+    )
+
+
 def build(spec: object) -> Channel:
     """Make the channel that `spec` describes: a name, {name: parameters}, or a list of these.
 
@@ -45,7 +60,10 @@ def build(spec: object) -> Channel:
     if isinstance(spec, Sequence) and not isinstance(spec, str):
         if not spec:
             raise ConfigError("a chain of channels must name at least one, such as [lossless]")
-        return Chain([build(link) for link in spec])
+        links = [build(link) for link in spec]
+        if sum(link.uses_per_packet(1) is not None for link in links) > 1:
+            _note_chain(", ".join(link.name for link in links))
+        return Chain(links)
     name, parameters = name_and_parameters("channel", spec)
     if name in READY:
         base, preset = READY[name]

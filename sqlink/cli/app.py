@@ -6,6 +6,8 @@ import `experiments`.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from sqlink.cli.channel import channel_, plan
@@ -23,6 +25,23 @@ from sqlink.cli.train import train
 from sqlink.runtime.malloc import keep_freed_memory
 
 
+def _version(asked: bool) -> None:
+    """Print the version and stop, where it is asked for."""
+    if asked:
+        from sqlink.doctor import version
+
+        print(f"sqlink {version('sqlink') or 'not installed, run from its folder'}")
+        raise typer.Exit
+
+
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Pictures and their meaning over a simulated channel, with every bit real."""
+
+
 def doctor() -> None:
     """Say what is installed, what is missing and what is wrong; exit 2 where something is."""
     from sqlink.doctor import examine
@@ -37,11 +56,10 @@ def doctor() -> None:
 app = typer.Typer(
     cls=OneLine,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Pictures and their meaning over a simulated channel, with every bit real.",
 )
 results = typer.Typer(no_args_is_help=True, help="List, show, merge, export and prune results.")
+app.callback()(common)
 app.command()(encode)
 app.command()(decode)
 app.command()(transmit)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -58,3 +61,48 @@ def test_damaged_weights_are_wrong_and_the_exit_says_so(monkeypatch: pytest.Monk
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 2
     assert "WRONG  weights          manifest.json is damaged" in result.stdout
+
+
+def test_it_knows_every_extra_that_code_uses() -> None:
+    """setup.cfg, EXTRAS and the modules that import the packages agree."""
+    root = Path(doctor.__file__).resolve().parent.parent
+    settings = configparser.ConfigParser()
+    settings.read(root / "setup.cfg")
+    declared = {
+        extra: [re.split(r"[<>=]", line)[0] for line in text.split()]
+        for extra, text in settings["options.extras_require"].items()
+    }
+    imported = {"pillow-heif": "pillow_heif", "imageio-ffmpeg": "imageio_ffmpeg"}
+    sources = {
+        str(path.relative_to(root).with_suffix("")).replace("/", "."): path.read_text("utf-8")
+        for package in ("channels", "sqlink", "experiments")
+        for path in (root / package).glob("**/*.py")
+        if path.name != "doctor.py"
+    }
+
+    def uses(name: str) -> re.Pattern[str]:
+        module = imported.get(name, name)
+        return re.compile(rf"(?:import |from |module\(\"){module}\b")
+
+    for extra, about in doctor.EXTRAS.items():
+        assert list(about.distributions) == declared[extra]
+        if about.used_by in sources:
+            assert any(uses(name).search(sources[about.used_by]) for name in about.distributions)
+    known = {name for about in doctor.EXTRAS.values() for name in about.distributions}
+    for extra in declared.keys() - {"dev"}:
+        for name in declared[extra]:
+            used = any(uses(name).search(text) for text in sources.values())
+            assert name in known or not used, f"{name} of extra {extra} is used: add it to EXTRAS"
+
+
+def test_extras_whose_module_is_not_there_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "later", doctor.Extra(("later",), "sqlink.codecs.later"))
+    subjects = {finding.subject for finding in doctor.examine()}
+    assert "extra later" not in subjects
+    assert {"extra fec", "extra bpg"} <= subjects
+
+
+def test_the_version_is_asked_for_by_one_option() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout == f"sqlink {metadata.version('sqlink')}\n"

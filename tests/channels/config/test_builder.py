@@ -128,3 +128,13 @@ def test_a_channel_file_has_each_key_once_and_reads_1e6_as_a_number(tmp_path: Pa
     line = load(path)
     assert isinstance(line, Bottleneck)
     assert line.bandwidth_bits_s == 2e6
+
+
+def test_two_channels_of_symbols_in_a_chain_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Each packet pays for both, which is hardly ever meant by [awgn, rayleigh]."""
+    build([{"iid_erasure": {"loss": 0.1}}, "awgn"])
+    assert not caplog.records
+    build(["awgn", "rayleigh"])
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "[coded, coded] is a chain" in said
+    assert "`channels:`" in said
