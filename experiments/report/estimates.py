@@ -161,8 +161,9 @@ class Measured:
         return float(self.column(name)[which].mean())
 
     def _result(self, name: str) -> Jackknife | None:
-        if name == "bpp":
-            return leave_one_out(mean_sums(self.bpp()), blocks=self.blocks)
+        if name in ("bpp", "bpp_sent"):
+            column = "bytes" if name == "bpp" else "sent_bytes"
+            return leave_one_out(mean_sums(self.bpp(column)), blocks=self.blocks)
         if not self.measured(name).any():
             return None
         metric = self.measures.metrics.get(name)

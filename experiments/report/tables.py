@@ -143,7 +143,7 @@ def _curve(cells: Sequence[Measured], name: str, without: int | None) -> Curve:
     rates: list[float] = []
     values: list[float] = []
     for cell in cells:
-        for target, column in ((rates, "bpp"), (values, name)):
+        for target, column in ((rates, "bpp_sent"), (values, name)):
             found = cell.result(column)
             assert found is not None
             target.append(float(found.estimate if without is None else found.without[without]))
@@ -297,7 +297,7 @@ def _notes(
             else f"Intervals n/a: {blocks} block{'' if blocks == 1 else 's'}; {MIN_BLOCKS} are "
             "needed. "
         )
-        + "Outages stay in every mean; bpp and bytes are of what was sent."
+        + "Outages and what a codec cannot code stay in every mean; bpp is of what it could."
     )
     for name, lack in missing.items():
         title = axis_of(name, {}).title

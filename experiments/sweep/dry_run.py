@@ -11,7 +11,8 @@ import torch
 
 from experiments.sweep.components import Equipment
 from experiments.sweep.grid import Point
-from experiments.sweep.runner import Crossing, Picture, Runner, encodings
+from experiments.sweep.pictures import Picture
+from experiments.sweep.runner import Crossing, Runner, encodings
 from experiments.sweep.schema import load_sweep
 from experiments.sweep.store import Store
 from sqlink.runtime.precision import full_precision
@@ -64,8 +65,8 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
         equipment = Equipment.of(sweep, path.name)
         with tempfile.TemporaryDirectory(prefix="sqlink-") as folder, Store(folder) as store:
             runner = Runner(sweep, equipment, store)
-            count = runner.count
-            rows = count * len(runner.points) * sweep.realisations
+            count = runner.pictures.count
+            rows = runner.total
             seconds, size = _tried(runner, store)
     parts = Path(output or sweep.output or Path("results") / path.stem) / "parts"
     done = 0
@@ -91,7 +92,7 @@ def _tried(runner: Runner, store: Store) -> tuple[float, int]:
     Each encoding is tried with one row and with two: the difference is what a row takes, the rest
     of the first what coding takes.
     """
-    chunk = runner.prepared(next(runner.chunks()))
+    chunk = runner.pictures.prepared(next(runner.pictures.chunks()))
     pictures = len(chunk) if runner.sweep.sequence is not None else 1
     seconds, size = 0.0, 0.0
     for group in encodings(runner.points):
@@ -100,8 +101,8 @@ def _tried(runner: Runner, store: Store) -> tuple[float, int]:
         row = max(second[0] - first[0], 0.0) / pictures
         coding = max(first[0] / pictures - row, 0.0)
         each = len(group) * runner.sweep.realisations
-        seconds += runner.count * (coding + each * row)
-        size += runner.count * each * second[1] / (2 * pictures)
+        seconds += runner.pictures.count * (coding + each * row)
+        size += runner.pictures.count * each * second[1] / (2 * pictures)
     return seconds, int(size)
 
 

@@ -6,7 +6,6 @@ A folder is read as it lies: of a sweep under way or interrupted, the pictures d
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from channels.atomic import SUFFIX, whole_file
 from channels.errors import ConfigError
 from experiments.report.tables import read_tables
 from experiments.sweep.grid import FORMAT
@@ -114,20 +114,17 @@ def export(folder: str | Path, output: str | Path, columns: Sequence[str] = ()) 
             known = ", ".join(table.column_names)
             raise ConfigError(f"{folder}: no column '{name}': known: {known}")
     table = table.select(list(columns) or table.column_names)
-    aside = path.with_name(f"{path.name}.aside")
     try:
-        if suffix == "parquet":
-            pa.parquet.write_table(table, aside, compression="zstd")
-        elif suffix == "csv":
-            pa.csv.write_csv(flat(table), aside)
-        else:
-            lines = (json.dumps(row, default=_text) for row in table.to_pylist())
-            aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        aside.replace(path)
+        with whole_file(path) as aside:
+            if suffix == "parquet":
+                pa.parquet.write_table(table, aside, compression="zstd")
+            elif suffix == "csv":
+                pa.csv.write_csv(flat(table), aside)
+            else:
+                lines = (json.dumps(row, default=_text) for row in table.to_pylist())
+                aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return int(table.num_rows)
 
 
@@ -147,8 +144,8 @@ def prune(folder: str | Path, dry_run: bool = False) -> tuple[int, int]:
         old = store.done() - kept
         stale = [
             *store.parts.glob("*.damaged"),
-            *place.glob("*.aside"),
-            *store.parts.glob("*.aside"),
+            *place.glob(f"*{SUFFIX}"),
+            *store.parts.glob(f"*{SUFFIX}"),
         ]
         for picture in (place / "pictures").glob("*.png"):
             point = _point_of(picture.name)
@@ -214,9 +211,8 @@ def _copied(source: Path, target: Path) -> None:
     """A copy, whole or not at all. Raises ConfigError."""
     try:
         target.parent.mkdir(exist_ok=True)
-        aside = target.with_name(f"{target.name}.aside")
-        shutil.copyfile(source, aside)
-        os.replace(aside, target)
+        with whole_file(target) as aside:
+            shutil.copyfile(source, aside)
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from error
 

@@ -15,56 +15,43 @@ table.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from experiments.report.estimates import cells_of
-from experiments.report.saturation import merged
-from experiments.report.summary import summarise
-from experiments.report.tables import write_tables
-from experiments.report.unmeasured import Unmeasured, unmeasured
 from experiments.sweep.components import Equipment
 from experiments.sweep.examples import Examples
-from experiments.sweep.grid import Encoding, Point, canonical, contents, digest, points
-from experiments.sweep.manifest import manifest
-from experiments.sweep.measuring import Original
+from experiments.sweep.finishing import finish, rows_named, say
+from experiments.sweep.grid import Encoding, Point, canonical, contents, points
+from experiments.sweep.pictures import Picture, Pictures
+from experiments.sweep.progress import Advance, progress
 from experiments.sweep.row import Place, Row, Transport
 from experiments.sweep.schema import Sweep, load_sweep
 from experiments.sweep.store import Key, Store
 from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
-from sqlink.data.base import Sample
 from sqlink.data.classes import NAMES, NO_LABEL
-from sqlink.errors import ConfigError, DataError
+from sqlink.errors import ConfigError
 from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.receiver import Receiver
 from sqlink.runtime.precision import full_precision
-from sqlink.segmentation.ground_truth import fill_unlabelled
 from sqlink.settings import find_settings
 from sqlink.transmitter import Transmitter
 
 CROSSINGS = 16
 """Crossings of the channel sent together, a picture of the batch."""
+
+MANY = 1_000_000
+"""Rows beyond which a sweep asks whether so many are meant."""
 
 FIRST_TABLES_S = 30.0
 TABLES_SHARE = 20.0
@@ -75,26 +62,7 @@ OUTAGE_CLASS = NAMES.index("road")
 """What a map that did not come is taken for: CamVid's most frequent class, as a picture that did
 not come is taken for the mean colour."""
 
-Advance = Callable[[int, str], None]
 Columns = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture and what is known of it before anything is sent.
-
-    key: 16 hexadecimal digits over its name, its pixels and its labels, and, in a sequence, over
-    those of its run. sent: int64 [H, W], the map
-    that the codec is given, or None. original: what is measured of the picture itself. block: its
-    run of neighbours, what an interval takes for one.
-    """
-
-    number: int
-    key: str
-    sample: Sample
-    block: str
-    sent: Tensor | None = None
-    original: Original = field(default_factory=Original)
 
 
 @dataclass(frozen=True)
@@ -111,7 +79,9 @@ def run_sweep(
     output: str | Path | None = None,
     *,
     batch_size: int | None = None,
-    progress: bool = True,
+    progress: bool | str = True,
+    many: bool = False,
+    shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
 ) -> Path:
     """Run the sweep of a YAML file to its end, and return the folder of its results.
@@ -119,19 +89,35 @@ def run_sweep(
     output: the results' folder; by default the file's own `output`, or else `results/` and the
     file's name. Rows that are there already, from an earlier or an interrupted run, are not
     computed again. batch_size: pictures coded together, in place of the file's; it changes the
-    speed and the memory taken, not the results. overwrite: put the tables in place of those of
-    another file, which are otherwise left alone. Raises SQLinkError, one line, for what a user can
-    mend.
+    speed and the memory taken, not the results. progress: one of `progress.KINDS`, or whether there
+    is a bar. many: whether more than MANY rows are meant. shard: (i, n), the i-th of n equal parts
+    of the pictures alone, into a folder of its own (`results merge` puts parts together).
+    overwrite: put the tables in place of those of another file, which are otherwise left alone.
+    Raises SQLinkError, one line, for what a user can mend.
     """
+    shows = progress if isinstance(progress, str) else "bar" if progress else "none"
     path = find_settings(config_path, "experiments.configs")
     sweep = load_sweep(path)
     if batch_size is not None:
         sweep = Sweep.model_validate({**dict(sweep), "batch_size": batch_size})
     folder = Path(output or sweep.output or Path("results") / path.stem)
+    if not 1 <= shard[0] <= shard[1]:
+        raise ConfigError(f"shard {shard[0]}/{shard[1]}: should be i/n with i from 1 to n")
+    if shard[1] > 1 and output is None:
+        folder = folder.with_name(f"{folder.name}.{shard[0]}-of-{shard[1]}")
     with torch.inference_mode(), full_precision():
         equipment = Equipment.of(sweep, path.name)
+        if not Pictures(sweep, equipment, shard).count:
+            raise ConfigError(
+                f"{path.name}: shard {shard[0]}/{shard[1]} has no picture: make fewer shards"
+            )
         with Store(folder) as store:
-            runner = Runner(sweep, equipment, store, progress, path.name)
+            runner = Runner(sweep, equipment, store, shows, shard, path.name)
+            if runner.total > MANY and not many:
+                raise ConfigError(
+                    f"{path.name}: {runner.total} rows are more than {MANY}: see how long they "
+                    "take with --dry-run, and confirm with --yes"
+                )
             text = path.read_text(encoding="utf-8")
             if not overwrite:
                 runner.check_folder(text)
@@ -146,7 +132,8 @@ class Runner:
         sweep: Sweep,
         equipment: Equipment,
         store: Store,
-        progress: bool = False,
+        shows: str = "none",
+        shard: tuple[int, int] = (1, 1),
         name: str = "",
     ) -> None:
         self.name = name
@@ -161,7 +148,8 @@ class Runner:
             name: sweep.draws or canonical(contents(spec, files))
             for name, spec in sweep.links().items()
         }
-        self._console = Console(stderr=True, quiet=not progress)
+        self._shows = shows
+        self.pictures = Pictures(sweep, equipment, shard, self.examples)
 
     def check_folder(self, config: str) -> None:
         """Raise ConfigError if the folder holds the tables of another file than `config`.
@@ -191,19 +179,19 @@ class Runner:
         config: the sweep's YAML, for the record.
         """
         for name, reason in self.equipment.unavailable.items():
-            _say(f"{name}: not measured: {reason}")
+            say(f"{name}: not measured: {reason}")
         while True:
             keys = self._pass(config)
             if not self._wants_more(keys):
                 break
             self.realisations = min(2 * self.realisations, self._most)
-        self._finish(keys, config)
+        self._tables(keys, config, finished=True)
         return self.store.folder
 
     @property
-    def count(self) -> int:
-        """Pictures of the sweep."""
-        return min(len(self.equipment.data), self.sweep.data.limit or len(self.equipment.data))
+    def total(self) -> int:
+        """Rows at the present number of realisations."""
+        return self.pictures.count * len(self.points) * self.realisations
 
     @property
     def _most(self) -> int:
@@ -218,15 +206,17 @@ class Runner:
         """
         done = self.store.done()
         keys: list[str] = []
-        total = self.count * len(self.points) * self.realisations
         written, took = time.monotonic(), FIRST_TABLES_S / TABLES_SHARE
-        with self._progress(total) as advance:
-            for chunk in self.chunks():
+        with progress(self._shows, self.total) as advance:
+            for chunk in self.pictures.chunks():
                 self._chunk(chunk, done, advance)
                 keys += [picture.key for picture in chunk]
-                if time.monotonic() - written > took * TABLES_SHARE and len(keys) < self.count:
+                if (
+                    time.monotonic() - written > took * TABLES_SHARE
+                    and len(keys) < self.pictures.count
+                ):
                     begun = time.monotonic()
-                    self._finish(keys, config, finished=False)
+                    self._tables(keys, config, finished=False)
                     written = time.monotonic()
                     took = max(written - begun, FIRST_TABLES_S / TABLES_SHARE)
         return keys
@@ -236,7 +226,7 @@ class Runner:
         until = self.sweep.until
         if until is None or self.realisations >= until.most:
             return False
-        table = self.store.select(self._rows(pictures))
+        table = self.store.select(rows_named(self.points, pictures, self.realisations))
         cells = cells_of(table, self.points, self.equipment.measures)
         found = [one for cell in cells if (one := cell.interval(until.metric)) is not None]
         if not found:
@@ -250,51 +240,18 @@ class Runner:
             )
         return any(one.reason or (one.high - one.low) / 2 > until.width for one in found)
 
-    def _rows(self, pictures: Sequence[str]) -> list[Key]:
-        """The keys of the table's rows, in its order."""
-        return [
-            (point.hash, key, realisation)
-            for point in self.points
-            for key in pictures
-            for realisation in range(self.realisations)
-        ]
-
-    def chunks(self) -> Iterator[list[Picture]]:
-        """The pictures, in runs of one size of at most the batch size; or the runs that share a
-        link.
-        """
-        sequence = self.sweep.sequence
-        if sequence is not None:
-            for start in range(0, self.count, sequence.length):
-                yield self._run_of(start, min(start + sequence.length, self.count))
-            return
-        chunk: list[Picture] = []
-        for number in range(self.count):
-            sample = self.equipment.data[number]
-            picture = Picture(number, picture_key(sample), sample, sample.block)
-            full = len(chunk) == self.sweep.batch_size
-            if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
-                yield chunk
-                chunk = []
-            chunk.append(picture)
-        if chunk:
-            yield chunk
-
-    def _run_of(self, start: int, end: int) -> list[Picture]:
-        """Pictures that share a link: what happens to one depends on the others, and so its key."""
-        samples = [self.equipment.data[number] for number in range(start, end)]
-        for sample in samples:
-            if sample.image.shape != samples[0].image.shape:
-                raise DataError(
-                    f"picture '{sample.name}' is of another size than '{samples[0].name}': "
-                    "the pictures of a sequence must be of one size"
-                )
-        keys = [picture_key(sample) for sample in samples]
-        together = digest(keys)
-        return [
-            Picture(start + i, digest([together, key]), sample, f"sequence {samples[0].name}")
-            for i, (key, sample) in enumerate(zip(keys, samples, strict=True))
-        ]
+    def _tables(self, pictures: Sequence[str], config: str, finished: bool) -> None:
+        finish(
+            self.store,
+            self.sweep,
+            self.equipment,
+            self.points,
+            pictures,
+            self.realisations,
+            config,
+            self.name,
+            finished,
+        )
 
     def _chunk(self, chunk: list[Picture], done: set[Key], advance: Advance) -> None:
         """Every encoding of a few pictures of one size."""
@@ -322,7 +279,7 @@ class Runner:
         chunk = [
             picture
             for start in range(0, len(chunk), size)
-            for picture in self.prepared(chunk[start : start + size])
+            for picture in self.pictures.prepared(chunk[start : start + size])
         ]
         for i, group in enumerate(by_encoding):
             if missing[i]:
@@ -330,36 +287,6 @@ class Runner:
                 advance(0, label)
                 self.store.add(self.rows_of(chunk, group[0].encoding, missing[i]))
                 advance(len(missing[i]), label)
-
-    def prepared(self, chunk: list[Picture]) -> list[Picture]:
-        """The pictures with the map that is sent of them and the judge's view of the original."""
-        equipment = self.equipment
-        images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
-        if equipment.segmenter is not None:
-            maps = equipment.segmenter.segment(images).cpu()
-            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
-        elif equipment.sends_map:
-            for picture in chunk:
-                if picture.sample.segmentation is None:
-                    raise DataError(
-                        f"picture '{picture.sample.name}' has no labels to send: "
-                        "use `segmenter: tx`, or give the data set maps"
-                    )
-            labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
-            maps = fill_unlabelled(torch.stack(labels))
-            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
-        originals = equipment.measures.originals(images, [p.sample.segmentation for p in chunk])
-        chunk = [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
-        for picture in chunk:
-            if picture.number < self.sweep.examples:
-                sample = picture.sample
-                self.examples.keep_original(
-                    sample.name,
-                    sample.image,
-                    sample.segmentation,
-                    picture.original.seen,
-                )
-        return chunk
 
     def rows_of(
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
@@ -495,95 +422,6 @@ class Runner:
                         None if seen is None else seen[i],
                     )
         return measured
-
-    def _finish(self, pictures: Sequence[str], config: str, finished: bool = True) -> None:
-        """Write the tables, of the rows that this sweep's points and pictures name.
-
-        finished: whether these are all pictures.
-        """
-        self.store.compact()
-        table = self.store.select(self._rows(pictures))
-        measures = self.equipment.measures
-        cells = merged(cells_of(table, self.points, measures))
-        missing = {
-            name: Unmeasured(0, len(pictures), reason)
-            for name, reason in self.equipment.unavailable.items()
-        }
-        missing |= unmeasured(cells, measures.metrics)
-        unavailable = {name: lack.reason for name, lack in missing.items() if not lack.pictures}
-        for name, lack in missing.items() if finished else ():
-            if name not in self.equipment.unavailable:
-                _say(f"{name}: n = {lack.pictures} of {lack.of}: {lack.reason}")
-        notes = {
-            choice.title: {
-                **{f"{name}_note": f"unavailable: {why}" for name, why in unavailable.items()},
-                **{
-                    f"{name}_note": "also a training loss of this codec"
-                    for name in self.equipment.trained_on.get(choice.title, ())
-                    if name not in unavailable
-                },
-            }
-            for choice in self.sweep.codecs
-        }
-        self.store.write_table("results", table)
-        summary = summarise(cells, list(measures.metrics), notes)
-        self.store.write_table("summary", summary)
-        counts = {
-            "points": len(self.points),
-            "pictures": len(pictures),
-            "realisations": self.realisations,
-            "rows": table.num_rows,
-        }
-        content = manifest(self.sweep, self.equipment, unavailable, config, counts, finished)
-        content["config_name"] = self.name
-        self.store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
-        carry = self.equipment.identities.maps
-        anchors = self.sweep.compare.anchors
-        if anchors is None:
-            anchors = [choice.title for choice in self.sweep.codecs if choice.title not in carry]
-        write_tables(
-            self.store,
-            cells,
-            summary.to_pylist(),
-            self.equipment.asked,
-            measures.metrics,
-            missing,
-            self.equipment.trained_on,
-            anchors,
-            [(first, second) for first, second in self.sweep.compare.differences],
-        )
-
-    @contextlib.contextmanager
-    def _progress(self, total: int) -> Iterator[Advance]:
-        """A bar on the error output; yields a function that moves it on and says what is done."""
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-        ) as bar:
-            task = bar.add_task("starting", total=total)
-
-            def advance(rows: int, what: str) -> None:
-                bar.update(task, advance=rows, description=what)
-
-            yield advance
-
-
-def _say(what: str) -> None:
-    """Print a line on the error output."""
-    print(what, file=sys.stderr, flush=True)
-
-
-def picture_key(sample: Sample) -> str:
-    """16 hexadecimal digits over a picture's name, pixels and labels."""
-    total = hashlib.sha256(f"{sample.name} {tuple(sample.image.shape)}\n".encode())
-    total.update(sample.image.contiguous().numpy().tobytes())
-    if sample.segmentation is not None:
-        total.update(sample.segmentation.contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
 
 
 def _place(picture: Picture, crossing: Crossing) -> Place:

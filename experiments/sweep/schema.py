@@ -226,6 +226,15 @@ class Sweep(Section):
         return self
 
     @model_validator(mode="after")
+    def _cap_is_no_less(self) -> Sweep:
+        if self.until is not None and self.until.most < self.realisations:
+            raise ValueError(
+                f"until: most={self.until.most} is less than realisations={self.realisations}: "
+                "raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _axes_are_there(self) -> Sweep:
         known = [*AXES, *self.conditions]
         named = [("zip", name) for names in self.zip for name in names]

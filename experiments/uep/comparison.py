@@ -285,7 +285,7 @@ class Comparison:
         folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
         equipment = Equipment.of(sweep, self.where)
         with Store(folder) as store:
-            runner = Runner(sweep, equipment, store, self.progress)
+            runner = Runner(sweep, equipment, store, "bar" if self.progress else "none")
             runner.run(json.dumps(sweep.model_dump(mode="json")))
             table = read_parquet(folder / RESULTS)
         (cell,) = cells_of(table, points(sweep, equipment.identities), equipment.measures)

@@ -19,6 +19,14 @@ def sweep(
         bool,
         typer.Option("--dry-run", help="List points and what they would take."),
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Progress as lines of JSON on standard error.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Run more than a million rows.")] = False,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Part I of N of the pictures.")
+    ] = "1/1",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Put the tables in place of another sweep's.")
     ] = False,
@@ -32,9 +40,22 @@ def sweep(
     from experiments.report.tables import read_tables
     from experiments.sweep.runner import run_sweep
 
-    folder = run_sweep(config, output, overwrite=overwrite)
+    shows = "json" if json_lines else "none" if quiet else "bar"
+    folder = run_sweep(
+        config, output, progress=shows, many=yes, shard=_shard(shard), overwrite=overwrite
+    )
     print(read_tables(folder))
     print(folder)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """`2/8` as (2, 8). Raises ConfigError."""
+    from sqlink.errors import ConfigError
+
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isascii() and part.isdigit() and parts.isascii() and parts.isdigit()):
+        raise ConfigError(f"--shard {text}: give I/N, as 2/8")
+    return int(part), int(parts)
 
 
 def schema() -> None:

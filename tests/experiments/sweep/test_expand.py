@@ -54,6 +54,10 @@ def test_a_file_takes_from_its_base_what_it_does_not_give_itself(tmp_path: Path)
             "as many values each: loss 2, seed 1",
         ),
         (f"{BASE}, channel: iid, skip: {{snr: 3}}}}", "skip: no axis 'snr'"),
+        (
+            f"{BASE}, channel: iid, realisations: 9, until: {{metric: miou, width: 1, most: 8}}}}",
+            "until: most=8 is less than realisations=9",
+        ),
         (f"{BASE}, channel: {{coded: {{code_rate: {{sweep: []}}}}}}}}", "list of numbers or words"),
     ],
 )

@@ -112,8 +112,9 @@ def test_a_rate_that_a_codec_cannot_spend_is_no_row_of_its_own(
 
 
 def test_two_shards_merged_are_the_undisturbed_run(
-    write: Write, mosaic: type, same: Same, tmp_path: Path
+    write: Write, mosaic: type, same: Same, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     whole = run_sweep(write(), tmp_path / "whole", progress=False)
     text = write().read_text()
     for name, rates in (("a", "[2, 120]"), ("b", "[120, 400]")):
@@ -124,12 +125,22 @@ def test_two_shards_merged_are_the_undisturbed_run(
     run_sweep(write(), tmp_path / "both", progress=False)
     assert mosaic.encoded == encoded
     same(whole, tmp_path / "both")
+    parts = [run_sweep(write(), progress=False, shard=(part, 2)) for part in (1, 2)]
+    assert [part.name for part in parts] == ["sweep.1-of-2", "sweep.2-of-2"]
+    assert [read_results(part).num_rows for part in parts] == [72, 36]
+    merge(parts, tmp_path / "pictures")
+    run_sweep(write(), tmp_path / "pictures", progress=False)
+    same(whole, tmp_path / "pictures")
+    with pytest.raises(ConfigError, match="shard 3/2: should be i/n"):
+        run_sweep(write(), tmp_path / "c", progress=False, shard=(3, 2))
+    with pytest.raises(ConfigError, match="shard 4/4 has no picture"):
+        run_sweep(write(), tmp_path / "d", progress=False, shard=(4, 4))
     with pytest.raises(ConfigError, match="one of the folders to merge"):
         merge([tmp_path / "a"], tmp_path / "a")
     with pytest.raises(ConfigError, match="no results here"):
         merge([tmp_path / "none"], tmp_path / "c")
     states = {one.folder.name: one.state for one in listed(tmp_path)}
-    assert states == dict.fromkeys(("a", "b", "both", "whole"), "finished")
+    assert states == dict.fromkeys(("a", "b", "both", "pictures", "whole"), "finished")
 
 
 def test_rows_are_exported_with_numbers_in_columns(write: Write, tmp_path: Path) -> None:
@@ -228,3 +239,27 @@ def test_the_schema_names_what_a_sweep_takes() -> None:
     assert "channel_axes" not in found["properties"]
     assert found["additionalProperties"] is False
     assert json.loads(json.dumps(found)) == found
+
+
+def test_progress_is_lines_of_json_for_batch_systems(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_sweep(write(), tmp_path / "out", progress="json")
+    said = capsys.readouterr().err.splitlines()
+    lines = [json.loads(line) for line in said if line.startswith("{")]
+    assert [line["rows"] for line in lines] == sorted(line["rows"] for line in lines)
+    assert (lines[-1]["rows"], lines[-1]["total"]) == (108, 108)
+    run_sweep(write(), tmp_path / "out", progress="none")
+    assert capsys.readouterr().err.splitlines() == [
+        line for line in said if not line.startswith("{")
+    ]
+
+
+def test_very_many_rows_are_asked_for_twice(
+    write: Write, mosaic: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MANY", 100)
+    with pytest.raises(ConfigError, match=r"108 rows are more than 100.*--yes"):
+        run_sweep(write(), tmp_path / "out", progress=False)
+    assert mosaic.encoded == 0
+    run_sweep(write(), tmp_path / "out", progress=False, many=True)

@@ -440,6 +440,37 @@ def test_a_sweep_with_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     assert "t.yaml" in sqlink("train", tmp_path / "t.yaml", code=2)
 
 
+SMALL = """
+data: {name: streets, options: {seed: 3, count: 2, height: 32, width: 48}}
+codecs: [jpeg2000]
+rates: {bytes: 300}
+channels: {near: iid, far: {rate_limit: {bytes: 192}}}
+conditions: {loss: 0}
+metrics: [psnr]
+examples: 0
+"""
+
+
+def test_results_are_listed_exported_and_pruned(tmp_path: Path) -> None:
+    config, out = tmp_path / "s.yaml", tmp_path / "results" / "s"
+    config.write_text(SMALL)
+    planned = sqlink("sweep", config, "-o", out, "--dry-run")
+    assert "2 points, 1 encodings a picture, 2 pictures: 4 rows" in planned
+    assert not out.exists()
+    assert "| near |" in sqlink("sweep", config, "-o", out, "--quiet")
+    assert "finished  4 rows  2 pictures  jpeg2000  over near, far" in sqlink(
+        "results", "ls", tmp_path / "results"
+    )
+    rows = tmp_path / "rows.csv"
+    said = sqlink("results", "export", out, "-o", rows, "--column", "channel")
+    assert said == f"{rows}: 4 rows\n"
+    assert sorted(rows.read_text().split()) == ['"channel"', *['"far"'] * 2, *['"near"'] * 2]
+    assert "0 rows and 0 bytes gone" in sqlink("results", "prune", out)
+    assert "give I/N, as 2/8" in sqlink("sweep", config, "--shard", "2", code=2)
+    assert "no results here" in sqlink("results", "show", tmp_path, code=2)
+    assert '"channels"' in sqlink("schema")
+
+
 def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,0 +1,151 @@
+"""The pictures of a sweep: in chunks that are coded together, and what is known of each of them.
+
+data set ── chunks ──> Picture, its key ── prepared ──> with the map to send, the judge's ceiling
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from experiments.sweep.components import Equipment
+from experiments.sweep.examples import Examples
+from experiments.sweep.grid import digest
+from experiments.sweep.measuring import Original
+from experiments.sweep.schema import Sweep
+from sqlink.data.base import Sample
+from sqlink.errors import DataError
+from sqlink.segmentation.ground_truth import fill_unlabelled
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what is known of it before anything is sent.
+
+    key: 16 hexadecimal digits over its name, its pixels and its labels, and, in a sequence, over
+    those of its run. sent: int64 [H, W], the map that the codec is given, or None. original: what
+    is measured of the picture itself. block: its run of neighbours, what an interval takes for one.
+    """
+
+    number: int
+    key: str
+    sample: Sample
+    block: str
+    sent: Tensor | None = None
+    original: Original = field(default_factory=Original)
+
+
+class Pictures:
+    """Those of a sweep, or of one shard of it: the `shard[0]`-th of `shard[1]` equal parts.
+
+    examples: where originals are kept, if they are.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        equipment: Equipment,
+        shard: tuple[int, int] = (1, 1),
+        examples: Examples | None = None,
+    ) -> None:
+        self._sweep = sweep
+        self._equipment = equipment
+        self._shard = shard
+        self._examples = examples
+
+    @property
+    def count(self) -> int:
+        """Pictures of the sweep, or of this shard of it."""
+        length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
+        return sum(min(length, self._all - start) for start in self._starts)
+
+    @property
+    def _all(self) -> int:
+        return min(len(self._equipment.data), self._sweep.data.limit or len(self._equipment.data))
+
+    @property
+    def _starts(self) -> range:
+        """Numbers of the pictures that are this shard's; of runs, of the first of each."""
+        part, parts = self._shard
+        length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
+        return range((part - 1) * length, self._all, parts * length)
+
+    def chunks(self) -> Iterator[list[Picture]]:
+        """The pictures, in runs of one size of at most the batch size; or the runs that share a
+        link.
+        """
+        sequence = self._sweep.sequence
+        if sequence is not None:
+            for start in self._starts:
+                yield self._run_of(start, min(start + sequence.length, self._all))
+            return
+        chunk: list[Picture] = []
+        for number in self._starts:
+            sample = self._equipment.data[number]
+            picture = Picture(number, picture_key(sample), sample, sample.block)
+            full = len(chunk) == self._sweep.batch_size
+            if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
+                yield chunk
+                chunk = []
+            chunk.append(picture)
+        if chunk:
+            yield chunk
+
+    def _run_of(self, start: int, end: int) -> list[Picture]:
+        """Pictures that share a link: what happens to one depends on the others, and so its key."""
+        samples = [self._equipment.data[number] for number in range(start, end)]
+        for sample in samples:
+            if sample.image.shape != samples[0].image.shape:
+                raise DataError(
+                    f"picture '{sample.name}' is of another size than '{samples[0].name}': "
+                    "the pictures of a sequence must be of one size"
+                )
+        keys = [picture_key(sample) for sample in samples]
+        together = digest(keys)
+        return [
+            Picture(start + i, digest([together, key]), sample, f"sequence {samples[0].name}")
+            for i, (key, sample) in enumerate(zip(keys, samples, strict=True))
+        ]
+
+    def prepared(self, chunk: list[Picture]) -> list[Picture]:
+        """The pictures with the map that is sent of them and the judge's view of the original."""
+        equipment = self._equipment
+        images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
+        if equipment.segmenter is not None:
+            maps = equipment.segmenter.segment(images).cpu()
+            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+        elif equipment.sends_map:
+            for picture in chunk:
+                if picture.sample.segmentation is None:
+                    raise DataError(
+                        f"picture '{picture.sample.name}' has no labels to send: "
+                        "use `segmenter: tx`, or give the data set maps"
+                    )
+            labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
+            maps = fill_unlabelled(torch.stack(labels))
+            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+        originals = equipment.measures.originals(images, [p.sample.segmentation for p in chunk])
+        chunk = [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
+        for picture in chunk:
+            if self._examples is not None and picture.number < self._sweep.examples:
+                sample = picture.sample
+                self._examples.keep_original(
+                    sample.name,
+                    sample.image,
+                    sample.segmentation,
+                    picture.original.seen,
+                )
+        return chunk
+
+
+def picture_key(sample: Sample) -> str:
+    """16 hexadecimal digits over a picture's name, pixels and labels."""
+    total = hashlib.sha256(f"{sample.name} {tuple(sample.image.shape)}\n".encode())
+    total.update(sample.image.contiguous().numpy().tobytes())
+    if sample.segmentation is not None:
+        total.update(sample.segmentation.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""How far a sweep is: a bar for people, lines of JSON for batch systems, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Advance = Callable[[int, str], None]
+"""Moves on by so many rows, and says what is done."""
+
+KINDS = ("bar", "json", "none")
+
+
+@contextlib.contextmanager
+def progress(kind: str, total: int) -> Iterator[Advance]:
+    """Show it on the error output, of `total` rows; kind: one of KINDS.
+
+    A line of JSON has `rows`, `total`, `seconds` since the start and `doing`.
+    """
+    if kind == "json":
+        yield _lines(total)
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=kind == "none"),
+    ) as bar:
+        task = bar.add_task("starting", total=total)
+
+        def advance(rows: int, what: str) -> None:
+            bar.update(task, advance=rows, description=what)
+
+        yield advance
+
+
+def _lines(total: int) -> Advance:
+    done, start = 0, time.monotonic()
+
+    def advance(rows: int, what: str) -> None:
+        nonlocal done
+        done += rows
+        seconds = round(time.monotonic() - start, 3)
+        line = {"rows": done, "total": total, "seconds": seconds, "doing": what}
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+    return advance
