@@ -434,10 +434,12 @@ class RefinementTrainer:
         distance = lpips_map(self.lpips, found, wanted, ours.shape[-1] // 4)
         terms["perceptual"] = weights.perceptual * distance.mean()
         logits = self.tx.network.classes(*seen)
-        labels4 = sent[natural][:, 2::4, 2::4]
-        crossed = F.cross_entropy(logits, labels4, reduction="none", ignore_index=NO_LABEL)
-        relevance = self.relevance[labels4.clamp(max=len(self.relevance) - 1)]
-        terms["semantic"] = weights.semantic * (crossed * relevance).sum() / relevance.sum()
+        step = images.shape[-1] // logits.shape[-1]  # pixels for a place of the logits
+        sampled = sent[natural][:, step // 2 :: step, step // 2 :: step]
+        crossed = F.cross_entropy(logits, sampled, reduction="none", ignore_index=NO_LABEL)
+        relevance = self.relevance[sampled.clamp(max=len(self.relevance) - 1)]
+        crossed = crossed * relevance
+        terms["semantic"] = weights.semantic * crossed.sum() / relevance.sum()
         if weights.projected and self.progress >= self.config.adversarial_start:
             terms["projected"] = weights.projected * self._play(
                 [*found[1:6:2], *seen], [*wanted[1:6:2], *true]
@@ -445,7 +447,7 @@ class RefinementTrainer:
         errors = (
             F.avg_pool2d(squared.detach(), 4).squeeze(1),
             distance.detach(),
-            (crossed * relevance).detach(),
+            F.avg_pool2d(crossed.detach().unsqueeze(1), 4 // step).squeeze(1),
         )
         return terms, errors
 
