@@ -32,7 +32,7 @@ from sqlink.codecs.base import Codec
 from sqlink.crossing import check_packet_size, resolve_rate
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet
-from sqlink.errors import ConfigError, SQLinkError, WeightsError, one_line
+from sqlink.errors import ConfigError, MissingExtraError, SQLinkError, WeightsError, one_line
 from sqlink.metrics import METRICS, AnyMetric, MapMetric, SetMetric
 from sqlink.metrics.features import Patches
 from sqlink.runtime.device import select_device
@@ -50,7 +50,8 @@ class Equipment:
     labels are sent, or no map at all (`sends_map`). measures: the metrics that can be measured, and
     the judge. asked: columns of all metrics asked for, in order. unavailable: column -> reason, of
     those that cannot be measured. trained_on: codec's title -> columns of metrics that were also
-    its training losses, as the codec says.
+    its training losses, as the codec says. skipped: codec's title -> reason, of those whose library
+    is not installed.
     """
 
     data: DataSet
@@ -62,6 +63,7 @@ class Equipment:
     asked: tuple[str, ...]
     unavailable: Mapping[str, str]
     trained_on: Mapping[str, tuple[str, ...]]
+    skipped: Mapping[str, str]
     identities: Identities
     device: torch.device
 
@@ -76,14 +78,7 @@ class Equipment:
         if len(data) == 0:
             raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
         channels = _channels(sweep, where)
-        codecs = {
-            (choice.title, packet_bytes): _built(
-                f"{where}: codecs[{i}]",
-                partial(_codec, choice, packet_bytes, device),
-            )
-            for i, choice in enumerate(sweep.codecs)
-            for packet_bytes in sweep.packet_bytes
-        }
+        codecs, skipped = _codecs(sweep, where, device)
         sends_map = any(codec.carries_map for codec in codecs.values())
         for rate in (rate for choice in sweep.codecs for rate in sweep.rates_of(choice).all()):
             for (_, packet_bytes), channel in channels.items():
@@ -95,6 +90,7 @@ class Equipment:
         return cls(
             data=data,
             codecs=codecs,
+            skipped=skipped,
             channels=channels,
             segmenter=segmenter,
             sends_map=sends_map,
@@ -128,6 +124,21 @@ class Equipment:
             ),
             device=device,
         )
+
+    def installed(self, sweep: Sweep) -> Sweep:
+        """The sweep without the codecs that are skipped, nor the comparisons with them."""
+        if not self.skipped:
+            return sweep
+        kept = [choice for choice in sweep.codecs if choice.title not in self.skipped]
+        compare = sweep.compare
+        anchors = compare.anchors and [a for a in compare.anchors if a not in self.skipped]
+        differences = [
+            pair
+            for pair in compare.differences
+            if not any(row.startswith(f"{title} ") for row in pair for title in self.skipped)
+        ]
+        narrowed = compare.model_copy(update={"anchors": anchors, "differences": differences})
+        return sweep.model_copy(update={"codecs": kept, "compare": narrowed})
 
 
 def column(metric: AnyMetric) -> str:
@@ -198,6 +209,27 @@ def _built(where: str, build: Callable[[], Part]) -> Part:
         raise ConfigError(
             f"{where}: an option has a wrong type or value: {one_line(error)}"
         ) from error
+
+
+def _codecs(
+    sweep: Sweep, where: str, device: torch.device
+) -> tuple[dict[tuple[str, int], Codec], dict[str, str]]:
+    """Build the codecs, by title and packet size; and title -> why, of those not installed.
+
+    Raises SQLinkError where one cannot be built, or where not one is installed.
+    """
+    built: dict[tuple[str, int], Codec] = {}
+    skipped: dict[str, str] = {}
+    for i, choice in enumerate(sweep.codecs):
+        try:
+            for size in sweep.packet_bytes:
+                make = partial(_codec, choice, size, device)
+                built[choice.title, size] = _built(f"{where}: codecs[{i}]", make)
+        except MissingExtraError as error:
+            if len(skipped) + 1 == len(sweep.codecs):
+                raise
+            skipped[choice.title] = str(error)
+    return built, skipped
 
 
 def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Codec:

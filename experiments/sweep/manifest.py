@@ -12,6 +12,7 @@ import torch
 from experiments.sweep.components import Equipment
 from experiments.sweep.grid import FORMAT
 from experiments.sweep.schema import Sweep
+from sqlink.codecs.base import Described
 
 PACKAGES = (
     "sqlink",
@@ -22,6 +23,9 @@ PACKAGES = (
     "sionna",
     "pillow",
     "av",
+    "pillow-heif",
+    "imagecodecs",
+    "imageio-ffmpeg",
     "constriction",
     "torchmetrics",
     "pyarrow",
@@ -54,6 +58,11 @@ def manifest(
         },
         "asked": list(equipment.asked),
         "unavailable": dict(unavailable),
+        "codecs": {
+            title: dict(codec.describe()) if isinstance(codec, Described) else {}
+            for (title, _), codec in equipment.codecs.items()
+        },
+        "skipped": dict(equipment.skipped),
         "trained_on": equipment.trained_on,
         "weights_sha256": {
             "codecs": dict(equipment.identities.codecs),

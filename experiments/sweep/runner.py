@@ -137,7 +137,7 @@ class Runner:
         name: str = "",
     ) -> None:
         self.name = name
-        self.sweep = sweep
+        self.sweep = sweep = equipment.installed(sweep)
         self.equipment = equipment
         self.store = store
         self.points = points(sweep, equipment.identities)
@@ -178,6 +178,8 @@ class Runner:
 
         config: the sweep's YAML, for the record.
         """
+        for title, reason in self.equipment.skipped.items():
+            say(f"{title}: SKIPPED, no rows of this codec: {reason}")
         for name, reason in self.equipment.unavailable.items():
             say(f"{name}: not measured: {reason}")
         while True:

@@ -1,6 +1,6 @@
 """Quantisers between whole QPs, for x265: a ladder fine enough to fill a budget.
 
-    QP 51 ─ 50.5 ─ 50.25 ─ 50.125 ─ 50 ─ 49.5 ─ ...        coarse to fine
+    QP 51 ─ 50.5 ─ 50.25 ─ 50.125 ─ 50.0625 ─ 50 ─ 49.5 ─ ...        coarse to fine
 
 A whole QP is 13 to 20 % of the bytes at low rates. Between two of them each tree block gets one or
 the other: x265's adaptive quantiser, at a tenth of its strength, moves the blocks' QPs by about
@@ -11,8 +11,11 @@ line between the whole QPs, which are coded with the adaptive quantiser off.
 from __future__ import annotations
 
 MIN_QP, MAX_QP = 0, 51
-_FRACTIONS = (0.5, 0.25, 0.125, 0.0)
+_FRACTIONS = (0.5, 0.25, 0.125, 0.0625, 0.0)
 _STRENGTH = 0.1
+
+STEPS = len(_FRACTIONS)
+"""Settings to a whole QP."""
 
 LADDER: tuple[float, ...] = (
     float(MAX_QP),

@@ -17,7 +17,7 @@ import numpy as np
 from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
 from sqlink.codecs.file_codec import FileCodec, Pixels, expected
-from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, x265_quantiser
+from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STEPS, x265_quantiser
 from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 _PRESET, _TUNE = "veryslow", "ssim"
@@ -57,7 +57,7 @@ class HEIC(FileCodec):
     settings = len(LADDER)
     decoder = "sqlink.codecs.heic:decode_heic"
     typical_bpp = tuple(
-        (4.0 * (MAX_QP - qp), bpp)
+        (float(STEPS * (MAX_QP - qp)), bpp)
         for qp, bpp in ((51, 0.043), (45, 0.097), (40, 0.215), (35, 0.43), (30, 0.74), (20, 1.7),
                         (10, 3.7), (0, 6.3))
     )  # fmt: skip

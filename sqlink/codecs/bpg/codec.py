@@ -10,7 +10,7 @@ from sqlink.codecs.bpg.container import BPGFile
 from sqlink.codecs.bpg.decoder import load_av
 from sqlink.codecs.bpg.encoder import CHROMA, PRESET, TUNE, X265_PARAMS, encode_bpg
 from sqlink.codecs.file_codec import FileCodec, Pixels
-from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP
+from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STEPS
 from sqlink.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ class BPG(FileCodec):
     settings = len(LADDER)
     decoder = "sqlink.codecs.bpg.decoder:decode_expected"
     typical_bpp = tuple(
-        (4.0 * (MAX_QP - qp), bpp)
+        (float(STEPS * (MAX_QP - qp)), bpp)
         for qp, bpp in ((51, 0.0248), (45, 0.0786), (40, 0.197), (35, 0.41), (30, 0.72), (25, 1.13),
                         (20, 1.68), (10, 3.64), (0, 6.30))
     )  # fmt: skip

@@ -43,7 +43,8 @@ def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
     """
     if qp not in LADDER:
         raise ConfigError(
-            f"BPG's qp must be {MIN_QP} to {MAX_QP}, whole or and 1/8, 1/4 or 1/2, not {qp!r}"
+            f"BPG's qp must be {MIN_QP} to {MAX_QP}, whole or 1/16, 1/8, 1/4 or 1/2 above a whole "
+            f"one, not {qp!r}"
         )
     if chroma not in CHROMA:
         raise ConfigError(f"BPG's chroma must be one of {', '.join(CHROMA)}, not {chroma!r}")

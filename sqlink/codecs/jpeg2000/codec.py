@@ -21,7 +21,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from channels.config.checks import choice, integer
+from channels.config.checks import integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
@@ -75,8 +75,6 @@ class JPEG2000:
         self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int | str = "auto"
     ) -> None:
         self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, MAX_PACKET_BYTES)
-        if isinstance(layers, str):
-            choice(self.name, "layers", layers, (AUTO,))
         self._auto = layers == AUTO
         asked = _LAYERS_FOR_LOSSES if self._auto else layers
         self.layers = integer(self.name, "layers", asked, 1, 32)

@@ -90,6 +90,39 @@ def test_what_cannot_be_coded_is_no_outage_and_stays_in_the_average(
     assert [line["unreachable"] for line in lines if line["rate"] == "bytes=2"] == [1.0] * 3
 
 
+def test_a_codec_whose_library_is_missing_is_skipped_loudly(
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = write()
+    text = path.read_text()
+    path.write_text(text.replace("[mosaic]", "[heic, mosaic]"))
+    assert path.read_text() != text
+    folder = run_sweep(path, tmp_path / "out", progress=False)
+    said = capsys.readouterr().err
+    assert "heic: SKIPPED, no rows of this codec: " in said
+    assert "pip install sqlink[heic]" in said
+    assert "heic" not in {row["codec"] for row in read_results(folder).to_pylist()}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["skipped"]) == ["heic"]
+    assert "heic" not in manifest["codecs"]
+
+
+def test_the_manifest_holds_versions_and_parameters_of_its_codecs(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "data: {name: streets, options: {count: 1, height: 32, width: 48}}\ncodecs: [jpeg, webp]\n"
+        "rates: {bytes: 900}\nchannel: lossless\nmetrics: [psnr]\n"
+    )
+    folder = run_sweep(path, tmp_path / "out", progress=False)
+    codecs = json.loads((folder / "manifest.json").read_text())["codecs"]
+    assert codecs["jpeg"]["libjpeg-turbo"]
+    assert "method 6" in codecs["webp"]["parameters"]
+
+
 def test_interrupted_and_resumed_gives_the_same_table(
     write: Write, same: Same, mosaic: type, tmp_path: Path
 ) -> None:
