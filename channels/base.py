@@ -196,7 +196,7 @@ class Recorded(Protocol):
     """A channel that replays or looks up what stands in a file or a table."""
 
     def content(self) -> str:
-        """A hash of that, whatever it is called and wherever it lies."""
+        """A hash of that, whatever it is called and wherever it lies; empty where there is none."""
         ...
 
 
@@ -240,7 +240,7 @@ CHANNELS: Registry[Channel] = Registry(
         "ideal": "channels.link.ideal",
         "iid_erasure": "channels.packet.erasure",
         "interleave": "channels.packet.interleaver",
-        "lookup": "channels.link.lookup",
+        "lookup": "channels.link.coded",
         "lossless": "channels.packet.erasure",
         "raptorq": "channels.packet.raptorq",
         "rate_limit": "channels.packet.rate_limit",
@@ -330,7 +330,7 @@ def received(
 
 def contents(channel: Channel) -> list[str]:
     """The hashes of every file and table that a channel, or one within it, depends on."""
-    found = [channel.content()] if isinstance(channel, Recorded) else []
+    found = [text for text in [channel.content()] if text] if isinstance(channel, Recorded) else []
     if isinstance(channel, Wrapper):
         for inner in channel.wrapped:
             found += contents(inner)

@@ -24,13 +24,11 @@ from channels.fading.shadowing import GilbertElliott
 from channels.fec.ldpc import DEFAULT_ITERATIONS
 from channels.link.base import DEFAULT_PACKET_BYTES, SYMBOL_RATES_HZ
 from channels.link.bler_table import digest, tables_of
-from channels.link.coded import CodedLink
+from channels.link.coded import FIDELITIES, CodedLink
 from channels.link.harq import Airtime
-from channels.link.lookup import LookupLink
 from channels.link.mcs import mcs_table
 from channels.random import Streams
 
-FIDELITIES = {"full": CodedLink, "lookup": LookupLink}
 KNOWS = ("mean", "instantaneous")
 MOST_MARGIN_DB = 30.0
 
@@ -169,20 +167,21 @@ class AdaptiveLink:
         self.outer_loop = flag(self.name, "outer_loop", outer_loop)
         self.step_db = number(self.name, "step_db", step_db, 0.001, 10)
         self.packet_bytes = integer(self.name, "packet_bytes", packet_bytes, 1, 65535)
-        made = FIDELITIES[choice(self.name, "fidelity", fidelity, FIDELITIES)]
+        self.fidelity = choice(self.name, "fidelity", fidelity, FIDELITIES)
         self.symbol_rate_hz = (
             None
             if symbol_rate_hz is None
             else number(self.name, "symbol_rate_hz", symbol_rate_hz, *SYMBOL_RATES_HZ)
         )
         self.links = [
-            made(
+            CodedLink(
                 over=over,
                 modulation=scheme.modulation,
                 code_rate=scheme.code_rate,
                 packet_bytes=packet_bytes,
                 crc=crc,
                 iterations=iterations,
+                fidelity=self.fidelity,
             )
             for scheme in self.schemes
         ]
@@ -228,7 +227,7 @@ class AdaptiveLink:
             gains = self.over.gains(randomness.to(device), timing).to(torch.float64)
             known = known + 10 * torch.log10(gains.clamp(min=1e-30))
         done = _Tally(packets)
-        by_tables = self._unclocked and isinstance(self.links[0], LookupLink)
+        by_tables = self._unclocked and self.fidelity == "lookup"
         if not self.outer_loop:
             picked = self.pick(known - self.margin_db)
         elif by_tables:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from channels.atomic import whole_file
 from channels.base import Packets
-from channels.errors import ChannelError, ConfigError
+from channels.errors import ConfigError
 from channels.interpolation import interpolate
 from channels.random import Streams
 
@@ -295,7 +295,7 @@ def expected_s(links: Sequence[CodedLink]) -> float:
     tried = [links[i * (len(links) - 1) // max(1, count - 1)] for i in range(count)]
     per_packet = []
     for number, link in enumerate(tried):
-        over_awgn, guess_db = _over_awgn(link), _first_db(link)
+        over_awgn, guess_db = link.over_awgn(), _first_db(link)
         packets = max(1, _TIMED_BLOCKS // link.layout.blocks)
         if number == 0:
             lost(over_awgn, guess_db, 0, 1)  # what is loaded and built once does not count
@@ -354,26 +354,6 @@ def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) 
     return count - int(came.correct.sum())
 
 
-def _over_awgn(link: CodedLink) -> CodedLink:
-    """The same code over AWGN. Raises ChannelError on one over bits."""
-    from channels.link.coded import CodedLink
-
-    if link.modulation is None:
-        raise ChannelError("lookup: a bit channel has no SNR, and so no table over it")
-    return CodedLink(
-        over="awgn",
-        modulation=link.modulation,
-        code_rate=link.code_rate,
-        packet_bytes=link.packet_bytes,
-        crc=link.crc,
-        iterations=link.iterations,
-        schedule=link.schedule,
-        code=link.code,
-        list_size=link.list_size,
-        input=link.input,
-    )
-
-
 def _first_db(link: CodedLink) -> float:
     """Es/N0 a decibel above what Gaussian input of that efficiency needs: where to begin."""
     efficiency = link.bits_per_symbol * link.layout.code_rate
@@ -392,7 +372,7 @@ def measure(
 
     A point is measured until `errors` packets were lost or `most` were sent.
     """
-    over_awgn = _over_awgn(link)
+    over_awgn = link.over_awgn()
 
     def point(snr_db: float) -> tuple[int, int]:
         wrong = sent = 0

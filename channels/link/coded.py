@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from channels.base import register
+from channels.base import Packets, register
 from channels.config.checks import choice, flag, integer, number
 from channels.errors import ChannelError, ConfigError
 from channels.fec.crc import CRC_BITS, crc
@@ -35,10 +35,14 @@ from channels.fec.ldpc import (
 from channels.fec.polar import DEFAULT_LIST_SIZE, polar_code, polar_layout
 from channels.link.air import SymbolAir, device_name, hard_decisions
 from channels.link.base import DEFAULT_PACKET_BYTES, Arrival, BaseLink, resize, to_bits, to_bytes
+from channels.link.bler_table import BlerTable
 from channels.link.harq import Harq, versions_of
+from channels.link.lookup import TableDraws
+from channels.random import Streams
 
 CODES = ("ldpc", "polar")
 INPUTS = ("soft", "hard")
+FIDELITIES = ("full", "lookup")
 
 
 class _BlockCode(Protocol):
@@ -83,6 +87,10 @@ class CodedLink(BaseLink):
     harq: None, or the parameters of `Harq`: packets whose CRC failed are sent again.
     symbol_rate_hz: symbols, or resource elements, a second, 1 to 1e12; a link's packets then wait
         for one another, and delays hold their time on the air. None: sending takes no time.
+    fidelity: `full` decoding; or `lookup`, some thousand times faster: a packet is lost by the rate
+        measured at its own SNR. That needs a symbol channel of one known gain a packet, and of HARQ
+        chase combining alone. The table is measured by full decoding when it is first needed,
+        unless it came with the package, and kept in $SQLINK_CACHE (~/.cache/sqlink).
 
     `delivered` is the CRC's verdict, `correct` whether the bytes are those sent.
 
@@ -108,6 +116,7 @@ class CodedLink(BaseLink):
         input: str = "soft",
         harq: object = None,
         symbol_rate_hz: float | None = None,
+        fidelity: str = FIDELITIES[0],
     ) -> None:
         super().__init__(over, modulation, symbol_rate_hz)
         self.code_rate = number(self.name, "code_rate", code_rate, LOWEST_RATE, HIGHEST_RATE)
@@ -133,6 +142,53 @@ class CodedLink(BaseLink):
             if self.code == "polar"
             else layout(bits, self.code_rate, self.order)
         )
+        self.fidelity = choice(self.name, "fidelity", fidelity, FIDELITIES)
+        self._draws = TableDraws(self) if self.fidelity == "lookup" else None
+
+    @property
+    def table(self) -> BlerTable | None:
+        """The error rates that packets are drawn by; None where they are decoded."""
+        return None if self._draws is None else self._draws.table
+
+    def content(self) -> str:
+        """SHA-256 of the table; empty where packets are decoded."""
+        return "" if self._draws is None else self._draws.content()
+
+    def over_awgn(self) -> CodedLink:
+        """The same code over AWGN, decoded. Raises ChannelError where this one is over bits."""
+        if self.modulation is None:
+            raise ChannelError(f"{self.name}: a bit channel has no SNR, and so no table over it")
+        return CodedLink(
+            over="awgn",
+            modulation=self.modulation,
+            code_rate=self.code_rate,
+            packet_bytes=self.packet_bytes,
+            crc=self.crc,
+            iterations=self.iterations,
+            schedule=self.schedule,
+            code=self.code,
+            list_size=self.list_size,
+            input=self.input,
+        )
+
+    def occupied(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Resource elements of packets of so many bytes, and pilots among them, int64 each."""
+        return self._occupied(lengths)
+
+    def _group(self, slots: int, uses: int) -> int:
+        return super()._group(slots, uses) if self._draws is None else self._draws.group(slots)
+
+    def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
+        if self._draws is not None:
+            return self._draws.send(packets, level, randomness)
+        return super()._send(packets, level, randomness)
+
+    def _verdict(
+        self, packets: Packets, accepted: Tensor, *payload: Tensor
+    ) -> tuple[Packets, Tensor, Tensor]:
+        if self._draws is not None:
+            return packets.keep(accepted), accepted, accepted
+        return super()._verdict(packets, accepted, *payload)
 
     def _symbols(self, lengths: Tensor) -> Tensor:
         longest = int(lengths.max()) if lengths.numel() else 0
@@ -240,3 +296,41 @@ def _combine(
     for word, version in enumerate(versions):
         total[:, heard.index(version)] += llr[:, word]
     return total.flatten(1)
+
+
+@register("lookup")
+def lookup(
+    over: object = "awgn",
+    modulation: str | None = None,
+    code_rate: float = 0.5,
+    packet_bytes: int = DEFAULT_PACKET_BYTES,
+    crc: str = "crc24a",
+    iterations: int = DEFAULT_ITERATIONS,
+    schedule: str = SCHEDULES[0],
+    code: str = "ldpc",
+    list_size: int = DEFAULT_LIST_SIZE,
+    input: str = "soft",
+    harq: object = None,
+    symbol_rate_hz: float | None = None,
+) -> CodedLink:
+    """Make a `coded` link of fidelity `lookup`, under a name of its own.
+
+    The parameters are those of `coded`; early_stop means nothing where nothing is decoded.
+    """
+    link = CodedLink(
+        over=over,
+        modulation=modulation,
+        code_rate=code_rate,
+        packet_bytes=packet_bytes,
+        crc=crc,
+        iterations=iterations,
+        schedule=schedule,
+        code=code,
+        list_size=list_size,
+        input=input,
+        harq=harq,
+        symbol_rate_hz=symbol_rate_hz,
+        fidelity="lookup",
+    )
+    link.name = "lookup"
+    return link

@@ -22,7 +22,6 @@ from channels.link.adaptive import refuse_bits
 from channels.link.base import DEFAULT_PACKET_BYTES
 from channels.link.bler_table import tables_of
 from channels.link.coded import CodedLink
-from channels.link.lookup import LookupLink
 from channels.link.mcs import Mcs, mcs_table
 from channels.random import Streams
 
@@ -113,7 +112,8 @@ def operating_points(
     integer("plan", "packet_bytes", packet_bytes, 1, 65535)
     schemes = mcs_table(table)
     links = [
-        LookupLink(
+        CodedLink(
+            fidelity="lookup",
             over=over,
             modulation=scheme.modulation,
             code_rate=scheme.code_rate,

@@ -191,7 +191,6 @@ def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[flo
     `lookup`; the last with `many` times as many packets.
     """
     from channels.link.coded import CodedLink
-    from channels.link.lookup import LookupLink
 
     def crossing(link: CodedLink, packets: int) -> Callable[[], object]:
         streams = Streams.derive(0, [("link",)]).split(packets)
@@ -210,7 +209,7 @@ def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[flo
         "Sionna's decoder": (lambda: codec.flooding(llr), blocks),
         "coded": (crossing(CodedLink(), blocks), blocks),
         "coded, flooding": (crossing(CodedLink(schedule="flooding"), blocks), blocks),
-        "lookup": (crossing(LookupLink(), many * blocks), many * blocks),
+        "lookup": (crossing(CodedLink(fidelity="lookup"), many * blocks), many * blocks),
     }
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):

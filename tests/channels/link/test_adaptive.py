@@ -19,7 +19,7 @@ from channels.fec.sionna_isolation import untouched_random_state
 from channels.link import bler_table
 from channels.link.adaptive import AdaptiveLink
 from channels.link.bler_table import BlerTable
-from channels.link.lookup import LookupLink
+from channels.link.coded import CodedLink
 from channels.link.mcs import TABLES, mcs_table
 from channels.random import Streams
 
@@ -190,15 +190,15 @@ def test_the_outer_loop_sends_each_packet_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_outer_loop_reads_every_table_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[float] = []
-    plain = LookupLink.transmit
+    plain = CodedLink.transmit
 
     def counted(
-        self: LookupLink, packets: Packets, conditions: Conditions, randomness: Streams
+        self: CodedLink, packets: Packets, conditions: Conditions, randomness: Streams
     ) -> Reception:
         sent.append(self.code_rate)
         return plain(self, packets, conditions, randomness)
 
-    monkeypatch.setattr(LookupLink, "transmit", counted)
+    monkeypatch.setattr(CodedLink, "transmit", counted)
     run(adaptive(outer_loop=True), 12.0, links=4, slots=100)
     assert len(sent) <= 2 * 29
 

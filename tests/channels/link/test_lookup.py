@@ -17,7 +17,6 @@ from channels.fading.shadowing import GilbertElliott
 from channels.link import bler_table
 from channels.link.bler_table import BlerTable, lost, measure, table_of
 from channels.link.coded import CodedLink
-from channels.link.lookup import LookupLink
 from channels.link.mcs import TABLES, mcs_table
 from channels.random import Streams
 
@@ -31,9 +30,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bler"
 
 
-def keep(table: BlerTable, **parameters: object) -> LookupLink:
+def keep(table: BlerTable, **parameters: object) -> CodedLink:
     """A lookup link whose table is in the cache."""
-    link = LookupLink(**parameters)  # type: ignore[arg-type]
+    link = CodedLink(fidelity="lookup", **parameters)  # type: ignore[arg-type]
     bler_table.write(bler_table.cache_folder() / f"{bler_table.key(link)}.json", link, table)
     return link
 
@@ -90,7 +89,7 @@ def test_in_bursts_of_attenuation_the_loss_is_that_of_two_states() -> None:
 
 def test_chase_combining_adds_the_snrs_up() -> None:
     once = keep(TABLE)
-    twice = LookupLink(harq={"type": "chase", "rounds": 2})
+    twice = CodedLink(fidelity="lookup", harq={"type": "chase", "rounds": 2})
     same = lost(once, 10 * math.log10(2) + 0.0, 0, 4000)
     assert lost(twice, 0.0, 0, 4000) == same < lost(once, 0.0, 0, 4000)
     packets = Packets.from_bytes([[bytes(96)] * 3] * 50)
@@ -106,7 +105,7 @@ def test_a_table_measured_agrees_with_full_decoding_under_fading(cache: Path) ->
     """Another law than the one it was measured under: Rayleigh, of which it knows the gains."""
     over = {"rayleigh": {"coherence": "packet"}}
     full = CodedLink(over=over, packet_bytes=4, iterations=8, modulation="16qam")
-    fast = LookupLink(over=over, packet_bytes=4, iterations=8, modulation="16qam")
+    fast = CodedLink(fidelity="lookup", over=over, packet_bytes=4, iterations=8, modulation="16qam")
     table = measure(fast, errors=60, most=512, lowest=0.05, step_db=0.5)
     bler_table.write(cache / f"{bler_table.key(fast)}.json", fast, table)
     assert rates(table, -5.0)[0] > 0.99

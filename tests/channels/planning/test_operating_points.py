@@ -17,7 +17,6 @@ from channels.errors import ConfigError
 from channels.link import bler_table
 from channels.link.bler_table import BlerTable
 from channels.link.coded import CodedLink
-from channels.link.lookup import LookupLink
 from channels.link.mcs import mcs_table
 from channels.planning.operating_points import operating_points, table
 from channels.random import Streams
@@ -72,7 +71,9 @@ def test_more_snr_costs_less_and_awgn_needs_no_protection() -> None:
     assert highest is not None
     assert highest.protection == "none"
     assert highest.scheme.index == 28
-    one = LookupLink(modulation=highest.scheme.modulation, code_rate=highest.scheme.code_rate)
+    one = CodedLink(
+        fidelity="lookup", modulation=highest.scheme.modulation, code_rate=highest.scheme.code_rate
+    )
     assert highest.uses_per_picture == 8 * one.uses_per_packet(96)
 
 
