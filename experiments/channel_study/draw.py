@@ -24,7 +24,13 @@ from experiments.channel_study.curves import (
     shows_delay,
     shows_runs,
 )
-from experiments.channel_study.references import Law, bit_laws, delay_law, loss_laws, run_law
+from experiments.channel_study.references import (
+    Reference,
+    bit_references,
+    delay_reference,
+    loss_references,
+    run_reference,
+)
 from experiments.report.axes import Axis
 from experiments.report.figures import COLOURS, GREY, MARKERS, STYLE
 
@@ -152,15 +158,15 @@ def _marks(
         panel.plot(np.array(xs)[none], tops, "v", color=colour, mfc="white", markersize=5, zorder=4)
 
 
-def _linestyle(law: Law, number: int) -> Any:
+def _linestyle(law: Reference, number: int) -> Any:
     """Solid what should be met, dashed what bounds, dotted further laws and aims."""
-    if number > 0 or law.aim:
+    if number > 0 or law.target:
         return (0, (1, 1.5))
     return (0, (5, 2)) if law.bound else "-"
 
 
 def _lines(
-    panel: Axes, laws: Sequence[Law], xs: Floats, factor_x: float = 1.0, factor_y: float = 1.0
+    panel: Axes, laws: Sequence[Reference], xs: Floats, factor_x: float = 1.0, factor_y: float = 1.0
 ) -> None:
     for number, law in enumerate(laws):
         panel.plot(
@@ -200,7 +206,7 @@ def _bit_panel(panel: Axes, curves: Curves) -> None:
     axis = _axis(curves)
     points = [point for point in curves.points if point.bits is not None]
     shares = [point.bits for point in points if point.bits is not None]
-    _lines(panel, bit_laws(curves), _span(curves), axis.factor)
+    _lines(panel, bit_references(curves), _span(curves), axis.factor)
     xs = [axis.factor * (point.value or 0.0) for point in points]
     _marks(panel, xs, shares, "counted", log=True)
     panel.set_yscale("log")
@@ -213,7 +219,7 @@ def _loss_panel(panel: Axes, curves: Curves) -> None:
     log = curves.condition != "loss"
     factor = 1.0 if log else 100.0
     shares = [point.lost for point in curves.points]
-    _lines(panel, loss_laws(curves), _span(curves), axis.factor, factor)
+    _lines(panel, loss_references(curves), _span(curves), axis.factor, factor)
     xs = [axis.factor * (point.value or 0.0) for point in curves.points]
     _marks(panel, xs, shares, "counted", log=log, factor=factor)
     if log:
@@ -232,7 +238,7 @@ def _slot_panel(panel: Axes, curves: Curves) -> None:
     (point,) = curves.points
     slots = np.arange(1, curves.slots + 1, dtype=np.float64)
     step = -(-curves.slots // 50)
-    _lines(panel, loss_laws(curves), slots, 1.0, 100.0)
+    _lines(panel, loss_references(curves), slots, 1.0, 100.0)
     shares = point.lost_by_slot[::step]
     _marks(panel, slots[::step].tolist(), shares, "counted", factor=100.0)
     top = 108 * max(share.interval[1] for share in shares)
@@ -266,7 +272,7 @@ def _run_panel(panel: Axes, curves: Curves) -> None:
             number,
             log=True,
         )
-        law = run_law(curves, point.value)
+        law = run_reference(curves, point.value)
         if law is not None:
             xs = np.arange(shown[-1] + 1, dtype=np.float64)
             panel.plot(
@@ -275,7 +281,7 @@ def _run_panel(panel: Axes, curves: Curves) -> None:
     panel.set_yscale("log")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(_floor([share for point in points for share in point.runs if share.hits]), 1.5)
-    has_law = run_law(curves, points[-1].value) is not None
+    has_law = run_reference(curves, points[-1].value) is not None
     _finish(
         panel,
         "Runs of losses" + (" (lines: law of the states)" if has_law else ""),
@@ -297,11 +303,9 @@ def _delay_panel(panel: Axes, curves: Curves) -> None:
         panel.plot(grid * factor, share, color=colour, linewidth=1, alpha=0.6)
         shares = [point.within(float(t)) for t in marks]
         _marks(panel, (marks * factor).tolist(), shares, _at(curves, point), number)
-    law = delay_law(curves)
+    law = delay_reference(curves)
     if law is not None:
-        deadline = getattr(curves.channel, "deadline_s", None)
-        shown = grid if deadline is None else grid[grid <= deadline]
-        _lines(panel, [law], shown, factor)
+        _lines(panel, [law], grid[grid <= law.up_to], factor)
     panel.set_ylim(0, 1.03)
     _finish(
         panel, "Delay", f"Delay t ({unit})", "P(there within t), lost ones never", "lower right"

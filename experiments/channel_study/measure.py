@@ -29,10 +29,14 @@ from rich.console import Console
 from rich.progress import track
 
 from channels import theory
-from channels.base import Chain, Channel, Packets
+from channels.base import Chain, Channel, FixedSize, Packets, Wrapper
 from channels.errors import ConfigError
 from channels.fading.base import SymbolChannel
 from channels.fading.shadowing import GilbertElliott
+from channels.link.coded import CodedLink
+from channels.link.ideal import IdealLink
+from channels.link.uncoded import UncodedLink
+from channels.packet.erasure import GilbertElliott as PacketBursts
 from channels.packet.unequal import Unequal
 from channels.random import Streams
 from channels.validation.error_rates import bit_errors
@@ -49,20 +53,19 @@ from experiments.channel_study.curves import (
 )
 from experiments.channel_study.references import (
     Fading,
-    Law,
-    bit_laws,
+    Reference,
+    bit_references,
     code_of,
-    delay_law,
-    loss_laws,
-    run_law,
+    delay_reference,
+    loss_references,
+    medium,
+    run_reference,
 )
 
 MOST_PACKETS = 10_000_000
 MOST_PER_LINK = 100_000
 LONGEST_RUN = 30
 _BYTES_AT_ONCE = 1 << 24
-_FAST = ("ideal", "lookup", "uncoded")
-"""Channels that count symbols and decode nothing."""
 
 
 def measure(
@@ -110,8 +113,7 @@ def measure(
     values: list[float | None] = [None]
     if across is not None:
         values = list(conditions.get(across) or default_values(channel, across))
-    over = getattr(channel, "over", None)
-    alone = over is not None and not isinstance(over, GilbertElliott) and packet_rate_hz is None
+    alone = _alone(channel) and packet_rate_hz is None
     slots = per_link or (1 if alone else 50)
     count = packets or (1000 if _decodes(channel) else 100_000)
     if slots > MOST_PER_LINK:
@@ -128,7 +130,7 @@ def measure(
     if poisson and packet_rate_hz is None:
         raise ConfigError("Poisson traffic needs a packet rate")
     links = count // slots
-    size = packet_bytes or int(getattr(channel, "packet_bytes", 96))
+    size = packet_bytes or (channel.packet_bytes if isinstance(channel, FixedSize) else 96)
     traffic = "all offered at once" if slots > 1 else ""
     if packet_rate_hz is not None:
         traffic = f"{'Poisson, ' if poisson else ''}{packet_rate_hz:g} packets/s"
@@ -143,14 +145,21 @@ def measure(
 
 def _decodes(channel: Channel) -> bool:
     """Whether a packet takes milliseconds: one that is really decoded."""
-    if channel.uses_per_packet(1) is None or channel.name in _FAST:
+    if channel.uses_per_packet(1) is None or isinstance(channel, (IdealLink, UncodedLink)):
         return False
-    if isinstance(channel, Unequal):
-        return any(_decodes(inner) for inner in channel.channels)
-    if isinstance(channel, Chain):
-        return any(_decodes(inner) for inner in channel.links)
-    inner = getattr(channel, "over", None)
-    return _decodes(inner) if isinstance(inner, Channel) else True
+    if isinstance(channel, CodedLink):
+        return channel.fidelity == "full"
+    return any(map(_decodes, channel.wrapped)) if isinstance(channel, Wrapper) else True
+
+
+def _alone(channel: Channel) -> bool:
+    """Whether a packet's own symbols decide: a link without states, or a channel around one."""
+    if isinstance(channel, (Chain, Unequal)):
+        return False
+    if isinstance(channel, Wrapper):
+        return bool(channel.wrapped)
+    over = medium(channel)
+    return over is not None and not isinstance(over, GilbertElliott)
 
 
 def _offered(
@@ -182,7 +191,7 @@ def _point(
         part = streams.select(slice(first, first + step))
         links = len(part)
         payload = torch.zeros(links, slots, size, dtype=torch.uint8)
-        if _decodes(channel) or channel.name == "uncoded":
+        if _decodes(channel) or isinstance(channel, UncodedLink):
             words = part.child("payload").integers(slots * size)
             payload = (words & 255).to(torch.uint8).reshape(payload.shape)
         sent = Packets(
@@ -209,10 +218,13 @@ def _point(
     )
     if slots > 3:
         point.runs = _runs(lost)
-    over, modulation = getattr(channel, "over", None), getattr(channel, "modulation", None)
-    if channel.name == "uncoded" and isinstance(over, SymbolChannel) and modulation:
+    if (
+        isinstance(channel, UncodedLink)
+        and isinstance(channel.over, SymbolChannel)
+        and (modulation := channel.modulation)
+    ):
         found = bit_errors(
-            over, given["snr_db"], 20 * curves.links * slots, modulation, seed, any_bit=True
+            channel.over, given["snr_db"], 20 * curves.links * slots, modulation, seed, any_bit=True
         )
         point.bits = Share(found.errors, found.trials, found.trials)
     return point
@@ -234,18 +246,18 @@ def _runs(lost: NDArray[np.bool_]) -> list[Share]:
 def default_values(channel: Channel, condition: str) -> list[float]:
     """Some that show how the channel falls; around the bound on AWGN. Raises ConfigError."""
     if condition == "loss":
-        most = min(0.5, float(getattr(channel, "most", 1.0)))
+        most = min(0.5, channel.most if isinstance(channel, PacketBursts) else 1.0)
         return [round(most * i / 10, 4) for i in range(11)]
     if condition in ("crossover", "erasure"):
         limit = 0.5
-        plan = getattr(channel, "layout", None)
-        if plan is not None:
+        if isinstance(channel, CodedLink):
+            plan = channel.layout
             reach = theory.bsc_information if condition == "crossover" else theory.bec_information
             grid = np.linspace(0, 0.5 if condition == "crossover" else 1, 1001)
             limit = float(grid[np.argmax(reach(grid).mean < plan.code_rate)])
         return [round(limit * (0.5 + 0.06 * i), 4) for i in range(11)]
     if condition == "snr_db":
-        found = Fading.of(getattr(channel, "over", None))
+        found = Fading.of(medium(channel))
         fading = found is None or not found.none
         code = code_of(channel)
         if code is not None and not fading:
@@ -270,25 +282,27 @@ class Counted:
 def _counts(curves: Curves) -> Iterator[Counted]:
     """Everything counted, with what the first law says."""
 
-    def said(laws: Sequence[Law], x: float) -> float | None:
-        return float(laws[0].values(np.array([x]))[0]) if laws and not laws[0].aim else None
+    def said(laws: Sequence[Reference], x: float) -> float | None:
+        return float(laws[0].values(np.array([x]))[0]) if laws and not laws[0].target else None
 
     for point in curves.points:
         value = point.value
         x = 0.0 if value is None else value
         if point.bits is not None:
-            yield Counted("bit errors", value, None, point.bits, said(bit_laws(curves), x))
-        yield Counted("packet loss", value, None, point.lost, said(loss_laws(curves), x))
+            yield Counted("bit errors", value, None, point.bits, said(bit_references(curves), x))
+        yield Counted("packet loss", value, None, point.lost, said(loss_references(curves), x))
         if value is None and curves.slots > 1:
             for slot, share in enumerate(point.lost_by_slot, 1):
-                yield Counted("packet loss at slot", None, slot, share, said(loss_laws(curves), 0))
+                yield Counted(
+                    "packet loss at slot", None, slot, share, said(loss_references(curves), 0)
+                )
         if shows_runs(point):
-            law = run_law(curves, value)
+            law = run_reference(curves, value)
             for length, share in enumerate(point.runs):
                 known = said([law], length) if law else None
                 yield Counted("runs longer than", value, length, share, known)
         if shows_delay(point):
-            within = delay_law(curves)
+            within = delay_reference(curves)
             for t in instants(point, 50).tolist():
                 known = said([within], t) if within else None
                 yield Counted("arrived within s", value, t, point.within(t), known)

@@ -18,7 +18,7 @@ from channels.fading.block import Awgn
 from experiments.channel_study.curves import Curves, Share
 from experiments.channel_study.draw import draw
 from experiments.channel_study.measure import measure, summary, write_csv
-from experiments.channel_study.references import bit_laws, loss_laws, run_law
+from experiments.channel_study.references import bit_references, loss_references, run_reference
 from sqlink.cli.app import app
 
 
@@ -28,7 +28,7 @@ def curves(spec: object, conditions: dict[str, list[float]], **options: object) 
 
 def holds(found: Curves, tolerance: float = 0.0) -> None:
     """Every interval meets the first law, at more points than one in twenty may miss."""
-    (law, *_) = loss_laws(found)
+    (law, *_) = loss_references(found)
     for point in found.points:
         low, high = point.lost.interval
         expected = float(law.values(np.array([point.value or 0.0]))[0])
@@ -68,7 +68,7 @@ def test_ideal_codes_lie_on_their_bounds() -> None:
     over = {"rayleigh": {"coherence": "packet"}}
     for law in ("finite_length", "capacity"):
         holds(curves({"ideal": {"over": over, "law": law}}, {"snr_db": [5, 15]}, packets=20_000))
-    names = [law.name for law in loss_laws(curves("ideal", {"snr_db": [1]}, packets=10))]
+    names = [law.name for law in loss_references(curves("ideal", {"snr_db": [1]}, packets=10))]
     assert names == ["normal approximation (best code of this length)", "capacity (endless code)"]
 
 
@@ -89,7 +89,7 @@ def test_uncoded_links_in_bursts_lie_on_the_mean_of_two_states(fading: str) -> N
     found = curves({"uncoded": {"over": over}}, {"snr_db": [11.0]}, packets=3000, per_link=1)
     if fading == "awgn":
         holds(found)
-    (law,), (point,) = bit_laws(found), found.points
+    (law,), (point,) = bit_references(found), found.points
     assert point.bits is not None
     low, high = point.bits.interval
     half = (high - low) / 2
@@ -104,7 +104,7 @@ def test_bursts_under_a_link_are_shown_as_runs() -> None:
     low, high = point.runs[1].interval
     assert low < 1 - 1 / 6 < high
     flat = {"gilbert_elliott": {**BURSTS, "depth_db": 0}}
-    laws = loss_laws(curves({"ideal": {"over": flat}}, {"snr_db": [1.0]}, packets=100))
+    laws = loss_references(curves({"ideal": {"over": flat}}, {"snr_db": [1.0]}, packets=100))
     assert [law.name for law in laws][1] == "capacity (endless code)"
 
 
@@ -124,14 +124,17 @@ def test_a_channel_of_another_package_has_no_law_of_ours(monkeypatch: pytest.Mon
     for name in ("rician", "gilbert_elliott"):
         monkeypatch.setattr(Alike, "name", name)
         monkeypatch.setitem(SYMBOL_CHANNELS._factories, "alike", Alike)
-        assert loss_laws(curves({"ideal": {"over": "alike"}}, {"snr_db": [1.0]}, packets=10)) == []
+        assert (
+            loss_references(curves({"ideal": {"over": "alike"}}, {"snr_db": [1.0]}, packets=10))
+            == []
+        )
 
 
 def test_bursts_lie_on_the_stationary_law_and_runs_on_theirs() -> None:
     found = curves({"gilbert_elliott": {"burst": 3}}, {"loss": [0.1, 0.4]}, packets=60_000)
     holds(found)
     for point in found.points:
-        law = run_law(found, point.value)
+        law = run_reference(found, point.value)
         assert law is not None
         expected = law.values(np.arange(len(point.runs), dtype=np.float64))
         for length in (1, 2, 4):
@@ -143,7 +146,7 @@ def test_bursts_lie_on_the_stationary_law_and_runs_on_theirs() -> None:
 
 
 def test_delays_lie_on_their_law() -> None:
-    from experiments.channel_study.references import delay_law
+    from experiments.channel_study.references import delay_reference
 
     pareto = {"delay": {"mean_s": 0.02, "law": "pareto", "deadline_s": 0.05}}
     found = curves(pareto, {}, packets=20_000)
@@ -153,7 +156,7 @@ def test_delays_lie_on_their_law() -> None:
         queue, {}, packets=40_000, per_link=100, packet_rate_hz=50.0, poisson=True, seed=1
     )
     for curve, tolerance in ((found, 0.0), (waiting, 0.02)):
-        law = delay_law(curve)
+        law = delay_reference(curve)
         assert law is not None
         (point,) = curve.points
         for t in (0.0105, 0.0155, 0.03):
@@ -166,7 +169,7 @@ def test_a_coded_link_keeps_above_the_bound() -> None:
     found = curves(
         {"coded": {"packet_bytes": 20}}, {"snr_db": [1.0, 2.0]}, packets=40, packet_bytes=20
     )
-    bound = loss_laws(found)[0]
+    bound = loss_references(found)[0]
     assert bound.bound
     for point in found.points:
         assert point.lost.interval[1] >= float(bound.values(np.array([point.value or 0.0]))[0])
@@ -175,8 +178,8 @@ def test_a_coded_link_keeps_above_the_bound() -> None:
 def test_link_adaptation_is_shown_beside_its_target(tmp_path: Path) -> None:
     spec = {"adaptive": {"target": 0.2, "fidelity": "lookup", "table": "qam64"}}
     found = curves(spec, {"snr_db": [5.0, 12.0]}, packets=200)
-    (law,) = loss_laws(found)
-    assert law.aim
+    (law,) = loss_references(found)
+    assert law.target
     assert law.values(np.array([5.0, 12.0])).tolist() == [0.2, 0.2]
     for point in found.points:  # on AWGN the tables keep it, and do not waste it
         assert point.lost.interval[0] <= 0.2
