@@ -14,7 +14,7 @@ SOURCES := channels sqlink experiments tests
 .PHONY: demo test lint train clean help
 
 help:
-	@echo "make demo     curves and pictures of SQ-GAN, JPEG2000 and BPG in results/quickstart"
+	@echo "make demo     curves, pictures and a page of SQ-GAN, JPEG2000 and BPG in results/quickstart"
 	@echo "make test     lint, types and tests"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make train    train from CONFIG=$(CONFIG)"
@@ -23,7 +23,6 @@ help:
 
 demo: $(READY)
 	$(BIN)/sqlink demo
-	@echo "Figures, pictures and tables: results/quickstart"
 
 # One thread a process: the workers already fill the cores.
 test: lint

@@ -16,7 +16,7 @@ from pathlib import Path
 CORE = (
     "torch", "numpy", "scipy", "sionna-no-rt", "matplotlib", "pillow", "pyyaml", "pydantic",
     "typer", "rich", "constriction", "torchmetrics", "bjontegaard", "pyarrow", "filelock",
-    "safetensors", "lightning-fabric",
+    "safetensors", "lightning-fabric", "plotly", "jinja2",
 )  # fmt: skip
 
 
@@ -34,7 +34,6 @@ EXTRAS = {
     "jpegxl": Extra(("imagecodecs",), "sqlink.codecs.jpegxl"),
     "vvc": Extra(("av", "imageio-ffmpeg"), "sqlink.codecs.vvc"),
     "fec": Extra(("raptorq",), "channels.packet.raptorq"),
-    "report": Extra(("plotly", "jinja2"), "experiments.report.page"),
     "hf": Extra(("transformers",), "sqlink.segmentation.huggingface"),
     "onnx": Extra(("onnxruntime",), "sqlink.segmentation.onnx"),
 }

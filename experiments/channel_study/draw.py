@@ -32,7 +32,7 @@ from experiments.channel_study.references import (
     run_reference,
 )
 from experiments.report.axes import Axis
-from experiments.report.figures import COLOURS, GREY, MARKERS, STYLE
+from experiments.report.style import COLOURS, GREY, MARKERS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

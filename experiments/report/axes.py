@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NO_UNIT = "no unit"
+NO_UNIT = ""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Axis:
 
     @property
     def label(self) -> str:
-        return f"{self.title} ({self.unit})"
+        """Name and unit, as beside an axis: `PSNR (dB)`."""
+        return self.title if self.unit == NO_UNIT else f"{self.title} ({self.unit})"
 
     @property
     def head(self) -> str:
@@ -61,7 +62,12 @@ AXES: Mapping[str, Axis] = {
     "outage": Axis("Outages", "%", 100, "lower", 1),
     "snr_db": Axis("Mean Es/N0", "dB"),
     "loss": Axis("Packet loss", "%", 100),
-    "bpp": Axis("Rate", "bit/pixel, true bytes"),
+    "packet_loss": Axis("Packets lost", "%", 100, "lower", 1),
+    "delay_s": Axis("Delay", "ms", 1000, "lower", 1),
+    "bpp": Axis("Rate", "bit/pixel", decimals=4),
+    "channel_uses": Axis("Channel uses per picture", decimals=0),
+    "cbr": Axis("Channel uses per source value", decimals=4),
+    "packet_bytes": Axis("Packet size", "bytes", decimals=0),
 }
 
 

@@ -1,39 +1,45 @@
-"""The pictures that a sweep keeps as received, for figures: the first few, one realisation each.
+"""The pictures that a sweep keeps as received: the first few, in their first realisations.
 
 pictures/NAME.original.png   as it was before anything was sent
-pictures/NAME.POINT.png      as received at a point
+pictures/NAME.POINT.png      as received at a point; NAME.POINT.rN.png in realisation N >= 1
 ....map.png                  its labels; the map received, where the codec carries one
 ....seen.png                 what the judge sees in that picture
+....tokens.png               what became of each token, where the codec sends any (`TokenFate`)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from experiments.sweep.grid import Point
-from sqlink.data.pictures import save_map, save_picture
+from experiments.sweep.schema import Kept
+from sqlink.data.pictures import save_map, save_picture, write_aside
 
 FOLDER = "pictures"
 
 
 class Examples:
-    """Where kept pictures lie, and which are kept: the first `count`, at `seed`, realisation 0."""
+    """Where kept pictures lie, and which are kept, at `seed`."""
 
-    def __init__(self, folder: Path, count: int, seed: int) -> None:
+    def __init__(self, folder: Path, kept: Kept, seed: int) -> None:
         self.folder = folder / FOLDER
-        self.count = count
+        self.kept = kept
         self.seed = seed
 
     def wants(self, number: int, point: Point, realisation: int) -> bool:
         """Whether picture `number` of the sweep is kept as received there."""
-        return number < self.count and point.seed == self.seed and realisation == 0
+        drawn = point.seed == self.seed and realisation < self.kept.realisations
+        return number < self.kept.pictures and drawn
 
     def lacks(self, number: int, name: str, point: Point, realisation: int) -> bool:
         """Whether it is wanted and not there."""
         wanted = self.wants(number, point, realisation)
-        return wanted and not received_path(self.folder, name, point.hash).exists()
+        return wanted and not received_path(self.folder, name, point.hash, realisation).exists()
 
     def keep_original(
         self, name: str, image: Tensor, labels: Tensor | None, seen: Tensor | None
@@ -42,10 +48,22 @@ class Examples:
         self._save(original_path(self.folder, name), image, labels, seen)
 
     def keep(
-        self, name: str, point: Point, image: Tensor, carried: Tensor | None, seen: Tensor | None
+        self,
+        name: str,
+        point: Point,
+        realisation: int,
+        image: Tensor,
+        carried: Tensor | None,
+        seen: Tensor | None,
+        tokens: NDArray[np.uint8] | None,
     ) -> None:
-        """Write the picture as received at a point, its map and what the judge sees in it."""
-        self._save(received_path(self.folder, name, point.hash), image, carried, seen)
+        """Write the picture as received at a point: its map, what the judge sees in it, and the
+        fate of its tokens, uint8 [h, w, 3].
+        """
+        path = received_path(self.folder, name, point.hash, realisation)
+        if tokens is not None:
+            write_aside(Image.fromarray(tokens), path.with_suffix(".tokens.png"))
+        self._save(path, image, carried, seen)
 
     def _save(self, path: Path, image: Tensor, carried: Tensor | None, seen: Tensor | None) -> None:
         """image: float32 [3, H, W]; the maps int64 [H, W] or None. The picture is written last."""
@@ -62,6 +80,7 @@ def original_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.original.png"
 
 
-def received_path(folder: Path, name: str, point_hash: str) -> Path:
+def received_path(folder: Path, name: str, point_hash: str, realisation: int = 0) -> Path:
     """Of the picture as received at a point."""
-    return folder / f"{name}.{point_hash}.png"
+    drawn = f".r{realisation}" if realisation else ""
+    return folder / f"{name}.{point_hash}{drawn}.png"

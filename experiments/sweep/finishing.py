@@ -12,6 +12,7 @@ from experiments.report.summary import summarise
 from experiments.report.tables import write_tables
 from experiments.report.unmeasured import Unmeasured, unmeasured
 from experiments.sweep.components import Equipment
+from experiments.sweep.compute import Spent
 from experiments.sweep.grid import Point
 from experiments.sweep.manifest import manifest
 from experiments.sweep.schema import Sweep
@@ -28,11 +29,12 @@ def finish(
     config: str,
     name: str,
     finished: bool = True,
+    compute: Spent | None = None,
 ) -> None:
     """Write the tables, of the rows that these points and pictures name.
 
     pictures: their keys. config, name: the sweep's YAML and its file's name, for the record.
-    finished: whether these are all pictures.
+    finished: whether these are all pictures. compute: what coding took, by codec.
     """
     rows = rows_named(points, pictures, realisations)
     store.compact()
@@ -69,6 +71,7 @@ def finish(
     }
     content = manifest(sweep, equipment, unavailable, config, counts, finished)
     content["config_name"] = name
+    content["compute"] = dict(compute or {})
     store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
     carry = equipment.identities.maps
     anchors = sweep.compare.anchors

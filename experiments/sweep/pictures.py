@@ -131,7 +131,7 @@ class Pictures:
         originals = equipment.measures.originals(images, [p.sample.segmentation for p in chunk])
         chunk = [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
         for picture in chunk:
-            if self._examples is not None and picture.number < self._sweep.examples:
+            if self._examples is not None and picture.number < self._sweep.examples.pictures:
                 sample = picture.sample
                 self._examples.keep_original(
                     sample.name,

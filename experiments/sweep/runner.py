@@ -24,11 +24,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.report.estimates import cells_of
 from experiments.sweep.components import Equipment
+from experiments.sweep.compute import Compute
 from experiments.sweep.examples import Examples
 from experiments.sweep.finishing import finish, rows_named, say
 from experiments.sweep.grid import Encoding, Point, canonical, contents, points
@@ -37,7 +40,7 @@ from experiments.sweep.progress import Advance, progress
 from experiments.sweep.row import Place, Row, Transport
 from experiments.sweep.schema import Sweep, load_sweep
 from experiments.sweep.store import Key, Store
-from sqlink.codecs.base import Decoded, Received, Stream, Unreachable
+from sqlink.codecs.base import Codec, Decoded, Received, Stream, TokenFate, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.errors import ConfigError
@@ -142,6 +145,7 @@ class Runner:
         self.store = store
         self.points = points(sweep, equipment.identities)
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0])
+        self.compute = Compute.resumed(store.folder)
         self.realisations = sweep.realisations
         files = equipment.identities.files
         self._keys = {
@@ -253,6 +257,7 @@ class Runner:
             config,
             self.name,
             finished,
+            self.compute.spent,
         )
 
     def _chunk(self, chunk: list[Picture], done: set[Key], advance: Advance) -> None:
@@ -303,14 +308,16 @@ class Runner:
             few = wanted[start : start + self.sweep.batch_size]
             images = torch.stack([chunk[n].sample.image for n in few]).to(equipment.device)
             maps = [map_ for n in few if (map_ := chunk[n].sent) is not None]
-            answers += send(
-                Transmitter(codec),
-                images,
-                encoding.rate,
-                equipment.channels[names[0], size],
-                size,
-                torch.stack(maps).to(equipment.device) if maps else None,
-            )
+            labels = torch.stack(maps).to(equipment.device) if maps else None
+            with self.compute.measure(encoding.codec.title, "encode", len(few)):
+                answers += send(
+                    Transmitter(codec),
+                    images,
+                    encoding.rate,
+                    equipment.channels[names[0], size],
+                    size,
+                    labels,
+                )
         sent = dict(zip(wanted, answers, strict=True))
         of = {one: _stream_hash(answer) for one, answer in sent.items()}
         crossed: dict[str, Crossed] = {}
@@ -329,12 +336,13 @@ class Runner:
                 for c, n in zip(crossings, number, strict=True)
             ]
         )
-        keep: dict[int, list[Point]] = {}
+        keep: dict[int, list[Crossing]] = {}
         for crossing, look in zip(crossings, which, strict=True):
             picture = chunk[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
-                keep.setdefault(look, []).append(crossing.point)
-        measured = self._measure(chunk, Receiver(codec), looks, keep)
+                keep.setdefault(look, []).append(crossing)
+        title = encoding.codec.title
+        measured = self._measure(chunk, title, Receiver(codec), sent, looks, keep)
         return [
             Row(
                 _place(chunk[c.picture], c),
@@ -387,13 +395,16 @@ class Runner:
     def _measure(
         self,
         chunk: list[Picture],
+        title: str,
         receiver: Receiver,
+        sent: Mapping[int, Stream | Unreachable],
         looks: Sequence[tuple[int, Received | None]],
-        keep: Mapping[int, Sequence[Point]],
+        keep: Mapping[int, Sequence[Crossing]],
     ) -> list[Columns]:
         """Decode and measure each distinct reception, in batches; None is "nothing was sent".
 
-        keep: number in `looks` -> the points for which the picture received is an example.
+        title: of the codec. sent: its answers by picture. keep: number in `looks` -> the crossings
+        of which the picture received is an example.
         """
         measured: list[Columns] = []
         batch = self.sweep.batch_size
@@ -401,7 +412,8 @@ class Runner:
             part = looks[start : start + batch]
             pictures = [chunk[n] for n, _ in part]
             height, width = pictures[0].sample.image.shape[1:]
-            decoded = receive(receiver, [came for _, came in part], height, width)
+            with self.compute.measure(title, "decode", len(part)):
+                decoded = receive(receiver, [came for _, came in part], height, width)
             device = self.equipment.device
             maps = _maps(decoded).cpu() if receiver.codec.carries_map else None
             columns, seen = self.equipment.measures.columns(
@@ -414,14 +426,21 @@ class Runner:
             )
             lost = decoded.outage.cpu().tolist()
             measured += [{"outage": o, **row} for o, row in zip(lost, columns, strict=True)]
-            for i, picture in enumerate(pictures):
-                for point in keep.get(start + i, ()):
+            for i, (picture, (number, came)) in enumerate(zip(pictures, part, strict=True)):
+                kept = keep.get(start + i, ())
+                stream = sent[number]
+                tokens = None
+                if kept and came is not None and isinstance(stream, Stream):
+                    tokens = _tokens(receiver.codec, picture, stream, came)
+                for crossing in kept:
                     self.examples.keep(
                         picture.sample.name,
-                        point,
+                        crossing.point,
+                        crossing.realisation,
                         decoded.images[i].cpu(),
                         None if maps is None else maps[i],
                         None if seen is None else seen[i],
+                        tokens,
                     )
         return measured
 
@@ -495,6 +514,15 @@ def _maps(decoded: Decoded) -> Tensor:
         shape = (len(decoded.outage), *decoded.images.shape[2:])
         return torch.full(shape, OUTAGE_CLASS, dtype=torch.int64)
     return decoded.segmentation.masked_fill(decoded.segmentation == NO_LABEL, OUTAGE_CLASS)
+
+
+def _tokens(
+    codec: Codec, picture: Picture, stream: Stream, came: Received
+) -> NDArray[np.uint8] | None:
+    """The fate of a picture's tokens, uint8 [h, w, 3]; None where the codec sends none."""
+    if not isinstance(codec, TokenFate):
+        return None
+    return codec.token_fate(picture.sample.image, picture.sent, stream, came)
 
 
 def encodings(grid: Sequence[Point]) -> list[list[Point]]:

@@ -148,6 +148,19 @@ NAMED = ("Data", "CodecChoice", "Choice")
 AXES = ("codec", "rate", "packet_bytes", "channel", "seed")
 """Axes of every grid; the conditions are the others."""
 
+
+class Kept(Section):
+    """What is kept as received: the first pictures, in their first realisations of the channel."""
+
+    pictures: Annotated[int, Field(ge=0)] = 1
+    realisations: Annotated[int, Field(gt=0)] = 1
+
+
+def as_kept(value: object) -> object:
+    """A number alone is that of pictures."""
+    return value if isinstance(value, (dict, Kept)) else {"pictures": value}
+
+
 Named = Annotated[Choice, BeforeValidator(as_named)]
 
 
@@ -162,7 +175,8 @@ class Sweep(Section):
     draws: a name that keys the channel's randomness in place of its description: sweeps that share
     it meet the same fades. sequence: runs of pictures that share a link; by default each picture
     has its own, which starts from the channel's stationary law. until: see `Until`.
-    examples: how many of the first pictures are kept as received, for the figures.
+    examples: how many of the first pictures, and of their realisations, are kept as received, for
+    the figures and the page.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -201,7 +215,7 @@ class Sweep(Section):
         default=[Choice(name=name) for name in DEFAULT_METRICS]
     )
     compare: Compare = Compare()
-    examples: Annotated[int, Field(ge=0)] = 1
+    examples: Annotated[Kept, BeforeValidator(as_kept)] = Kept()
     batch_size: Annotated[int, Field(gt=0)] = 8
     device: str = "cpu"
     output: str | None = None

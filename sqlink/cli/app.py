@@ -20,7 +20,7 @@ from sqlink.cli.results import (
     results_prune,
     results_show,
 )
-from sqlink.cli.sweep import compare, demo, plot, schema, sweep
+from sqlink.cli.sweep import compare, demo, play, plot, report, schema, sweep
 from sqlink.cli.train import train
 from sqlink.runtime.malloc import keep_freed_memory
 
@@ -71,6 +71,8 @@ app.command()(sweep)
 app.command()(schema)
 app.command()(compare)
 app.command()(plot)
+app.command()(report)
+app.command()(play)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(results, name="results")

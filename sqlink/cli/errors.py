@@ -29,6 +29,7 @@ AFTER_INTERRUPT = {
     "demo": f"interrupted: finished rows are kept; {RESUMED}",
     "plan": f"interrupted: tables measured so far are kept; {RESUMED}",
     "channel": "interrupted: nothing was written",
+    "play": "stopped",
 }
 
 

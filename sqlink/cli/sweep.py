@@ -89,13 +89,102 @@ def compare(
 
 
 def plot(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A sweep's folder.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Sweeps' folders.")],
+    x: Annotated[
+        str | None,
+        typer.Option("--x", metavar="NAME", help="bpp, channel_uses, cbr, or a condition."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="NAME", help="As miou; any number.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAME", help="What tells curves apart: codec, rate, ...")
+    ] = "codec",
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", metavar="NAME=VALUE", help="Of a condition, as snr_db=5."),
+    ] = None,
+    made_for: Annotated[
+        str, typer.Option("--for", metavar="SIZE", help="ieee-column, ieee-page or slide.")
+    ] = "ieee-page",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Some of pdf,svg,png.")
+    ] = "pdf,svg,png",
+    style: Annotated[
+        Path | None, typer.Option("--style", metavar="FILE.mplstyle", help="A style of your own.")
+    ] = None,
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Of folders that share a codec, the best at each x.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")
+    ] = None,
 ) -> None:
-    """Draw the figures of a sweep."""
+    """Draw the figures of sweeps, several folders together, for a paper or for slides."""
     from experiments.report.figures import plot_results
+    from sqlink.errors import ConfigError
 
-    for figure in plot_results(results):
+    held = {}
+    for text in at or ():
+        name, _, value = text.partition("=")
+        try:
+            held[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"--at {text}: give NAME=VALUE, as snr_db=5") from None
+    for figure in plot_results(
+        results,
+        x=x,
+        metrics=metric or (),
+        by=by,
+        at=held,
+        made_for=made_for,
+        formats=[part.strip() for part in formats.split(",") if part.strip()],
+        style=style,
+        envelope=envelope,
+        output=output,
+    ):
         print(figure)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Sweeps' folders.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="By default in the first folder."),
+    ] = None,
+) -> None:
+    """Write one HTML file with the curves, the pictures and the tables; it opens offline."""
+    from experiments.report.page import write_page
+
+    print(write_page(results, output))
+
+
+def play(
+    picture: Annotated[
+        Path | None, typer.Argument(metavar="PICTURE", help="A rendered street if none.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="On this machine; any free one if 0.")
+    ] = 0,
+    open_: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
+) -> None:
+    """Open a page whose sliders send a picture over a link: rate, noise, loss, protection."""
+    import threading
+    import webbrowser
+
+    from experiments.play.server import Server
+    from experiments.play.stage import Stage, street
+    from sqlink.data.pictures import load_picture
+
+    stage = Stage(*street(11)) if picture is None else Stage(load_picture(picture), picture.name)
+    with Server(stage, port) as server:
+        print(f"{server.url}\nCtrl-C ends it", flush=True)
+        threading.Thread(target=stage.warm, daemon=True).start()
+        if open_:
+            webbrowser.open(server.url)
+        server.serve_forever()
 
 
 def demo(
@@ -103,13 +192,15 @@ def demo(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
     ] = Path("results/quickstart"),
 ) -> None:
-    """The quickstart: a sweep of streets over a fading channel, and its figures."""
+    """The quickstart: a sweep of streets over a fading channel, its figures and its page."""
     from importlib.resources import as_file, files
 
     from experiments.report.figures import plot_results
+    from experiments.report.headline import ending
+    from experiments.report.page import write_page
     from experiments.sweep.runner import run_sweep
 
     with as_file(files("experiments.configs") / "quickstart.yaml") as config:
         folder = run_sweep(config, output)
-    for figure in plot_results(folder):
-        print(figure)
+    figures = plot_results(folder)
+    print(ending(folder, figures, write_page([folder])))

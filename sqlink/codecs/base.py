@@ -19,6 +19,8 @@ from sqlink.errors import ConfigError
 
 if TYPE_CHECKING:
     # At run time, PyTorch would only slow the start of the worker that runs decoders.
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 DEFAULT_PACKET_BYTES = 96
@@ -238,6 +240,26 @@ class Described(Protocol):
 
     def describe(self) -> Mapping[str, str]:
         """Versions of its libraries and its parameters, for a sweep's manifest."""
+        ...
+
+
+NOT_SENT, LOST, CAME = 0, 128, 255
+"""Fates of a token, in a picture of them."""
+
+
+@runtime_checkable
+class TokenFate(Protocol):
+    """A codec of tokens in places, which can say what became of each of them."""
+
+    def token_fate(
+        self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
+    ) -> NDArray[np.uint8]:
+        """Relevance and fate of the token in every place, uint8 [h, w, 3].
+
+        image: float32 [3, H, W], segmentation: int64 [H, W] or None, as they were encoded. The
+        channels: how relevant the picture's token is, 0 to 255; the fate of the picture's token,
+        and of the map's: NOT_SENT, LOST or CAME.
+        """
         ...
 
 

@@ -55,8 +55,11 @@ from sqlink.bitstream.refinement_table import RefinementTable, tokens_of, units_
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers, ranks
 from sqlink.codecs.base import (
+    CAME,
     DEFAULT_PACKET_BYTES,
+    LOST,
     MAX_PACKET_BYTES,
+    NOT_SENT,
     OUTAGE_COLOUR,
     Decoded,
     Packet,
@@ -347,6 +350,28 @@ class SQGANCodec:
         found = unpacketise(one.packets, rows, columns, self.tables, packing)
         finer = zip(found[2:], self.tables.refinements, strict=True)
         return [*found[:2], *(tokens_of(units, table.codes) for units, table in finer)]
+
+    def token_fate(
+        self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
+    ) -> NDArray[np.uint8]:
+        """Relevance and fate of the token in every place; see `sqlink.codecs.base.TokenFate`."""
+        height, width = image.shape[1:]
+        found: list[_Analysed] = []
+
+        def remember(analysed: _Analysed) -> Unreachable:
+            found.append(analysed)
+            return Unreachable(self.name, height, width, 0, 0)
+
+        self._analysed(image[None], None if segmentation is None else segmentation[None], remember)
+        of_image = found[0].ranks[1]
+        relevance = 255 - np.floor(256 * of_image / of_image.size)
+        whole = self._tokens_of(Received.whole(sent), height, width)
+        there = self._tokens_of(came, height, width)
+        fates = [
+            np.where(there[stream] >= 0, CAME, np.where(whole[stream] >= 0, LOST, NOT_SENT))
+            for stream in (0, 1)  # map, image
+        ]
+        return np.stack([relevance, fates[1], fates[0]], axis=-1).astype(np.uint8)
 
     def parse(self, data: bytes) -> Stream:
         """A stored `.sqg` back into its stream.

@@ -1,0 +1,1 @@
+"""A link to play with: a local page whose sliders send one picture, again and again."""

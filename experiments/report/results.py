@@ -1,0 +1,264 @@
+"""What a results folder holds, read once: for the figures, the page, and the numbers in front.
+
+FOLDER/summary.parquet     lines: a cell of the grid each
+FOLDER/results.parquet     rows: a (point, picture, realisation) each
+FOLDER/pictures/           shots: what was kept as received
+FOLDER/bjontegaard.parquet, differences.parquet, manifest.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import torch
+
+from channels.errors import ConfigError
+from experiments.report.axes import Axis, axis_of
+from experiments.report.labels import channel_title, codec_title
+from experiments.sweep.examples import FOLDER, original_path, received_path
+from experiments.sweep.store import read_parquet, read_results
+from sqlink.data.classes import NUM_CLASSES
+from sqlink.metrics.semantic import miou
+
+CONFUSIONS = {
+    "miou": "confusion_image",
+    "miou_map": "confusion_map",
+    "map_fidelity": "confusion_sent",
+}
+"""Metric -> the column of confusion matrices that each row keeps of it."""
+
+Line = Mapping[str, Any]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture kept as received: its row's place in `Results.rows`, and its file."""
+
+    row: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Results:
+    """One results folder: the summary's lines, every row, the manifest, the tables."""
+
+    folder: Path
+    lines: list[dict[str, Any]]
+    rows: pa.Table
+    manifest: dict[str, Any]
+    bjontegaard: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Results:
+        """Raises ConfigError, one line, where the folder holds no finished sweep."""
+        place = Path(folder)
+        rows = read_results(place)
+        try:
+            manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+            lines = read_parquet(place / "summary.parquet").to_pylist()
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{place}: summary or manifest cannot be read: run the sweep again to write them"
+            ) from error
+        tables = [_optional(place / f"{name}.parquet") for name in ("bjontegaard", "differences")]
+        return cls(place, lines, rows, manifest, *tables)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def channels(self) -> dict[str, str]:
+        """Each channel in a few words, by its name; one without a name has its description's."""
+        sweep = self.manifest["sweep"]
+        found = dict.fromkeys(line["channel"] for line in self.lines)
+        given = sweep.get("channels") or dict.fromkeys(found, sweep["channel"])
+        return {name: channel_title(given.get(name, name)) for name in found}
+
+    @property
+    def channel(self) -> str:
+        """The channels in a few words."""
+        if len(self.channels) == 1:
+            return next(iter(self.channels.values()))
+        return "; ".join(f"{name}: {title}" for name, title in self.channels.items())
+
+    @property
+    def conditions(self) -> list[str]:
+        """The channels' conditions, each a column; a channel that needs none has null there."""
+        return list(self.manifest["conditions"])
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """Columns of swept options of channels and codecs."""
+        names = list(self.lines[0])
+        own = names[names.index("channel") + 1 : names.index("pictures")]
+        return [name for name in own if name not in self.conditions]
+
+    @cached_property
+    def cell(self) -> list[str]:
+        """Columns that tell lines of a codec and rate apart."""
+        return ["channel", *self.axes, *self.conditions, "packet_bytes"]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Columns of the summary that measure quality, in order; then the outage."""
+        return [
+            name
+            for name in (*self.manifest["metrics"], "outage")
+            if any(line.get(name) is not None for line in self.lines)
+        ]
+
+    @property
+    def codecs(self) -> list[str]:
+        """The codecs' titles as the sweep names them, in its order."""
+        return list(dict.fromkeys(line["codec"] for line in self.lines))
+
+    def axis(self, name: str) -> Axis:
+        """How a column is written; one of another's metric says so in the manifest."""
+        return axis_of(name, self.manifest["metrics"])
+
+    def trained(self, name: str) -> list[str]:
+        """Codecs that had the metric as a training loss, too."""
+        return [codec for codec, losses in self.manifest["trained_on"].items() if name in losses]
+
+    @cached_property
+    def pixels(self) -> float:
+        """Mean pixels of a picture."""
+        size = pa.compute.multiply(self.rows["height"], self.rows["width"])
+        return float(pa.compute.mean(size).as_py())
+
+    @cached_property
+    def line_of_row(self) -> npt.NDArray[np.int64]:
+        """For each row the line that it is part of, int64 [rows].
+
+        -1 for a row whose rate is another's, as the codec can spend no more.
+        """
+        names = ("codec", "rate", *self.cell)
+        number = {tuple(line[name] for name in names): i for i, line in enumerate(self.lines)}
+        columns = [self.rows[name].to_pylist() for name in names]
+        return np.array([number.get(key, -1) for key in zip(*columns, strict=True)], dtype=np.int64)
+
+    @cached_property
+    def shots(self) -> list[Shot]:
+        """Rows that were kept as pictures, with their originals, in the rows' order."""
+        folder = self.folder / FOLDER
+        names = {path.name for path in folder.glob("*.png")}
+        found = []
+        keys = zip(
+            *(self.rows[name].to_pylist() for name in ("picture", "point", "realisation")),
+            strict=True,
+        )
+        for row, (picture, point, realisation) in enumerate(keys):
+            path = received_path(folder, picture, point, realisation)
+            if path.name in names and original_path(folder, picture).name in names:
+                found.append(Shot(row, path))
+        return found
+
+    def row(self, number: int) -> dict[str, Any]:
+        """One row, as a mapping."""
+        found: dict[str, Any] = self.rows.slice(number, 1).to_pylist()[0]
+        return found
+
+    def metric_of_rows(self, name: str) -> Floats:
+        """A metric of every row, float64 [rows]; NaN where a row has none.
+
+        A semantic metric is that of the row's own confusion matrix.
+        """
+        column = CONFUSIONS.get(name, name)
+        if column not in self.rows.column_names:
+            return np.full(self.rows.num_rows, np.nan)
+        values = self.rows[column]
+        if name not in CONFUSIONS:
+            return np.asarray(
+                values.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64
+            )
+        zeros = pa.scalar([0] * NUM_CLASSES**2, values.type)
+        filled = pa.compute.if_else(pa.compute.is_valid(values), values, zeros)
+        flat = pa.compute.list_flatten(filled).to_numpy(zero_copy_only=False)
+        matrices = np.array(flat).reshape(-1, NUM_CLASSES, NUM_CLASSES)
+        return np.asarray(miou(torch.from_numpy(matrices)).numpy(), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve's worth of lines: a codec of a results folder.
+
+    title: as people write it, with the folder's name where two folders share a codec. place: of the
+    folder among those given. style: which colour and marker; a codec has the same everywhere.
+    """
+
+    codec: str
+    title: str
+    place: int
+    style: int
+
+
+KNOWN = ("sqgan", "jpeg2000", "bpg", "bpg+map", "map_only")
+"""Codecs with a colour and a marker of their own, in this order; others take what is left."""
+
+
+def read_all(folders: Iterable[str | Path]) -> list[Results]:
+    """Several results folders. Raises ConfigError where none is given, or one twice."""
+    paths = [Path(folder) for folder in folders]
+    if not paths:
+        raise ConfigError("no results folder is given: name at least one")
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"{path} is given twice: name each results folder once")
+    return [Results.read(path) for path in paths]
+
+
+def series_of(results: Sequence[Results]) -> list[Series]:
+    """The curves of several folders: codec by codec, styled alike in every figure.
+
+    Folders that share a codec have their curves told apart by the folders' names.
+    """
+    everywhere = [codec for one in results for codec in one.codecs]
+    others = [codec for codec in dict.fromkeys(everywhere) if codec not in KNOWN]
+    names = _distinct_names(results)
+    found = []
+    taken: set[int] = set()
+    for place, one in enumerate(results):
+        for codec in one.codecs:
+            shared = everywhere.count(codec) > 1
+            title = codec_title(codec) + (f" ({names[place]})" if shared else "")
+            style = KNOWN.index(codec) if codec in KNOWN else len(KNOWN) + others.index(codec)
+            free = style
+            while free in taken:
+                free += 1
+            taken.add(free)
+            found.append(Series(codec, title, place, free))
+    return sorted(found, key=lambda one: (one.style, one.place)) if len(results) > 1 else found
+
+
+def _distinct_names(results: Sequence[Results]) -> list[str]:
+    """The folders' names; with their parents' where they are alike."""
+    names = [one.name for one in results]
+    return [
+        name if names.count(name) == 1 else "/".join(one.folder.resolve().parts[-2:])
+        for name, one in zip(names, results, strict=True)
+    ]
+
+
+def _optional(path: Path) -> list[dict[str, Any]]:
+    """The lines of a table that a sweep may lack. Raises ConfigError if it cannot be read."""
+    if not path.exists():
+        return []
+    try:
+        found: list[dict[str, Any]] = read_parquet(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: run the sweep again to write it") from error
+    return found
