@@ -178,10 +178,10 @@ def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
     for one in results:
         for name in metrics:
             of = one.lines[0]["pictures"]
-            counts = {int(line.get(f"{name}_pictures") or of) for line in one.lines}
+            numbers = {int(line.get(f"{name}_pictures") or of) for line in one.lines}
             lines += [
                 f"{one.axis(name).title}: n = {count} of {of} pictures."
-                for count in sorted(counts - {of})
+                for count in sorted(numbers - {of})
             ]
         lines += [
             f"{one.axis(name).title} not measured: {reason}."
