@@ -94,7 +94,8 @@ def find_settings(path: str | Path, package: str) -> Path:
     shipped = sorted(found.stem for found in home.glob("*.yaml"))
     if name not in shipped:
         raise ConfigError(
-            f"no file '{name}', and no shipped configuration of that name: {nearest(name, shipped)}"
+            f"no file '{name[:60]}', and no shipped configuration of that name: "
+            f"{nearest(name, shipped)}"
         )
     return home / f"{name}.yaml"
 

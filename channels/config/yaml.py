@@ -17,6 +17,9 @@ import yaml
 from channels.config.ranges import RANGE, span
 from channels.errors import ConfigError
 
+MOST_VALUES = 100_000
+"""Values that a text may stand for, aliases written out."""
+
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _RANGE, _DOUBTFUL = "!range", "!doubtful"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -120,7 +123,10 @@ def read_yaml(text: str, where: str) -> Any:
     {'snr_db': [0, 5, 10, 15, 20], 'bytes': [10, 100.0]}
     """
     try:
-        return yaml.load(text, Loader=StrictLoader)
+        value = yaml.load(text, Loader=StrictLoader)
+        if _count(value, {}) <= MOST_VALUES:
+            return value
+        raise ConfigError(f"{where}: its aliases stand for over {MOST_VALUES} values: write fewer")
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deeply: write it flatter") from error
     except yaml.constructor.ConstructorError as error:
@@ -133,6 +139,16 @@ def read_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError) as error:
         problem = f"not valid YAML: {error}"
     raise ConfigError(f"{where}: {' '.join(problem.split())}")
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values `value` holds where each alias is written out; `known`: counted before."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(one, known) for one in inner)
+    return known[id(value)]
 
 
 def _line(error: yaml.MarkedYAMLError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ class OneLine(TyperGroup):
                 return super().invoke(ctx)
         except SQLinkError as error:
             fail(str(error))
+        except OSError as error:  # a name that is too long, a full disk, a folder without rights
+            if error.filename is None or error.errno == errno.EPIPE:
+                raise
+            name = str(error.filename)
+            shown = name if len(name) <= 80 else f"{name[:80]}..."
+            fail(f"{shown}: {(error.strerror or 'cannot be used').lower()}: name another file")
         except KeyboardInterrupt:
             line = "interrupted: files that were named are whole; run the same command again"
             print(AFTER_INTERRUPT.get(ctx.invoked_subcommand or "", line), file=sys.stderr)

@@ -34,7 +34,7 @@ def targets_of(
     seen: dict[Path, Path] = {}
     inputs = {source.resolve() for source in (*sources, *(maps or ()))}
     for source, target in zip(sources, targets, strict=True):
-        if not source.exists():
+        if not os.path.exists(source):
             raise DataError(f"{source} does not exist")
         written = [target]
         if suffix == ".png":
@@ -53,14 +53,14 @@ def targets_of(
             seen[file] = source
             if file.resolve() in inputs:
                 raise DataError(f"{file} is an input and would be overwritten: name another folder")
-            if file.is_dir():
+            if os.path.isdir(file):
                 raise DataError(f"{file} is a folder: name another folder to write to")
-            if file.suffix == ".png" and file.exists() and not is_ours(file):
+            if file.suffix == ".png" and os.path.exists(file) and not is_ours(file):
                 raise DataError(
                     f"{file} is there already and is not of this program's making: "
                     "name another folder, or move it away"
                 )
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise DataError(f"{folder} is a file: -o names a folder")
     return targets
 

@@ -100,3 +100,12 @@ def test_a_range_where_one_number_is_due_is_refused() -> None:
     spec = read_yaml("{iid_erasure: {loss: 0:1:0.5}}", "test")
     with pytest.raises(ConfigError, match="must be a number"):
         build(spec)
+
+
+def test_aliases_that_grow_without_end_are_refused() -> None:
+    """A billion values out of ten lines; reading them would take the machine."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 8)}]" for k in range(1, 10)]
+    with pytest.raises(ConfigError, match="aliases stand for over"):
+        read_yaml("\n".join(lines), "test")
+    assert read_yaml("a: &a [1, 2]\nb: [*a, *a]", "test")["b"] == [[1, 2], [1, 2]]

@@ -206,6 +206,13 @@ def test_a_codecs_own_options_are_given_by_name(street: Path, tmp_path: Path) ->
     assert "codec 'jpeg2000' has no option 'realism'" in line
 
 
+def test_names_that_no_file_system_takes_are_one_line(street: Path, tmp_path: Path) -> None:
+    long = "n" * 300
+    sqlink("encode", long, "-o", tmp_path / "out", *J2K, *BUDGET, code=2)
+    sqlink("encode", street, "-o", tmp_path / long, *J2K, *BUDGET, code=2)
+    sqlink("compare", long, "-o", tmp_path / "out", code=2)
+
+
 def test_a_stem_of_245_letters_works_and_a_longer_one_is_refused(
     street: Path, tmp_path: Path
 ) -> None:
