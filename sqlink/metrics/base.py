@@ -140,9 +140,11 @@ BUILT_IN = {
     "boundary_f1": "boundary_f1",
     "fid": "frechet",
     "fid_patch": "frechet",
+    "fd": "frechet",
     "fd_judge": "frechet",
     "kid": "kid",
     "kid_patch": "kid",
+    "kd": "kid",
 }
 """Name -> the module of this package that registers the metric."""
 

