@@ -48,6 +48,8 @@ from sqlink.errors import ConfigError, DataError
 
 AUTO = "auto"
 _LAYERS_FOR_LOSSES = 4
+_FILLED = 0.92
+"""Of a budget: where OpenJPEG fills less, as it does in small pictures, fewer layers are tried."""
 _STEPS = 14
 """Encodings tried for the largest file within a budget."""
 
@@ -60,8 +62,8 @@ class JPEG2000:
     """The codec `jpeg2000`.
 
     packet_bytes: slices of the codestream. layers: quality layers, 1 to 32. "auto" is four, as the
-    packets of a link may be lost or cut, and one where four do not fit; take 1 where nothing is
-    ever lost.
+    packets of a link may be lost or cut, and fewer where four do not fit or fill a budget badly;
+    take 1 where nothing is ever lost.
 
     A native `quality` is the compression ratio, raw bytes (3 a pixel) over coded ones: higher is
     smaller. OpenJPEG meets it from below.
@@ -113,8 +115,12 @@ class JPEG2000:
                 )
                 continue
             data = self._fit(picture, budget, self.layers)
-            if len(data) > budget and self._auto:
-                data = self._fit(picture, budget, 1)
+            for layers in range(self.layers - 1, 0, -1) if self._auto else ():
+                if _FILLED * budget <= len(data) <= budget:
+                    break
+                other = self._fit(picture, budget, layers)
+                if len(data) > budget or len(data) < len(other) <= budget:
+                    data = other
             if len(data) > budget:
                 answers.append(Unreachable(self.name, height, width, budget, len(data)))
             else:
