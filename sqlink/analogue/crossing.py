@@ -1,0 +1,211 @@
+"""One crossing of a symbol channel, at the channel uses of the packets that a codec's bits fill.
+
+    symbols [k] ── dealt in turn ──> P packets of S symbols ── symbol channel ── equalised ──> [k]
+
+The symbol channel is the one under a packet link (`coded`, `lookup`, `uncoded`, `adaptive`,
+`ideal`); the code and the modulation are left out. A packet has as many channel uses as one of the
+link's, and meets the fade that it meets there: slot p of a picture's draw has the same h, whether
+it carries bits or symbols. Symbols are dealt to the packets in turn, so that a deep fade takes an
+equal share of everything.
+
+Channel uses are those occupied, pilots among them; CBR = channel uses / (3 H W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from channels.base import Channel
+from channels.errors import ChannelError
+from channels.fading.base import SNR_RANGE_DB, Piloted, SymbolChannel, Timing
+from channels.random import Streams
+from sqlink.analogue.base import SymbolCodec
+from sqlink.codecs.base import Decoded, Rate
+from sqlink.crossing import Draw
+from sqlink.errors import ConfigError
+
+
+@runtime_checkable
+class OverSymbols(Protocol):
+    """A packet link over a symbol channel."""
+
+    name: str
+    over: SymbolChannel
+
+    def uses_per_packet(self, packet_bytes: int) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture's symbols fill packets: `packets` of `symbols` data symbols each.
+
+    elements: channel uses of one packet, pilots among them.
+    """
+
+    packets: int
+    symbols: int
+    elements: int
+
+    @property
+    def total(self) -> int:
+        """Data symbols in all."""
+        return self.packets * self.symbols
+
+    @property
+    def channel_uses(self) -> int:
+        return self.packets * self.elements
+
+
+class SymbolLink:
+    """The symbol channel under a packet link.
+
+    packet_bytes: of the packets whose channel uses one packet of symbols has. Raises ConfigError
+    where the channel is not a link over a symbol channel.
+    """
+
+    def __init__(self, channel: Channel, packet_bytes: int) -> None:
+        over = getattr(channel, "over", None)
+        if not isinstance(channel, OverSymbols) or not isinstance(over, SymbolChannel):
+            raise ConfigError(
+                f"channel '{channel.name}' carries packets, not symbols: an analogue codec needs a "
+                "link over a symbol channel, such as {coded: {over: awgn}}"
+            )
+        self.name = channel.name
+        self.over: SymbolChannel = over
+        self.packet_bytes = packet_bytes
+        harq = getattr(channel, "harq", None)
+        attempts = 1 if harq is None else harq.rounds
+        self.packet_uses = max(1, (channel.uses_per_packet(packet_bytes) or 1) // attempts)
+        rate = getattr(channel, "symbol_rate_hz", None) or getattr(over, "symbol_rate_hz", None)
+        self.symbol_rate_hz: float | None = rate
+
+    def uses(self, rate: Rate, height: int, width: int) -> int:
+        """Channel uses that a rate allows a picture of H×W.
+
+        Channel uses are taken as they are. bpp and bytes are those of as many whole packets as a
+        byte codec's stream of that size fills. A native quality is the CBR, k / (3 H W).
+        """
+        if rate.channel_uses is not None:
+            return int(rate.channel_uses)
+        if rate.quality is not None:
+            return int(rate.quality * 3 * height * width + 1e-9)
+        size = rate.budget_bytes(height, width) or 0
+        return -(-size // self.packet_bytes) * self.packet_uses
+
+    def frame(self, uses: int, most_symbols: int) -> Frame:
+        """The largest frame within so many channel uses and data symbols.
+
+        Raises ConfigError where not one symbol fits beside the pilots.
+        """
+        packets = max(1, -(-uses // self.packet_uses))
+        while packets > 1 and packets > most_symbols:
+            packets -= 1
+        low, high = 0, min(uses // packets, most_symbols // packets)
+        streams = self.over.streams if isinstance(self.over, Piloted) else 1
+        high *= streams
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._elements(middle) * packets <= uses and middle * packets <= most_symbols:
+                low = middle
+            else:
+                high = middle - 1
+        if low < 1:
+            raise ConfigError(
+                f"{uses} channel uses carry no symbol on '{self.name}': raise the rate"
+            )
+        return Frame(packets, low, self._elements(low))
+
+    def transmit(
+        self, symbols: Tensor, frame: Frame, snr_db: Tensor, randomness: Streams
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Send N rows of symbols, one a link, keyed like the links of packets.
+
+        symbols: complex64 [N, frame.total], mean |s|² of 1. snr_db: [N], mean Es/N0 in dB. Returns
+        complex64 [N, k], equalised; float32 [N, k], E|noise|² on each; float32 [N], the mean |h|².
+        Raises ChannelError for an SNR out of range.
+        """
+        low, high = SNR_RANGE_DB
+        if not bool(((snr_db >= low) & (snr_db <= high)).all()):
+            raise ChannelError(f"{self.name}: snr_db must be from {low:g} to {high:g}")
+        links = len(symbols)
+        dealt = symbols.reshape(links, frame.symbols, frame.packets).transpose(1, 2).contiguous()
+        timing = Timing.together(links, frame.packets, symbols.device)
+        if self.symbol_rate_hz:
+            slot = torch.arange(frame.packets, dtype=torch.float64, device=symbols.device)
+            start = (slot * frame.elements / self.symbol_rate_hz).expand(links, -1)
+            timing = Timing(timing.picture, start)
+        seen = self.over.apply(dealt, snr_db.to(torch.float64), randomness, timing)
+        variance = seen.noise_variance.expand(dealt.shape)
+        return (
+            seen.symbols.transpose(1, 2).reshape(links, frame.total),
+            variance.transpose(1, 2).reshape(links, frame.total),
+            seen.gain.mean(dim=1),
+        )
+
+    def _elements(self, symbols: int) -> int:
+        """Channel uses of a packet of so many data symbols."""
+        return self.over.occupied(symbols)[0] if isinstance(self.over, Piloted) else symbols
+
+
+@dataclass(frozen=True)
+class SymbolsReceived:
+    """What a receiver holds of one picture: k equalised symbols and the noise on each.
+
+    symbols: complex64 [k]. noise_variance: float32 [k]. snr_db: the mean Es/N0, which both ends
+    know.
+    """
+
+    symbols: Tensor
+    noise_variance: Tensor
+    snr_db: float
+
+
+def cross_symbols(
+    codec: SymbolCodec,
+    link: SymbolLink,
+    images: Tensor,
+    frame: Frame,
+    draws: Sequence[Draw],
+    snr_db: Tensor,
+    point: str,
+) -> list[SymbolsReceived]:
+    """Send one picture for each of L draws, keyed as `sqlink.crossing.cross` keys its packets.
+
+    images: float32 [N, 3, H, W]; a draw's `answer` is the number of its picture. snr_db: float64
+    [L], mean Es/N0 in dB. A picture is encoded once for each SNR that its draws meet.
+    """
+    levels = snr_db.tolist()
+    pairs = list(dict.fromkeys(zip((draw.answer for draw in draws), levels, strict=True)))
+    place = {pair: n for n, pair in enumerate(pairs)}
+    pictures = images[torch.tensor([picture for picture, _ in pairs], device=images.device)]
+    met = torch.tensor([level for _, level in pairs], dtype=torch.float64)
+    symbols = codec.encode(pictures, frame.total, met)
+    keys = [
+        Streams.derive(draw.seed, [(point, draw.name, draw.realisation)]).keys for draw in draws
+    ]
+    which = torch.tensor([place[d.answer, s] for d, s in zip(draws, levels, strict=True)])
+    seen, variance, _ = link.transmit(
+        symbols[which.to(symbols.device)],
+        frame,
+        snr_db.to(symbols.device),
+        Streams(torch.cat(keys).to(symbols.device)),
+    )
+    return [SymbolsReceived(*row) for row in zip(seen, variance, levels, strict=True)]
+
+
+def decode_symbols(
+    codec: SymbolCodec, received: Sequence[SymbolsReceived], height: int, width: int
+) -> Decoded:
+    """Rebuild pictures of H×W from as many symbols each."""
+    return codec.decode(
+        torch.stack([one.symbols for one in received]),
+        torch.stack([one.noise_variance for one in received]),
+        torch.tensor([one.snr_db for one in received], dtype=torch.float64),
+        height,
+        width,
+    )
