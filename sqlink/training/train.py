@@ -853,15 +853,21 @@ def train_from_config(path: Path | str, report: Callable[[str], None] = print) -
     """Train as the file says, going on from its output's checkpoint. Returns the weights' path.
 
     A file of `kind: segmenters` trains the built-in segmenters instead, and gives their folder; one
-    of `kind: refinement` the refinement layers of weights that stand.
+    of `kind: refinement` the refinement layers of weights that stand, one of `kind: deepjscc` the
+    analogue baseline.
     Raises ConfigError, DataError or WeightsError in one line where the run cannot begin.
     """
     path = find_settings(path, "sqlink.training.configs")
-    if settings_kind(path) == "segmenters":
+    kind = settings_kind(path)
+    if kind == "deepjscc":
+        from sqlink.training.deepjscc import train_deepjscc
+
+        return train_deepjscc(path, report)
+    if kind == "segmenters":
         from sqlink.training.segmenters import train_segmenters
 
         return train_segmenters(path, report)
-    if settings_kind(path) == "refinement":
+    if kind == "refinement":
         from sqlink.training.refinement import train_refinement
 
         return train_refinement(path, report)
