@@ -27,6 +27,9 @@ from channels.registry import nearest
 from experiments.sweep.grid import Identities
 from experiments.sweep.measuring import Measures
 from experiments.sweep.schema import Choice, CodecChoice, Sweep
+from sqlink.analogue import load_symbol_codec, symbol_codec_names
+from sqlink.analogue.base import SYMBOL_CODECS, SymbolCodec
+from sqlink.analogue.crossing import SymbolLink
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
 from sqlink.crossing import check_packet_size, resolve_rate
@@ -46,17 +49,20 @@ Part = TypeVar("Part")
 class Equipment:
     """The parts of one sweep.
 
-    codecs: by title and packet size. channels: by name and packet size. segmenter: None where the
-    labels are sent, or no map at all (`sends_map`). measures: the metrics that can be measured, and
-    the judge. asked: columns of all metrics asked for, in order. unavailable: column -> reason, of
-    those that cannot be measured. trained_on: codec's title -> columns of metrics that were also
-    its training losses, as the codec says. skipped: codec's title -> reason, of those whose library
-    is not installed.
+    codecs: by title and packet size. channels: by name and packet size. analogue: codecs that make
+    symbols, by title. symbol_links: what carries these, by name of the channel and packet size.
+    segmenter: None where the labels are sent, or no map at all (`sends_map`). measures: the metrics
+    that can be measured, and the judge. asked: columns of all metrics asked for, in order.
+    unavailable: column -> reason, of those that cannot be measured. trained_on: codec's title ->
+    columns of metrics that were also its training losses, as the codec says. skipped: codec's title
+    -> reason, of those whose library is not installed.
     """
 
     data: DataSet
     codecs: Mapping[tuple[str, int], Codec]
     channels: Mapping[tuple[str, int], Channel]
+    analogue: Mapping[str, SymbolCodec]
+    symbol_links: Mapping[tuple[str, int], SymbolLink]
     segmenter: Segmenter | None
     sends_map: bool
     measures: Measures
@@ -79,6 +85,7 @@ class Equipment:
             raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
         channels = _channels(sweep, where)
         codecs, skipped = _codecs(sweep, where, device)
+        analogue, symbol_links = _analogue(sweep, channels, device, where)
         sends_map = any(codec.carries_map for codec in codecs.values())
         for rate in (rate for choice in sweep.codecs for rate in sweep.rates_of(choice).all()):
             for (_, packet_bytes), channel in channels.items():
@@ -92,6 +99,8 @@ class Equipment:
             codecs=codecs,
             skipped=skipped,
             channels=channels,
+            analogue=analogue,
+            symbol_links=symbol_links,
             segmenter=segmenter,
             sends_map=sends_map,
             measures=measures,
@@ -99,10 +108,13 @@ class Equipment:
             unavailable=unavailable,
             trained_on={
                 title: tuple(getattr(codec, "trained_on", ()))
-                for (title, _), codec in codecs.items()
+                for title, codec in (*((t, c) for (t, _), c in codecs.items()), *analogue.items())
             },
             identities=Identities(
-                codecs={title: fingerprint(codec) for (title, _), codec in codecs.items()},
+                codecs={
+                    **{title: fingerprint(codec) for (title, _), codec in codecs.items()},
+                    **{title: fingerprint(codec) for title, codec in analogue.items()},
+                },
                 metrics={metric.name: _weights_of(metric) for metric in measures.metrics.values()},
                 segmenter=fingerprint(segmenter),
                 judge=fingerprint(measures.judge),
@@ -221,6 +233,8 @@ def _codecs(
     built: dict[tuple[str, int], Codec] = {}
     skipped: dict[str, str] = {}
     for i, choice in enumerate(sweep.codecs):
+        if choice.name in symbol_codec_names():
+            continue
         try:
             for size in sweep.packet_bytes:
                 make = partial(_codec, choice, size, device)
@@ -238,6 +252,34 @@ def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Code
         raise ConfigError("packet_bytes is the sweep's own: name it there, not among the options")
     placed = {"device": device} if takes_option(choice.name, "device") else {}
     return load_codec(choice.name, packet_bytes=packet_bytes, **{**placed, **choice.options})
+
+
+def _analogue(
+    sweep: Sweep, channels: Mapping[tuple[str, int], Channel], device: torch.device, where: str
+) -> tuple[dict[str, SymbolCodec], dict[tuple[str, int], SymbolLink]]:
+    """The codecs that make symbols, by title, and the links that carry these, if there are any."""
+    codecs: dict[str, SymbolCodec] = {}
+    for i, choice in enumerate(sweep.codecs):
+        if choice.name not in symbol_codec_names():
+            continue
+        known = SYMBOL_CODECS.options(choice.name)
+        placed = {"device": device} if known is None or "device" in known else {}
+        codecs[choice.title] = _built(
+            f"{where}: codecs[{i}]",
+            partial(load_symbol_codec, choice.name, **{**placed, **choice.options}),
+        )
+    if not codecs:
+        return {}, {}
+    if sweep.sequence is not None:
+        raise ConfigError(
+            f"{where}: sequence: '{next(iter(codecs))}' sends single pictures as symbols: leave it "
+            "or the sequence out"
+        )
+    links = {
+        (name, size): _built(f"{where}: channel", partial(SymbolLink, channel, size))
+        for (name, size), channel in channels.items()
+    }
+    return codecs, links
 
 
 def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:

@@ -81,6 +81,13 @@ class Transport:
         """Of a picture that the codec cannot code this low."""
         return cls("", True, lowest_bytes, 0, 0, 0, 0, 0, 0, 0, 0, None, {})
 
+    @classmethod
+    def symbols(cls, stream: str, packets: int, channel_uses: int) -> Transport:
+        """Of a picture sent as symbols: no byte exists, and every packet of symbols comes."""
+        return cls(
+            stream, False, None, 0, 0, 0, packets, packets, packets, 0, channel_uses, None, {}
+        )
+
 
 @dataclass(frozen=True)
 class Row:

@@ -19,10 +19,11 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,12 +35,13 @@ from experiments.sweep.components import Equipment
 from experiments.sweep.compute import Compute
 from experiments.sweep.examples import Examples
 from experiments.sweep.finishing import finish, rows_named, say
-from experiments.sweep.grid import Encoding, Point, canonical, contents, points
+from experiments.sweep.grid import Encoding, Point, canonical, contents, digest, points
 from experiments.sweep.pictures import Picture, Pictures
 from experiments.sweep.progress import Advance, progress
 from experiments.sweep.row import Place, Row, Transport
 from experiments.sweep.schema import Sweep, load_sweep
 from experiments.sweep.store import Key, Store
+from sqlink.analogue.crossing import Frame, SymbolsReceived, cross_symbols, decode_symbols
 from sqlink.codecs.base import Codec, Decoded, Received, Stream, TokenFate, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.classes import NAMES, NO_LABEL
@@ -66,6 +68,7 @@ OUTAGE_CLASS = NAMES.index("road")
 not come is taken for the mean colour."""
 
 Columns = dict[str, Any]
+Came = TypeVar("Came")
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,8 @@ class Runner:
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
         """The rows of one encoding of a few pictures, over every crossing asked for."""
+        if encoding.codec.title in self.equipment.analogue:
+            return self._rows_of_symbols(chunk, encoding, crossings)
         equipment, size = self.equipment, encoding.packet_bytes
         names = list(dict.fromkeys(crossing.point.channel for crossing in crossings))
         codec = equipment.codecs[encoding.codec.title, size]
@@ -341,8 +346,16 @@ class Runner:
             picture = chunk[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
                 keep.setdefault(look, []).append(crossing)
-        title = encoding.codec.title
-        measured = self._measure(chunk, title, Receiver(codec), sent, looks, keep)
+
+        def tokens(number: int, came: Received | None) -> NDArray[np.uint8] | None:
+            stream = sent[number]
+            if came is None or not isinstance(stream, Stream):
+                return None
+            return _tokens(codec, chunk[number], stream, came)
+
+        decode = partial(receive, Receiver(codec))
+        title, map_comes = encoding.codec.title, codec.carries_map
+        measured = self._measure(chunk, title, decode, map_comes, tokens, looks, keep)
         return [
             Row(
                 _place(chunk[c.picture], c),
@@ -350,6 +363,69 @@ class Runner:
                 measured[look],
             ).columns()
             for c, n, look in zip(crossings, number, which, strict=True)
+        ]
+
+    def _rows_of_symbols(
+        self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
+    ) -> list[Columns]:
+        """The rows of an encoding that makes symbols; every crossing is a reception of its own."""
+        size, title = encoding.packet_bytes, encoding.codec.title
+        codec = self.equipment.analogue[title]
+        wanted = sorted({crossing.picture for crossing in crossings})
+        place = {picture: n for n, picture in enumerate(wanted)}
+        images = torch.stack([chunk[n].sample.image for n in wanted]).to(self.equipment.device)
+        height, width = images.shape[2:]
+        looks: list[tuple[int, SymbolsReceived]] = [
+            (c.picture, SymbolsReceived(torch.empty(0), torch.empty(0), 0.0)) for c in crossings
+        ]
+        frames: dict[str, Frame] = {}
+        for name in dict.fromkeys(crossing.point.channel for crossing in crossings):
+            link = self.equipment.symbol_links[name, size]
+            own = [n for n, c in enumerate(crossings) if c.point.channel == name]
+            uses = link.uses(encoding.rate, height, width)
+            frames[name] = link.frame(uses, codec.most_symbols(height, width))
+            with self.compute.measure(title, "encode", len(wanted)):
+                received = cross_symbols(
+                    codec,
+                    link,
+                    images,
+                    frames[name],
+                    [
+                        Draw(
+                            place[c.picture],
+                            chunk[c.picture].sample.name,
+                            c.realisation,
+                            c.point.seed,
+                        )
+                        for c in (crossings[n] for n in own)
+                    ],
+                    torch.tensor(
+                        [dict(crossings[n].point.conditions)["snr_db"] for n in own],
+                        dtype=torch.float64,
+                    ),
+                    self._keys[name],
+                )
+            for n, came in zip(own, received, strict=True):
+                looks[n] = crossings[n].picture, came
+        keep: dict[int, list[Crossing]] = {}
+        for n, c in enumerate(crossings):
+            if self.examples.wants(chunk[c.picture].number, c.point, c.realisation):
+                keep[n] = [c]
+        decode = partial(decode_symbols, codec)
+        measured = self._measure(
+            chunk, title, decode, codec.carries_map, lambda _number, _came: None, looks, keep
+        )
+        return [
+            Row(
+                _place(chunk[c.picture], c),
+                Transport.symbols(
+                    digest([title, frames[c.point.channel].total]),
+                    frames[c.point.channel].packets,
+                    frames[c.point.channel].channel_uses,
+                ),
+                columns,
+            ).columns()
+            for c, columns in zip(crossings, measured, strict=True)
         ]
 
     def _cross(
@@ -396,15 +472,18 @@ class Runner:
         self,
         chunk: list[Picture],
         title: str,
-        receiver: Receiver,
-        sent: Mapping[int, Stream | Unreachable],
-        looks: Sequence[tuple[int, Received | None]],
+        decode: Callable[[Sequence[Came], int, int], Decoded],
+        map_comes: bool,
+        tokens_of: Callable[[int, Came], NDArray[np.uint8] | None],
+        looks: Sequence[tuple[int, Came]],
         keep: Mapping[int, Sequence[Crossing]],
     ) -> list[Columns]:
-        """Decode and measure each distinct reception, in batches; None is "nothing was sent".
+        """Decode and measure each distinct reception, in batches.
 
-        title: of the codec. sent: its answers by picture. keep: number in `looks` -> the crossings
-        of which the picture received is an example.
+        title: of the codec. decode: what came of pictures of one size, height, width -> pictures.
+        map_comes: whether maps are decoded. tokens_of: number of a picture, what came of it -> the
+        fate of its tokens. keep: number in `looks` -> the crossings of which the picture received
+        is an example.
         """
         measured: list[Columns] = []
         batch = self.sweep.batch_size
@@ -413,9 +492,9 @@ class Runner:
             pictures = [chunk[n] for n, _ in part]
             height, width = pictures[0].sample.image.shape[1:]
             with self.compute.measure(title, "decode", len(part)):
-                decoded = receive(receiver, [came for _, came in part], height, width)
+                decoded = decode([came for _, came in part], height, width)
             device = self.equipment.device
-            maps = _maps(decoded).cpu() if receiver.codec.carries_map else None
+            maps = _maps(decoded).cpu() if map_comes else None
             columns, seen = self.equipment.measures.columns(
                 decoded.images.to(device),
                 torch.stack([p.sample.image for p in pictures]).to(device),
@@ -428,10 +507,7 @@ class Runner:
             measured += [{"outage": o, **row} for o, row in zip(lost, columns, strict=True)]
             for i, (picture, (number, came)) in enumerate(zip(pictures, part, strict=True)):
                 kept = keep.get(start + i, ())
-                stream = sent[number]
-                tokens = None
-                if kept and came is not None and isinstance(stream, Stream):
-                    tokens = _tokens(receiver.codec, picture, stream, came)
+                tokens = tokens_of(number, came) if kept else None
                 for crossing in kept:
                     self.examples.keep(
                         picture.sample.name,
