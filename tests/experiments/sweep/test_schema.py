@@ -12,6 +12,7 @@ from channels.errors import ConfigError
 from experiments.gallery import load_gallery
 from experiments.sweep.schema import DEFAULT_METRICS, load_sweep, parse_sweep
 from experiments.uep.comparison import Protection
+from sqlink.analogue import BUILT_IN as ANALOGUE
 from sqlink.codecs import BUILT_IN
 from sqlink.settings import load_settings
 
@@ -124,6 +125,7 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
         "codec",
         "bursts",
         "interleaved",
+        "analogue",
     }
 
 
@@ -131,7 +133,7 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
 def test_shipped_configs_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLINK_CAMVID", "camvid")
     sweep = load_sweep(path)
-    assert {codec.name for codec in sweep.codecs} <= set(BUILT_IN)
+    assert {codec.name for codec in sweep.codecs} <= {*BUILT_IN, *ANALOGUE}
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
