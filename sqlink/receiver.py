@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Decoded, Received
+from sqlink.codecs.base import Codec, Decoded, Received, outage_images
 from sqlink.errors import ConfigError
 from sqlink.segmentation.base import Segmenter
 
@@ -21,9 +21,8 @@ def outage(count: int, height: int, width: int) -> Decoded:
     >>> outage(1, 16, 16).outage.tolist()
     [True]
     """
-    colour = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1)
     return Decoded(
-        images=colour.expand(count, 3, height, width).clone(),
+        images=outage_images(count, height, width),
         segmentation=None,
         outage=torch.ones(count, dtype=torch.bool),
     )

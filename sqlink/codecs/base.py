@@ -27,6 +27,19 @@ DEFAULT_PACKET_BYTES = 96
 MAX_PACKET_BYTES = 65535
 OUTAGE_COLOUR = (0.412, 0.425, 0.427)
 """Mean RGB colour of CamVid `fit`: what is shown where nothing can be decoded."""
+
+
+def outage_images(count: int, height: int, width: int) -> Tensor:
+    """Return what is shown of pictures of which nothing can be decoded, float32 [count, 3, H, W].
+
+    >>> outage_images(1, 16, 16).mean((0, 2, 3))
+    tensor([0.4120, 0.4250, 0.4270])
+    """
+    import torch
+
+    return torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(count, 1, height, width)
+
+
 _MOST = 1e12
 """Of any kind of rate: beyond what exists, and within what integers and floats hold."""
 

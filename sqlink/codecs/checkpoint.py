@@ -42,7 +42,6 @@ from channels.config.checks import integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
-    OUTAGE_COLOUR,
     Decoded,
     Packet,
     Rate,
@@ -50,6 +49,7 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
+    outage_images,
     register,
 )
 from sqlink.codecs.file_codec import Pixels
@@ -164,8 +164,7 @@ class Checkpoint:
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width
-        colour = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1)
-        images = colour.repeat(len(received), 1, height, width)
+        images = outage_images(len(received), height, width)
         outage = torch.ones(len(received), dtype=torch.bool)
         for n, one in enumerate(received):
             pieces = [piece for piece in one.packets if piece is not None]

@@ -23,7 +23,6 @@ from channels.config.checks import integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
-    OUTAGE_COLOUR,
     Decoded,
     Packet,
     Rate,
@@ -31,6 +30,7 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
+    outage_images,
 )
 from sqlink.codecs.rate_control import Ladders, finest_setting
 from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
@@ -128,8 +128,7 @@ class FileCodec(ABC):
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width
-        colour = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1)
-        images = colour.repeat(len(received), 1, height, width)
+        images = outage_images(len(received), height, width)
         outage = torch.ones(len(received), dtype=torch.bool)
         for n, one in enumerate(received):
             pixels = self._decode(one)

@@ -11,7 +11,6 @@ whoever trains segmenters anew converts them; whoever uses SQLink needs none of 
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import sys
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from channels.atomic import whole_file
 from channels.registry import nearest
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.segmentation.efficientnet import VARIANTS, EfficientNetLite
@@ -75,9 +75,8 @@ def convert(source: Path, variant: str, target: Path) -> None:
         raise WeightsError(f"{source} holds no table of tensors: name the .pth of the package")
     tensors = renamed(state, variant)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(target.name + ".part")
-    save_file(tensors, aside, {"kind": KIND, "network": variant})
-    os.replace(aside, target)
+    with whole_file(target) as aside:
+        save_file(tensors, aside, {"kind": KIND, "network": variant})
 
 
 def load_backbone(network: EfficientNetLite, path: Path | str, variant: str) -> None:

@@ -29,6 +29,7 @@ from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from channels.atomic import whole_file
 from sqlink.bitstream.tables import Tables
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL
@@ -622,10 +623,9 @@ def export(network: Refinement, path: Path) -> None:
     """Write a refinement in half precision."""
     from safetensors.torch import save_file
 
-    aside = path.with_name(path.name + ".part")
     tensors = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    save_file(tensors, aside, {"kind": "refinement", "refinement": network.config.to_json()})
-    aside.replace(path)
+    with whole_file(path) as aside:
+        save_file(tensors, aside, {"kind": "refinement", "refinement": network.config.to_json()})
 
 
 def load_refinement(path: Path) -> dict[str, Tensor]:

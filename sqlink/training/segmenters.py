@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,6 +36,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from channels.atomic import whole_file
 from channels.random import Streams
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet, Sample
@@ -615,9 +615,8 @@ def train(
         "history": run.history,
         "plan": plan.model_dump(),
     }
-    aside = folder / f".{name}.json"
-    aside.write_text(json.dumps(record, indent=2))
-    os.replace(aside, folder / f"{name}.json")
+    with whole_file(folder / f"{name}.json") as aside:
+        aside.write_text(json.dumps(record, indent=2))
     report(told())
     return weights_file
 

@@ -25,7 +25,6 @@ from channels.config.checks import integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
-    OUTAGE_COLOUR,
     Decoded,
     Packet,
     Rate,
@@ -33,6 +32,7 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
+    outage_images,
     register,
 )
 from sqlink.codecs.jpeg2000.codestream import (
@@ -132,9 +132,7 @@ class JPEG2000:
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width
-        images = (
-            torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(len(received), 1, height, width)
-        )
+        images = outage_images(len(received), height, width)
         outage = torch.ones(len(received), dtype=torch.bool)
         for n, one in enumerate(received):
             pixels = _decode(one)

@@ -60,7 +60,6 @@ from sqlink.codecs.base import (
     LOST,
     MAX_PACKET_BYTES,
     NOT_SENT,
-    OUTAGE_COLOUR,
     Decoded,
     Packet,
     Rate,
@@ -68,6 +67,7 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
+    outage_images,
     register,
 )
 from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, class_set_of_size, listed
@@ -300,7 +300,7 @@ class SQGANCodec:
         if any((r.session.height, r.session.width) != (height, width) for r in received):
             raise ValueError("pictures that are decoded together must be of one size")
         count = len(received)
-        images = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1).repeat(count, 1, height, width)
+        images = outage_images(count, height, width)
         maps = torch.full((count, height, width), NO_LABEL, dtype=torch.int64)
         outage = torch.ones(count, dtype=torch.bool)
         chunk = self._chunk(height, width)
