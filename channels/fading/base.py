@@ -103,6 +103,20 @@ class Piloted(Protocol):
         ...
 
 
+@runtime_checkable
+class Clocked(Protocol):
+    """A symbol channel that changes with time, at a symbol rate that the link above must share."""
+
+    symbol_rate_hz: float
+
+
+@runtime_checkable
+class Coherent(Protocol):
+    """A symbol channel whose fade lasts for a `packet`, a `picture`, or so many symbols."""
+
+    coherence: str | int
+
+
 ONE_GAIN = (
     "use awgn, or rayleigh or rician with coherence packet or picture and csi perfect, or "
     "gilbert_elliott over one of them"

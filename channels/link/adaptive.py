@@ -17,7 +17,7 @@ from channels.base import Conditions, Packets, Reception, register
 from channels.config.checks import choice, condition, flag, integer, number
 from channels.config.description import name_and_parameters
 from channels.errors import ConfigError
-from channels.fading.base import ONE_GAIN, SNR_RANGE_DB, Flat, Timing
+from channels.fading.base import ONE_GAIN, SNR_RANGE_DB, Coherent, Flat, Timing
 from channels.fading.binary import BIT_CHANNELS
 from channels.fading.block import Awgn, Rayleigh, Rician
 from channels.fading.shadowing import GilbertElliott
@@ -299,7 +299,8 @@ class AdaptiveLink:
     ) -> _Feedback:
         """Sends the packets of one slot after another."""
         place = torch.arange(packets.lengths.shape[1], device=packets.device)
-        whole = ("fading",) if getattr(self.over, "coherence", None) == "picture" else ()
+        one_fade = isinstance(self.over, Coherent) and self.over.coherence == "picture"
+        whole = ("fading",) if one_fade else ()
 
         def feedback(slot: int, picked: Tensor) -> Tensor:
             here = slice(slot, slot + 1)

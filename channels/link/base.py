@@ -13,7 +13,7 @@ from torch import Tensor
 from channels.base import Conditions, Packets, Reception
 from channels.config.checks import number
 from channels.errors import ConfigError
-from channels.fading.base import Piloted, Timing
+from channels.fading.base import Clocked, Piloted, Timing
 from channels.link.air import SymbolAir, air_over
 from channels.link.harq import Airtime, Harq
 from channels.random import Streams
@@ -78,7 +78,7 @@ class BaseLink:
             if symbol_rate_hz is None
             else number(self.name, "symbol_rate_hz", symbol_rate_hz, *SYMBOL_RATES_HZ)
         )
-        own = getattr(self.over, "symbol_rate_hz", None)
+        own = self.over.symbol_rate_hz if isinstance(self.over, Clocked) else None
         if self.symbol_rate_hz is not None and own not in (None, self.symbol_rate_hz):
             raise ConfigError(
                 f"{self.name}: symbol_rate_hz={self.symbol_rate_hz:.12g} must be that of "
