@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := channels sqlink experiments tests
+SOURCES := channels sqlink experiments tests docs
 
 .PHONY: demo test lint train clean help
 
@@ -32,6 +32,7 @@ lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
 
 train: $(READY)
 	$(BIN)/sqlink train $(CONFIG)

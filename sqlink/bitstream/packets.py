@@ -6,7 +6,7 @@
 
 Packets go by relevance: layer by layer, the map's before the image's; in `map-dependent`, all of
 the map's layers first. All but the last have `packet_bytes` bytes; the last is as long as it needs.
-See docs/bitstream.md for the formats field by field and for what each costs.
+See docs/reference/bitstream.md for the formats field by field and for what each costs.
 """
 
 from __future__ import annotations

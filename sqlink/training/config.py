@@ -145,7 +145,7 @@ class TrainConfig(Section):
     without: list[Literal["samm-map", "relevance", "spade", "semantic-discriminator", "losing"]] = (
         Field(default_factory=list)
     )
-    """Parts left out, to learn what they are worth; see docs/training.md."""
+    """Parts left out, to learn what they are worth; see docs/guide/training.md."""
     lpips_weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(gt=0)] = 1

@@ -19,7 +19,7 @@ from torch import Tensor
 from sqlink.bitstream.scan_order import sending_order
 
 _CHUNK_BITS = 28.0
-"""Head of a packet's chunk and what ends the packet: see docs/bitstream.md."""
+"""Head of a packet's chunk and what ends the packet: see docs/reference/bitstream.md."""
 
 _MASK_SHARE = 0.77
 """Bits of a coded mask over its entropy at order 0, as kept places keep together."""

@@ -3,7 +3,7 @@
     task file ── load_task(name or path, classes) ──> weights of the losses, blended, pasted classes
 
 A task file has a section for each class set it speaks of; `driving`, `signs`, `pedestrians` and
-`uniform` come with the package and speak of both. See docs/training.md.
+`uniform` come with the package and speak of both. See docs/guide/training.md.
 """
 
 from __future__ import annotations

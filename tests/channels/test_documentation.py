@@ -1,4 +1,4 @@
-"""The YAML in docs/channels.md describes channels, and every channel is in it."""
+"""The YAML in the pages of channels describes channels, and every channel is in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ from channels.config.description import READY
 from channels.fading.base import SYMBOL_CHANNELS
 from channels.fading.binary import BIT_CHANNELS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "channels.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (
+    "guide/channels.md",
+    "guide/link_adaptation.md",
+    "guide/protection.md",
+    "guide/unequal_protection.md",
+    "reference/channels_links.md",
+    "reference/channels_packet.md",
+    "reference/channels_symbols.md",
+    "reference/references.md",
+    "results/validation.md",
+    "tutorial/own_channel.md",
+)
+PAGE = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
 
 
 def blocks(language: str) -> list[str]:
