@@ -2,8 +2,9 @@
 
     python -m experiments.bit_costs --camvid DIR [--weights streets] [--pictures 47]
 
-prints docs/reference/bitstream.md's table for CamVid `dev`. The formula is `m N log2 J + N` bits a stream, of
-N places and J codes: indices of equal length and one bit a place for the mask (arXiv 2502.09520).
+prints the table of docs/results/bit_costs.md for CamVid `dev`. The formula is `m N log2 J + N` bits
+a stream, of N places and J codes: indices of equal length and one bit a place for the mask (arXiv
+2502.09520).
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def read(path: Path) -> dict[str, Tensor]:
             )
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise WeightsError(f"{path} not found; docs/guide/metrics.md says where it comes from") from error
+        raise WeightsError(
+            f"{path} not found; docs/guide/metrics.md says where it comes from"
+        ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         line = (str(error).strip().splitlines() or ["empty"])[0]
         raise WeightsError(f"{path} cannot be read as weights: {line}") from error
@@ -104,14 +106,14 @@ def checked(
     found = {name: tensors[name] for name in expected if name in tensors}
     if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
         raise WeightsError(
-            f"{path} holds other tensors than {owner} has; docs/guide/metrics.md says how to make the "
-            "file"
+            f"{path} holds other tensors than {owner} has; docs/guide/metrics.md says "
+            "how to make the file"
         )
     if sha256 is not None and digest(found) != sha256:
         raise WeightsError(
             f"{path} holds not the published ones (digest {digest(found)[:12]}, expected "
-            f"{sha256[:12]}): figures made with them would not be {owner}; docs/guide/metrics.md says "
-            "how to make the file"
+            f"{sha256[:12]}): figures made with them would not be {owner}; "
+            "docs/guide/metrics.md says how to make the file"
         )
     return found
 
