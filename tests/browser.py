@@ -86,10 +86,16 @@ class Watched:
         return moved
 
     def _each_option(self, select: Locator) -> None:
+        def values() -> list[str]:
+            found: list[str] = select.locator("option").evaluate_all(
+                "all => all.map(one => one.value)"
+            )
+            return found
+
         first = select.input_value()
-        values = select.locator("option").evaluate_all("all => all.map(one => one.value)")
-        for value in [*values, first]:
-            select.select_option(value)
+        for value in [*values(), first]:
+            if value in values():  # a choice may change what there is to choose
+                select.select_option(value)
 
     def fits(self) -> bool:
         """Whether nothing sticks out to the right."""

@@ -321,7 +321,7 @@ def test_a_coded_link_over_it_delivers() -> None:
         ({"antennas": "4x4"}, "unknown antennas='4x4'"),
         ({"coherence": "slot"}, "unknown coherence='slot'"),
         ({"realisations": 0}, "realisations=0 must be an integer from 1 to"),
-        ({"realisation": 5}, "unknown parameter 'realisation': did you mean 'realisations'"),
+        ({"realisation": 5}, "has no option 'realisation': did you mean 'realisations'"),
     ],
 )
 @pytest.mark.parametrize("profile", ["tdl", "cdl"])

@@ -479,7 +479,7 @@ def test_results_are_listed_exported_and_pruned(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("experiments.sweep.runner.run_sweep", interrupted)

@@ -102,7 +102,7 @@ def test_a_task_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_task_shown_in_the_documents_is_one(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "guide" / "training.md").read_text("utf-8")
     (text,) = re.findall(r"^```yaml\n(camvid:.*?)^```$", page, re.M | re.S)
     (tmp_path / "cars.yaml").write_text(text)
     assert load_task(tmp_path / "cars.yaml", CAMVID).pasted == (CAMVID.index("sign"),)
