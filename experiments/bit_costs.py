@@ -125,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--segmenter", default="tx", help="what makes the maps")
     options = parser.parse_args(arguments)
     try:
-        from sqlink.codecs.sqgan.codec import load_model
         from sqlink.data import open_dataset
+        from sqlink.model.sqgan import load_model
         from sqlink.segmentation import load_segmenter
         from sqlink.weights.manifest import load
 

@@ -13,20 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.errors import ConfigError
+from sqlink.errors import ConfigError, WeightsError
 from sqlink.model.config import ModelConfig
 from sqlink.model.decoder import Decoder
 from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
+from sqlink.model.layout import channels_last
 from sqlink.model.quantizer import VectorQuantizer
 from sqlink.model.refinement import Refinement, RefinementConfig, gains_of
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import Cells
+
+if TYPE_CHECKING:
+    from sqlink.weights.manifest import Loaded
 
 _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", "sums")}
 
@@ -327,3 +332,21 @@ class SQGAN(nn.Module):
             images.clamp(0, 1)[..., :height, :width].contiguous(),
             segmentation[..., :height, :width].contiguous(),
         )
+
+
+def load_model(loaded: Loaded, title: str) -> SQGAN:
+    """Build the networks that a weights file holds, for inference.
+
+    title: what the user calls the weights. Raises WeightsError if the tensors do not fit the model
+    that the file names.
+    """
+    try:
+        model = SQGAN(ModelConfig.from_json(loaded.metadata["model"]))
+        if "refinement" in loaded.metadata:
+            model.refine(RefinementConfig.from_json(loaded.metadata["refinement"]))
+        state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
+        model.load_weights(state)
+    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"weights '{title}' do not fit the model they name: {reason}") from None
+    return channels_last(model.eval().requires_grad_(False))

@@ -375,8 +375,8 @@ def refit(
 
     Returns the tables' bytes. Raises WeightsError or DataError where weights or pictures are amiss.
     """
-    from sqlink.codecs.sqgan.codec import load_model
     from sqlink.data import open_dataset
+    from sqlink.model.sqgan import load_model
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save
 

@@ -160,9 +160,9 @@ def calibrate(
 
     Raises ConfigError for the measuring segmenter, WeightsError or DataError where files are amiss.
     """
-    from sqlink.codecs.sqgan.codec import load_model
     from sqlink.data import open_dataset
     from sqlink.metrics.lpips import load_lpips
+    from sqlink.model.sqgan import load_model
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save
 

@@ -122,7 +122,7 @@ class Base:
     """The frozen base codec: tokens of a picture, and what its decoder makes of some of them."""
 
     def __init__(self, weights: str) -> None:
-        from sqlink.codecs.sqgan import load_model
+        from sqlink.model.sqgan import load_model
         from sqlink.segmentation import load_segmenter
         from sqlink.weights.manifest import load
 
@@ -648,7 +648,7 @@ def assemble(
 
     sources: of the pictures that tables are fitted to, `pictures` in all, by the sources' shares.
     """
-    from sqlink.codecs.sqgan import load_model
+    from sqlink.model.sqgan import load_model
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sqlink.codecs.sqgan.codec import SQGANCodec, load_model
+from sqlink.codecs.sqgan.codec import SQGANCodec
 
-__all__ = ["SQGANCodec", "load_model"]
+__all__ = ["SQGANCodec"]

@@ -76,10 +76,10 @@ from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.runtime.precision import full_precision
 from sqlink.runtime.threads import side_by_side
 from sqlink.segmentation import check_segmenter
-from sqlink.weights.manifest import Loaded, load
+from sqlink.weights.manifest import load
 
 if TYPE_CHECKING:
-    from sqlink.model.sqgan import SQGAN, Analysis, Layer
+    from sqlink.model.sqgan import Analysis, Layer
     from sqlink.segmentation.base import Segmenter
 
 DEFAULT_SPLIT = ((0.03, 0.012), (0.25, 0.12), (0.35, 0.35), (0.45, 0.70), (1.0, 1.0))
@@ -646,6 +646,8 @@ def sqgan(
 
     Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
     """
+    from sqlink.model.sqgan import load_model
+
     loaded = load(weights, "sqgan")
     model = load_model(loaded, str(weights))
     tables = Tables.from_tensors(loaded.tensors)
@@ -675,25 +677,6 @@ def sqgan(
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),
     )
-
-
-def load_model(loaded: Loaded, title: str) -> SQGAN:
-    """The networks in a weights file, for use. Raises WeightsError if they are not what it says."""
-    from sqlink.model.config import ModelConfig
-    from sqlink.model.layout import channels_last
-    from sqlink.model.refinement import RefinementConfig
-    from sqlink.model.sqgan import SQGAN
-
-    try:
-        model = SQGAN(ModelConfig.from_json(loaded.metadata["model"]))
-        if "refinement" in loaded.metadata:
-            model.refine(RefinementConfig.from_json(loaded.metadata["refinement"]))
-        state = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
-        model.load_weights(state)
-    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"weights '{title}' do not fit the model they name: {reason}") from None
-    return channels_last(model.eval().requires_grad_(False))
 
 
 def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:
