@@ -15,9 +15,9 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from channels.config.paths import beside
 from channels.config.yaml import read_yaml
@@ -32,6 +32,16 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
+
+
+def _as_tuple(value: object) -> object:
+    """YAML has lists, the settings have pairs."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Pair = Annotated[tuple[T, T], BeforeValidator(_as_tuple)]
+"""Two values of a kind, written as a list."""
 
 
 Prepare = Callable[[Mapping[str, Any], str], Mapping[str, Any]]

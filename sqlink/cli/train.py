@@ -15,6 +15,6 @@ def train(
     ],
 ) -> None:
     """Train networks as a file says; an interrupted training goes on where it stopped."""
-    from sqlink.training.train import train_from_config
+    from sqlink.training import train_from_config
 
     print(train_from_config(config))

@@ -9,21 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from sqlink.errors import ConfigError
-from sqlink.settings import Section, load_settings
-
-
-def _as_pair(value: object) -> object:
-    """YAML has lists, the settings have pairs."""
-    return tuple(value) if isinstance(value, list) else value
-
+from sqlink.settings import Pair, Section, load_settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=16)]
-Range = Annotated[tuple[Share, Share], BeforeValidator(_as_pair)]
+Range = Pair[Share]
 StageName = Literal["map", "image", "joint"]
 
 STAGES: tuple[StageName, ...] = ("map", "image", "joint")
@@ -84,7 +78,7 @@ class Losing(Section):
 class Recipe(Section):
     """How steps are made; sizes in pixels, `crop` is (height, width)."""
 
-    crop: Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)] = (128, 256)
+    crop: Pair[Pixels] = (128, 256)
     batch_size: Annotated[int, Field(gt=0)] = 4
     realisations: Literal[1, 2] = 1
     """Pictures that D_x makes of each crop, each with noise of its own."""
@@ -161,12 +155,13 @@ class TrainConfig(Section):
     def plan(self) -> dict[StageName, Stage]:
         """The stages to run, in their order, each the recipe with what it says itself."""
         shared = self.recipe.model_dump(exclude_unset=True)
-        plan: dict[StageName, Stage] = {}
-        for name in STAGES:
-            own: Stage | None = getattr(self.stages, name)
-            if own is not None:
-                plan[name] = Stage(**_merged(shared, own.model_dump(exclude_unset=True)))
-        return plan
+        stages = self.stages
+        named = dict(zip(STAGES, (stages.map, stages.image, stages.joint), strict=True))
+        return {
+            name: Stage(**_merged(shared, own.model_dump(exclude_unset=True)))
+            for name, own in named.items()
+            if own is not None
+        }
 
 
 def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

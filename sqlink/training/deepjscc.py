@@ -18,19 +18,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from channels.atomic import whole_file
 from sqlink.data import open_dataset
-from sqlink.errors import DataError, WeightsError
+from sqlink.errors import DataError
 from sqlink.model.deepjscc import (
     PLACE,
     SCALE_SYMBOLS,
@@ -39,18 +38,14 @@ from sqlink.model.deepjscc import (
     from_symbols,
     places,
 )
-from sqlink.settings import Section, load_settings
-from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
+from sqlink.settings import Pair, Section, load_settings
+from sqlink.training.checkpoint import follow
 from sqlink.training.config import Source
+from sqlink.training.timed_run import TimedRun
 from sqlink.weights.manifest import save
 
 MOST_GAINS = 16
 """Packets of a crop, at most, that fade apart from one another."""
-
-
-def _as_pair(value: object) -> object:
-    """YAML has lists, the settings have pairs."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 class Network(Section):
@@ -85,8 +80,8 @@ class DeepJSCCPlan(Section):
     linear_rate: float = Field(default=0.03, ge=0)
     gain_rate: float = Field(default=0.3, ge=0)
     average: float = Field(default=0.998, ge=0, lt=1)
-    snr_db: Annotated[tuple[float, float], BeforeValidator(_as_pair)] = (-2.0, 22.0)
-    ratio: Annotated[tuple[float, float], BeforeValidator(_as_pair)] = (1 / 192, 1 / 6)
+    snr_db: Pair[float] = (-2.0, 22.0)
+    ratio: Pair[float] = (1 / 192, 1 / 6)
     fading: float = Field(default=0.4, ge=0, le=1)
     threads: int = Field(default=1, ge=1)
     validate_minutes: float = Field(default=5.0, gt=0)
@@ -197,29 +192,29 @@ def rebuild(network: DeepJSCC, drawn: Drawn, noise: torch.Generator) -> Tensor:
     return network.decode(received, variance, drawn.snr_db, heard, 1 / left)
 
 
-class Run:
-    """The network in training, the average of its weights, and what has been done."""
+class Run(TimedRun):
+    """DeepJSCC's network in training."""
+
+    network: DeepJSCC
+    average: DeepJSCC
 
     def __init__(self, plan: DeepJSCCPlan) -> None:
         self.plan = plan
         config = DeepJSCCConfig(**plan.network.model_dump())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
-            self.network, self.average = DeepJSCC(config), DeepJSCC(config).eval()
-        self.average.load_state_dict(self.network.state_dict())
-        net = self.network
+            net, average = DeepJSCC(config), DeepJSCC(config).eval()
+        average.load_state_dict(net.state_dict())
         linear: list[Tensor] = [net.transform.linear.weight, net.inverse.linear.weight]
         gains: list[Tensor] = [net.log_power, *net.gain_inner.parameters()]
         gains += net.gain_outer.parameters()
         slow = {id(parameter) for parameter in (*linear, *gains)}
         rest: list[Tensor] = [p for p in net.parameters() if id(p) not in slow]
         self.shares = (1.0, plan.linear_rate, plan.gain_rate)
-        self.optimiser = torch.optim.Adam(
+        optimiser = torch.optim.Adam(
             [{"params": rest}, {"params": linear}, {"params": gains}], lr=plan.rate
         )
-        self.step = 0
-        self.seconds = 0.0
-        self.history: list[dict[str, float]] = []
+        super().__init__(net, average, optimiser)
 
     def start(self, crops: Crops) -> None:
         """Begin at the KLT of the training pictures."""
@@ -227,10 +222,8 @@ class Run:
         self.average.load_state_dict(self.network.state_dict())
 
     def advance(self, drawn: Drawn) -> float:
-        """One step; returns the loss."""
-        progress = min(self.seconds / (60 * self.plan.minutes), 1.0)
-        warm = min(1.0, (self.step + 1) / 50)
-        rate = self.plan.rate * warm * (0.01 + 0.495 * (1 + math.cos(math.pi * progress)))
+        """Take one step and return its loss."""
+        rate = self.plan.rate * self.learning_rate(60 * self.plan.minutes, 50, 0.01)
         for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
             group["lr"] = rate * share
         noise = torch.Generator().manual_seed((self.plan.seed << 32) + self.step + (1 << 31))
@@ -244,27 +237,6 @@ class Run:
         self.step += 1
         follow(self.average, self.network, min(self.plan.average, self.step / (self.step + 10)))
         return float(loss.detach())
-
-    def save(self, path: Path) -> None:
-        """Write everything that `resume` needs."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        save_checkpoint(path, state, step=self.step, seconds=self.seconds, history=self.history)
-
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises WeightsError where it is damaged or another network's."""
-        state, facts = load_checkpoint(path)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
-            self.history = list(facts["history"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"checkpoint {path} is not of this network: remove it") from error
 
 
 @torch.no_grad()
@@ -317,22 +289,15 @@ def train_deepjscc(path: Path | str, report: Callable[[str], None] = print) -> P
         metadata = {"kind": "deepjscc", "config": run.average.config.to_json()}
         save(weights, run.average.state_dict(), metadata)
         record = {"steps": run.step, "minutes": run.seconds / 60, "history": run.history}
-        aside = folder / ".record.json"
-        aside.write_text(json.dumps({**record, "plan": plan.model_dump()}, indent=2))
-        os.replace(aside, folder / "record.json")
+        with whole_file(folder / "record.json") as aside:
+            aside.write_text(json.dumps({**record, "plan": plan.model_dump()}, indent=2))
         shown = "  ".join(f"{name} {value:.2f}" for name, value in table.items())
         report(f"{run.seconds / 60:5.1f} min, step {run.step}, loss {loss:.4f}: {shown}")
 
-    losses: list[float] = []
-    measured = run.seconds
-    while run.seconds < 60 * plan.minutes:
-        started = time.monotonic()
-        losses.append(run.advance(crops.draw(run.step)))
-        run.seconds += time.monotonic() - started
-        due = run.seconds - measured >= 60 * plan.validate_minutes
-        if due or run.step == 1:
-            measured = run.seconds
-            measure(sum(losses) / len(losses))
-            losses.clear()
-    measure(sum(losses) / max(1, len(losses)))
+    for loss in run.losses(
+        60 * plan.minutes,
+        60 * plan.validate_minutes,
+        lambda: run.advance(crops.draw(run.step)),
+    ):
+        measure(loss)
     return weights

@@ -7,7 +7,7 @@ The base does not move, so its part is done once a picture and redrawn little by
 tokens missing: a step costs the refinement alone. Half of each batch is drawn at realism 0, for
 squared error, the other half at 1, for LPIPS, the segmenter `tx` and a discriminator on the
 features of both. What each place's token would save (`GainEstimator`) is learned from the errors of
-places that happened to be kept or masked. `output/` receives what `sqlink.training.train` leaves:
+places that happened to be kept or masked. `output/` receives what `sqlink.training.trainer` leaves:
 `checkpoint.safetensors`, `refinement.safetensors` (the moving average), `log.csv`.
 """
 

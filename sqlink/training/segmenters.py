@@ -25,7 +25,6 @@ import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from channels.atomic import whole_file
@@ -42,25 +41,21 @@ from sqlink.data import open_dataset
 from sqlink.data.base import DataSet, Sample
 from sqlink.data.classes import CAMVID, IDD, NAMES, NO_LABEL, NUM_CLASSES
 from sqlink.data.idd import camvid_sets
-from sqlink.errors import ConfigError, DataError, SQLinkError, WeightsError
+from sqlink.errors import ConfigError, DataError, SQLinkError
 from sqlink.metrics.jackknife import interval, mean_iou
 from sqlink.metrics.semantic import confusion, iou, miou
 from sqlink.model.layout import channels_last
 from sqlink.segmentation.blocks import fold
 from sqlink.segmentation.builtin import NETWORKS, BuiltIn
-from sqlink.settings import load_settings
+from sqlink.settings import Pair, Section, load_settings
 from sqlink.training.backbones import load_backbone
 from sqlink.training.checkpoint import load_checkpoint, save_checkpoint
+from sqlink.training.data import read_labelled
+from sqlink.training.timed_run import TimedRun
 from sqlink.weights.manifest import save
 
 
-class Strict(BaseModel):
-    """Base of every part of the file: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StreetsPlan(Strict):
+class StreetsPlan(Section):
     """Rendered scenes beside the photographs. share: part of the crops that come from them."""
 
     pictures: int = Field(ge=0)
@@ -68,7 +63,7 @@ class StreetsPlan(Strict):
     share: float = Field(ge=0, le=1)
 
 
-class CoarsePlan(Strict):
+class CoarsePlan(Section):
     """IDD beside the photographs. root: its folder. share: part of the crops that come from it."""
 
     root: str
@@ -76,7 +71,7 @@ class CoarsePlan(Strict):
     share: float = Field(ge=0, le=1)
 
 
-class NetworkPlan(Strict):
+class NetworkPlan(Section):
     """How one network is trained.
 
     backbone: converted weights of its trunk, or None to begin from chance; the trunk learns at
@@ -92,15 +87,15 @@ class NetworkPlan(Strict):
     backbone: str | None = None
     trunk_rate: float = Field(default=1.0, ge=0)
     frozen_blocks: int = Field(default=0, ge=0)
-    emphasis: dict[str, float] = {}
+    emphasis: dict[str, float] = Field(default_factory=dict)
     minutes: float = Field(gt=0)
     batch: int = Field(ge=1)
-    crop: tuple[int, int]
+    crop: Pair[int]
     rate: float = Field(gt=0)
     decay: float = Field(ge=0)
     average: float = Field(ge=0, lt=1)
     lovasz: float = Field(ge=0)
-    scale: tuple[float, float]
+    scale: Pair[float]
     turn_degrees: float = Field(ge=0)
     colour: float = Field(ge=0, le=1)
     focus: float = Field(ge=0, le=1)
@@ -111,7 +106,7 @@ class NetworkPlan(Strict):
     shrink: float = Field(ge=0, le=1)
 
 
-class Plan(Strict):
+class Plan(Section):
     """The whole file. camvid: folder in the SegNet tutorial's layout; fit, dev: its splits."""
 
     kind: Literal["segmenters"]
@@ -145,18 +140,9 @@ class Frames:
         )
 
 
-def read_frames(samples: DataSet) -> Frames:
-    """Every sample of a data set, all of one size. Raises DataError where sizes or maps differ."""
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
-    for sample in samples:
-        if sample.segmentation is None:
-            raise DataError(f"{sample.name} has no map: segmenters learn from labelled pictures")
-        if images and sample.image.shape != images[0].shape:
-            raise DataError(f"{sample.name} is not of the size of the pictures before it")
-        images.append((sample.image * 255).round().to(torch.uint8))
-        labels.append(sample.segmentation.to(torch.uint8))
-    return Frames(torch.stack(images), torch.stack(labels))
+def read_frames(samples: DataSet, title: str) -> Frames:
+    """Read every sample of a data set. Raises DataError if one has no map or sizes differ."""
+    return Frames(*read_labelled(samples, title))
 
 
 def rendered_frames(plan: StreetsPlan, size: tuple[int, int], cache: Path) -> Frames:
@@ -167,9 +153,10 @@ def rendered_frames(plan: StreetsPlan, size: tuple[int, int], cache: Path) -> Fr
         if facts == wanted:
             return Frames(state["images"], state["labels"])
     height, width = size
-    frames = read_frames(
-        open_dataset("streets", seed=plan.seed, count=plan.pictures, height=height, width=width)
+    scenes = open_dataset(
+        "streets", seed=plan.seed, count=plan.pictures, height=height, width=width
     )
+    frames = read_frames(scenes, "streets")
     save_checkpoint(cache, {"images": frames.images, "labels": frames.labels}, **wanted)
     return frames
 
@@ -441,29 +428,29 @@ def confusion_of(network: nn.Module, frames: Frames) -> Tensor:
     )
 
 
-class Run:
-    """One network in training: its weights, their average, the optimiser, and what it has done."""
+class Run(TimedRun):
+    """One segmenter in training."""
 
     def __init__(self, name: str, plan: NetworkPlan) -> None:
         self.plan = plan
         # Initial weights are drawn in a fork of the generator, so that nothing outside it moves.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
-            self.network, self.average = NETWORKS[name](), NETWORKS[name]().eval()
-        trunk = self.network.trunk
+            network, average = NETWORKS[name](), NETWORKS[name]().eval()
+        trunk = network.trunk
         if plan.backbone is not None:
-            load_backbone(trunk, plan.backbone, self.network.variant)
+            load_backbone(trunk, plan.backbone, network.variant)
         for layer in (trunk.stem, *trunk.blocks)[: plan.frozen_blocks + (plan.frozen_blocks > 0)]:
             layer.requires_grad_(False)
-        channels_last(self.network)
-        channels_last(self.average)
-        self.average.load_state_dict(self.network.state_dict())
+        channels_last(network)
+        channels_last(average)
+        average.load_state_dict(network.state_dict())
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in network.named_parameters():
             if parameter.requires_grad:
                 kind = (name.startswith("trunk."), parameter.ndim > 1)
                 groups.setdefault(kind, []).append(parameter)
-        self.optimiser = torch.optim.AdamW(
+        optimiser = torch.optim.AdamW(
             [
                 {
                     "params": parameters,
@@ -474,17 +461,13 @@ class Run:
             ],
             lr=plan.rate,
         )
-        self.step = 0
-        self.seconds = 0.0
-        self.history: list[dict[str, float]] = []
+        super().__init__(network, average, optimiser)
 
     def advance(self, images: Tensor, labels: Tensor, weights: Tensor, budget: float) -> float:
-        """One step; returns the loss."""
-        progress = min(self.seconds / budget, 1.0)
-        warm = min(1.0, (self.step + 1) / 100)
+        """Take one step and return its loss. budget: seconds of the run."""
+        rate = self.plan.rate * self.learning_rate(budget, 100, 0.005)
         for group in self.optimiser.param_groups:
-            cosine = 0.005 + 0.4975 * (1 + math.cos(math.pi * progress))
-            group["lr"] = self.plan.rate * group["share"] * warm * cosine
+            group["lr"] = group["share"] * rate
         self.network.train()
         logits = self.network(images.contiguous(memory_format=torch.channels_last))
         loss = loss_of(logits, labels, weights, self.plan.lovasz, self.step)
@@ -500,27 +483,6 @@ class Run:
                 if value.is_floating_point():
                     ours[key].lerp_(value, 1 - keep)
         return float(loss.detach())
-
-    def save(self, path: Path) -> None:
-        """Write everything that `resume` needs."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        save_checkpoint(path, state, step=self.step, seconds=self.seconds, history=self.history)
-
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises WeightsError where it is damaged or another network's."""
-        state, facts = load_checkpoint(path)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
-            self.history = list(facts["history"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"checkpoint {path} is not of this network: remove it") from error
 
 
 def train(
@@ -543,8 +505,8 @@ def train(
     recipe = plan.networks[name]
     budget = 60 * (minutes if minutes is not None else recipe.minutes)
     dev = open_dataset("camvid", root=plan.camvid, split=plan.dev)
-    photographs = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.fit))
-    unseen = read_frames(dev)
+    photographs = read_frames(open_dataset("camvid", root=plan.camvid, split=plan.fit), "camvid")
+    unseen = read_frames(dev, "camvid")
     folder = Path(plan.output) if folder is None else folder
     size = (photographs.labels.shape[1], photographs.labels.shape[2])
     sources = [(photographs, 1.0)]
@@ -582,19 +544,12 @@ def train(
             f"dev mIoU {run.history[-1]['dev_miou']:.2f}"
         )
 
-    losses: list[float] = []
-    measured = run.seconds
-    while run.seconds < budget:
-        started = time.monotonic()
-        images, labels = sampler.draw(run.step)
-        losses.append(run.advance(images, labels, weights, budget))
-        run.seconds += time.monotonic() - started
-        if run.seconds - measured >= evaluate_seconds and run.seconds < budget:
-            measured = run.seconds
-            measure()
-            report(f"{told()}, loss {sum(losses) / len(losses):.3f}")
-            losses.clear()
-    matrices = measure()
+    def advance() -> float:
+        return run.advance(*sampler.draw(run.step), weights, budget)
+
+    for loss in run.losses(budget, evaluate_seconds, advance):
+        matrices = measure()
+        report(f"{told()}, loss {loss:.3f}")
     names = list(dict.fromkeys(dev.blocks))
     spread = interval(
         matrices[:, None].numpy(),
@@ -617,7 +572,6 @@ def train(
     }
     with whole_file(folder / f"{name}.json") as aside:
         aside.write_text(json.dumps(record, indent=2))
-    report(told())
     return weights_file
 
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sqlink.errors import SQLinkError
 from sqlink.runtime.malloc import keep_freed_memory
 from sqlink.training.config import TrainConfig, load_train_config
-from sqlink.training.train import Trainer
+from sqlink.training.trainer import Trainer
 
 WARM_UP = 3
 """Steps before the clock starts: allocation, choice of kernels, compilation."""

@@ -7,16 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sqlink.model.config import PAPER
+from sqlink.model.config import PAPER, ModelConfig
 from sqlink.model.cost import LiveMemory, cost, main
 from sqlink.model.residual import SelfAttention
 from sqlink.model.sqgan import SQGAN
-from tests.sqlink.model.test_sqgan import TINY
 
 
-def test_flops_are_those_of_the_layers_seen_at_work() -> None:
+def test_flops_are_those_of_the_layers_seen_at_work(tiny: ModelConfig) -> None:
     """Convolutions, linear layers, attention and codebooks, counted by hooks on a real run."""
-    network, seen = SQGAN(TINY).eval(), [0]
+    network, seen = SQGAN(tiny).eval(), [0]
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
@@ -34,8 +33,8 @@ def test_flops_are_those_of_the_layers_seen_at_work() -> None:
     with torch.backends.mkldnn.flags(enabled=False):  # what is fused calls no layer
         found = network.analyse(images, maps)
         network.synthesise(found.image_indices, found.map_indices, 48, 64)
-    seen[0] += 2 * 12 * TINY.code_dim * (TINY.image_codes + TINY.map_codes)
-    told = cost(TINY, 48, 64)
+    seen[0] += 2 * 12 * tiny.code_dim * (tiny.image_codes + tiny.map_codes)
+    told = cost(tiny, 48, 64)
     assert told.encoder_flops + told.decoder_flops == pytest.approx(seen[0], rel=1e-6)
     state = network.state_dict()
     moving = sum(v.numel() for k, v in state.items() if k.endswith((".counts", ".sums")))

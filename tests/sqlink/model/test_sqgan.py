@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,49 +16,22 @@ from sqlink.model.samm import keep_most_relevant
 from sqlink.model.spade import SpadeNorm, one_hot_map, unshuffled_map
 from sqlink.model.sqgan import SQGAN
 
-TINY = dataclasses.replace(
-    STREETS,
-    name="tiny",
-    channels=(16, 24, 32),
-    map_channels=(8, 16, 16),
-    demasker_blocks=2,
-    label_width=8,
-    norm_groups=8,
-    samm_width=16,
-    image_codes=32,
-    map_codes=16,
-)
-
-
-def tiny_paper() -> ModelConfig:
-    """The paper's layers (stem 1, five levels, SPADE of its own in each norm), narrow."""
-    return dataclasses.replace(
-        PAPER,
-        channels=(8, 8, 16, 16, 16),
-        map_channels=(8, 8, 16, 16, 16),
-        demasker_blocks=2,
-        spade_hidden=8,
-        samm_width=8,
-        code_dim=8,
-        image_codes=16,
-        map_codes=16,
-        norm_groups=4,
-    )
-
 
 @pytest.fixture(scope="module")
-def network() -> SQGAN:
+def network(tiny: ModelConfig) -> SQGAN:
     torch.manual_seed(0)
-    return SQGAN(TINY).eval()
+    return SQGAN(tiny).eval()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 33), (64, 48), (90, 121)])
-def test_any_size_comes_back_at_its_size(network: SQGAN, height: int, width: int) -> None:
+def test_any_size_comes_back_at_its_size(
+    network: SQGAN, height: int, width: int, tiny: ModelConfig
+) -> None:
     images = torch.rand(2, 3, height, width)
     segmentation = torch.randint(0, 11, (2, height, width))
     found = network.analyse(images, segmentation)
     assert found.image_indices.shape == (2, *network.grid(height, width))
-    assert found.map_indices.max() < TINY.map_codes
+    assert found.map_indices.max() < tiny.map_codes
     assert ((found.image_scores > 0) & (found.image_scores < 1)).all()
     rebuilt, maps = network.synthesise(found.image_indices, found.map_indices, height, width)
     assert rebuilt.shape == images.shape
@@ -70,9 +41,9 @@ def test_any_size_comes_back_at_its_size(network: SQGAN, height: int, width: int
     assert maps.max() < 11
 
 
-def test_the_papers_layers_run_through_the_same_code() -> None:
+def test_the_papers_layers_run_through_the_same_code(tiny_paper: ModelConfig) -> None:
     torch.manual_seed(0)
-    network = SQGAN(tiny_paper()).eval()
+    network = SQGAN(tiny_paper).eval()
     found = network.analyse(torch.rand(1, 3, 32, 64), torch.randint(0, 19, (1, 32, 64)))
     assert found.image_indices.shape == (1, 2, 4)
     images, maps = network.synthesise(found.image_indices, found.map_indices, 32, 64)

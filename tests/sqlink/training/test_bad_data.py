@@ -12,13 +12,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sqlink.cli.app import app
-from sqlink.model import config as model_sizes
-from tests.sqlink.model.test_sqgan import TINY
-
-
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(model_sizes.CONFIGS, "tiny", TINY)
 
 
 def pair(picture: Path, labels: Path, ids: int = 3, size: tuple[int, int] = (64, 48)) -> None:
@@ -105,7 +98,7 @@ def no_such_class_set(root: Path) -> dict[str, object]:
     ],
 )
 def test_training_on_it_ends_in_one_line(
-    tmp_path: Path, source: Callable[[Path], dict[str, object]], says: str
+    tmp_path: Path, source: Callable[[Path], dict[str, object]], says: str, tiny_is_known: None
 ) -> None:
     path = tmp_path / "train.yaml"
     values = {

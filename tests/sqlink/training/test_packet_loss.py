@@ -139,7 +139,7 @@ def test_no_packet_is_beyond_the_most(kept: float) -> None:
 
 def test_training_needs_no_coder() -> None:
     command = (
-        "import sys, sqlink.training.packet_loss, sqlink.training.train\n"
+        "import sys, sqlink.training.packet_loss, sqlink.training.trainer\n"
         "sys.exit('constriction' in sys.modules or 'sionna' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", command], check=True)

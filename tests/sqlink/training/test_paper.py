@@ -16,18 +16,17 @@ from sqlink.data import open_dataset
 from sqlink.data.base import require_classes
 from sqlink.data.classes import CITYSCAPES, class_set_of_size
 from sqlink.model import config as model_sizes
-from sqlink.model.config import PAPER
+from sqlink.model.config import PAPER, ModelConfig
 from sqlink.model.discriminator import PatchDiscriminator, blend_towards_real
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
+from sqlink.training import train_from_config
 from sqlink.training.augmentation import CropSettings, ResidentPictures, draw_crops, step_generator
 from sqlink.training.losses import hinge_discriminator, image_loss, map_loss
 from sqlink.training.packet_loss import PacketLoss, draw_packet_losses
 from sqlink.training.pasting import component_bank
 from sqlink.training.task import load_task
-from sqlink.training.train import train_from_config
 from sqlink.weights.manifest import load
-from tests.sqlink.model.test_sqgan import tiny_paper
 
 LABEL_IDS = (7, 11, 13, 21, 23, 26)
 
@@ -60,11 +59,11 @@ def cityscapes(root: Path) -> ResidentPictures:
 
 
 def test_the_papers_layers_train_through_all_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_paper: ModelConfig
 ) -> None:
     """Narrow layers, but the same classes, the same trainer and the same data set."""
     monkeypatch.setitem(
-        model_sizes.CONFIGS, "narrow", dataclasses.replace(tiny_paper(), name="narrow")
+        model_sizes.CONFIGS, "narrow", dataclasses.replace(tiny_paper, name="narrow")
     )
     frames(tmp_path)
     options = {"root": str(tmp_path), "size": [48, 64]}

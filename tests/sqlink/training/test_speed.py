@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from sqlink.model import config as model_sizes
 from sqlink.training.config import load_train_config
 from sqlink.training.speed import main, matmul_rate, training_speed
-from tests.sqlink.model.test_sqgan import TINY
-from tests.sqlink.training.test_train import settings
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(model_sizes.CONFIGS, "tiny", TINY)
-
-
-def test_operations_grow_with_the_crop_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_operations_grow_with_the_crop_and_nothing_is_left_behind(
+    tmp_path: Path, settings: Callable[..., Path]
+) -> None:
     small, large = (
         training_speed(
             load_train_config(
@@ -35,7 +30,9 @@ def test_operations_grow_with_the_crop_and_nothing_is_left_behind(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_prints_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Callable[..., Path]
+) -> None:
     assert main([str(settings(tmp_path)), "--steps", "1"]) == 0
     assert "crops/s" in capsys.readouterr().out
     assert main([str(tmp_path / "none.yaml")]) == 2

@@ -194,7 +194,7 @@ def test_the_first_blocks_stay_as_they_are(painted: Frames) -> None:
 
 
 def test_a_run_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    frames = read_frames(open_dataset("streets", seed=5, count=2, height=64, width=96))
+    frames = read_frames(open_dataset("streets", seed=5, count=2, height=64, width=96), "streets")
     plan = small_plan(rate=0.01)
     sampler, weights = Sampler([(frames, 1.0)], plan), set_weights([frames], {})
     run = Run("tx", plan)
