@@ -9,7 +9,9 @@
 
 The transmitter decodes the base itself, all of it, so as to code what is still missing. Beside the
 networks, tokens are a linear transform of the residual and back, which begins as a cosine transform
-of its blocks: that way tokens mean something from the first step of training.
+of its blocks: that way tokens mean something from the first step of training. The residual is that
+to the base's picture without its detail finer than 8 pixels. That detail is invention: at realism 0
+little of it is shown, at realism 1 all of it but what the tokens that came say better.
 
 Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain`
 estimates for every place by how much the error would fall if its token was sent, so that the
@@ -47,8 +49,8 @@ cross-entropy of the transmitter's segmenter.
 class RefinementConfig:
     """What fixes the layers; levels are steps of each value of a token, odd numbers."""
 
-    levels8: tuple[int, ...] = (9, 5, 5, 7, 7, 3)
-    levels4: tuple[int, ...] = (9, 5, 5, 5)
+    levels8: tuple[int, ...] = (11, 3, 3, 9, 9, 5)
+    levels4: tuple[int, ...] = (5, 7, 5, 3, 5, 3)
     width4: int = 48
     width8: int = 96
     width16: int = 128
@@ -232,7 +234,7 @@ class RefinementEncoder(nn.Module):
         self.back8 = _synthesis(config.levels8, 8)
         self.gain4 = GainEstimator(w4, labels, 24)
         for layer in (self.out8, self.out4):
-            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.normal_(layer.weight, std=0.002)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
@@ -241,8 +243,8 @@ class RefinementEncoder(nn.Module):
         [N, 3, H, W], and coarse, [N, base8, H/8, W/8]: what the base decoder makes of all tokens at
         realism 0.
         """
-        rest = images - picture
-        pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * rest), 1), 4)
+        pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * (images - picture)), 1), 4)
+        rest = images - _smooth(picture)
         e4 = self.block4(self.conv_in(torch.cat((pixels, shares4), 1)))
         e8 = self.down8(silu(e4)) + self.base8(coarse)
         e8 = self.before8(e8)
@@ -264,6 +266,9 @@ class RefinementEncoder(nn.Module):
 class RefinementDecoder(nn.Module):
     """The receiver's half: a correction of the base's picture from its features and the tokens."""
 
+    basis8: Tensor
+    basis4: Tensor
+
     def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
         super().__init__()
         w4, w8, w2 = config.width4 + 16, config.width8, config.width2
@@ -279,6 +284,9 @@ class RefinementDecoder(nn.Module):
         self.block2 = Block(w2, True)
         self.linear8 = _synthesis(config.levels8, 8)
         self.linear4 = _synthesis(config.levels4, 4)
+        self.detail = nn.Parameter(torch.tensor([0.2, 1.0]))  # shown of the base's, by realism
+        self.register_buffer("basis8", _basis(len(config.levels8), 8), persistent=False)
+        self.register_buffer("basis4", _basis(len(config.levels4), 4), persistent=False)
         self.out = nn.Conv2d(w2, 12, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         assert self.out.bias is not None
@@ -310,9 +318,21 @@ class RefinementDecoder(nn.Module):
             x = block(x, steer)
         x = _doubled(self.up2(x)) + self.base2(F.pixel_unshuffle(2 * picture - 1, 2))
         x = self.block2(x, steer)
-        out: Tensor = picture + F.pixel_shuffle(self.out(silu(x)), 2)
-        out = out + F.pixel_shuffle(self.linear8(values8 * came8.unsqueeze(1)), 8)
-        return out + F.pixel_shuffle(self.linear4(values4 * came4.unsqueeze(1)), 4)
+        low = _smooth(picture)
+        shown = torch.lerp(self.detail[0], self.detail[1], realism).view(-1, 1, 1, 1)
+        high = (picture - low) * shown
+        out: Tensor = low + F.pixel_shuffle(self.out(silu(x)), 2)
+        # What tokens say of a block takes the place of the base's detail in it.
+        for values, came, linear, basis, side in (
+            (values8, came8, self.linear8, self.basis8, 8),
+            (values4, came4, self.linear4, self.basis4, 4),
+        ):
+            there = came.unsqueeze(1)
+            out = out + F.pixel_shuffle(linear(values * there), side)
+            blocks = F.pixel_unshuffle(high, side)
+            said = torch.einsum("kc,nchw->nkhw", basis, blocks) * there
+            high = high - F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", basis, said), side)
+        return out + high
 
 
 class Refinement(nn.Module):
@@ -328,13 +348,13 @@ class Refinement(nn.Module):
         self.decoder = RefinementDecoder(config, base8, base4)
 
 
-STEP8, STEP4 = 0.9, 0.8
+STEP8, STEP4 = 0.75, 0.65
 """Steps of cosine coefficients, orthonormal over the three colours, with which training begins."""
 
 
 def _basis(values: int, side: int) -> Tensor:
     """[values, 3 side^2]: the means of grey, red and blue, then slopes of grey; without the two of
-    colour for under five values. Orthonormal.
+    colour in blocks of under 8 pixels. Orthonormal.
     """
     grey = torch.full((3,), 3**-0.5)
     red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5
@@ -342,7 +362,7 @@ def _basis(values: int, side: int) -> Tensor:
     places = torch.arange(side) + 0.5
     waves = [torch.cos(torch.pi / side * k * places) for k in range(3)]
     waves = [wave / wave.norm() for wave in waves]
-    colours = [grey, red, blue] if values >= 5 else [grey]
+    colours = [grey, red, blue] if side >= 8 else [grey]
     planes = [c[:, None, None] * waves[0][:, None] * waves[0] for c in colours]
     for down, right in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0)):
         planes.append(grey[:, None, None] * waves[down][:, None] * waves[right])
@@ -375,6 +395,13 @@ def gains_of(errors: Tensor) -> Tensor:
     """
     masked, sent = errors.exp().unbind(1)
     return (masked - sent).clamp(min=0)
+
+
+def _smooth(picture: Tensor) -> Tensor:
+    """Without detail finer than 8 pixels."""
+    return F.interpolate(
+        F.avg_pool2d(picture, 8), scale_factor=8.0, mode="bilinear", align_corners=False
+    )
 
 
 def _placed(values: Tensor, came: Tensor) -> Tensor:

@@ -1,149 +1,164 @@
-"""Find how a budget is best shared between map and image; the answer travels in the weights.
+"""Find what a budget is best spent on; the answer travels in the weights, a path for each aim.
 
-    pictures ─ keep (m_map, m_image), for each pair of a grid ─ bytes, and loss of what is rebuilt
-        ─ the rising path through the grid along which the loss is least, over all budgets
+    pictures ─ keep a share of every stream ─ bytes, and the cost of what is rebuilt, for each aim
+        ─ from the least point on: whichever stream lowers the cost most for its bytes gets more
+        ─ the rising path through all points measured along which the cost is least, over all budgets
 
-The loss is LPIPS plus `weight` times (1 - mIoU), the mIoU of what the transmitter's segmenter sees
-in the rebuilt pictures against what it saw in the true ones. The segmenter that only measures is
-not asked.
+The streams are the map, the picture and, where the weights have them, the refinements at 1/8 and
+1/4. The cost is, by aim (see `sqlink.codecs.sqgan`): `legible`, 1 - mIoU + LPIPS / 2, the mIoU
+weighted by the task, of what the transmitter's segmenter sees in the rebuilt pictures against what
+it saw in the true ones; `natural`, LPIPS; `faithful`, minus PSNR, at realism 0. The segmenter that
+only measures is not asked.
 
     python -m sqlink.training.rate_path --weights FILE --camvid DIR -o FILE
 
-writes the weights again with `rate_path`, pairs of fractions, and `rate_table`, what was measured:
-(m_map, m_image, bytes, LPIPS, mIoU) of every pair. Pictures are training ones (CamVid `fit`); the
-same command gives the same path.
+writes the weights again with `rate_path`, fractions of the streams by aim, and `rate_table`, what
+was measured: fractions, bytes, PSNR in dB, LPIPS and mIoU of every point. Pictures are training
+ones (CamVid `fit`); the same command gives the same path.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from sqlink.bitstream.packets import MODES, Packing, Tokens, packetise
-from sqlink.bitstream.tables import Tables
-from sqlink.bitstream.token_selection import keep, ranks
-from sqlink.codecs.base import DEFAULT_PACKET_BYTES
+from sqlink.bitstream.packets import MODES
+from sqlink.codecs.base import Rate, Received, Stream
+from sqlink.codecs.sqgan.codec import AIMS, SQGANCodec
 from sqlink.errors import ConfigError, SQLinkError
-from sqlink.metrics.semantic import confusion, miou
-from sqlink.model.sqgan import SQGAN, Analysis
+from sqlink.metrics.psnr import psnr
+from sqlink.metrics.semantic import confusion
+from sqlink.metrics.task_miou import WeightedIou
 
-MAP_FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
-IMAGE_FRACTIONS = (0.01, 0.04, 0.1, 0.2, 0.35, 0.6, 1.0)
+FRACTIONS = (
+    (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0),
+    (0.01, 0.04, 0.1, 0.2, 0.35, 0.6, 1.0),
+    (0.0, 0.03, 0.08, 0.16, 0.3, 0.5, 0.75, 1.0),
+    (0.0, 0.05, 0.12, 0.25, 0.45, 0.7, 1.0),
+)
+"""Shares of each stream that are tried: map, picture, 1/8, 1/4."""
+_FINEST_AFTER = 3
+"""Steps of the layer at 1/8 before that at 1/4 is tried."""
+_HIGHEST_STEP = 2
 
-Floats = NDArray[np.float64]
+Point = tuple[int, ...]
+"""A step of each stream."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Over the pairs of fractions, float64 [A, B] each: mean bytes, mean LPIPS, and mIoU."""
+    """Means over pictures: bytes, PSNR in dB, LPIPS, and the mIoU of their summed matrix."""
 
-    bytes: Floats
-    lpips: Floats
-    miou: Floats
+    bytes: float
+    psnr: float
+    lpips: float
+    miou: float
+
+    def cost(self, aim: str) -> float:
+        """What is to be lowered for an aim."""
+        if aim == "faithful":
+            return -self.psnr
+        return self.lpips if aim == "natural" else 1 - self.miou + self.lpips / 2
 
 
-def best_path(cost: Floats, size: Floats) -> list[tuple[int, int]]:
-    """The path of steps (one up in either axis or both) from the first to the last pair along which
-    the integral of cost over the logarithm of size is least.
+def explore(steps: Sequence[int], measure: Callable[[Point], tuple[float, float]]) -> list[Point]:
+    """Measure points from the first to the last, and return the best path through them.
 
-    cost, size: float64 [A, B]. That is the mean cost over budgets of all sizes, if a budget between
-    two pairs buys what lies between them.
+    steps: of each stream; measure: of a point, its size and its cost. From each point one stream
+    goes up by one step or by two, whichever lowers the cost most for the logarithm of the size.
 
-    >>> best_path(np.array([[9.0, 1.0], [9.0, 0.0]]), np.array([[1.0, 2.0], [2.0, 3.0]]))
+    >>> explore((3, 3), lambda p: (1.0 + p[0] + p[1], 0.8 ** p[0]))
+    [(0, 0), (2, 0), (2, 2)]
+    """
+    found: dict[Point, tuple[float, float]] = {}
+
+    def known(point: Point) -> tuple[float, float]:
+        if point not in found:
+            found[point] = measure(point)
+        return found[point]
+
+    at: Point = (0,) * len(steps)
+    known(at)
+    while any(have + 1 < most for have, most in zip(at, steps, strict=True)):
+        size, cost = found[at]
+        gains = {}
+        for stream, most in enumerate(steps):
+            early = stream == 3 and at[2] < min(_FINEST_AFTER, steps[2] - 1)
+            for up in range(1, _HIGHEST_STEP + 1):
+                if at[stream] + up >= most or early:
+                    continue
+                after = (*at[:stream], at[stream] + up, *at[stream + 1 :])
+                larger, less = known(after)
+                gains[after] = (cost - less) / max(math.log(larger / size), 1e-6)
+        at = max(gains, key=lambda point: gains[point])
+    return best_path(found)
+
+
+def best_path(measured: Mapping[Point, tuple[float, float]]) -> list[Point]:
+    """The rising path from the least point to the greatest, no stream by over two steps at once,
+    along which the integral of cost over the logarithm of size is least.
+
+    measured: size and cost by point. That is the mean cost over budgets of all sizes, if a budget
+    between two points buys what lies between them.
+
+    >>> best_path({(0, 0): (1, 9), (0, 1): (2, 1), (1, 0): (2, 9), (1, 1): (3, 0)})
     [(0, 0), (0, 1), (1, 1)]
     """
-    rows, columns = cost.shape
-    logs = np.log(size)
-    best = np.full(cost.shape, np.inf)
-    best[0, 0] = 0.0
-    before: dict[tuple[int, int], tuple[int, int]] = {}
-    for a in range(rows):
-        for b in range(columns):
-            for step in ((1, 0), (0, 1), (1, 1)):
-                start = (a - step[0], b - step[1])
-                if min(start) < 0:
-                    continue
-                span = max(logs[a, b] - logs[start], 0.0)
-                total = best[start] + span * (cost[a, b] + cost[start]) / 2
-                if total < best[a, b]:
-                    best[a, b], before[a, b] = total, start
-    path = [(rows - 1, columns - 1)]
-    while path[-1] != (0, 0):
+    points = sorted(measured, key=lambda point: (sum(point), point))
+    total = {points[0]: 0.0}
+    before: dict[Point, Point] = {}
+    for number, point in enumerate(points[1:], 1):
+        for start in points[:number]:
+            ups = [b - a for a, b in zip(start, point, strict=True)]
+            if start not in total or not all(0 <= up <= _HIGHEST_STEP for up in ups):
+                continue
+            (small, high), (large, low) = measured[start], measured[point]
+            span = max(math.log(large / small), 0.0)
+            way = total[start] + span * (high + low) / 2
+            if way < total.get(point, math.inf):
+                total[point], before[point] = way, start
+    path = [points[-1]]
+    while path[-1] in before:
         path.append(before[path[-1]])
     return path[::-1]
 
 
 def measure(
-    model: SQGAN,
-    tables: Tables,
+    codec: SQGANCodec,
+    fractions: Sequence[float],
     images: Tensor,
     maps: Tensor,
     segment: Callable[[Tensor], Tensor],
     distance: Callable[[Tensor, Tensor], Tensor],
-    packing: Packing,
-    packet_bytes: int = DEFAULT_PACKET_BYTES,
-    report: Callable[[str], None] = print,
+    class_weights: Tensor,
 ) -> Measured:
-    """Every pair of fractions on pictures float32 [N, 3, H, W] with maps int64 [N, H, W].
+    """What keeping `fractions` of the streams costs and gives, through the codec's own bytes.
 
-    segment: pictures to maps; distance: two batches of pictures to [N].
+    images: float32 [N, 3, H, W]; maps: int64 [N, H, W]; segment: pictures to maps; distance: two
+    batches of pictures to [N]; class_weights: float32 [C], of the IoUs.
     """
-    height, width = maps.shape[1:]
-    classes = model.config.num_classes
-    found = _joined([model.analyse(x[None], s[None]) for x, s in zip(images, maps, strict=True)])
-    indices = [found.map_indices.numpy(), found.image_indices.numpy()]
-    rank = [ranks(s.float().numpy()) for s in (found.map_scores, found.image_scores)]
-    places = indices[0][0].size
-    shape = (len(MAP_FRACTIONS), len(IMAGE_FRACTIONS))
-    result = Measured(np.zeros(shape), np.zeros(shape), np.zeros(shape))
-    layers = np.zeros_like(indices[0][0])
-    for a, of_map in enumerate(MAP_FRACTIONS):
-        map_kept = keep(indices[0], rank[0], max(1, round(of_map * places)))
-        for b, of_image in enumerate(IMAGE_FRACTIONS):
-            image_kept = keep(indices[1], rank[1], max(1, round(of_image * places)))
-            sizes = [
-                sum(
-                    len(p.data)
-                    for p in packetise(Tokens(m, x, layers, layers), tables, packet_bytes, packing)
-                )
-                for m, x in zip(map_kept, image_kept, strict=True)
-            ]
-            matrix = torch.zeros(classes, classes, dtype=torch.int64)
-            distances = []
-            for n in range(len(images)):
-                rebuilt, _ = model.synthesise(
-                    torch.from_numpy(image_kept[n : n + 1]),
-                    torch.from_numpy(map_kept[n : n + 1]),
-                    height,
-                    width,
-                )
-                distances.append(float(distance(rebuilt, images[n : n + 1])))
-                matrix += confusion(segment(rebuilt), maps[n : n + 1], classes)[0]
-            result.bytes[a, b] = np.mean(sizes)
-            result.lpips[a, b] = np.mean(distances)
-            result.miou[a, b] = float(miou(matrix))
-            report(
-                f"map {of_map:g}, image {of_image:g}: {result.bytes[a, b]:.0f} bytes, LPIPS "
-                f"{result.lpips[a, b]:.3f}, mIoU {result.miou[a, b]:.3f}"
-            )
-    return result
-
-
-def _joined(parts: Sequence[Analysis]) -> Analysis:
-    return Analysis(
-        torch.cat([p.image_indices for p in parts]),
-        torch.cat([p.image_scores for p in parts]),
-        torch.cat([p.map_indices for p in parts]),
-        torch.cat([p.map_scores for p in parts]),
+    codec.split = (codec.split[0], tuple(fractions))
+    streams = [s for s in codec.encode(images, Rate(quality=1.0), maps) if isinstance(s, Stream)]
+    pictures = codec.decode([Received.whole(stream) for stream in streams]).images
+    parts = list(zip(pictures.split(1), images.split(1), maps.split(1), strict=True))
+    matrix = torch.stack(
+        [confusion(segment(x), truth, len(class_weights))[0] for x, _, truth in parts]
+    ).sum(0)
+    return Measured(
+        float(np.mean([stream.size for stream in streams])),
+        float(psnr(pictures, images).mean()),
+        float(np.mean([float(distance(x, truth)) for x, truth, _ in parts])),
+        float(WeightedIou("mIoU", class_weights).value(matrix)),
     )
 
 
@@ -151,19 +166,21 @@ def calibrate(
     weights: str,
     camvid: Path,
     output: Path,
-    pictures: int = 8,
-    weight: float = 0.5,
+    pictures: int = 6,
     packing: str = MODES[0],
     segmenter: str = "tx",
-) -> list[tuple[float, float]]:
-    """Write the weights with their path of fractions, and return it.
+    aims: Sequence[str] = AIMS,
+    report: Callable[[str], None] = print,
+) -> dict[str, list[tuple[float, ...]]]:
+    """Write the weights with their paths of fractions, by aim, and return these.
 
+    aims: those that are calibrated; the others keep the path that they have.
     Raises ConfigError for the measuring segmenter, WeightsError or DataError where files are amiss.
     """
-    from sqlink.data import open_dataset
+    from sqlink.data.base import open_dataset
     from sqlink.metrics.lpips import load_lpips
-    from sqlink.model.sqgan import load_model
     from sqlink.segmentation import load_segmenter
+    from sqlink.training.task import Task, load_task
     from sqlink.weights.manifest import load, save
 
     if segmenter == "judge":
@@ -171,24 +188,58 @@ def calibrate(
     if pictures < 1:
         raise ConfigError(f"pictures={pictures} must be at least 1")
     loaded = load(weights, "sqgan")
-    model, tables = load_model(loaded, weights), Tables.from_tensors(loaded.tensors)
     sees, lpips = load_segmenter(segmenter), load_lpips()
     data = open_dataset("camvid", root=str(camvid), split="fit")
     chosen = np.unique(np.linspace(0, len(data) - 1, pictures).astype(int))
     images = torch.stack([data[int(n)].image for n in chosen])
-    with torch.inference_mode():
-        maps = torch.cat([sees.segment(image[None]) for image in images])
-        found = measure(model, tables, images, maps, sees.segment, lpips, Packing(packing))
-    steps = best_path(found.lpips + weight * (1 - found.miou), found.bytes)
-    path = [(MAP_FRACTIONS[a], IMAGE_FRACTIONS[b]) for a, b in steps]
-    table = [
-        [m, x, *(round(float(v[a, b]), 4) for v in (found.bytes, found.lpips, found.miou))]
-        for a, m in enumerate(MAP_FRACTIONS)
-        for b, x in enumerate(IMAGE_FRACTIONS)
-    ]
-    facts = {"rate_path": json.dumps(path), "rate_table": json.dumps(table)}
+    maps = torch.cat([sees.segment(image[None]) for image in images])
+    record = loaded.metadata.get("task")
+    paths: dict[str, list[tuple[float, ...]]] = {}
+    table: dict[str, list[list[float]]] = {}
+    if set(aims) < set(AIMS):
+        paths, table = (_by_aim(loaded.metadata.get(name)) for name in ("rate_path", "rate_table"))
+    for aim in aims:
+        codec = _codec(weights, aim, packing)
+        task = Task.from_json(record) if record else load_task("driving", codec.classes)
+        levels = FRACTIONS[: codec.tables.streams]
+        codec.split = (tuple(share[0] for share in levels), (1.0,) * len(levels))
+        rows: list[list[float]] = []
+
+        def costs(point: Point) -> tuple[float, float]:
+            shares = [levels[stream][step] for stream, step in enumerate(point)]
+            found = measure(codec, shares, images, maps, sees.segment, lpips, task.tensors()[0])
+            figures = (found.bytes, found.psnr, found.lpips, found.miou)
+            rows.append([*shares, *(round(value, 4) for value in figures)])
+            report(
+                f"{aim} {shares}: {found.bytes:.0f} bytes, {found.psnr:.2f} dB, LPIPS "
+                f"{found.lpips:.3f}, mIoU {found.miou:.3f}"
+            )
+            return found.bytes, found.cost(aim)
+
+        with torch.inference_mode():
+            steps = explore([len(shares) for shares in levels], costs)
+        paths[aim] = [tuple(levels[s][step] for s, step in enumerate(point)) for point in steps]
+        table[aim] = rows
+    facts = {"rate_path": json.dumps(paths), "rate_table": json.dumps(table)}
     save(output, loaded.tensors, {**loaded.metadata, **facts})
-    return path
+    return paths
+
+
+def _codec(weights: str, aim: str, packing: str) -> SQGANCodec:
+    """The codec, as it draws for an aim."""
+    from sqlink.codecs import load_codec
+
+    codec = load_codec("sqgan", weights=weights, aim=aim, packing=packing)
+    assert isinstance(codec, SQGANCodec)
+    if codec.tables.refinements:
+        codec.realism = 0.0 if aim == "faithful" else 1.0
+    return codec
+
+
+def _by_aim(record: str | None) -> dict[str, Any]:
+    """What weights hold for each aim; nothing where they hold one thing for all."""
+    found = json.loads(record or "{}")
+    return found if isinstance(found, dict) else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,25 +248,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", default="streets", help="a shipped name or a file")
     parser.add_argument("--camvid", type=Path, required=True, help="folder of CamVid")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the weights to write")
-    parser.add_argument("--pictures", type=int, default=8, help="of fit, evenly spread")
-    parser.add_argument("--weight", type=float, default=0.5, help="of 1 - mIoU beside LPIPS")
+    parser.add_argument("--pictures", type=int, default=6, help="of fit, evenly spread")
     parser.add_argument("--packing", default=MODES[0], help="whose bytes are counted")
     parser.add_argument("--segmenter", default="tx", help="what makes and reads the maps")
+    parser.add_argument("--aim", choices=AIMS, nargs="+", default=AIMS, help="those to calibrate")
     options = parser.parse_args(arguments)
     try:
-        path = calibrate(
+        paths = calibrate(
             options.weights,
             options.camvid,
             options.output,
             options.pictures,
-            options.weight,
             options.packing,
             options.segmenter,
+            options.aim,
         )
     except SQLinkError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{options.output}: rate_path {path}")
+    print(f"{options.output}: rate_path {paths}")
     return 0
 
 

@@ -250,11 +250,10 @@ class SQGANCodec:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1] with int64 [N, H, W] maps, or the segmenter's.
 
-        A native `quality` in (0, 1] is how far along the path the stream goes, or, without
-        refinements, the fraction of tokens kept in both streams. Unreachable
-        below the bytes of the path's first point. Raises ConfigError for a quality out of range and
-        for channel uses, DataError for a picture too small or too large and for a map of another
-        size or with ids that are no class.
+        A native `quality` in (0, 1] is how far along the path the stream goes. Unreachable below
+        the bytes of the path's first point. Raises ConfigError for a quality out of range and for
+        channel uses, DataError for a picture too small or too large and for a map of another size
+        or with ids that are no class.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise DataError(f"pictures must be [N, 3, H, W], not {list(images.shape)}")
@@ -277,11 +276,7 @@ class SQGANCodec:
             if budget is not None:
                 return self._fit(analysed, height, width, budget)
             assert quality is not None
-            if self.tables.refinements:
-                packets = self._packets_at(analysed, max(1, round(quality * _STEPS)))
-            else:
-                count = max(1, round(quality * analysed.ranks[0].size))
-                packets = self._packets(analysed, [(count, count)])
+            packets = self._packets_at(analysed, max(1, round(quality * _STEPS)))
             return self._stream(packets, height, width)
 
         return self._analysed(images, segmentation, answer)

@@ -138,11 +138,12 @@ def test_above_the_top_everything_is_sent() -> None:
     assert decoded.segmentation.unique().tolist() == [3, 7]
 
 
-def test_quality_is_the_fraction_kept_in_both_streams() -> None:
-    codec = made_codec()
-    (stream,) = streams(codec, pictures(1), Rate(quality=0.3))
-    grids = unpacketise([p.data for p in stream.packets], 23, 30, codec.tables)
-    assert [(grid >= 0).sum() for grid in grids] == [207, 207]
+def test_quality_is_how_far_along_the_path_the_stream_goes() -> None:
+    codec = made_codec(split=((0.1, 0.2), (0.3, 1.0), (1.0, 1.0)))
+    for quality, shares in ((0.25, (0.2, 0.6)), (0.5, (0.3, 1.0)), (1.0, (1.0, 1.0))):
+        (stream,) = streams(codec, pictures(1), Rate(quality=quality))
+        grids = unpacketise([p.data for p in stream.packets], 23, 30, codec.tables)
+        assert [(grid >= 0).sum() for grid in grids] == [round(690 * share) for share in shares]
 
 
 def test_a_budget_lies_on_the_path_that_is_given() -> None:
@@ -514,8 +515,8 @@ def test_layers_beyond_the_budget_are_passed_over() -> None:
 
 def test_fixed_length_indices_cost_log2_of_the_codebook() -> None:
     for packing in MODES:
-        codec = made_codec(packing=packing, fixed_length=True)
-        (stream,) = streams(codec, pictures(1), Rate(quality=0.3))
+        codec = made_codec(packing=packing, fixed_length=True, split=((0.3, 0.3), (1.0, 1.0)))
+        (stream,) = streams(codec, pictures(1), Rate(quality=0.0001))
         assert stream.ledger["index"] == pytest.approx(207 * (5 + 9), abs=len(stream.packets))
 
 
