@@ -51,7 +51,7 @@ from sqlink.bitstream.packets import (
     parse_packets,
     unpacketise,
 )
-from sqlink.bitstream.refinement_table import RefinementTable, tokens_of, units_of
+from sqlink.bitstream.refinement_table import TOKENS, RefinementTable, tokens_of, units_of
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers, ranks
 from sqlink.codecs.base import (
@@ -105,6 +105,9 @@ _LEGIBLE = (0.0, 0.5, 1.0)
 the relevance of what is there.
 """
 
+_MASK_BITS = 3.0
+"""About what it takes to say that a unit of the refinement is sent."""
+
 _HEADER = struct.Struct(">3sBHHH4sI")
 SESSION_BYTES = _HEADER.size
 _MAGIC = b"SQG"
@@ -113,10 +116,8 @@ _FILLED = 0.99
 """Share of a budget that is enough."""
 _AIM = 0.5
 """How much of what may stay free a guess leaves free."""
-_USUAL_BITS = (7.0, 8.7, 34.0, 18.0)
-"""Of a token of the map and of the picture, and of units of the refinement, all told: where the
-search for a budget begins.
-"""
+_USUAL_BITS = (7.0, 8.7)
+"""Of a token of the map and of the picture, all told: where the search for a budget begins."""
 _STEPS = 4096
 """Points of the path that a budget is fitted to."""
 _REMEMBERED = 256
@@ -152,12 +153,14 @@ class TokenModel(Protocol):
 @dataclass(frozen=True)
 class _Analysed:
     """One picture's tokens: indices and ranks of every place of every stream, int64 [h, w] each,
-    [2 h, 2 w] of the last. sizes: bytes of the points of the path that were tried, by the points
-    below them that end layers.
+    [2 h, 2 w] of the last. bits: float64 [P + 1] each, about what the first so many of a stream
+    take. sizes: bytes of the points of the path that were tried, by the points below them that end
+    layers.
     """
 
     indices: tuple[NDArray[np.int64], ...]
     ranks: tuple[NDArray[np.int64], ...]
+    bits: tuple[NDArray[np.float64], ...]
     sizes: dict[tuple[int, ...], dict[int, int]]
 
 
@@ -243,7 +246,7 @@ class SQGANCodec:
         self.chunk = chunk
         self.trained_on = tuple(trained_on)
         self._remembered: OrderedDict[bytes, _Analysed] = OrderedDict()
-        self._usual: dict[int, NDArray[np.float64]] = {}
+        self._kept: dict[tuple[int, tuple[tuple[float, ...], ...]], list[NDArray[np.int64]]] = {}
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
@@ -437,22 +440,16 @@ class SQGANCodec:
                     assert segmenter is not None
                     labels = segmenter.segment(batch)
                 analysis = self.model.analyse(batch, labels.to(self.device))
+            usual = [torch.full_like(analysis.map_scores, bits) for bits in _USUAL_BITS]
             parts = [
-                [part.cpu().numpy() for part in pair]
-                for pair in (
-                    (analysis.map_indices, analysis.map_scores),
-                    (analysis.image_indices, analysis.image_scores),
+                [part.cpu().numpy() for part in stream]
+                for stream in (
+                    (analysis.map_indices, analysis.map_scores, usual[0]),
+                    (analysis.image_indices, analysis.image_scores, usual[1]),
                     *map(self._units, analysis.refinements, self.tables.refinements),
                 )
             ]
-            found = [
-                _Analysed(
-                    tuple(indices[i] for indices, _ in parts),
-                    tuple(ranks(scores[i]) for _, scores in parts),
-                    {},
-                )
-                for i in range(which.size)
-            ]
+            found = [_analysed([[part[i] for part in s] for s in parts]) for i in range(which.size)]
             return [(keys[n], one, answer(one)) for n, one in zip(which, found, strict=True)]
 
         done: dict[bytes, Stream | Unreachable] = {}
@@ -464,8 +461,10 @@ class SQGANCodec:
             self._remembered.popitem(last=False)
         return [done[key] if key in done else answer(known[key]) for key in keys]
 
-    def _units(self, layer: Layer, table: RefinementTable) -> tuple[Tensor, Tensor]:
-        """Units of a layer and what they are worth to the aim, [N, k h / 2, k w / 2] each."""
+    def _units(self, layer: Layer, table: RefinementTable) -> tuple[Tensor, Tensor, Tensor]:
+        """Units of a layer, what they are worth to the aim for each bit, and about the bits that
+        they take, [N, k h / 2, k w / 2] each.
+        """
         tokens = layer.tokens.cpu().numpy()
         units = torch.from_numpy(np.stack([units_of(one, table.codes) for one in tokens]))
         gains = layer.gains
@@ -477,7 +476,9 @@ class SQGANCodec:
             relevance = self.relevance.to(gains.device).view(1, -1, 1, 1)
             matters = (layer.shares * relevance).sum(1)
             worth = _LEGIBLE[1] * matters * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
-        return units, F.avg_pool2d(worth.unsqueeze(1), 2).squeeze(1)
+        worth, bits = F.avg_pool2d(torch.stack((worth, layer.bits), 1), 2).unbind(1)
+        bits = TOKENS * bits + _MASK_BITS
+        return units, worth / bits, bits
 
     def _chunk(self, height: int, width: int) -> int:
         """Pictures of a size that the network takes at once."""
@@ -522,7 +523,7 @@ class SQGANCodec:
         Bytes are nearly in proportion to what tokens usually take, so a few guesses do.
         """
         sizes = analysed.sizes.setdefault(below, {})
-        usual = self._usual_sizes(analysed.ranks[0].size)
+        usual = self._usual_sizes(analysed)
         streams: dict[int, list[Packet]] = {}
 
         def size(step: int) -> int:
@@ -560,13 +561,14 @@ class SQGANCodec:
             return None, []
         return low, streams[low] if low in streams else self._packets_at(analysed, low, below)
 
-    def _usual_sizes(self, places: int) -> NDArray[np.float64]:
+    def _usual_sizes(self, analysed: _Analysed) -> NDArray[np.float64]:
         """About how many bytes each point of the path takes, rising; [_STEPS + 1]."""
-        if places not in self._usual:
-            kept = np.stack(self._counts(np.arange(_STEPS + 1), places), axis=1)
-            bits = np.array(_USUAL_BITS[: kept.shape[1]])
-            self._usual[places] = SESSION_BYTES + 8 + kept @ bits / 8
-        return self._usual[places]
+        key = analysed.ranks[0].size, self.split
+        if key not in self._kept:
+            self._kept[key] = self._counts(np.arange(_STEPS + 1), key[0])
+        sums = [bits[kept] for bits, kept in zip(analysed.bits, self._kept[key], strict=True)]
+        total: NDArray[np.float64] = np.sum(sums, axis=0)
+        return SESSION_BYTES + 8 + total / 8
 
     def _packets_at(
         self, analysed: _Analysed, step: int, below: tuple[int, ...] = ()
@@ -672,6 +674,17 @@ def sqgan(
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),
     )
+
+
+def _analysed(streams: Sequence[Sequence[NDArray[Any]]]) -> _Analysed:
+    """Of indices, scores and bits of every place of every stream of a picture."""
+    rank = tuple(ranks(scores) for _, scores, _ in streams)
+    bits = []
+    for (_, _, each), own in zip(streams, rank, strict=True):
+        ordered = np.zeros(own.size + 1)
+        ordered[1 + own.reshape(-1)] = each.reshape(-1)
+        bits.append(np.cumsum(ordered))
+    return _Analysed(tuple(indices for indices, _, _ in streams), rank, tuple(bits), {})
 
 
 def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:
