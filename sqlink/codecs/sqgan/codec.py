@@ -181,7 +181,7 @@ class SQGANCodec:
     packets, `map-dependent` ones or a `single` stream; see `sqlink.bitstream.packets`.
     fixed_length: indices of log2 of the codebook's size bits each, an ablation. chunk: pictures
     that the network takes at once, always, so that a picture's result does not depend on the
-    others; None: 2 on a CPU, up to 16 on CUDA, fewer of large ones. trained_on: metrics that were
+    others; None: 1 on a CPU, up to 16 on CUDA, fewer of large ones. trained_on: metrics that were
     training losses of the weights, to be marked wherever they are shown. classes: what maps hold.
     """
 
@@ -484,7 +484,7 @@ class SQGANCodec:
         """Pictures of a size that the network takes at once."""
         if self.chunk is not None:
             return self.chunk
-        most, pixels = (2, 2 << 20) if self.device.type == "cpu" else (16, 4 << 20)
+        most, pixels = (1, 2 << 20) if self.device.type == "cpu" else (16, 4 << 20)
         return max(1, min(most, pixels // (height * width)))
 
     def _segmenter(self) -> Segmenter:
@@ -535,12 +535,13 @@ class SQGANCodec:
         low, high, tries = -1, _STEPS + 1, 0  # fits; does not
         goal = budget - _AIM * (1 - _FILLED) * budget
         guess = int(np.searchsorted(usual, goal, side="right")) - 1
-        before = step = 0
+        tried: list[int] = []
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
             tries += 1
-            if tries > 4 and tries % 2:  # should guesses creep
+            if tries > 5 and tries % 2:  # should guesses creep
                 guess = (low + high) // 2
-            before, step = step, min(max(guess, low + 1), high - 1)
+            step = min(max(guess, low + 1), high - 1)
+            tried.append(step)
             if size(step) <= budget:
                 low = step
             else:
@@ -549,11 +550,13 @@ class SQGANCodec:
                 if step > 0.8 * _STEPS and size(_STEPS) <= budget:
                     low = _STEPS
                     break
+            # On the line through the two nearest points that were tried, or through nothing.
+            near = sorted(tried, key=lambda one: abs(sizes[one] - goal))[:2]
             slope = sizes[step] / usual[step]
-            if before and usual[before] != usual[step]:
-                rise = (sizes[step] - sizes[before]) / (usual[step] - usual[before])
-                slope = min(max(rise, slope / 2), 2 * slope)
-            wanted = usual[step] + (goal - sizes[step]) / slope
+            if len(near) > 1 and usual[near[0]] != usual[near[1]]:
+                rise = (sizes[near[1]] - sizes[near[0]]) / (usual[near[1]] - usual[near[0]])
+                slope = min(max(rise, slope / 4), 4 * slope)
+            wanted = usual[near[0]] + (goal - sizes[near[0]]) / slope
             guess = int(np.searchsorted(usual, wanted, side="right")) - 1
             if high > _STEPS and guess > 0.9 * _STEPS:
                 guess = _STEPS

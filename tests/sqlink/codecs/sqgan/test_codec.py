@@ -208,7 +208,7 @@ def test_the_batch_changes_nothing_and_the_network_sees_one_size() -> None:
 
 
 def test_a_second_rate_does_not_run_the_network_again() -> None:
-    codec = made_codec()
+    codec = made_codec(chunk=2)
     model = codec.model
     assert isinstance(model, Blocks)
     for bpp in (0.02, 0.03, 0.05):
