@@ -143,7 +143,8 @@ class TrainConfig(Section):
     lpips_weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(gt=0)] = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
+    """`auto` times some steps in float32 and with bfloat16, and takes the faster."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Compile the networks: `auto` does on CUDA, where it pays, and not on a CPU, where it does
     not.

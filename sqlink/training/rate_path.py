@@ -2,7 +2,7 @@
 
     pictures ─ keep a share of every stream ─ bytes, and the cost of what is rebuilt, for each aim
         ─ from the least point on: whichever stream lowers the cost most for its bytes gets more
-        ─ the rising path through all points measured along which the cost is least, over all budgets
+        ─ the rising path through all that was measured along which the cost is least, over budgets
 
 The streams are the map, the picture and, where the weights have them, the refinements at 1/8 and
 1/4. The cost is, by aim (see `sqlink.codecs.sqgan`): `legible`, 1 - mIoU + LPIPS / 2, the mIoU
@@ -147,7 +147,7 @@ def measure(
     images: float32 [N, 3, H, W]; maps: int64 [N, H, W]; segment: pictures to maps; distance: two
     batches of pictures to [N]; class_weights: float32 [C], of the IoUs.
     """
-    codec.split = (codec.split[0], tuple(fractions))
+    codec.split = (tuple(fractions), tuple(fractions))
     streams = [s for s in codec.encode(images, Rate(quality=1.0), maps) if isinstance(s, Stream)]
     pictures = codec.decode([Received.whole(stream) for stream in streams]).images
     parts = list(zip(pictures.split(1), images.split(1), maps.split(1), strict=True))
@@ -201,28 +201,45 @@ def calibrate(
     for aim in aims:
         codec = _codec(weights, aim, packing)
         task = Task.from_json(record) if record else load_task("driving", codec.classes)
-        levels = FRACTIONS[: codec.tables.streams]
-        codec.split = (tuple(share[0] for share in levels), (1.0,) * len(levels))
-        rows: list[list[float]] = []
 
-        def costs(point: Point) -> tuple[float, float]:
-            shares = [levels[stream][step] for stream, step in enumerate(point)]
-            found = measure(codec, shares, images, maps, sees.segment, lpips, task.tensors()[0])
-            figures = (found.bytes, found.psnr, found.lpips, found.miou)
-            rows.append([*shares, *(round(value, 4) for value in figures)])
-            report(
-                f"{aim} {shares}: {found.bytes:.0f} bytes, {found.psnr:.2f} dB, LPIPS "
-                f"{found.lpips:.3f}, mIoU {found.miou:.3f}"
-            )
-            return found.bytes, found.cost(aim)
+        def taken(
+            shares: Sequence[float], codec: SQGANCodec = codec, task: Task = task
+        ) -> Measured:
+            return measure(codec, shares, images, maps, sees.segment, lpips, task.tensors()[0])
 
-        with torch.inference_mode():
-            steps = explore([len(shares) for shares in levels], costs)
-        paths[aim] = [tuple(levels[s][step] for s, step in enumerate(point)) for point in steps]
-        table[aim] = rows
+        paths[aim], table[aim] = path_of(aim, FRACTIONS[: codec.tables.streams], taken, report)
     facts = {"rate_path": json.dumps(paths), "rate_table": json.dumps(table)}
     save(output, loaded.tensors, {**loaded.metadata, **facts})
     return paths
+
+
+def path_of(
+    aim: str,
+    fractions: Sequence[Sequence[float]],
+    taken: Callable[[Sequence[float]], Measured],
+    report: Callable[[str], None],
+) -> tuple[list[tuple[float, ...]], list[list[float]]]:
+    """The path of an aim, and all that was measured: fractions, bytes, PSNR, LPIPS, mIoU.
+
+    fractions: of each stream, rising; taken: measures some.
+    """
+    rows: list[list[float]] = []
+
+    def costs(point: Point) -> tuple[float, float]:
+        shares = [fractions[stream][step] for stream, step in enumerate(point)]
+        found = taken(shares)
+        figures = (found.bytes, found.psnr, found.lpips, found.miou)
+        rows.append([*shares, *(round(value, 4) for value in figures)])
+        report(
+            f"{aim} {shares}: {found.bytes:.0f} bytes, {found.psnr:.2f} dB, LPIPS "
+            f"{found.lpips:.3f}, mIoU {found.miou:.3f}"
+        )
+        return found.bytes, found.cost(aim)
+
+    with torch.inference_mode():
+        steps = explore([len(shares) for shares in fractions], costs)
+    path = [tuple(fractions[s][step] for s, step in enumerate(point)) for point in steps]
+    return path, rows
 
 
 def _codec(weights: str, aim: str, packing: str) -> SQGANCodec:

@@ -45,6 +45,7 @@ from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
 from sqlink.training.config import Pixels, Share, Source, Weight
 from sqlink.training.journal import Journal
 from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
+from sqlink.training.precision import Precision, autocast, fastest_precision
 from sqlink.training.refinement_tables import fit_refinement_tables
 from sqlink.training.task import load_task
 
@@ -94,6 +95,8 @@ class RefinementTraining(Section):
     max_minutes: Annotated[float, Field(gt=0)]
     lpips_weights: str | None = None
     threads: Annotated[int, Field(gt=0)] | None = None
+    precision: Literal["32-true", "bf16-mixed", "auto"] = "32-true"
+    """`auto` times some steps in float32 and with bfloat16, and takes the faster."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     validate_minutes: Annotated[float, Field(gt=0)] = 10.0
 
@@ -186,6 +189,11 @@ class RefinementTrainer:
             raise ConfigError(f"crop: {config.crop} must be a multiple of 16, the side of a token")
         if config.threads:
             torch.set_num_threads(config.threads)
+        self.precision: Precision = (
+            fastest_precision(torch.device("cpu"), report)
+            if config.precision == "auto"
+            else config.precision
+        )
         self.output = Path(config.output)
         self.journal = Journal(self.output, report)
         self.base = Base(config.base)
@@ -342,14 +350,15 @@ class RefinementTrainer:
             _cut([_full(e)[part] for e in chosen], where, scale, side).float()
             for part, scale in enumerate((2, 16))
         )
-        found = self.network.encoder(images, shares, picture, coarse)
-        came8, came4 = self._came(found, shares, [e.whole for e in chosen], generator)
-        rebuilt = self.network.decoder(base, found.values8, came8, found.values4, came4, realism)
-        terms, errors = self._losses(rebuilt, images, labels, sent, realism, generator)
+        with autocast(images.device, self.precision):
+            found = self.network.encoder(images, shares, picture, coarse)
+            came8, came4 = self._came(found, shares, [e.whole for e in chosen], generator)
+            values8, values4 = found.values8.float(), found.values4.float()
+            rebuilt = self.network.decoder(base, values8, came8, values4, came4, realism)
+            terms, errors = self._losses(rebuilt.float(), images, labels, sent, realism, generator)
         terms["gain"] = weights.gain * self._gain_loss(found, came8, came4, errors, realism)
         encoder = self.network.encoder
-        bits = (encoder.rates8(found.values8) * came8).sum()
-        bits = bits + (encoder.rates4(found.values4) * came4).sum()
+        bits = (encoder.rates8(values8) * came8).sum() + (encoder.rates4(values4) * came4).sum()
         terms["rate"] = weights.rate * bits / images[:, 0].numel()
         total = torch.stack([t.float() for t in terms.values()]).sum()
         if not torch.isfinite(total):

@@ -70,14 +70,13 @@ def training_speed(config: TrainConfig, steps: int = 20) -> Speed:
             _wait(trainer.device)
             seconds.append(time.perf_counter() - start)
         batch = trainer.stage.batch_size
-        precision = torch.float32
-        if config.precision != "32-true":
-            precision = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float16
+        with trainer.fabric.autocast():
+            product = torch.ones(2, 2, device=trainer.device) @ torch.ones(2, 2).to(trainer.device)
         return Speed(
             str(trainer.device),
             batch * steps / sum(seconds),
             counter.get_total_flops() / batch,
-            matmul_rate(trainer.device, precision),
+            matmul_rate(trainer.device, product.dtype),
             tuple(seconds),
         )
 

@@ -37,6 +37,7 @@ from sqlink.training.data import TrainingData, draw_on_the_way
 from sqlink.training.export import export_weights
 from sqlink.training.journal import Journal, sample_sheet
 from sqlink.training.objective import Objective
+from sqlink.training.precision import fastest_precision
 from sqlink.training.reconstruction import ThroughTheLink, set_trained
 from sqlink.training.schedule import warm_cosine
 from sqlink.training.task import load_task
@@ -76,9 +77,11 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.output = Path(config.output)
         self.journal = Journal(self.output, report)
-        self.fabric = Fabric(
-            accelerator=config.device, devices=config.devices, precision=config.precision
-        )
+        precision = config.precision
+        if precision == "auto":
+            cuda = config.device != "cpu" and torch.cuda.is_available()
+            precision = fastest_precision(torch.device("cuda" if cuda else "cpu"), report)
+        self.fabric = Fabric(accelerator=config.device, devices=config.devices, precision=precision)
         self.fabric.launch()
         self.device = self.fabric.device
         with torch.random.fork_rng():

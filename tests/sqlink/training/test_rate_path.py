@@ -75,7 +75,7 @@ def test_exploring_finds_the_path_that_a_whole_grid_would_give() -> None:
 
     found = explore((4, 3, 5), count)
     everything = {p: costs(p) for p in product(range(4), range(3), range(5))}
-    assert found[0] == (0, 0, 0) and found[-1] == (3, 2, 4)
+    assert (found[0], found[-1]) == ((0, 0, 0), (3, 2, 4))
     assert len(seen) == len(set(seen)) < len(everything)
 
     def integral(path: list[Point]) -> float:
@@ -107,7 +107,6 @@ def test_measuring_gives_bytes_that_rise_and_figures_of_what_is_decoded(refined:
         tables = replace(tables, refinements=finer)
         points = [(0.1, 0.1, 0.0, 0.0), (0.1, 0.5, 0.3, 0.0), (1.0, 1.0, 1.0, 1.0)]
     codec = SQGANCodec(model, tables, "0" * 64)
-    codec.split = (points[0], points[-1])
     weights = torch.zeros(11)
     weights[1] = 1
     found = [
