@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 import torch
 
-from sqlink.training import precision
-from sqlink.training.precision import autocast, fastest_precision
+from sqlink.training.precision import Precision, autocast, fastest_precision
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_the_faster_is_taken_and_float32_where_they_are_alike(
     """The clock is a made one: a step in float32, then one with bfloat16, again and again."""
     spent = itertools.cycle([0.0, float32, 0.0, bfloat16])
     now = itertools.accumulate(spent)
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     lines: list[str] = []
     assert fastest_precision(torch.device("cpu"), lines.append) == chosen
     assert lines == [
@@ -32,6 +32,10 @@ def test_the_faster_is_taken_and_float32_where_they_are_alike(
 
 def test_steps_run_in_what_was_chosen() -> None:
     layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
-    for name, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+    dtypes: dict[Precision, torch.dtype] = {
+        "32-true": torch.float32,
+        "bf16-mixed": torch.bfloat16,
+    }
+    for name, dtype in dtypes.items():
         with autocast(torch.device("cpu"), name):
             assert layer(x).dtype == dtype

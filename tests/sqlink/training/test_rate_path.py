@@ -45,7 +45,8 @@ def test_the_path_is_the_best_of_all() -> None:
     cost, sizes = rng.random((3, 4)), np.cumsum(np.cumsum(rng.random((3, 4)) + 0.1, 0), 1)
 
     def integral(path: list[Point]) -> float:
-        return sum(np.log(sizes[q] / sizes[p]) * (cost[p] + cost[q]) / 2 for p, q in pairwise(path))
+        spans = [np.log(sizes[q] / sizes[p]) * (cost[p] + cost[q]) / 2 for p, q in pairwise(path)]
+        return float(np.sum(spans))
 
     def paths(at: tuple[int, int]) -> list[list[Point]]:
         if at == (2, 3):
@@ -74,13 +75,15 @@ def test_exploring_finds_the_path_that_a_whole_grid_would_give() -> None:
         return costs(point)
 
     found = explore((4, 3, 5), count)
-    everything = {p: costs(p) for p in product(range(4), range(3), range(5))}
+    everything: dict[Point, tuple[float, float]] = {
+        p: costs(p) for p in product(range(4), range(3), range(5))
+    }
     assert (found[0], found[-1]) == ((0, 0, 0), (3, 2, 4))
     assert len(seen) == len(set(seen)) < len(everything)
 
     def integral(path: list[Point]) -> float:
         pairs = [(everything[p], everything[q]) for p, q in pairwise(path)]
-        return sum(np.log(q[0] / p[0]) * (p[1] + q[1]) / 2 for p, q in pairs)
+        return float(sum(np.log(q[0] / p[0]) * (p[1] + q[1]) / 2 for p, q in pairs))
 
     assert integral(found) <= 1.01 * integral(best_path(everything))
 
@@ -96,7 +99,7 @@ def test_measuring_gives_bytes_that_rise_and_figures_of_what_is_decoded(refined:
         images = torch.rand(2, 3, 48, 64)
     maps = (images[:, 0] > 0.5).long()
     tables = Tables.uniform(STREETS.map_codes, STREETS.image_codes)
-    points = [(0.1, 0.1), (0.1, 0.5), (1.0, 1.0)]
+    points: list[tuple[float, ...]] = [(0.1, 0.1), (0.1, 0.5), (1.0, 1.0)]
     if refined:
         config = model.refinement.config if model.refinement else RefinementConfig()
         codes = STREETS.map_codes, STREETS.image_codes
