@@ -58,10 +58,10 @@ class RefinementLosses(Section):
     """Weight of each loss. squared: mean squared error, at realism 0; the others at realism 1."""
 
     squared: Weight = 60.0
-    l1: Weight = 1.5
+    l1: Weight = 1.0
     colour: Weight = 1.0
-    perceptual: Weight = 1.2
-    semantic: Weight = 0.15
+    perceptual: Weight = 3.0
+    semantic: Weight = 0.3
     projected: Weight = 0.3
     gain: Weight = 0.2
     rate: Weight = 1.2
@@ -86,7 +86,7 @@ class RefinementTraining(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Share = 0.998
-    adversarial_start: Share = 0.2
+    adversarial_start: Share = 0.5
     redraw: Share = 0.15
     """Probability of a step to draw a picture of the bank anew."""
     bank: Annotated[int, Field(gt=0)] = 500
