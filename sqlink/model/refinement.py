@@ -82,6 +82,10 @@ class RefinementConfig:
             raise ConfigError(f"refinement cannot be read: {error}") from None
 
 
+ROUND_UP = 0.25
+"""Added to a size before its fraction is cut off: under a half, as small values cost bits."""
+
+
 class ScalarQuantizer(nn.Module):
     """Rounds each of D values to a whole number, within its levels; stated in [-1, 1].
 
@@ -108,7 +112,8 @@ class ScalarQuantizer(nn.Module):
         """z: [N, D, h, w], any values. Returns the rounded values in [-1, 1]."""
         halves = self.halves.view(1, -1, 1, 1)
         within = torch.clamp(z, -halves, halves)
-        return (within + (within.round() - within).detach()) / halves
+        rounded = torch.sign(within) * torch.floor(within.abs() + ROUND_UP)
+        return (within + (rounded - within).detach()) / halves
 
     def indices(self, values: Tensor) -> Tensor:
         """Rounded values [N, D, h, w] to int64 [N, h, w], the first value the most significant."""

@@ -174,7 +174,8 @@ def calibrate(
 ) -> dict[str, list[tuple[float, ...]]]:
     """Write the weights with their paths of fractions, by aim, and return these.
 
-    aims: those that are calibrated; the others keep the path that they have.
+    aims: those that are calibrated; the others keep the path that they have, or get that of
+    the first.
     Raises ConfigError for the measuring segmenter, WeightsError or DataError where files are amiss.
     """
     from sqlink.data.base import open_dataset
@@ -208,6 +209,8 @@ def calibrate(
             return measure(codec, shares, images, maps, sees.segment, lpips, task.tensors()[0])
 
         paths[aim], table[aim] = path_of(aim, FRACTIONS[: codec.tables.streams], taken, report)
+    for aim in AIMS:
+        paths.setdefault(aim, paths[aims[0]])
     facts = {"rate_path": json.dumps(paths), "rate_table": json.dumps(table)}
     save(output, loaded.tensors, {**loaded.metadata, **facts})
     return paths

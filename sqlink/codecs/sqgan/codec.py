@@ -462,8 +462,8 @@ class SQGANCodec:
         return [done[key] if key in done else answer(known[key]) for key in keys]
 
     def _units(self, layer: Layer, table: RefinementTable) -> tuple[Tensor, Tensor, Tensor]:
-        """Units of a layer, what they are worth to the aim for each bit, and about the bits that
-        they take, [N, k h / 2, k w / 2] each.
+        """Units of a layer, what they are worth to the aim, and about the bits that they take, [N,
+        k h / 2, k w / 2] each.
         """
         tokens = layer.tokens.cpu().numpy()
         units = torch.from_numpy(np.stack([units_of(one, table.codes) for one in tokens]))
@@ -477,8 +477,7 @@ class SQGANCodec:
             matters = (layer.shares * relevance).sum(1)
             worth = _LEGIBLE[1] * matters * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
         worth, bits = F.avg_pool2d(torch.stack((worth, layer.bits), 1), 2).unbind(1)
-        bits = TOKENS * bits + _MASK_BITS
-        return units, worth / bits, bits
+        return units, worth, TOKENS * bits + _MASK_BITS
 
     def _chunk(self, height: int, width: int) -> int:
         """Pictures of a size that the network takes at once."""
