@@ -14,6 +14,7 @@ from torch import Tensor
 from sqlink.errors import ConfigError
 from sqlink.model.config import STREETS
 from sqlink.model.refinement import (
+    ROUND_UP,
     DigitRates,
     Refinement,
     RefinementConfig,
@@ -50,12 +51,16 @@ def test_indices_and_values_are_each_others_inverse() -> None:
     assert quantizer.codes == math.prod((3, 5, 7))
 
 
-def test_rounding_is_to_the_nearest_level_and_passes_gradients() -> None:
+def test_rounding_is_to_the_level_next_below_or_the_nearest_and_passes_gradients() -> None:
+    """A size goes up from a level where it is over 1 - ROUND_UP above it, else down to it."""
     z = torch.linspace(-3.1, 3, 42).view(1, 1, 1, -1).requires_grad_()
+    rounded = ScalarQuantizer((5,))(z).detach().flatten()
+    sizes = z.detach().flatten().abs()
+    thresholds = torch.tensor([1.0, 2.0]) - ROUND_UP
+    expected = (sizes[:, None] > thresholds).sum(1) / 2 * z.detach().flatten().sign()
+    torch.testing.assert_close(rounded, expected)
+    assert 0 < ROUND_UP < 0.5
     rounded = ScalarQuantizer((5,))(z)
-    levels = torch.tensor([-1, -0.5, 0, 0.5, 1])
-    nearest = levels[(z.detach().view(-1, 1) / 2 - levels).abs().argmin(1)]
-    torch.testing.assert_close(rounded.detach().flatten(), nearest)
     rounded.sum().backward()
     assert z.grad is not None
     torch.testing.assert_close(z.grad, (z.detach().abs() <= 2) / 2)
