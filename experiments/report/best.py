@@ -5,8 +5,10 @@
 
 The choice is made for each SNR, with the mean SNR known and all packets protected alike, by the
 metric's mean over the pictures that are reported: a bound on what a link that adapts its MCS could
-do, and no straw man. Ideal codes are a group of their own. CBR is k / (3 H W), complex symbols to
-real source values, and `cbr_real` twice that.
+do, and no straw man. Ideal codes are groups of their own: `capacity`, which under block fading is
+the `outage capacity`, and the `normal approximation` of the best code of a packet's length. A codec
+of symbols has no code. CBR is k / (3 H W), complex symbols to real source values, and `cbr_real`
+twice that. `setting` is the mean of what the codec chose to fit the packets, for BPG the QP.
 
     python -m experiments.report.best results/paper-awgn --metric psnr_db
 """
@@ -19,6 +21,7 @@ import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,12 @@ from channels.atomic import whole_file
 from channels.config.builder import build
 from channels.config.description import name_and_parameters
 from channels.config.packet_size import with_packet_size
+from channels.link.mcs import TABLES, mcs_table
 from channels.registry import nearest
 from experiments.sweep.grid import canonical
 from experiments.sweep.results import manifest_of
 from experiments.sweep.store import read_parquet, read_results
+from sqlink.analogue import symbol_codec_names
 from sqlink.errors import ConfigError, SQLinkError
 
 
@@ -48,18 +53,34 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
     coded = None if plan is None else plan.coded_bits
     uses = link.uses_per_packet(packet_bytes)
     rate = getattr(link, "code_rate", None)
+    code = getattr(link, "code", "none")
+    if kind == "ideal":
+        code = "normal approximation" if link.law == "finite_length" else "capacity"
+        code = f"outage {code}" if name != "awgn" and code == "capacity" else code
     return {
-        "code": f"ideal {link.law}" if kind == "ideal" else getattr(link, "code", "none"),
+        "code": code,
         "over": name,
         "over_options": canonical(options),
         "csi": options.get("csi", "perfect"),
         "modulation": getattr(link, "modulation", None),
         "code_rate": rate,
+        "mcs": _mcs(getattr(link, "modulation", None), rate),
         "packet_bytes": packet_bytes,
         "information_bits": None if coded is None or rate is None else round(coded * rate),
         "coded_bits": coded,
         "uses_per_packet": uses,
     }
+
+
+def _mcs(modulation: str | None, code_rate: float | None) -> str | None:
+    """Table and index of 5G's MCS, such as `qam64 16`; None where it is none, or without Sionna."""
+    if modulation is None or code_rate is None or find_spec("sionna") is None:
+        return None
+    for table in TABLES:
+        for row in mcs_table(table):
+            if row.modulation == modulation and abs(row.code_rate - code_rate) < 1e-6:
+                return f"{table} {row.index}"
+    return None
 
 
 def best_lines(folder: Path, metric: str) -> list[dict[str, Any]]:
@@ -80,12 +101,21 @@ def best_lines(folder: Path, metric: str) -> list[dict[str, Any]]:
     ]
     values = sum(pixels) / len(pixels)
     links = _links(told)
+    codecs = told.get("sweep", {}).get("codecs", ())
+    symbols = {one["label"] or one["name"] for one in codecs if one["name"] in symbol_codec_names()}
+    met_by = {
+        key: protection(links[key[0]], key[1])
+        for key in dict.fromkeys((line["channel"], line["packet_bytes"]) for line in lines)
+    }
     groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
     for line in lines:
         score = line.get(metric)
         if score is None or math.isnan(score):
             continue
-        met = protection(links[line["channel"]], line["packet_bytes"])
+        met = met_by[line["channel"], line["packet_bytes"]]
+        if line["codec"] in symbols:
+            met = {k: v if k in ("over", "over_options", "csi") else None for k, v in met.items()}
+            met["code"] = "none"
         asked = line["channel_uses_asked"]
         uses = line["channel_uses"] if asked is None else asked
         row = {
@@ -104,6 +134,7 @@ def best_lines(folder: Path, metric: str) -> list[dict[str, Any]]:
             "unreachable": line["unreachable"],
             "channel": line["channel"],
             **{name: value for name, value in met.items() if name not in ("over", "csi")},
+            "setting": line.get("setting"),
             "bytes": line["bytes"],
             "channel_uses": line["channel_uses"],
             "pictures": line["pictures"],
@@ -124,19 +155,24 @@ def _links(told: Mapping[str, Any]) -> dict[str, object]:
     return {name_and_parameters("channel", sweep.get("channel"))[0]: sweep.get("channel")}
 
 
-def write_best(folder: Path, metric: str) -> Path:
-    """Write `best-METRIC.csv` into the results' folder; returns its path."""
-    rows = best_lines(folder, metric)
+def best_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The lines as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["codec"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
     )
+    return text.getvalue()
+
+
+def write_best(folder: Path, metric: str) -> Path:
+    """Write `best-METRIC.csv` into the results' folder; returns its path."""
+    text = best_table(best_lines(folder, metric))
     path = folder / f"best-{metric}.csv"
     try:
         with whole_file(path) as aside:
-            aside.write_text(text.getvalue(), encoding="utf-8")
+            aside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path

@@ -6,7 +6,8 @@ codec could code, so that a rate it cannot reach does not make it look cheap: wh
 the channel, beside `bpp_sent`, less what a budget or a queue cut, and `bpp_delivered`.
 `unreachable` is the share of pictures that the codec cannot code as low as asked, `outage` that of
 the others of which nothing could be decoded. A row of a codec that makes the same of higher rates
-is `saturated`. `channel_uses` and the ledger are of all, 0 where nothing was sent; `delay_s`, mean
+is `saturated`. `setting` is the mean of the codec's native quality, such as a QP, where it has one.
+`channel_uses` and the ledger are of all, 0 where nothing was sent; `delay_s`, mean
 and 95 % quantile, is of the pictures of which anything came, where the channel delays any.
 Intervals are those of `sqlink.metrics.jackknife` over blocks of pictures, the spread of
 realisations within them; another seed is as good as more realisations. Where there is none,
@@ -78,6 +79,8 @@ def _line(
         "channel_uses_asked": point.encoding.rate.channel_uses,
         "unreachable": float(1 - sent.mean()),
     }
+    if "setting" in cell.rows.column_names:
+        line["setting"] = _mean(cell.column("setting"))
     packets = cell.column("packets").sum()
     line["packet_loss"] = float(1 - cell.column("delivered").sum() / packets) if packets else None
     delay = cell.column("delay_s")

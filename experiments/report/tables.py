@@ -5,10 +5,8 @@
     differences.csv        a line a pair of rows and metric; and as .parquet
 
 Intervals (95 %) leave out the same blocks of pictures throughout, so that curves and rows are
-compared on the same pictures. A Bjøntegaard rate averages over the qualities that both codecs
-reach: how much of the narrower codec's range that is stands beside it, and where there is none, why
-not. Rates that a codec cannot reach for every picture are no points of its curve, nor are those
-that another one at fewer bits equals (`bjontegaard.front`).
+compared on the same pictures. Bjøntegaard rates are those of `deltas`; the pairs of codecs that
+have none are folded into one line of `tables.md`, and have a line each in the files.
 """
 
 from __future__ import annotations
@@ -20,18 +18,13 @@ from typing import Any
 import numpy as np
 
 from experiments.report.axes import axis_of
+from experiments.report.deltas import SMALL, curves_of, folded, has, rate_delta, with_interval
 from experiments.report.estimates import Measured, by_condition
 from experiments.report.unmeasured import Unmeasured
 from experiments.sweep.store import Store, table_of
-from sqlink.errors import ConfigError, DataError
+from sqlink.errors import ConfigError
 from sqlink.metrics.base import AnyMetric
-from sqlink.metrics.bjontegaard import Curve, Delta, bd_rate, front
-from sqlink.metrics.jackknife import LEVEL, MIN_BLOCKS, Interval, Jackknife
-
-SMALL = 0.5
-"""Overlap below which a Bjøntegaard rate is said to rest on little."""
-MIN_OVERLAP = 0.05
-"""Overlap below which there is none."""
+from sqlink.metrics.jackknife import MIN_BLOCKS
 
 TABLES = "tables.md"
 
@@ -94,18 +87,14 @@ def _bjontegaard(
     anchors: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Of every codec that has a curve, at one condition of the channel."""
-    curves: dict[str, list[Measured]] = {}
-    for cell in cells:
-        curve = curves.setdefault(cell.title, [])
-        if not cell.column("unreachable").any():
-            curve.append(cell)
+    curves = curves_of(cells)
     found = []
     for anchor in anchors:
         for title, own in curves.items():
             if title == anchor or not any(len(c) > 1 for c in (own, curves[anchor])):
                 continue
             for name in names:
-                if not all(_has(cell, name) for cell in (*own, *curves[anchor])):
+                if not all(has(cell, name) for cell in (*own, *curves[anchor])):
                     continue
                 line = _delta_line(own, curves[anchor], name, better[name])
                 found.append(
@@ -117,14 +106,9 @@ def _bjontegaard(
 def _delta_line(
     test: Sequence[Measured], anchor: Sequence[Measured], name: str, higher_is_better: bool
 ) -> dict[str, Any]:
-    estimate = _delta(_curve(test, name, None), _curve(anchor, name, None), higher_is_better)
-    found = Interval(estimate.value, np.nan, np.nan, LEVEL, 0)
-    if np.isfinite(estimate.value):
-        without = [
-            _delta(_curve(test, name, g), _curve(anchor, name, g), higher_is_better).value
-            for g in range(test[0].num_blocks)
-        ]
-        found = Jackknife(estimate.value, np.asarray(without)).interval()
+    estimate, found = with_interval(
+        lambda ours, theirs: rate_delta(ours, theirs, higher_is_better), test, anchor, name
+    )
     return {
         "bd_rate_percent": found.estimate,
         "bd_rate_percent_low": found.low,
@@ -136,39 +120,6 @@ def _delta_line(
         "blocks": (test or anchor)[0].num_blocks,
         "reason": estimate.reason,
     }
-
-
-def _curve(cells: Sequence[Measured], name: str, without: int | None) -> Curve:
-    """Rates and metric of a codec's rows, of all blocks of pictures or without one."""
-    rates: list[float] = []
-    values: list[float] = []
-    for cell in cells:
-        for target, column in ((rates, "bpp_sent"), (values, name)):
-            found = cell.result(column)
-            assert found is not None
-            target.append(float(found.estimate if without is None else found.without[without]))
-    return Curve(rates, values)
-
-
-def _delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
-    """BD-rate over the fronts of two curves; a reason in place of a number where there is none."""
-    fronts = [front(curve, higher_is_better=higher_is_better) for curve in (test, anchor)]
-    try:
-        found = bd_rate(
-            fronts[1], fronts[0], higher_is_better=higher_is_better, min_overlap=MIN_OVERLAP
-        )
-    except DataError as error:
-        return Delta(np.nan, 0.0, np.nan, np.nan, str(error))
-    if np.isfinite(found.value) or found.overlap > 0 or found.reason is None:
-        return found
-    ours, theirs = (np.asarray(one.metric) * (1 if higher_is_better else -1) for one in fronts)
-    if ours.min() > theirs.max():
-        reason = "the codec's worst is better than the anchor's best"
-    elif theirs.min() > ours.max():
-        reason = "the codec's best is worse than the anchor's worst"
-    else:
-        reason = found.reason
-    return Delta(np.nan, 0.0, np.nan, np.nan, reason)
 
 
 def _differences(
@@ -215,11 +166,6 @@ def _said(cell: Measured) -> dict[str, float | str]:
     point = cell.points[0]
     size = point.encoding.packet_bytes
     return {"channel": point.channel, "packet_bytes": size, **dict(point.conditions)}
-
-
-def _has(cell: Measured, name: str) -> bool:
-    found = cell.result(name)
-    return found is not None and bool(np.isfinite(found.estimate))
 
 
 def _rows_table(
@@ -323,6 +269,8 @@ def _bjontegaard_table(
     head = ["codec", "against", *conditions, "metric", "BD-rate, %", "between", "overlap"]
     body = []
     for line in deltas:
+        if not np.isfinite(line["bd_rate_percent"]):
+            continue
         axis = axis_of(line["metric"], {})
         title, factor, decimals = axis.head, axis.factor, axis.decimals
         star = "*" if line["metric"] in trained_on.get(line["codec"], ()) else ""
@@ -330,31 +278,27 @@ def _bjontegaard_table(
         if np.isfinite(line["bd_rate_percent_low"]):
             low, high = line["bd_rate_percent_low"], line["bd_rate_percent_high"]
             value += f" [{low:.1f}, {high:.1f}]"
-        there = np.isfinite(line["bd_rate_percent"])
         body.append(
             [
                 line["codec"],
                 line["against"],
                 *(_shown(line.get(name)) for name in conditions),
                 title,
-                value if there else f"none: {line['reason']}",
+                value,
                 " to ".join(
                     f"{factor * line[end]:.{decimals}f}" for end in ("metric_low", "metric_high")
-                )
-                if there
-                else "",
-                f"{line['overlap']:.0%}" + (" (small)" if there and line["overlap"] < SMALL else "")
-                if there
-                else "",
+                ),
+                f"{line['overlap']:.0%}" + (" (small)" if line["overlap"] < SMALL else ""),
             ]
         )
     first = deltas[0]
-    return (
+    text = (
         "Bjøntegaard rates: bits needed more (+) or less (-) than the anchor's for equal quality, "
         "averaged between the two values of the metric that stand beside; `overlap` is the share "
         "of the narrower curve's range that this is. "
-        f"n = {first['pictures']} pictures in {first['blocks']} blocks.\n\n"
-    ) + _markdown(head, body)
+        f"n = {first['pictures']} pictures in {first['blocks']} blocks."
+    )
+    return "\n\n".join(filter(None, (text, _markdown(head, body) if body else "", folded(deltas))))
 
 
 def _differences_table(

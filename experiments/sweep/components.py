@@ -34,7 +34,7 @@ from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import Codec
 from sqlink.crossing import check_packet_size, resolve_rate
 from sqlink.data import open_dataset
-from sqlink.data.base import DataSet
+from sqlink.data.base import DataSet, Thinned
 from sqlink.errors import ConfigError, MissingExtraError, SQLinkError, WeightsError, one_line
 from sqlink.metrics import METRICS, AnyMetric, MapMetric, SetMetric
 from sqlink.metrics.features import Patches
@@ -83,6 +83,7 @@ class Equipment:
         data = _built(f"{where}: data", lambda: open_dataset(sweep.data.name, **sweep.data.options))
         if len(data) == 0:
             raise ConfigError(f"{where}: data: the data set '{sweep.data.name}' is empty")
+        data = Thinned(data, sweep.data.every) if sweep.data.every > 1 else data
         channels = _channels(sweep, where)
         codecs, skipped = _codecs(sweep, where, device)
         analogue, symbol_links = _analogue(sweep, channels, device, where)

@@ -55,11 +55,12 @@ class Transport:
 
     stream: 16 hexadecimal digits of the bytes that were coded, the same where a codec makes the
     same of two rates. unreachable: the codec cannot code the picture this low, and its lowest is
-    lowest_bytes; that is no outage of the channel. bytes: of the stream, session and all, as it was
-    offered to the channel; sent_bytes: less what a budget or a queue cut; delivered_bytes: what
-    came. packets, delivered, correct, undetected: packets offered, delivered, delivered or not as
-    they were sent, and delivered with wrong bytes. delay_s: of the last packet that came, None
-    where none did. ledger: bits of what was sent.
+    lowest_bytes; that is no outage of the channel. setting: the codec's native quality that was
+    chosen for the picture, such as a QP, where it has one. bytes: of the stream, session and all,
+    as it was offered to the channel; sent_bytes: less what a budget or a queue cut;
+    delivered_bytes: what came. packets, delivered, correct, undetected: packets offered, delivered,
+    delivered or not as they were sent, and delivered with wrong bytes. delay_s: of the last packet
+    that came, None where none did. ledger: bits of what was sent.
     """
 
     stream: str
@@ -75,6 +76,7 @@ class Transport:
     channel_uses: int
     delay_s: float | None
     ledger: Mapping[str, int]
+    setting: float | None = None
 
     @classmethod
     def nothing(cls, lowest_bytes: int) -> Transport:

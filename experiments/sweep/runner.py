@@ -581,6 +581,7 @@ def _transport(
         channel_uses=int(crossed.channel_uses[number]),
         delay_s=float(times.max()) if len(times) else None,
         ledger={name: int(bits[number]) for name, bits in crossed.ledger.items()},
+        setting=answer.setting,
     )
 
 

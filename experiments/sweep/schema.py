@@ -71,10 +71,14 @@ class Rates(Section):
 
 
 class Data(Section):
-    """The pictures: a data set by name, its options, and how many of its pictures to take."""
+    """The pictures: a data set by name, its options, and which of its pictures to take.
+
+    every: each n-th of them, from the first. limit: how many of those.
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    every: Annotated[int, Field(gt=0)] = 1
     limit: Annotated[int, Field(gt=0)] | None = None
 
 
@@ -237,6 +241,14 @@ class Sweep(Section):
             if name not in self.channels:
                 hint = nearest(name, list(self.channels)) if self.channels else "give `channels`"
                 raise ValueError(f"channel_axes: no channel '{name}': {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _runs_are_of_neighbours(self) -> Sweep:
+        if self.sequence is not None and self.data.every > 1:
+            raise ValueError(
+                f"data.every={self.data.every}: a `sequence` is of pictures in a row: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -68,8 +68,11 @@ def schema() -> None:
 
 
 def compare(
-    source: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml|NAME|FOLDER", help="A gallery, or pictures.")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE", help="Sweeps' folders; or a gallery's YAML or name, or pictures."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")
@@ -77,15 +80,65 @@ def compare(
     bpp: Annotated[
         list[float] | None, typer.Option("--bpp", help="Bits a pixel; once a rate.")
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", metavar="CODEC", help="Of sweeps, an anchor; any number."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Of sweeps, as miou; any number."),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Of sweeps, sheets of the kept pictures, too.")
+    ] = False,
 ) -> None:
-    """Draw pictures as SQ-GAN sends them, beside BPG and JPEG2000 in the same bytes."""
-    from experiments.gallery import draw_gallery, load_gallery, of_folder
+    """Compare codecs: of sweeps in numbers, with BD-rates and intervals; of pictures on sheets.
 
-    gallery = of_folder(source) if source.is_dir() else load_gallery(source)
-    if bpp:
-        gallery = gallery.at(bpp)
-    for path in draw_gallery(gallery, output):
+    Results' folders give compare.md and its tables as CSV and LaTeX, and with --pictures a sheet of
+    every kept picture at like bytes. A gallery or a folder of pictures is drawn as SQ-GAN sends
+    them, beside BPG and JPEG2000 in the same bytes.
+    """
+    from sqlink.errors import ConfigError
+
+    results = [source for source in sources if _holds_results(source)]
+    if not results:
+        if against or metric or pictures:
+            raise ConfigError(
+                f"{sources[0]}: no results here: --against, --metric and --pictures are of sweeps"
+            )
+        if len(sources) > 1:
+            raise ConfigError(f"{sources[1]}: one gallery or folder of pictures at a time")
+        from experiments.gallery import draw_gallery, load_gallery, of_folder
+
+        gallery = of_folder(sources[0]) if sources[0].is_dir() else load_gallery(sources[0])
+        if bpp:
+            gallery = gallery.at(bpp)
+        for path in draw_gallery(gallery, output):
+            print(path)
+        return
+    for source in sources:
+        if source not in results:
+            raise ConfigError(f"{source}: no results here: name sweeps' folders, or one gallery")
+    from experiments.report.compare import FOLDER, compare
+    from experiments.report.comparison_tables import write_comparison
+    from experiments.report.like_bytes import draw_like_bytes
+    from experiments.report.results import Results
+
+    folder = output or results[0] / FOLDER
+    found = compare(results, against or (), bpp or (), metric or ())
+    drawn = []
+    for source in results if pictures else []:
+        place = folder if len(results) == 1 else folder / source.name
+        drawn += draw_like_bytes(Results.read(source), place, bpp or ())
+    text, written = write_comparison(found, folder)
+    print(text)
+    for path in [*written, *drawn]:
         print(path)
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether a path is a sweep's folder, and not pictures or a gallery's YAML."""
+    return any((folder / name).exists() for name in ("results.parquet", "manifest.json", "parts"))
 
 
 def plot(

@@ -112,6 +112,10 @@ class AVIF(FileCodec):
         quantiser = ((100 - int(quality)) * 63 + 50) // 100
         return _LADDER.index((quality_of(quantiser), 0))
 
+    def quality(self, setting: int) -> float:
+        """libavif's quality at a setting, 0 to 100, whatever the sharpness."""
+        return float(_LADDER[setting][0])
+
     def describe(self) -> Mapping[str, str]:
         """Versions and parameters."""
         from PIL import features

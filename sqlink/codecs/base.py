@@ -10,7 +10,7 @@ followed by its packets, and `bpp = 8 * size / (H * W)`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from channels.registry import Registry
@@ -136,10 +136,15 @@ class Session:
 
 @dataclass(frozen=True)
 class Stream:
-    """One encoded picture: a session and its packets, most relevant first."""
+    """One encoded picture: a session and its packets, most relevant first.
+
+    setting: the native quality that was chosen to fit the budget, such as a QP, where the codec has
+    one.
+    """
 
     session: Session
     packets: tuple[Packet, ...]
+    setting: float | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:

@@ -83,6 +83,13 @@ class FileCodec(ABC):
     def setting(self, quality: float) -> int:
         """The setting of a native quality. Raises ConfigError if it is not one."""
 
+    def quality(self, setting: int) -> float | None:
+        """The native quality of a setting, between whole ones where the ladder is finer.
+
+        None where a format has no number for it.
+        """
+        return None
+
     @abstractmethod
     def describe(self) -> Mapping[str, str]:
         """Versions and parameters: what it takes to make the same files again."""
@@ -108,14 +115,14 @@ class FileCodec(ABC):
         for picture in pixels.cpu().numpy():
             ladder = self._ladders.of(np.ascontiguousarray(picture), self.code)
             if fixed is not None:
-                answers.append(self._stream(ladder.file(fixed), height, width))
+                answers.append(self._stream(ladder.file(fixed), height, width, fixed))
                 continue
             assert budget is not None
             beyond = _BEYOND if height * width <= _SMALL else 0
             typical = [(setting, bpp * height * width / 8) for setting, bpp in self.typical_bpp]
             chosen = finest_setting(ladder.size, budget, self.settings, typical, beyond)
             if chosen is not None:
-                answers.append(self._stream(ladder.file(chosen), height, width))
+                answers.append(self._stream(ladder.file(chosen), height, width, chosen))
             else:
                 lowest = min(ladder.size(setting) for setting in range(beyond + 1))
                 answers.append(Unreachable(self.name, height, width, budget, lowest))
@@ -179,7 +186,7 @@ class FileCodec(ABC):
         if not data:
             raise DataError(f"the {self.name} file is empty")
 
-    def _stream(self, data: bytes, height: int, width: int) -> Stream:
+    def _stream(self, data: bytes, height: int, width: int, setting: int | None = None) -> Stream:
         pieces = [
             data[start : start + self.packet_bytes]
             for start in range(0, len(data), self.packet_bytes)
@@ -190,6 +197,7 @@ class FileCodec(ABC):
                 Packet(piece, rank if self.cut_decodes else 0, {"payload": 8 * len(piece)})
                 for rank, piece in enumerate(pieces)
             ),
+            None if setting is None else self.quality(setting),
         )
 
 

@@ -111,7 +111,7 @@ class HalfResolution:
 
     def _stream(self, inner: Stream, height: int, width: int) -> Stream:
         header = bytes((height & 1 | (width & 1) << 1,)) + inner.session.header
-        return Stream(Session(self.name, height, width, header), inner.packets)
+        return Stream(Session(self.name, height, width, header), inner.packets, inner.setting)
 
 
 def halved(images: Tensor) -> Tensor:

@@ -106,6 +106,10 @@ class HEIC(FileCodec):
             )
         return LADDER.index(quality)
 
+    def quality(self, setting: int) -> float:
+        """The QP of a setting, whole or between two."""
+        return LADDER[setting]
+
     def describe(self) -> Mapping[str, str]:
         """Versions and parameters."""
         heif = load_pillow_heif()

@@ -143,6 +143,10 @@ class VVC(FileCodec):
             )
         return LADDER.index((int(quality), 1.0))
 
+    def quality(self, setting: int) -> float:
+        """The QP of a setting, whatever its Lagrange multiplier."""
+        return float(LADDER[setting][0])
+
     def describe(self) -> Mapping[str, str]:
         """Versions and parameters."""
         said = _run([ffmpeg(), "-version"], b"", _TIME_LIMIT_S).decode(errors="replace")

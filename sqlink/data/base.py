@@ -61,6 +61,31 @@ class DataSet(Protocol):
     def __iter__(self) -> Iterator[Sample]: ...
 
 
+class Thinned:
+    """Each n-th sample of a data set, from the first.
+
+    >>> data = Thinned(open_dataset("streets", count=5), 2)
+    >>> len(data), list(data.names) == list(open_dataset("streets", count=5).names)[::2]
+    (3, True)
+    """
+
+    def __init__(self, data: DataSet, every: int) -> None:
+        self._data = data
+        self._numbers = range(0, len(data), every)
+        self.names: Sequence[str] = [data.names[n] for n in self._numbers]
+        self.blocks: Sequence[str] = [data.blocks[n] for n in self._numbers]
+        self.classes = classes_of(data)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._data[self._numbers[index]]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._data[number] for number in self._numbers)
+
+
 DATASETS: Registry[DataSet] = Registry("data set", "sqlink.datasets", BUILT_IN)
 register = DATASETS.register
 

@@ -54,6 +54,10 @@ class BPG(FileCodec):
             )
         return LADDER.index(quality)
 
+    def quality(self, setting: int) -> float:
+        """The QP of a setting, whole or between two."""
+        return LADDER[setting]
+
     def describe(self) -> Mapping[str, str]:
         """Versions and parameters."""
         av = load_av()

@@ -130,7 +130,7 @@ def test_curves_that_do_not_meet_say_so(write: Write, tmp_path: Path) -> None:
     (line,) = read_parquet(out / "bjontegaard.parquet").to_pylist()
     assert np.isnan(line["bd_rate_percent"])
     assert line["reason"] == "the codec's best is worse than the anchor's worst"
-    assert f"none: {line['reason']}" in (out / "tables.md").read_text()
+    assert f"None for 1 of 1 (ours): {line['reason']}." in (out / "tables.md").read_text()
 
 
 @pytest.mark.parametrize(

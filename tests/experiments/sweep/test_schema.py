@@ -88,6 +88,15 @@ def test_mistakes_are_named_in_one_line(extra: str, message: str) -> None:
         (BASE.replace("rates: {bpp: [0.1]}\n", ""), "f.yaml: no rates: name `rates`, or those of"),
         (BASE.replace("data: streets\n", ""), "f.yaml: key 'data' is missing"),
         (
+            BASE.replace("data: streets", "data: {name: streets, every: 0}"),
+            "f.yaml: data.every: should be greater than 0, got 0",
+        ),
+        (
+            BASE.replace("data: streets", "data: {name: streets, every: 2}")
+            + "sequence: {length: 2, picture_rate_hz: 1}",
+            "f.yaml: data.every=2: a `sequence` is of pictures in a row: leave it out",
+        ),
+        (
             BASE.replace("[jpeg2000]", "[{name: bpg, rates: {bp: 1}}]"),
             "f.yaml: codecs[0].rates: unknown key 'bp': did you mean 'bpp'?",
         ),

@@ -1,0 +1,149 @@
+"""Differences between the curves of two codecs: Bjøntegaard deltas, and values at a rate.
+
+    cells of a codec ── curve_of ──> Curve ── rate_delta, metric_delta ──> Delta
+                                        └─── value_at ──> the metric at a rate in bits a pixel
+
+Intervals (95 %) leave out the same blocks of pictures on both sides. A Bjøntegaard delta averages
+over what both codecs reach: the share of the narrower codec's range that this is stands beside it,
+and where there is none, the reason. Rates that a codec cannot reach for every picture are no points
+of its curve, nor are those that another one at fewer bits equals (`bjontegaard.front`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from experiments.report.estimates import Measured
+from sqlink.errors import DataError
+from sqlink.metrics.bjontegaard import Curve, Delta, bd_metric, bd_rate, front
+from sqlink.metrics.jackknife import LEVEL, Interval, Jackknife
+
+SMALL = 0.5
+"""Overlap below which a Bjøntegaard delta is said to rest on little."""
+MIN_OVERLAP = 0.05
+"""Overlap below which there is none."""
+NEAR = 0.02
+"""How far beyond a curve's last point, as a share of its rate, the last point still stands."""
+
+Line = Mapping[str, Any]
+Between = Callable[[Curve, Curve], Delta]
+
+
+def has(cell: Measured, name: str) -> bool:
+    """Whether a metric was measured there."""
+    found = cell.result(name)
+    return found is not None and bool(np.isfinite(found.estimate))
+
+
+def curves_of(cells: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """By codec the cells that are points of its curve; codecs without one are there, too."""
+    curves: dict[str, list[Measured]] = {}
+    for cell in cells:
+        curve = curves.setdefault(cell.title, [])
+        if not cell.column("unreachable").any():
+            curve.append(cell)
+    return curves
+
+
+def curve_of(cells: Sequence[Measured], name: str, without: int | None = None) -> Curve:
+    """Rates and metric of a codec's cells, of all blocks of pictures or without one."""
+    rates: list[float] = []
+    values: list[float] = []
+    for cell in cells:
+        for target, column in ((rates, "bpp_sent"), (values, name)):
+            found = cell.result(column)
+            assert found is not None
+            target.append(float(found.estimate if without is None else found.without[without]))
+    return Curve(rates, values)
+
+
+def rate_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
+    """BD-rate over the fronts of two curves; a reason in place of a number where there is none."""
+    fronts = [front(curve, higher_is_better=higher_is_better) for curve in (test, anchor)]
+    try:
+        found = bd_rate(
+            fronts[1], fronts[0], higher_is_better=higher_is_better, min_overlap=MIN_OVERLAP
+        )
+    except DataError as error:
+        return Delta(np.nan, 0.0, np.nan, np.nan, str(error))
+    if np.isfinite(found.value) or found.overlap > 0 or found.reason is None:
+        return found
+    ours, theirs = (np.asarray(one.metric) * (1 if higher_is_better else -1) for one in fronts)
+    if ours.min() > theirs.max():
+        reason = "the codec's worst is better than the anchor's best"
+    elif theirs.min() > ours.max():
+        reason = "the codec's best is worse than the anchor's worst"
+    else:
+        reason = found.reason
+    return Delta(np.nan, 0.0, np.nan, np.nan, reason)
+
+
+def metric_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
+    """BD-metric over the fronts of two curves; a reason where there is none."""
+    ours, theirs = (front(curve, higher_is_better=higher_is_better) for curve in (test, anchor))
+    try:
+        return bd_metric(theirs, ours, min_overlap=MIN_OVERLAP)
+    except DataError as error:
+        return Delta(np.nan, 0.0, np.nan, np.nan, str(error))
+
+
+def with_interval(
+    between: Between, test: Sequence[Measured], anchor: Sequence[Measured], name: str
+) -> tuple[Delta, Interval]:
+    """A delta of two codecs' curves, and its interval; both have the same blocks of pictures."""
+    estimate = between(curve_of(test, name), curve_of(anchor, name))
+    if not np.isfinite(estimate.value):
+        return estimate, Interval(estimate.value, np.nan, np.nan, LEVEL, 0)
+    without = [
+        between(curve_of(test, name, g), curve_of(anchor, name, g)).value
+        for g in range(test[0].num_blocks)
+    ]
+    return estimate, Jackknife(estimate.value, np.asarray(without)).interval()
+
+
+def value_at(cells: Sequence[Measured], name: str, bpp: float) -> Jackknife | str:
+    """A codec's metric at a rate, interpolated over the logarithm of the rate (PCHIP).
+
+    A text says why there is none: the rate lies beyond the codec's own.
+    """
+    curve = curve_of(cells, name)
+    low, high = min(curve.rates), max(curve.rates)
+    if bpp < low * (1 - NEAR):
+        return f"its lowest is {low:.4f} bpp"
+    if bpp > high * (1 + NEAR):
+        return f"its highest is {high:.4f} bpp"
+    without = [_interpolated(curve_of(cells, name, g), bpp) for g in range(cells[0].num_blocks)]
+    return Jackknife(_interpolated(curve, bpp), np.asarray(without))
+
+
+def _interpolated(curve: Curve, bpp: float) -> float:
+    """The metric at a rate; beyond the curve's ends, that of the end."""
+    points = dict(sorted(zip(curve.rates, curve.metric, strict=True)))
+    if len(points) == 1:
+        return next(iter(points.values()))
+    across = np.log2(np.asarray(list(points)))
+    at = np.clip(np.log2(bpp), across[0], across[-1])
+    return float(PchipInterpolator(across, list(points.values()))(at))
+
+
+def folded(lines: Sequence[Line], reason: str = "reason") -> str:
+    """One line about comparisons that have no number: how many, and the reasons by how often.
+
+    >>> folded([{"codec": "a", "reason": "too few points"}, {"codec": "b", "reason": None}])
+    'None for 1 of 2 (a): too few points.'
+    >>> folded([{"codec": "b", "reason": None}])
+    ''
+    """
+    without = [line for line in lines if line[reason] is not None]
+    if not without:
+        return ""
+    reasons = [line[reason] for line in without]
+    counted = sorted(dict.fromkeys(reasons), key=lambda one: -reasons.count(one))
+    times = {one: f" ({reasons.count(one)})" if len(counted) > 1 else "" for one in counted}
+    said = "; ".join(f"{one}{times[one]}" for one in counted)
+    codecs = ", ".join(dict.fromkeys(line["codec"] for line in without))
+    return f"None for {len(without)} of {len(lines)} ({codecs}): {said}."

@@ -1,0 +1,127 @@
+"""Sheets of kept pictures: the original and every codec at like bytes, from a sweep's folder.
+
+    pictures/ ── at each size asked for, of each codec the picture nearest to it ──> a sheet
+
+A row is a size in bits a pixel. Of each codec stands there the kept picture whose bytes are nearest
+to it, with its true bytes and its own metrics; one that is more than a tenth away is framed. All
+are of one channel and condition, that with the fewest outages. A codec of symbols has no bytes: it
+stands in every row at the channel uses nearest to those of the row's first codec.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from experiments.gallery import Tile, sheet
+from experiments.report.labels import codec_title
+from experiments.report.results import Results
+from experiments.report.sheets import miou_of
+from experiments.sweep.examples import FOLDER, original_path
+from sqlink.data.pictures import write_aside
+from sqlink.errors import ConfigError
+
+LIKE = 1.1
+"""Ratio of bytes up to which two pictures are of like size."""
+MOST_ROWS = 4
+
+Row = Mapping[str, Any]
+
+
+def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ()) -> list[Path]:
+    """Draw a sheet for every kept picture, and return the files.
+
+    rates: bits a pixel; by default those of the first codec's kept pictures. Raises ConfigError
+    where the sweep kept no picture.
+    """
+    kept: dict[str, list[tuple[Row, Path]]] = {}
+    for shot in results.shots:
+        row = results.row(shot.row)
+        if row["realisation"] == 0 and not row["unreachable"]:
+            kept.setdefault(row["picture"], []).append((row, shot.path))
+    if not kept:
+        raise ConfigError(
+            f"{results.folder}: no pictures were kept: run the sweep with examples: 1 or more"
+        )
+    written = []
+    for picture, shots in kept.items():
+        shots = _of_one_cell(results, shots)
+        by_codec: dict[str, list[tuple[Row, Path]]] = {}
+        for row, path in shots:
+            by_codec.setdefault(row["codec"], []).append((row, path))
+        origin = Tile(_pixels(original_path(results.folder / FOLDER, picture)), "original", "")
+        rows = []
+        for bpp in rates or _own_rates(by_codec):
+            tiles = [origin]
+            uses = None
+            for codec, own in by_codec.items():
+                row, path = min(own, key=lambda one: _distance(one[0], bpp, uses))
+                uses = row["channel_uses"] if uses is None else uses
+                beyond = row["bytes"] > 0 and _distance(row, bpp, None) > math.log(LIKE)
+                tiles.append(Tile(_pixels(path), codec_title(codec), _said(results, row), beyond))
+            rows.append(tiles)
+        path = folder / f"like_bytes.{picture}.png"
+        write_aside(sheet(f"{picture}, like bytes", rows), path)
+        written.append(path)
+    return written
+
+
+def _of_one_cell(results: Results, shots: Sequence[tuple[Row, Path]]) -> list[tuple[Row, Path]]:
+    """Those of the channel and condition with the fewest outages among what was kept."""
+    cells: dict[tuple[object, ...], list[tuple[Row, Path]]] = {}
+    for row, path in shots:
+        met = tuple(row[name] for name in results.conditions)
+        cells.setdefault((row["channel"], row["packet_bytes"], *met), []).append((row, path))
+
+    def worth(cell: Sequence[tuple[Row, Path]]) -> tuple[int, float]:
+        codecs = {row["codec"] for row, _ in cell}
+        return len(codecs), -float(np.mean([row["outage"] for row, _ in cell]))
+
+    return max(cells.values(), key=worth)
+
+
+def _own_rates(by_codec: Mapping[str, Sequence[tuple[Row, Path]]]) -> list[float]:
+    """Bits a pixel of the first codec's pictures, a few of them from lowest to highest."""
+    for own in by_codec.values():
+        found = sorted({8 * row["bytes"] / (row["height"] * row["width"]) for row, _ in own})
+        if found[-1] > 0:
+            return found[:: -(-len(found) // MOST_ROWS)]
+    return [1.0]
+
+
+def _distance(row: Row, bpp: float, uses: float | None) -> float:
+    """How far a picture is from a size, as the logarithm of a ratio."""
+    if row["bytes"] > 0:
+        return abs(math.log(8 * row["bytes"] / (row["height"] * row["width"]) / bpp))
+    return 0.0 if not uses else abs(math.log(max(row["channel_uses"], 1) / uses))
+
+
+def _said(results: Results, row: Row) -> str:
+    """Bytes and metrics of one picture, the bytes first."""
+    if row["outage"]:
+        return f"{row['bytes']} bytes, outage"
+    size = f"{row['bytes']} bytes" if row["bytes"] > 0 else f"{row['channel_uses']} uses"
+    parts = [size]
+    for name in results.manifest["metrics"]:
+        if isinstance(row.get(name), float):
+            axis = results.axis(name)
+            title = "" if axis.unit else f"{axis.title} "
+            parts.append(title + axis.said(row[name], ".2f"))
+    seen = miou_of(row.get("confusion_image"))
+    if seen is not None:
+        parts.append(f"mIoU {100 * seen:.0f} %")
+    return ", ".join(parts)
+
+
+def _pixels(path: Path) -> Any:
+    """uint8 [H, W, 3]. Raises ConfigError if the file cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: run the sweep again") from error
