@@ -9,6 +9,7 @@ key with the nearest known one, a wrong type or a value out of range with what w
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from channels.registry import nearest
 from experiments.sweep.expand import expand, label
+from sqlink.codecs import where_nothing_is_lost
 from sqlink.codecs.base import Rate
 from sqlink.settings import Section, load_settings, parse_settings
 
@@ -232,6 +234,27 @@ class Sweep(Section):
         if twice:
             raise ValueError(f"two codecs are called '{twice[0]}': give each its own `label`")
         return codecs
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_lost(cls, raw: Any) -> Any:
+        """Give codecs the options that serve them best where all channels are `lossless`."""
+        if not isinstance(raw, Mapping):
+            return raw
+        links = raw.get("channels") or {"": raw.get("channel")}
+        kinds = list(links.values()) if isinstance(links, Mapping) else [None]
+        if not all(kind in ("lossless", {"lossless": {}}, {"lossless": None}) for kind in kinds):
+            return raw
+        codecs = []
+        for one in as_list(raw.get("codecs")) or ():
+            named = as_named(one)
+            if isinstance(named, Mapping) and isinstance(named.get("name"), str):
+                best = where_nothing_is_lost(named["name"])
+                given = named.get("options") or {}
+                if best and isinstance(given, Mapping):
+                    one = {**named, "options": {**best, **given}}
+            codecs.append(one)
+        return {**raw, "codecs": codecs} if codecs else raw
 
     @model_validator(mode="after")
     def _one_channel_or_several(self) -> Sweep:

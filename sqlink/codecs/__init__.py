@@ -6,6 +6,7 @@ package: decoders run in worker processes that import it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlink.errors import DataError
@@ -68,6 +69,22 @@ def takes_option(name: str, option: str) -> bool:
 
     known = CODECS.options(name)
     return known is None or option in known
+
+
+def where_nothing_is_lost(name: str) -> Mapping[str, object]:
+    """Options that serve a codec best over a channel that neither loses nor cuts.
+
+    A codec class says them as `lossless_options`. Empty for one that says none or is not known.
+
+    >>> dict(where_nothing_is_lost("jpeg2000"))
+    {'layers': 1}
+    """
+    from sqlink.codecs.base import CODECS
+
+    if name not in CODECS.names():
+        return {}
+    options: Mapping[str, object] = getattr(CODECS.get(name), "lossless_options", {})
+    return options
 
 
 def codec_for_suffix(suffix: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,7 @@ class JPEG2000:
 
     packet_bytes: slices of the codestream. layers: quality layers, 1 to 32. "auto" is four, as the
     packets of a link may be lost or cut, and fewer where four do not fit or fill a budget badly;
-    take 1 where nothing is ever lost.
+    a sweep whose channels are all `lossless` takes one.
 
     A native `quality` is the compression ratio, raw bytes (3 a pixel) over coded ones: higher is
     smaller. OpenJPEG meets it from below.
@@ -72,6 +73,7 @@ class JPEG2000:
     name = "jpeg2000"
     suffix = ".j2k"
     carries_map = False
+    lossless_options = MappingProxyType({"layers": 1})
 
     def __init__(
         self, packet_bytes: int = DEFAULT_PACKET_BYTES, layers: int | str = "auto"

@@ -38,6 +38,24 @@ def test_one_value_stands_for_a_list_and_a_name_for_a_mapping() -> None:
     assert short == long
 
 
+@pytest.mark.parametrize(
+    ("channel", "layers"),
+    [
+        ("channel: lossless", 1),
+        ("channel: {lossless: {}}", 1),
+        ("channels: {a: lossless}", 1),
+        ("channels: {a: lossless, b: awgn}\nconditions: {snr_db: 5}", None),
+        ("channel: awgn", None),
+    ],
+)
+def test_jpeg2000_has_one_layer_where_nothing_is_lost(channel: str, layers: int | None) -> None:
+    text = BASE.replace(
+        "[jpeg2000]", "[bpg, jpeg2000, {name: jpeg2000, label: b, options: {layers: 3}}]"
+    )
+    codecs = parse_sweep(text.replace("channel: awgn", channel)).codecs
+    assert [one.options.get("layers") for one in codecs] == [None, layers, 3]
+
+
 def test_exponents_are_numbers() -> None:
     assert parse_sweep(BASE + "conditions: {loss: [1e-3, 5E-2]}").conditions["loss"] == [1e-3, 5e-2]
 
