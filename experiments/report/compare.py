@@ -143,8 +143,8 @@ def _compare_group(
     else:  # equal channel uses are compared row by row, whatever was made of them
         for cell in group:
             for name in names:
-                one = cell.result(name)
-                at[cell.title, cell.rate, name] = "not measured" if one is None else one
+                measured = cell.result(name)
+                at[cell.title, cell.rate, name] = measured or "not measured"
     for (title, rate, name), one in at.items():
         line = {"codec": title, **said, "at": rate, "metric": name}
         found.values.append(line | _interval_of(one))
@@ -157,7 +157,9 @@ def _compare_group(
             found.differences.append(line | _interval_of(_apart(title, ours, anchor, theirs)))
 
 
-def _apart(title: str, ours: Jackknife | str, anchor: str, theirs: Jackknife | str) -> Any:
+def _apart(
+    title: str, ours: Jackknife | str, anchor: str, theirs: Jackknife | str
+) -> Jackknife | str:
     """The paired difference, or why there is none."""
     if isinstance(ours, str):
         return f"{title}: {ours}"

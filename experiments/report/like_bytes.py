@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,10 @@ def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ())
     where the sweep kept no picture.
     """
     kept: dict[str, list[tuple[Row, Path]]] = {}
-    for shot in results.shots:
-        row = results.row(shot.row)
-        if row["realisation"] == 0 and not row["unreachable"]:
-            kept.setdefault(row["picture"], []).append((row, shot.path))
+    for one in results.shots:
+        held = results.row(one.row)
+        if held["realisation"] == 0 and not held["unreachable"]:
+            kept.setdefault(held["picture"], []).append((held, one.path))
     if not kept:
         raise ConfigError(
             f"{results.folder}: no pictures were kept: run the sweep with examples: 1 or more"
@@ -52,18 +53,18 @@ def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ())
     for picture, shots in kept.items():
         shots = _of_one_cell(results, shots)
         by_codec: dict[str, list[tuple[Row, Path]]] = {}
-        for row, path in shots:
-            by_codec.setdefault(row["codec"], []).append((row, path))
+        for shot in shots:
+            by_codec.setdefault(shot[0]["codec"], []).append(shot)
         origin = Tile(_pixels(original_path(results.folder / FOLDER, picture)), "original", "")
         rows = []
         for bpp in rates or _own_rates(by_codec):
             tiles = [origin]
-            uses = None
+            uses: float | None = None
             for codec, own in by_codec.items():
-                row, path = min(own, key=lambda one: _distance(one[0], bpp, uses))
+                row, file = min(own, key=partial(_far, bpp=bpp, uses=uses))
                 uses = row["channel_uses"] if uses is None else uses
                 beyond = row["bytes"] > 0 and _distance(row, bpp, None) > math.log(LIKE)
-                tiles.append(Tile(_pixels(path), codec_title(codec), _said(results, row), beyond))
+                tiles.append(Tile(_pixels(file), codec_title(codec), _said(results, row), beyond))
             rows.append(tiles)
         path = folder / f"like_bytes.{picture}.png"
         write_aside(sheet(f"{picture}, like bytes", rows), path)
@@ -92,6 +93,10 @@ def _own_rates(by_codec: Mapping[str, Sequence[tuple[Row, Path]]]) -> list[float
         if found[-1] > 0:
             return found[:: -(-len(found) // MOST_ROWS)]
     return [1.0]
+
+
+def _far(shot: tuple[Row, Path], bpp: float, uses: float | None) -> float:
+    return _distance(shot[0], bpp, uses)
 
 
 def _distance(row: Row, bpp: float, uses: float | None) -> float:

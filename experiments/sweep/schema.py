@@ -245,8 +245,9 @@ class Sweep(Section):
         kinds = list(links.values()) if isinstance(links, Mapping) else [None]
         if not all(kind in ("lossless", {"lossless": {}}, {"lossless": None}) for kind in kinds):
             return raw
+        given_codecs = raw.get("codecs")
         codecs = []
-        for one in as_list(raw.get("codecs")) or ():
+        for one in given_codecs if isinstance(given_codecs, list) else [given_codecs]:
             named = as_named(one)
             if isinstance(named, Mapping) and isinstance(named.get("name"), str):
                 best = where_nothing_is_lost(named["name"])
@@ -254,7 +255,7 @@ class Sweep(Section):
                 if best and isinstance(given, Mapping):
                     one = {**named, "options": {**best, **given}}
             codecs.append(one)
-        return {**raw, "codecs": codecs} if codecs else raw
+        return {**raw, "codecs": codecs} if given_codecs else raw
 
     @model_validator(mode="after")
     def _one_channel_or_several(self) -> Sweep:
