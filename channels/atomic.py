@@ -13,16 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUFFIX = ".aside"
-"""How the name of a file ends that is being written; one that is left over is of no use."""
+"""Suffix of a file while it is being written; a file left with it can be deleted."""
 
 
 @contextmanager
 def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a path in the folder of `path` to write to, and rename it to `path` at the end.
 
-    Readers see the old file or the new one, never a part; where the block raises, the old one
-    stays. durable: push the bytes to the disk before renaming, so that a power cut leaves one of
-    both, too. Raises OSError where the folder cannot be written to.
+    Readers see the old file or the new one, never a part; if the block raises, the old file stays.
+    durable: flush the bytes to the disk before renaming, so that a power cut, too, leaves one of
+    the two. Raises OSError if the folder cannot be written to.
     """
     aside = path.with_name(f".{secrets.token_hex(8)}{SUFFIX}")
     try:

@@ -3,8 +3,8 @@
     Packets [N links, P packets, B bytes] ── Channel.transmit ──> Reception [N, P]
 
 N links (pictures x realisations) travel together as padded tensors on one device; nothing here
-knows what a packet means. Each link has its own conditions and its own key of random numbers, so
-that what happens to it does not depend on which other links share the batch.
+knows what packets hold. Each link has its own conditions and its own key of random numbers, so that
+what happens to it does not depend on which other links share the batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from channels.random import Streams
 from channels.registry import Registry
 
 Conditions = Mapping[str, Tensor]
-"""What each link meets: name -> [N] float tensor, as `snr_db` (mean Es/N0, dB), `loss` (0..1)."""
+"""Conditions of each link: name -> [N] float tensor, such as `snr_db` (mean Es/N0, dB) or `loss`
+(0..1).
+"""
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,15 @@ class Packets:
     lengths: int64 [N, P], bytes; 0 means "no packet in this slot".
     priority: int64 [N, P], 0 the most relevant.
     offered_s: float64 [N, P], seconds at which each packet is handed to the link; None: all at 0.
-    picture: int64 [N, P], which picture of the link's sequence a packet belongs to, not falling
-        along P; None: a link carries one picture.
+    group: int64 [N, P], the group of packets that each belongs to, such as the picture of a
+        sequence; never decreasing along P; None: one group a link.
     """
 
     payload: Tensor
     lengths: Tensor
     priority: Tensor
     offered_s: Tensor | None = None
-    picture: Tensor | None = None
+    group: Tensor | None = None
 
     @property
     def times_s(self) -> Tensor:
@@ -49,9 +51,19 @@ class Packets:
         return self.offered_s
 
     @property
+    def groups(self) -> Tensor:
+        """int64 [N, P]: `group`, or zeros."""
+        return torch.zeros_like(self.lengths) if self.group is None else self.group
+
+    @property
+    def picture(self) -> Tensor | None:
+        """`group` under its earlier name."""
+        return self.group
+
+    @property
     def pictures(self) -> Tensor:
-        """int64 [N, P]: `picture`, or zeros."""
-        return torch.zeros_like(self.lengths) if self.picture is None else self.picture
+        """`groups` under its earlier name."""
+        return self.groups
 
     @property
     def present(self) -> Tensor:
@@ -93,7 +105,7 @@ class Packets:
         return cls(payload.to(device), lengths.to(device), ranks.to(device))
 
     def to_bytes(self) -> list[list[bytes]]:
-        """The byte strings of every link; an empty slot gives b""."""
+        """Return the byte strings of every link, b"" for an empty slot."""
         rows, lengths = self.payload.cpu(), self.lengths.cpu().tolist()
         return [
             [rows[n, p, :size].numpy().tobytes() for p, size in enumerate(sizes)]
@@ -101,7 +113,7 @@ class Packets:
         ]
 
     def keep(self, mask: Tensor) -> Packets:
-        """The same slots, those outside `mask` (bool [N, P]) emptied."""
+        """Return the same slots with those outside `mask` (bool [N, P]) emptied."""
         return replace(
             self,
             payload=self.payload * mask.unsqueeze(-1).to(self.payload.dtype),
@@ -109,17 +121,21 @@ class Packets:
         )
 
     def select(self, links: Tensor | slice) -> Packets:
-        """The packets of some links, in the order of `links` (integers, a bool mask or a slice)."""
+        """Return the packets of some links, in the order of `links` (integers, a bool mask or a
+        slice).
+        """
         return Packets(
             self.payload[links],
             self.lengths[links],
             self.priority[links],
             None if self.offered_s is None else self.offered_s[links],
-            None if self.picture is None else self.picture[links],
+            None if self.group is None else self.group[links],
         )
 
     def after(self, delay_s: Tensor) -> Packets:
-        """The same packets handed on later by delay_s, float64 [N, P]; infinite delays are not."""
+        """Return the same packets offered later by delay_s, float64 [N, P]; infinite delays are
+        ignored.
+        """
         if self.offered_s is None and not bool(delay_s[delay_s.isfinite()].any()):
             return self
         late = torch.where(delay_s.isfinite(), delay_s, 0.0)
@@ -128,18 +144,18 @@ class Packets:
 
 @dataclass(frozen=True)
 class Reception:
-    """What came out of a channel.
+    """What a channel delivers, and what it cost.
 
     packets: as received; the payload of a packet not delivered is zero and its length 0.
-    delivered: bool [N, P], the receiver's verdict (its CRC held).
-    correct: bool [N, P], the truth (delivered or not, the bytes equal those sent).
+    delivered: bool [N, P], whether the receiver accepts the packet (its CRC holds).
+    correct: bool [N, P], whether the received bytes equal those sent, delivered or not.
     channel_uses: int64 [N], complex symbols or resource elements occupied, data and pilots.
     delay_s: float64 [N, P], seconds from sending to arrival; infinite where not delivered.
     ledger: name -> int64 [N], bits that the channel added: `crc`, `fec` (parity, repetition, HARQ),
         `padding` (to fill blocks and symbols), `pilots`, and `payload`, the packets' own bits sent.
     statistics: name -> [N] tensor, such as the realised mean SNR.
-    carried: bool [N, P], the packets that were sent: those that got as far as the (first) channel
-        that counts symbols, and that no budget or queue cut before. None: all of them.
+    carried: bool [N, P], the packets that were sent: those that reached the first channel that
+        counts symbols, and that no budget or queue cut before it. None: all of them.
     """
 
     packets: Packets
@@ -152,7 +168,9 @@ class Reception:
     carried: Tensor | None = None
 
     def select(self, links: Tensor | slice) -> Reception:
-        """That of some links, in the order of `links` (integers, a bool mask or a slice)."""
+        """Return the reception of some links, in the order of `links` (integers, a bool mask or a
+        slice).
+        """
         return Reception(
             self.packets.select(links),
             self.delivered[links],
@@ -167,13 +185,11 @@ class Reception:
 
 @runtime_checkable
 class Channel(Protocol):
-    """Anything that carries packets."""
+    """Carries packets."""
 
     name: str
     needs: tuple[str, ...]
-    """Names of the conditions that `transmit` reads. A channel around others names, in an attribute
-    `inner`, the parameters that describe them ("classes.channel": a key of those of a list), so
-    that a packet size can be handed down."""
+    """Names of the conditions that `transmit` reads."""
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         """Send N x P packets over N independent links.
@@ -184,36 +200,40 @@ class Channel(Protocol):
         ...
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """The most channel uses of one packet of that many bytes, retransmissions counted.
+        """Return the most channel uses of one packet of that many bytes, retransmissions included.
 
-        None where no symbols are counted.
+        None if the channel counts no symbols.
         """
         ...
 
 
 @runtime_checkable
 class Recorded(Protocol):
-    """A channel that replays or looks up what stands in a file or a table."""
+    """A channel that replays or looks up the content of a file or table."""
 
     def content(self) -> str:
-        """A hash of that, whatever it is called and wherever it lies; empty where there is none."""
+        """Return a hash of that content, independent of the file's name and place; empty if there
+        is none.
+        """
         ...
 
 
 @runtime_checkable
 class Lengthens(Protocol):
-    """A channel that adds bytes to each packet before it hands it on.
-
-    Its class says how many in a static method `added_bytes(parameters)`, too.
-    """
+    """A channel that adds bytes to each packet before it passes it on."""
 
     @property
     def lengthens(self) -> int: ...
 
+    @staticmethod
+    def added_bytes(parameters: Mapping[str, object]) -> int:
+        """Return how many, given the channel's parameters before it is made."""
+        ...
+
 
 @runtime_checkable
 class FixedSize(Channel, Protocol):
-    """A channel that occupies as much for a shorter packet as for one of `packet_bytes`."""
+    """A channel that uses as many symbols for a shorter packet as for one of `packet_bytes`."""
 
     packet_bytes: int
 
@@ -224,8 +244,16 @@ class Wrapper(Protocol):
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channels within, in the order in which packets meet them."""
+        """The channels inside, in the order in which packets cross them."""
         ...
+
+
+@runtime_checkable
+class Nests(Protocol):
+    """A channel class whose parameters describe channels, to which a packet size is passed on."""
+
+    inner: tuple[str, ...]
+    """Names of those parameters; "classes.channel" means a key of the mappings in a list."""
 
 
 CHANNELS: Registry[Channel] = Registry(
@@ -250,17 +278,16 @@ CHANNELS: Registry[Channel] = Registry(
         "unequal": "channels.packet.unequal",
     },
 )
-"""Channels by name, and the modules that register them, each loaded when it is asked for."""
+"""Channels by name, and the modules that register them; each module is loaded at first use."""
 register = CHANNELS.register
 
 
 class Chain:
-    """Channels one after another: each sees only what the one before delivered.
+    """Channels one after another; each receives what the one before delivered.
 
-    Channel uses and delays add up, and what a channel delivers late is offered to the next one at
-    its arrival; a packet is delivered if every channel delivers it. The ledger
-    adds up over the channels that count symbols, for only there do bits occupy anything; where none
-    does, it is the first one's.
+    Channel uses and delays add up. A channel offers each packet to the next one at its arrival. A
+    packet is delivered if every channel delivers it. The ledger is the sum over the channels that
+    count symbols; if none does, it is the first channel's.
     """
 
     name = "chain"
@@ -313,7 +340,9 @@ def received(
     delay_s: Tensor | None = None,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> Reception:
-    """A packet comes as it was sent, after delay_s (float64 [N, P], None: at once), or never."""
+    """Make the reception of a channel that delivers packets unchanged after delay_s, or not at
+    all.\n\ndelay_s: float64 [N, P], None: no delay.
+    """
     links = packets.lengths.shape[0]
     if delay_s is None:
         delay_s = torch.zeros(delivered.shape, dtype=torch.float64, device=packets.device)
@@ -329,7 +358,7 @@ def received(
 
 
 def contents(channel: Channel) -> list[str]:
-    """The hashes of every file and table that a channel, or one within it, depends on."""
+    """List the hashes of every file and table that a channel, or one inside it, depends on."""
     found = [text for text in [channel.content()] if text] if isinstance(channel, Recorded) else []
     if isinstance(channel, Wrapper):
         for inner in channel.wrapped:

@@ -1,10 +1,10 @@
-"""Errors that a user can cause; each is one line: what, where, how to mend it."""
+"""Errors that a user can cause; each is one line: what is wrong, where, how to mend it."""
 
 from __future__ import annotations
 
 
 class SQLinkError(Exception):
-    """Base of every error a user can cause. The command line prints its one line, exits with 2."""
+    """Base of every error that a user can cause. The command line prints it and exits with 2."""
 
 
 class ConfigError(SQLinkError):

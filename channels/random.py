@@ -27,23 +27,23 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 _CHILD_DOMAIN = 0x6368_6C64
-"""Last counter word of key derivation; draws have 0 there, so no child's key is one of them."""
+"""Last counter word in key derivation; draws have 0 there, so that no draw is a child's key."""
 
 _SPLIT_DOMAIN = 0x7370_6C74
-"""The same for the keys of numbered sub-streams."""
+"""Last counter word for the keys of numbered sub-streams."""
 
 
 def _multiply(multiplier: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low words of a 32 x 32 bit product; multiplier: at least 2^31.
+    """Return the high and low words of a 32 x 32 bit product; multiplier: at least 2^31.
 
-    Less 2^32 it is small enough that int64 never overflows; x 2^32 is added to the high word.
+    The multiplier less 2^32 is small enough for int64; x 2^32 is added to the high word.
     """
     product = (multiplier - (1 << 32)) * x
     return (product >> 32) + x, product & _WORD
 
 
 def philox4x32_10(counter: Tensor, key: Tensor) -> Tensor:
-    """Philox with four 32-bit words and ten rounds.
+    """Apply Philox with four 32-bit words and ten rounds.
 
     counter: int64 [..., 4] and key: int64 [..., 2], words in [0, 2^32), least significant first;
     their leading shapes broadcast. Returns int64 [..., 4], words in [0, 2^32).
@@ -64,7 +64,7 @@ def philox4x32_10(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def _digest(parts: Sequence[str | int], size: int, person: bytes) -> bytes:
-    """blake2b of parts, each with its type and length, so that no two sequences read the same."""
+    """Hash parts with blake2b, each with its type and length, so that no two sequences collide."""
     state = hashlib.blake2b(digest_size=size, person=person)
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, (str, int)):
@@ -106,7 +106,7 @@ class Streams:
         parts: Sequence[Sequence[str | int]],
         device: torch.device | str = "cpu",
     ) -> Streams:
-        """One stream a link, its key the hash of the seed and what the link is.
+        """Make one stream a link, its key the hash of the seed and the link's parts.
 
         parts: N sequences such as (point, picture, realisation); equal ones give equal streams.
         """
@@ -121,11 +121,13 @@ class Streams:
         return self.keys.shape[0]
 
     def to(self, device: torch.device | str) -> Streams:
-        """The same streams, drawn on another device."""
+        """Return the same streams, drawn on another device."""
         return Streams(self.keys.to(device))
 
     def select(self, index: Tensor | Sequence[int] | slice) -> Streams:
-        """The streams of some links, in the order of `index` (integers, a bool mask or a slice)."""
+        """Return the streams of some links, in the order of `index` (integers, a bool mask or a
+        slice).
+        """
         if not isinstance(index, (slice, Tensor)):
             index = torch.tensor(list(index), dtype=torch.int64)
         if isinstance(index, Tensor):
@@ -133,14 +135,16 @@ class Streams:
         return Streams(self.keys[index])
 
     def child(self, name: str) -> Streams:
-        """An independent sub-stream of each link; depends on its key and `name` alone."""
+        """Return an independent sub-stream of each link, which depends on its key and
+        `name` only.
+        """
         words = [*_words(_digest([name], 12, b"sqlink-child")), _CHILD_DOMAIN]
         counter = torch.tensor(words, dtype=torch.int64, device=self.device)
         return Streams(philox4x32_10(counter, self.keys)[:, :2].contiguous())
 
     def split(self, count: int, start: int = 0) -> Streams:
-        """Numbered sub-streams, such as one a packet: N * count, of link n and number start + i at
-        n * count + i.
+        """Return numbered sub-streams, such as one a packet: N * count, that of link n and number
+        start + i at n * count + i.
 
         A number's stream is the same whatever `count` and `start` are.
         """
@@ -151,7 +155,7 @@ class Streams:
         return Streams(philox4x32_10(counter, self.keys[:, None])[..., :2].reshape(-1, 2))
 
     def integers(self, count: int, start: int = 0) -> Tensor:
-        """Draws [start, start + count) as int64 [N, count], uniform over [0, 2^32)."""
+        """Draw [start, start + count) as int64 [N, count], uniform over [0, 2^32)."""
         if count < 0 or start < 0:
             raise ValueError(f"count {count} and start {start} must not be negative")
         first, last = start // 4, -(-(start + count) // 4)
@@ -162,7 +166,7 @@ class Streams:
         return words[:, start - 4 * first : start - 4 * first + count]
 
     def uniform(self, count: int, start: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Draws [start, start + count) as [N, count], uniform in the open interval (0, 1).
+        """Draw [start, start + count) as [N, count], uniform in the open interval (0, 1).
 
         float64 has 32 random bits, float32 has 23 (more would round to 1).
         """
@@ -174,10 +178,11 @@ class Streams:
         raise ValueError(f"dtype {dtype} must be torch.float64 or torch.float32")
 
     def normal(self, count: int, start: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Draws [start, start + count) as [N, count], Gaussian of mean 0 and variance 1.
+        """Draw [start, start + count) as [N, count], Gaussian of mean 0 and variance 1.
 
-        Box and Muller's transform of float64 uniforms: two words give two numbers, tails end at
-        6.7 standard deviations. Devices agree on the words, and on these to the last bits only.
+        Box and Muller's transform of float64 uniforms: two words give two numbers, tails end at 6.7
+        standard deviations. Devices agree on the words exactly, and on these numbers up to their
+        last bits.
         """
         first = start // 2
         pairs = self.complex_normal(-(-(start + count) // 2) - first, first)  # [N, pairs]
@@ -187,7 +192,7 @@ class Streams:
     def complex_normal(
         self, count: int, start: int = 0, dtype: torch.dtype = torch.complex128
     ) -> Tensor:
-        """Draws [start, start + count) as [N, count], circular complex Gaussian with E|x|^2 = 1.
+        """Draw [start, start + count) as [N, count], circular complex Gaussian with E|x|^2 = 1.
 
         Draw i is made of words 2i (its radius) and 2i + 1 (its angle).
         """

@@ -1,4 +1,4 @@
-"""Registries by name, and the one check of options; third parties join through entry points."""
+"""Registries by name, and the one check of options; installed packages join by entry points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Half a sentence for an error: the known names, the nearest first where one is near.
+    """Return the second half of an error: the known names, with the nearest first if one is near.
 
     >>> nearest("awng", ["awgn", "rayleigh"])
     "did you mean 'awgn'? known: awgn, rayleigh"
@@ -44,7 +44,7 @@ class Registry(Generic[T]):
 
     group: the entry-point group (`sqlink.codecs`, `sqlink.channels`, `sqlink.segmenters`,
     `sqlink.metrics`) in which installed packages offer more factories. built_in: name -> the module
-    of this program that registers it. Both are loaded when they are asked for, never before.
+    of this program that registers it. Both are loaded at first use.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, str] | None = None) -> None:
@@ -84,7 +84,7 @@ class Registry(Generic[T]):
         return self._factories[name]
 
     def options(self, name: str) -> list[str] | None:
-        """List the options that `name` takes; None where it takes any. Raises ConfigError."""
+        """List the options that `name` takes; None if it takes any. Raises ConfigError."""
         parameters = signature(self.get(name)).parameters.values()
         if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
             return None

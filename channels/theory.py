@@ -1,4 +1,4 @@
-"""Laws and bounds that channels are held against: closed forms, no simulation.
+"""Closed-form laws and bounds that channels are checked against, without simulation.
 
     bit errors     Gray QAM on AWGN and under Rician fading     Cho and Yoon 2002; Craig 1991
     information    AWGN, QAM, binary input, BSC, BEC            Shannon 1948
@@ -40,12 +40,12 @@ _SNRS_AT_ONCE = 64
 
 
 def from_db(decibels: ArrayLike) -> Floats:
-    """10^(dB / 10)."""
+    """Return 10^(dB / 10)."""
     return np.power(10.0, np.asarray(decibels, dtype=np.float64) / 10)
 
 
 def qpsk_ber_awgn(ebno_db: float) -> float:
-    """Q(sqrt(2 Eb/N0)): bit error rate of BPSK and QPSK on AWGN.
+    """Return Q(sqrt(2 Eb/N0)), the bit error rate of BPSK and QPSK on AWGN.
 
     >>> round(qpsk_ber_awgn(0.0), 6)
     0.07865
@@ -54,16 +54,16 @@ def qpsk_ber_awgn(ebno_db: float) -> float:
 
 
 def qpsk_ber_rayleigh(ebno_db: float) -> float:
-    """(1 - sqrt(g / (1 + g))) / 2, g the mean Eb/N0: QPSK under flat Rayleigh fading, h known."""
+    """Return (1 - sqrt(g / (1 + g))) / 2, g the mean Eb/N0: QPSK, flat Rayleigh fading, h known."""
     mean = 10 ** (ebno_db / 10)
     return 0.5 * (1 - math.sqrt(mean / (1 + mean)))
 
 
 def _gray_terms(modulation: str) -> list[tuple[float, float]]:
-    """(weight, a) of the bit error rate, the sum of weight erfc(sqrt(a Es/N0)).
+    """Return (weight, a) of the bit error rate, the sum of weight erfc(sqrt(a Es/N0)).
 
-    Cho and Yoon, "On the general BER expression of one- and two-dimensional amplitude
-    modulations", IEEE Trans. Commun. 50(7), 2002, equations 14 and 16, with I = J.
+    Cho and Yoon, "On the general BER expression of one- and two-dimensional amplitude modulations",
+    IEEE Trans. Commun. 50(7), 2002, equations 14 and 16, with I = J.
     """
     if modulation == "bpsk":
         return [(0.5, 1.0)]
@@ -80,7 +80,8 @@ def _gray_terms(modulation: str) -> list[tuple[float, float]]:
 
 
 def ber_awgn(modulation: str, snr_db: ArrayLike) -> Floats:
-    """Bit error rate of Gray BPSK or square QAM on AWGN, hard decisions to the nearest point.
+    """Return the bit error rate of Gray BPSK or square QAM on AWGN, hard decisions to the nearest
+    point.
 
     modulation: bpsk, qpsk, 16qam, 64qam, 256qam. Exact: all error events, all bits (Cho, Yoon).
 
@@ -93,7 +94,8 @@ def ber_awgn(modulation: str, snr_db: ArrayLike) -> Floats:
 
 
 def ber_fading(modulation: str, snr_db: ArrayLike, k_factor: float = 0.0) -> Floats:
-    """Bit error rate of Gray BPSK or square QAM under flat Rician fading, h known; K = 0: Rayleigh.
+    """Return the bit error rate of Gray BPSK or square QAM under flat Rician fading, h known; K =
+    0: Rayleigh.
 
     The terms of `ber_awgn` averaged over the gain: in closed form for K = 0 (Proakis, 14-3-7), else
     by Craig's integral over a finite angle of the moment generating function of |h|^2 (Simon and
@@ -116,7 +118,7 @@ def ber_fading(modulation: str, snr_db: ArrayLike, k_factor: float = 0.0) -> Flo
 
 
 def symbol_error_awgn(modulation: str, snr_db: ArrayLike) -> Floats:
-    """Symbol error rate of BPSK and square QAM on AWGN (Proakis, 5-2-78 and 5-2-79)."""
+    """Return the symbol error rate of BPSK and square QAM on AWGN (Proakis, 5-2-78 and 5-2-79)."""
     if modulation == "bpsk":
         return ber_awgn(modulation, snr_db)
     levels = 1 << BITS_PER_SYMBOL[modulation] // 2
@@ -146,7 +148,7 @@ class Information:
 
 
 def awgn_information(snr_db: ArrayLike) -> Information:
-    """Complex AWGN with Gaussian input: log2(1 + g), and g (g + 2) / (g + 1)^2 log2(e)^2.
+    """Return log2(1 + g), and g (g + 2) / (g + 1)^2 log2(e)^2: complex AWGN, Gaussian input.
 
     The dispersion is that of real AWGN twice (Polyanskiy, Poor, Verdu 2010, theorem 54).
 
@@ -159,7 +161,8 @@ def awgn_information(snr_db: ArrayLike) -> Information:
 
 
 def _pam_information(levels: int, snr: Floats) -> tuple[Floats, Floats]:
-    """Mean and variance of a real dimension: equally likely even levels, snr: E x^2 / E n^2, [S].
+    """Return mean and variance of a real dimension: equally likely even levels, snr: E x^2 / E n^2,
+    [S].
 
     i(x; y) = log2 M - log2 sum_j exp(-((x - x_j)^2 + 2 z (x - x_j)) / 2) for unit noise z.
     """
@@ -180,7 +183,8 @@ def _pam_information(levels: int, snr: Floats) -> tuple[Floats, Floats]:
 
 
 def qam_information(modulation: str, snr_db: ArrayLike) -> Information:
-    """AWGN with equally likely points of BPSK or square QAM; `gaussian` for a Gaussian input.
+    """Return those of AWGN with equally likely points of BPSK or square QAM; `gaussian`: Gaussian
+    input.
 
     Square QAM is two independent real dimensions. The variance is that of i(X; Y) with independent
     inputs. Ungerboeck, "Channel coding with multilevel/phase signals", 1982, equation 5.
@@ -200,7 +204,8 @@ def qam_information(modulation: str, snr_db: ArrayLike) -> Information:
 
 
 def bi_awgn_information(snr_db: ArrayLike) -> Information:
-    """Real AWGN with inputs +1 and -1; SNR is that of QPSK, of which it is one dimension.
+    """Return those of real AWGN with inputs +1 and -1; SNR is that of QPSK, of which it is one
+    dimension.
 
     So Eb/N0 of a code of rate R is the SNR less 10 log10(2 R).
     """
@@ -209,7 +214,7 @@ def bi_awgn_information(snr_db: ArrayLike) -> Information:
 
 
 def bsc_information(flip: ArrayLike) -> Information:
-    """Binary symmetric channel: 1 - h(p), and p (1 - p) log2((1 - p) / p)^2 (theorem 52).
+    """Return 1 - h(p), and p (1 - p) log2((1 - p) / p)^2: binary symmetric channel (theorem 52).
 
     >>> float(bsc_information(0.11).mean.round(3))
     0.5
@@ -223,13 +228,13 @@ def bsc_information(flip: ArrayLike) -> Information:
 
 
 def bec_information(erasure: ArrayLike) -> Information:
-    """Binary erasure channel: 1 - e, and e (1 - e); no logarithmic term (theorem 53)."""
+    """Return 1 - e, and e (1 - e): binary erasure channel; no logarithmic term (theorem 53)."""
     e = np.asarray(erasure, dtype=np.float64)
     return Information(1 - e, e * (1 - e), 0)
 
 
 def _third_order(information: Information, uses: ArrayLike) -> Floats:
-    """Bits of (1/2) log2 of the real dimensions."""
+    """Return the bits of (1/2) log2 of the real dimensions."""
     n = np.asarray(uses, dtype=np.float64)
     if information.reals == 0:
         return np.zeros_like(n)
@@ -237,7 +242,7 @@ def _third_order(information: Information, uses: ArrayLike) -> Floats:
 
 
 def normal_bler(information: Information, bits: ArrayLike, uses: ArrayLike) -> Floats:
-    """Block error rate of the best code, by the normal approximation.
+    """Return the block error rate of the best code, by the normal approximation.
 
     Q((n C - k + (1/2) log2 n) / sqrt(n V)): Polyanskiy, Poor, Verdu, "Channel coding rate in the
     finite blocklength regime", IEEE Trans. Inf. Theory 56(5), 2010, equation 296. It is good from
@@ -252,7 +257,7 @@ def normal_bler(information: Information, bits: ArrayLike, uses: ArrayLike) -> F
 
 
 def normal_rate(information: Information, uses: ArrayLike, bler: ArrayLike) -> Floats:
-    """Bits a use that the best code of n uses carries at a block error rate; the inverse in k."""
+    """Return the bits a use of the best code of n uses at a block error rate; the inverse in k."""
     n = np.asarray(uses, dtype=np.float64)
     quantile = ndtri(np.asarray(bler, dtype=np.float64))
     bits = n * information.mean + np.sqrt(n * information.variance) * quantile
@@ -260,10 +265,11 @@ def normal_rate(information: Information, uses: ArrayLike, bler: ArrayLike) -> F
 
 
 def normal_snr_db(modulation: str, bits: int, symbols: int, bler: float) -> float:
-    """Es/N0 in dB at which the best code of `bits` in so many symbols has that block error rate.
+    """Return the Es/N0 in dB at which the best code of `bits` in so many symbols has that block
+    error rate.
 
-    modulation: bpsk, qpsk, 16qam, 64qam, 256qam or gaussian. Raises ValueError where the
-    modulation cannot carry that many bits or the block error rate is not in (0, 1).
+    modulation: bpsk, qpsk, 16qam, 64qam, 256qam or gaussian. Raises ValueError if the modulation
+    cannot carry that many bits or the block error rate is not in (0, 1).
 
     >>> round(normal_snr_db("qpsk", 1000, 1000, 1e-2), 2)  # rate 1/2: Eb/N0 is Es/N0
     0.7
@@ -279,9 +285,10 @@ def normal_snr_db(modulation: str, bits: int, symbols: int, bler: float) -> floa
 
 
 def snr_db_for(modulation: str, bits_per_symbol: float) -> float:
-    """Es/N0 in dB at which the mutual information is so many bits a symbol (Shannon's limit).
+    """Return the Es/N0 in dB at which the mutual information is so many bits a symbol (Shannon's
+    limit).
 
-    Raises ValueError where the modulation cannot carry them.
+    Raises ValueError if the modulation cannot carry them.
 
     >>> round(snr_db_for("qpsk", 1.0), 3)  # rate 1/2: Eb/N0 is Es/N0
     0.187
@@ -293,7 +300,7 @@ def snr_db_for(modulation: str, bits_per_symbol: float) -> float:
 
 
 def _snr_where(rises: Callable[[float], float], what: str) -> float:
-    """The SNR in dB at which a rising function is 0. Raises ValueError if there is none."""
+    """Return the SNR in dB at which a rising function is 0. Raises ValueError if there is none."""
     low, high = -60.0, 100.0
     if not rises(low) < 0 < rises(high):
         raise ValueError(f"no SNR from {low:g} to {high:g} dB carries {what}")
@@ -301,7 +308,9 @@ def _snr_where(rises: Callable[[float], float], what: str) -> float:
 
 
 def gain_cdf(gain: ArrayLike, k_factor: float = 0.0) -> Floats:
-    """P(|h|^2 <= gain) of Rician fading with E|h|^2 = 1: noncentral chi-squared of 2 degrees."""
+    """Return P(|h|^2 <= gain) of Rician fading with E|h|^2 = 1: noncentral chi-squared of 2
+    degrees.
+    """
     g = np.asarray(gain, dtype=np.float64)
     if k_factor == 0:
         return np.asarray(-np.expm1(-g))
@@ -313,7 +322,7 @@ def gain_cdf(gain: ArrayLike, k_factor: float = 0.0) -> Floats:
 def outage(
     modulation: str, bits_per_symbol: float, snr_db: ArrayLike, k_factor: float = 0.0
 ) -> Floats:
-    """P(mutual information < bits a symbol) when |h|^2 stays for the block.
+    """Return P(mutual information < bits a symbol) with |h|^2 constant over the block.
 
     Ozarow, Shamai, Wyner, "Information theoretic considerations for cellular mobile radio", 1994.
 
@@ -335,7 +344,8 @@ def fading_bler(
     k_factor: float = 0.0,
     blocks: int = 1,
 ) -> Floats:
-    """Error rate of `blocks` blocks under one gain, the normal approximation averaged over it.
+    """Return the error rate of `blocks` blocks with one gain, the normal approximation averaged
+    over it.
 
     Yang, Durisi, Koch, Polyanskiy, "Quasi-static multiple-antenna fading channels at finite
     blocklength", IEEE Trans. Inf. Theory 60(7), 2014, equation 59. Infinite K: AWGN.
@@ -377,7 +387,9 @@ class GilbertElliott:
 
     @classmethod
     def of(cls, loss: float, burst: float) -> GilbertElliott:
-        """Of a share of packets lost and a mean run of losses; the bad state loses every packet."""
+        """Make one of a share of packets lost and a mean run of losses; the bad state loses every
+        packet.
+        """
         return cls(loss / ((1 - loss) * burst), 1 / burst)
 
     @property
@@ -392,14 +404,16 @@ class GilbertElliott:
         return (1 - self.bad) * self.good_loss + self.bad * self.bad_loss
 
     def _run(self) -> tuple[Floats, Floats]:
-        """States in which a run of losses starts, [2], and a step within a run, [2, 2]."""
+        """Return the states in which a run of losses starts, [2], and a step within a run,
+        [2, 2].
+        """
         step = np.array([[1 - self.enter, self.enter], [self.leave, 1 - self.leave]])
         lost = np.array([self.good_loss, self.bad_loss])
         stationary = np.array([1 - self.bad, self.bad])
         return (stationary * (1 - lost)) @ step * lost, step * lost
 
     def run_exceeds(self, length: int) -> Floats:
-        """P(a run of losses has more than l packets), l = 0 .. length, [length + 1]."""
+        """Return P(a run of losses has more than l packets), l = 0 .. length, [length + 1]."""
         start, step = self._run()
         start = start / start.sum()
         exceeds = []
@@ -409,18 +423,19 @@ class GilbertElliott:
         return np.array(exceeds)
 
     def run_lengths(self, length: int) -> Floats:
-        """P(a run of losses has l packets), l = 1 .. length, [length]."""
+        """Return P(a run of losses has l packets), l = 1 .. length, [length]."""
         return -np.diff(self.run_exceeds(length))
 
     @property
     def mean_run(self) -> float:
-        """Mean packets of a run of losses."""
+        """Mean length of a run of losses, in packets."""
         start, _ = self._run()
         return self.loss / float(start.sum()) if start.sum() > 0 else math.inf
 
 
 def md1_mean_wait(load: float, service: float) -> float:
-    """Mean wait before service, in the unit of `service`: Poisson arrivals, fixed service time.
+    """Return the mean wait before service, in the unit of `service`: Poisson arrivals, fixed
+    service time.
 
     Pollaczek and Khinchine: load service / (2 (1 - load)), load below 1.
     """
@@ -428,10 +443,10 @@ def md1_mean_wait(load: float, service: float) -> float:
 
 
 def md1_wait_cdf(load: float, service: float, wait: ArrayLike) -> Floats:
-    """P(wait before service <= `wait`) in the M/D/1 queue, load below 1.
+    """Return P(wait before service <= `wait`) in the M/D/1 queue, load below 1.
 
-    Erlang 1909 in the form without cancellation of Franx, "A simple solution for the M/D/c
-    waiting time distribution", 2001; queue lengths by level crossing, all terms positive.
+    Erlang 1909 in the form without cancellation of Franx, "A simple solution for the M/D/c waiting
+    time distribution", 2001; queue lengths by level crossing, all terms positive.
 
     >>> float(md1_wait_cdf(0.8, 1.0, 0.0).round(12))
     0.2
@@ -459,5 +474,7 @@ def md1_wait_cdf(load: float, service: float, wait: ArrayLike) -> Floats:
 
 
 def jakes_autocorrelation(doppler_hz: float, lag_s: ArrayLike) -> Floats:
-    """E[h(t) h*(t + lag)] of isotropic scattering: J0(2 pi f lag). Clarke 1968, Jakes 1974."""
+    """Return E[h(t) h*(t + lag)] of isotropic scattering: J0(2 pi f lag). Clarke 1968,
+    Jakes 1974.
+    """
     return np.asarray(j0(2 * math.pi * doppler_hz * np.asarray(lag_s, dtype=np.float64)))

@@ -1,4 +1,4 @@
-"""A chain of two states, good and bad, that losses and attenuation in bursts share."""
+"""A chain of two states, good and bad, for losses and attenuation in bursts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def two_states(draws: Tensor, first: Tensor, enter: Tensor, stay: float) -> Tensor:
-    """Which slots a two-state chain is bad in, bool [N, P], from uniform draws [N, P].
+    """Return the slots in which a two-state chain is bad, bool [N, P], from uniform draws [N, P].
 
     first, enter: [N], probabilities of being bad in slot 0 and of good -> bad; stay: of bad -> bad.
-    A draw below both makes the next slot bad and one above both makes it good, whatever it was; one
-    between them keeps the state (or turns it, where enter > stay). So a slot is what the last draw
-    that decides made of it, and no slot need wait for the one before.
+    A draw below both makes the next slot bad and one above both makes it good, whatever the state
+    was; a draw between them keeps the state (or flips it, if enter > stay). The last decisive draw
+    determines the state of each slot, so that all slots are computed at once.
     """
     slots = draws.shape[1]
     low, high = enter.clamp(max=stay)[:, None], enter.clamp(min=stay)[:, None]

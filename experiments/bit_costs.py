@@ -47,7 +47,7 @@ class Price:
 
     @property
     def share(self) -> float:
-        """Of the formula."""
+        """Cost as a share of the formula's."""
         return self.total / self.formula
 
 
@@ -58,7 +58,7 @@ def price(
     packet_bytes: int,
     fraction: float,
 ) -> Price:
-    """What pictures cost with `fraction` of both streams kept.
+    """Measure what pictures cost with `fraction` of both streams kept.
 
     pictures: map and image indices and their ranks, int64 [h, w] each.
     """
@@ -91,7 +91,7 @@ def price(
 
 
 def table(pictures: Sequence[tuple[Ints, Ints, Ints, Ints]], tables: Tables) -> str:
-    """The table in Markdown: a row for each packing, packet size and fraction."""
+    """Format the table in Markdown: a row for each packing, packet size and fraction."""
     lines = [
         "| packing | packet_bytes | m | bytes | map: mask a place | an index | image: mask a place "
         "| an index | header | coder, padding | of the formula |",
@@ -117,7 +117,7 @@ def table(pictures: Sequence[tuple[Ints, Ints, Ints, Ints]], tables: Tables) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bit_costs")
     parser.add_argument("--weights", default="streets", help="a shipped name or a file")
     parser.add_argument("--camvid", type=Path, required=True, help="folder of CamVid")

@@ -64,7 +64,9 @@ class Gallery(Section):
     output: str = "results/gallery"
 
     def at(self, bpp: Sequence[float]) -> Gallery:
-        """The same at other rates. Raises ConfigError for one that is none."""
+        """Return the same gallery at other rates. Raises ConfigError for a rate that is not
+        valid.
+        """
         for value in bpp:
             Rate(bpp=value)
         return Gallery.model_validate({**dict(self), "bpp": list(bpp)})
@@ -86,7 +88,7 @@ def load_gallery(path: str | Path) -> Gallery:
 
 
 def of_folder(folder: Path) -> Gallery:
-    """A gallery of every picture in a folder, at the default rates."""
+    """Make a gallery of every picture in a folder, at the default rates."""
     return Gallery(data=Data(name="folder", options={"root": str(folder)}))
 
 
@@ -141,7 +143,9 @@ def _row(
     baselines: Sequence[Codec],
     first: bool,
 ) -> list[Tile]:
-    """The tiles of one picture at one rate: the original or the map received, then the codecs."""
+    """Return the tiles of one picture at one rate: the original or the map received, then the
+    codecs.
+    """
     height, width = image.shape[2:]
     (answer,) = codec.encode(image, Rate(bpp=bpp), sent)
     if isinstance(answer, Unreachable):
@@ -171,7 +175,7 @@ def _decode(codec: Codec, stream: Stream) -> Decoded:
 
 
 def sheet(title: str, rows: Sequence[Sequence[Tile]], scale: float = 1.0) -> Image.Image:
-    """Tiles in rows, each with its title and text under it; scale: of the tiles' pictures."""
+    """Draw tiles in rows, each with its title and text under it; scale: of the tiles' pictures."""
     heights = [round(max(t.pixels.shape[0] for t in row) * scale) for row in rows]
     columns = max(len(row) for row in rows)
     width = round(max(t.pixels.shape[1] for row in rows for t in row) * scale)
@@ -210,7 +214,7 @@ def sheet(title: str, rows: Sequence[Sequence[Tile]], scale: float = 1.0) -> Ima
 
 
 def _fitted(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    """As many of the parts of a text, between commas, as there is room for."""
+    """Return as many of the comma-separated parts of a text as fit."""
     parts = text.split(", ")
     while len(parts) > 1 and pen.textlength(", ".join(parts), font) > room:
         parts.pop(-1 if len(parts) < 3 else 1)
@@ -218,7 +222,7 @@ def _fitted(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, r
 
 
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font that comes with matplotlib."""
+    """Return a font that comes with matplotlib."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -231,7 +235,7 @@ def _codec(choice: Choice, device: torch.device) -> Codec:
 
 
 def _pixels(image: Tensor) -> Pixels:
-    """float32 [3, H, W] as uint8 [H, W, 3]."""
+    """Convert float32 [3, H, W] to uint8 [H, W, 3]."""
     found: Pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return found
 
@@ -247,7 +251,7 @@ def _size(stream: Stream) -> str:
 def _page(
     gallery: Gallery, codec: Codec, baselines: Sequence[Codec], files: Sequence[Path], count: int
 ) -> str:
-    """The HTML that shows them all."""
+    """Return the HTML that shows them all."""
     names = ", ".join(baseline.name for baseline in baselines)
     chosen = "all of them" if gallery.every == 1 else f"one in {gallery.every}, by number"
     said = html.escape(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from channels.base import Channel, Packets, Reception
 from channels.config.packet_size import fixed_sizes
-from channels.packet.occupancy import packets_within, uses_of_picture
+from channels.packet.occupancy import packets_within, uses_of_group
 from channels.random import Streams
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
@@ -30,6 +30,7 @@ from sqlink.codecs.base import (
     Received,
     Stream,
     Unreachable,
+    session_bytes,
 )
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError
@@ -38,8 +39,9 @@ from sqlink.transmitter import Transmitter
 
 CODEC_LEDGER = ("session", "index", "mask", "header", "coder", "padding", "payload")
 CHANNEL_LEDGER = ("crc", "fec", "padding", "pilots", "relay")
-"""Entries that are the channel's own. `relay`: the packets' own bits on further hops. A channel's
-`payload` is the codec's bits again."""
+"""Entries of the channel itself. `relay`: the packets' own bits on further hops. A channel's
+`payload` is the codec's bits again.
+"""
 
 _Item = TypeVar("_Item", bound=Hashable)
 
@@ -49,7 +51,7 @@ def pack(
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     device: torch.device | str = "cpu",
 ) -> Packets:
-    """The packets of N streams as one batch for a channel; what is Unreachable sends none.
+    """Pack N streams into one batch of packets for a channel; an Unreachable sends none.
 
     Returns payload uint8 [N, P, packet_bytes], P the most packets of any stream; the width does not
     depend on which streams share the batch. Raises ConfigError if a packet is longer than that.
@@ -75,7 +77,7 @@ def pack(
 
 @dataclass(frozen=True)
 class Draw:
-    """One crossing: of which answer, and what its random numbers are keyed by.
+    """One crossing: the answer that is sent, and the key of its random numbers.
 
     answer: number of the stream among those packed. name: of the picture. realisation, seed: of the
     channel's randomness.
@@ -89,9 +91,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Crossed:
-    """What came of L draws over the channel, in their order.
+    """The reception of L draws over the channel, in their order.
 
-    received: what the receiver holds of each; None where the codec had nothing to send. delivered,
+    received: what the receiver holds of each; None if the codec had nothing to send. delivered,
     correct, carried: bool [L, P], as of `Reception`; carried are the packets that were sent, those
     that no budget or queue cut. channel_uses: int64 [L]. delay_s: float64 [L, P], infinite where
     not delivered. ledger: name -> int64 [L], bits. statistics: name -> float64 [L], NaN where
@@ -129,7 +131,7 @@ def cross(
     come in runs of `runs.length`, which cross one after another over a link keyed by the first of
     them; all of a run share realisation and seed. together: draws in one batch of the channel at
     most; it changes the memory taken, not the results.
-    Raises ConfigError where the channel was built for another packet size, ChannelError where the
+    Raises ConfigError if the channel was built for another packet size, ChannelError if the
     channel refuses.
     """
     check_packet_size(channel, packet_bytes)
@@ -176,11 +178,11 @@ def cross(
 
 
 def _check_order(draws: Sequence[Draw], answers: int, length: int) -> None:
-    """Raises ValueError where draws name answers that are not there, or are no whole runs."""
+    """Raise ValueError if draws name answers that do not exist, or are not whole runs."""
     if any(not 0 <= draw.answer < answers for draw in draws):
         raise ValueError(f"a draw names an answer beyond the {answers} there are")
     if len(draws) % length:
-        raise ValueError(f"{len(draws)} draws are no whole number of runs of {length}")
+        raise ValueError(f"{len(draws)} draws are not a whole number of runs of {length}")
     for start in range(0, len(draws), length):
         run = draws[start : start + length]
         if len({(draw.realisation, draw.seed) for draw in run}) > 1:
@@ -194,7 +196,7 @@ def _fill(
     packets: Packets,
     reception: Reception,
 ) -> None:
-    """Write what came of the draws `numbers`, which sent `answers`, packets [R, P]."""
+    """Write the reception of the draws `numbers`, which sent `answers`, packets [R, P]."""
     reached = [i for i, answer in enumerate(answers) if isinstance(answer, Stream)]
     streams = [answer for answer in answers if isinstance(answer, Stream)]
     if len(reached) < len(answers):
@@ -224,7 +226,7 @@ def _fill(
 
 
 def _carried(packets: Packets, reception: Reception) -> Tensor:
-    """bool [N, P]: the packets that were sent."""
+    """Return the packets that were sent, bool [N, P]."""
     if reception.carried is None:
         return packets.present
     return reception.carried & packets.present
@@ -238,9 +240,10 @@ class Sized(Protocol):
 
 
 def packet_size(codec: Codec, given: int | None = None) -> int:
-    """Bytes of a codec's packets: what it says, or else `given`, or else DEFAULT_PACKET_BYTES.
+    """Return the bytes of a codec's packets: the codec's own, else `given`, else
+    DEFAULT_PACKET_BYTES.
 
-    Raises ConfigError where what is given is not what it says.
+    Raises ConfigError if what is given is not what it says.
     """
     own = codec.packet_bytes if isinstance(codec, Sized) else None
     if own is not None and given not in (None, own):
@@ -252,7 +255,7 @@ def packet_size(codec: Codec, given: int | None = None) -> int:
 
 
 def check_packet_size(channel: Channel, packet_bytes: int) -> None:
-    """Raises ConfigError where a part of the channel was built for packets of another size."""
+    """Raise ConfigError if a part of the channel was built for packets of another size."""
     for name, built, carries in fixed_sizes(channel, packet_bytes):
         if built != carries:
             raise ConfigError(
@@ -264,7 +267,7 @@ def check_packet_size(channel: Channel, packet_bytes: int) -> None:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Runs of T pictures, each run one after another over a link of its own.
+    """Runs of T pictures, each run one after another over its own link.
 
     length: T. picture_rate_hz: a run's picture t is offered to its link at t / picture_rate_hz.
     """
@@ -273,7 +276,7 @@ class Sequences:
     picture_rate_hz: float
 
     def join(self, packets: Packets) -> Packets:
-        """Packets [L * T, P], run by run, as L links that carry T pictures each.
+        """Join packets [L * T, P], run by run, into L links that carry T pictures each.
 
         Slots without a packet are closed up, so that a link's packets do not depend on how many
         those of other links are.
@@ -300,11 +303,12 @@ class Sequences:
         )
 
     def split(self, packets: Packets, reception: Reception) -> Reception:
-        """What came of L links as that of L * T pictures; packets: as given to `join`, [L * T, P].
+        """Split the reception of L links into that of L * T pictures; packets: as given to `join`,
+        [L * T, P].
 
-        A link's channel uses, and the bits that its channel added, are shared out over its pictures
-        by the packets of each that got as far as the channel that counts symbols (those offered,
-        where it does not say), whole numbers that add up to the link's.
+        A link's channel uses, and the bits that its channel added, are divided over its pictures by
+        the packets of each that reached the channel that counts symbols (or those offered, if it
+        does not say), in whole numbers that add up to the link's.
         """
         links = packets.lengths.shape[0] // self.length
         lengths = packets.lengths.reshape(links, -1)
@@ -312,7 +316,7 @@ class Sequences:
         shape = packets.lengths.shape
 
         def spread(values: Tensor, empty: float) -> Tensor:
-            """[L, most, ...] on the slots before they were closed up, [L * T, P, ...]."""
+            """Spread [L, most, ...] over the slots before they were closed up, [L * T, P, ...]."""
             whole = values.new_full((*lengths.shape, *values.shape[2:]), empty)
             index = order[:, : values.shape[1]].reshape(*values.shape[:2], *[1] * (values.ndim - 2))
             whole.scatter_(1, index.expand_as(values), values)
@@ -339,12 +343,12 @@ class Sequences:
 
     @staticmethod
     def _order(lengths: Tensor) -> Tensor:
-        """int64 [L, S]: the slots that hold a packet, in order, then the others."""
+        """Return the slots that hold a packet, in order, then the others, int64 [L, S]."""
         return torch.argsort((lengths == 0).to(torch.uint8), dim=1, stable=True)
 
 
 def _shared_out(total: Tensor, shares: Tensor) -> Tensor:
-    """int64 [L] shared out by int64 [L, T] shares, [L * T]; rows add up to the total."""
+    """Divide int64 [L] by int64 [L, T] shares: [L * T]; rows add up to the total."""
     up_to = shares.cumsum(dim=1)
     whole = up_to[:, -1:].clamp(min=1)
     edges = total[:, None] * up_to // whole
@@ -352,7 +356,7 @@ def _shared_out(total: Tensor, shares: Tensor) -> Tensor:
 
 
 def unpack(streams: Sequence[Stream], reception: Reception) -> list[Received]:
-    """What the receiver holds of each of N streams: a packet not delivered is None.
+    """Return what the receiver holds of each of N streams: a packet not delivered is None.
 
     A packet delivered with wrong bytes (its CRC held by chance, or there is none) is passed on.
     """
@@ -371,10 +375,11 @@ def unpack(streams: Sequence[Stream], reception: Reception) -> list[Received]:
 
 
 def distinct(received: Sequence[_Item]) -> tuple[list[_Item], list[int]]:
-    """The receptions that differ, in order of first appearance, and for each given one its number.
+    """Return the distinct receptions, in order of first appearance, and the number of each given
+    one's.
 
-    What is decoded depends on nothing but these bytes, so each of them need be decoded only once;
-    what is measured of it depends on the picture, too, so a sweep gives pairs of both.
+    Decoding depends on these bytes only, so each of them is decoded once. What is measured depends
+    on the picture, too, so a sweep gives pairs of both.
     """
     numbers: dict[_Item, int] = {}
     which = [numbers.setdefault(one, len(numbers)) for one in received]
@@ -384,7 +389,7 @@ def distinct(received: Sequence[_Item]) -> tuple[list[_Item], list[int]]:
 def receive(
     receiver: Receiver, came: Sequence[Received | None], height: int, width: int
 ) -> Decoded:
-    """Decode N pictures of one size from what came of each, in their order; None is an outage."""
+    """Decode N pictures of one size from what each received, in their order; None is an outage."""
     there = [one for one in came if one is not None]
     parts = [receiver.receive(there)] if there else []
     if len(there) == len(came):
@@ -401,12 +406,12 @@ def receive(
 
 
 def ledger(streams: Sequence[Stream], reception: Reception) -> dict[str, Tensor]:
-    """Bits by what they are, name -> int64 [N], of what was sent of N streams.
+    """Return the bits sent of N streams by kind, name -> int64 [N].
 
-    The codec's entries (CODEC_LEDGER) are of the session and of the packets that were carried; the
-    channel's own follow (CHANNEL_LEDGER), paddings of both taken together. A packet that takes
-    several hops, one after another, is the codec's on the first and `relay` on the others. So the
-    sum is what occupied the channel, plus the session, which is charged once a picture.
+    The codec's entries (CODEC_LEDGER) count the session and the packets that were carried; the
+    channel's entries (CHANNEL_LEDGER) follow, with the padding of both added. A packet that takes
+    several hops counts for the codec on the first hop and as `relay` on the others. The sum is what
+    occupied the channel, plus the session, which is charged once a picture.
     """
     total: dict[str, list[int]] = {}
     carried = None if reception.carried is None else reception.carried.cpu().tolist()
@@ -432,10 +437,10 @@ def ledger(streams: Sequence[Stream], reception: Reception) -> dict[str, Tensor]
 def resolve_rate(
     rate: Rate, channel: Channel, packet_bytes: int, codec: Codec | None = None
 ) -> Rate:
-    """A rate in channel uses turned into bytes: the whole packets that so many uses carry, and the
-    codec's session, which both ends know and no channel use is spent on.
+    """Convert a rate in channel uses to bytes: the whole packets that so many uses carry, and the
+    codec's session, which both ends know and which takes no channel use.
 
-    Any other rate is returned as it is. Raises ConfigError where the channel counts no symbols, or
+    Any other rate is returned as it is. Raises ConfigError if the channel counts no symbols, or
     where the uses do not carry one packet.
     """
     if rate.channel_uses is None:
@@ -448,9 +453,9 @@ def resolve_rate(
     if count < 1:
         raise ConfigError(
             f"{rate.channel_uses} channel uses carry no packet: one of {packet_bytes} bytes "
-            f"takes {uses_of_picture(channel, 1, packet_bytes)} on '{channel.name}'"
+            f"takes {uses_of_group(channel, 1, packet_bytes)} on '{channel.name}'"
         )
-    return Rate(bytes=count * packet_bytes + getattr(codec, "session_bytes", 0))
+    return Rate(bytes=count * packet_bytes + session_bytes(codec))
 
 
 def send(
@@ -463,9 +468,9 @@ def send(
 ) -> list[Stream | Unreachable]:
     """Encode N pictures of one size for a channel, each within `rate`.
 
-    Of a rate in channel uses no picture takes more, whatever the channel's retransmissions: where a
-    codec spreads its bytes over more packets than they fill, it is given fewer.
-    images, segmentation: as for `Transmitter.send`. Raises ConfigError as `resolve_rate` does.
+    With a rate in channel uses no picture takes more, whatever the channel's retransmissions: a
+    codec that spreads its bytes over more packets than they fill gets fewer bytes. images,
+    segmentation: as for `Transmitter.send`. Raises ConfigError as `resolve_rate` does.
     """
     codec = transmitter.codec
     budget = resolve_rate(rate, channel, packet_bytes, codec)
@@ -476,7 +481,7 @@ def send(
     def too_dear(answer: Stream | Unreachable) -> bool:
         if isinstance(answer, Unreachable):
             return False
-        uses = uses_of_picture(channel, len(answer.packets), packet_bytes) or 0
+        uses = uses_of_group(channel, len(answer.packets), packet_bytes) or 0
         return uses > (rate.channel_uses or 0)
 
     while dear := [n for n, answer in enumerate(answers) if too_dear(answer)]:
@@ -495,7 +500,9 @@ def send(
 
 
 def join(parts: Sequence[Decoded]) -> Decoded:
-    """Several batches of decoded pictures of one size as one; where one has no map, no labels."""
+    """Join several batches of decoded pictures of one size; a batch without a map gets no
+    labels.
+    """
     maps: Tensor | None = None
     if any(part.segmentation is not None for part in parts):
         maps = torch.cat(

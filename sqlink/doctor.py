@@ -1,7 +1,8 @@
-"""What is installed, what is missing, what is wrong: the examination behind `sqlink doctor`.
+"""What is installed, missing or wrong: the examination behind `sqlink doctor`.
 
-What is only missing (an extra, a GPU) is said; what would make results wrong or runs fail (a
-damaged weights file, a foreign package called `channels`, two packages called `sionna`) is wrong.
+What is only missing (an extra, a GPU) is reported. What would make results wrong or runs fail (a
+damaged weights file, a foreign package called `channels`, two packages called `sionna`) counts as
+wrong.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything there is to say, in an order fit for printing."""
+    """List all findings, in the order of printing."""
     return [*_versions(), *_extras(), *_devices(), *_pillow(), *_weights(), *_names()]
 
 
 def version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Return the installed version of a distribution, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -99,7 +100,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _pillow() -> Iterator[Finding]:
-    """The libraries of the codecs that Pillow has inside."""
+    """Yield the codec libraries that Pillow contains."""
     from PIL import features
 
     for codec, library, feature in (
@@ -137,7 +138,7 @@ def _weights() -> Iterator[Finding]:
 
 
 def _names() -> Iterator[Finding]:
-    """The top-level names that other distributions use as well."""
+    """Yield the top-level names that other distributions use as well."""
     import sqlink
 
     home = Path(sqlink.__file__).resolve().parent.parent

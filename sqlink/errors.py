@@ -18,7 +18,7 @@ class MissingExtraError(SQLinkError):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line.
+    """Return an error's text on one line.
 
     >>> one_line(ValueError("not  a picture "))
     'not a picture'

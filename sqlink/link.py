@@ -2,7 +2,7 @@
 
     images ─ Transmitter ─> Streams ─ crossing.cross ─> Received ─ distinct ─ Receiver ─> LinkResult
 
-What happens between the two ends is in `sqlink.crossing`, where sweeps have it from, too.
+What happens between the two ends is in `sqlink.crossing`, which sweeps use, too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class LinkResult:
     sent_bytes, delivered_bytes: int64 [N, R], with the session; a stream's `size` is what was
     offered.
 
-    A picture the codec cannot code this low (Unreachable) is an outage that sends nothing.
+    A picture that the codec cannot code within the rate (Unreachable) is an outage that sends
+    nothing.
     """
 
     names: tuple[str, ...]
@@ -75,26 +76,28 @@ class LinkResult:
 
     @property
     def outage(self) -> Tensor:
-        """bool [N, R]: nothing could be decoded."""
+        """bool [N, R]: whether nothing could be decoded."""
         return self.decoded.outage[self.which]
 
     @property
     def unreachable(self) -> Tensor:
-        """bool [N]: the codec cannot code the picture as low as it was asked to."""
+        """bool [N]: whether the codec cannot code the picture within the rate."""
         return torch.tensor([isinstance(answer, Unreachable) for answer in self.sent])
 
     def image(self, picture: int, realisation: int = 0) -> Tensor:
-        """float32 [3, H, W]: what was received of a picture."""
+        """Return the picture received, float32 [3, H, W]."""
         return self.decoded.images[self.which[picture, realisation]]
 
     def segmentation(self, picture: int, realisation: int = 0) -> Tensor | None:
-        """int64 [H, W]: the map received with a picture; None where the codec carries none."""
+        """Return the map received, int64 [H, W]; None if the codec carries none."""
         if self.decoded.segmentation is None:
             return None
         return self.decoded.segmentation[self.which[picture, realisation]]
 
     def understanding(self, picture: int, realisation: int = 0) -> Tensor | None:
-        """int64 [H, W]: what the evaluator sees in the picture received; None without one."""
+        """Return what the evaluator sees in the picture received, int64 [H, W]; None
+        without one.
+        """
         if self.understood is None:
             return None
         return self.understood[self.which[picture, realisation]]
@@ -105,7 +108,7 @@ class Link:
 
     packet_bytes: of a codec that does not say it; the unit of a rate in channel uses.
     device: where packets cross the channel.
-    Raises ConfigError where codec, channel and `packet_bytes` differ in their packet size.
+    Raises ConfigError if codec, channel and `packet_bytes` differ in their packet size.
     """
 
     def __init__(
@@ -137,12 +140,12 @@ class Link:
         """Send N pictures of one size, each over `realisations` independent draws of the channel.
 
         images: float32 [N, 3, H, W] in [0, 1]. conditions: name -> number, or one a picture, [N].
-        names: what the pictures are called (their number by default): with `point` (the channel's
-        name by default), the seed and the realisation they key the random numbers, so that a
-        picture's fate does not depend on its company. The default leaves conditions and codec out
-        of the key: curves over SNR and codecs side by side then meet the same noise.
-        segmentation: int64 [N, H, W], a map to send in place of the transmitter's own.
-        Raises SQLinkError (ConfigError, ChannelError, DataError) where the parts do not fit.
+        names: of the pictures (their number by default). With `point` (the channel's name by
+        default), the seed and the realisation they key the random numbers, so that a picture's fate
+        does not depend on the others. The default leaves conditions and codec out of the key:
+        curves over SNR and codecs side by side then meet the same noise. segmentation: int64 [N, H,
+        W], a map to send in place of the transmitter's own. Raises SQLinkError (ConfigError,
+        ChannelError, DataError) where the parts do not fit.
         """
         count, _, height, width = images.shape
         labels = tuple(names) if names is not None else tuple(str(n) for n in range(count))
@@ -190,7 +193,7 @@ class Link:
     def _spread(
         self, conditions: Mapping[str, float | Tensor], count: int, realisations: int
     ) -> dict[str, Tensor]:
-        """Conditions of each crossing, [N * R], from those of each picture."""
+        """Repeat each picture's conditions for its crossings, [N * R]."""
         spread = {}
         for name, value in conditions.items():
             row = torch.as_tensor(value, dtype=torch.float64).to(self.device)

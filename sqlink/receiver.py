@@ -1,4 +1,4 @@
-"""The receiving end: packets that came -> picture and map -> what is still understood of it.
+"""The receiving end: received packets to picture and map, and what is still understood of it.
 
 Received ──> codec.decode ──> Decoded ──> evaluator ──> map of the decoded picture
 """
@@ -16,7 +16,8 @@ from sqlink.segmentation.base import Segmenter
 
 
 def outage(count: int, height: int, width: int) -> Decoded:
-    """What is shown of `count` pictures of which nothing can be decoded: OUTAGE_COLOUR, no map.
+    """Make the decoded form of `count` pictures of which nothing can be decoded: OUTAGE_COLOUR, no
+    map.
 
     >>> outage(1, 16, 16).outage.tolist()
     [True]
@@ -42,7 +43,7 @@ class Receiver:
     def understand(self, images: Tensor) -> Tensor:
         """Segment decoded pictures, float32 [N, 3, H, W], into int64 [N, H, W] of class ids.
 
-        Raises ConfigError where the receiver was given no evaluator.
+        Raises ConfigError if the receiver was given no evaluator.
         """
         if self.evaluator is None:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Files of settings: YAML read strictly and held against a pydantic model.
+"""Files of settings: YAML read strictly and validated by a pydantic model.
 
     file.yaml ── load_settings ──> the model's values, or one line that says what is wrong and where
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def _as_tuple(value: object) -> object:
-    """YAML has lists, the settings have pairs."""
+    """Convert YAML's lists to tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -45,7 +45,7 @@ Pair = Annotated[tuple[T, T], BeforeValidator(_as_tuple)]
 
 
 Prepare = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
-"""What makes of a file's keys, and the name it has in errors, the keys that are validated."""
+"""Prepares a file's keys, given its name for errors, before they are validated."""
 
 
 def load_settings(path: str | Path, model: type[S], prepare: Prepare | None = None) -> S:
@@ -89,10 +89,10 @@ def parse_settings(
 
 
 def find_settings(path: str | Path, package: str) -> Path:
-    """Return the file `path`, or that of the shipped configuration called so, as `quickstart`.
+    """Return the file `path`, or the shipped configuration of that name, such as `quickstart`.
 
     package: the one whose YAML files are the shipped configurations. A file of that name comes
-    first. Raises ConfigError where there is neither, naming the nearest.
+    first. Raises ConfigError if there is neither, naming the nearest.
 
     >>> find_settings("quickstart", "experiments.configs").name
     'quickstart.yaml'
@@ -111,7 +111,7 @@ def find_settings(path: str | Path, package: str) -> Path:
 
 
 def settings_kind(path: str | Path) -> str | None:
-    """The file's own `kind`, where it can be read and has one; its mistakes are for the loader."""
+    """Return the file's `kind`, if it can be read and has one; the loader reports its mistakes."""
     try:
         raw = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError, ConfigError):
@@ -141,7 +141,7 @@ def _expand(value: Any, where: str, path: tuple[str | int, ...]) -> Any:
 
 
 def _dotted(path: Sequence[str | int]) -> str:
-    """`codecs[1].options` for ("codecs", 1, "options")."""
+    """Join ("codecs", 1, "options") to `codecs[1].options`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
@@ -149,7 +149,7 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 
 def _sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """The first of the mistakes as one line, and how many more there are."""
+    """Say the first of the mistakes in one line, and how many more there are."""
     mistakes = error.errors(include_url=False)
     first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
     path, kind = first["loc"], first["type"]
@@ -189,7 +189,7 @@ def _shown(value: object) -> str:
 
 
 def _known(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The keys that the section at `path` takes."""
+    """List the keys that the section at `path` takes."""
     section: Any = model
     for step in path:
         if isinstance(step, str):
@@ -199,7 +199,7 @@ def _known(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
 
 
 def _section_inside(annotation: Any) -> Any:
-    """The Section class that an annotation such as `list[Annotated[Section, ...]]` holds."""
+    """Return the Section class that an annotation such as `list[Annotated[Section, ...]]` holds."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in typing.get_args(annotation):

@@ -3,8 +3,8 @@
     images [N,3,H,W] ─┬─────────────> codec.encode ──> Stream | Unreachable, one a picture
                       └─ segmenter ──> map ──┘
 
-The map is what the transmitter itself can see in the picture. Labels come in only where the caller
-hands them over.
+The map is what the transmitter itself can see in the picture. Labels are used only if the caller
+gives them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sqlink.segmentation.base import Segmenter
 class Transmitter:
     """A codec, and the segmenter that gives it maps.
 
-    segmenter: None leaves the map to the codec: one that carries a map then uses its own network,
-    one that carries none has no need of it.
+    segmenter: None leaves the map to the codec: a codec that carries a map then uses its own
+    segmenter, another needs none.
     """
 
     def __init__(self, codec: Codec, segmenter: Segmenter | None = None) -> None:
@@ -35,7 +35,7 @@ class Transmitter:
         images: float32 [N, 3, H, W] in [0, 1], H, W >= 16. segmentation: int64 [N, H, W] of class
         ids, 255 for "no label", sent in place of what the segmenter sees (ground truth, if asked
         for).
-        Raises DataError where the shapes do not fit each other.
+        Raises DataError if the shapes do not fit each other.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise DataError(f"pictures must be [N, 3, H, W], not {list(images.shape)}")

@@ -1,4 +1,4 @@
-"""From YAML, or what stands in it, to a channel; the door through which channels are made.
+"""Make channels from their description, in YAML or in Python.
 
 awgn                                                        a ready channel, or a registered name
 {coded: {over: awgn, modulation: qpsk, code_rate: 0.5}}     one with parameters
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def names() -> list[str]:
-    """Every name that `build` takes."""
+    """List every name that `build` takes."""
     return sorted({*READY, *CHANNELS.names()})
 
 
@@ -38,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 @cache
 def _note_chain(names: str) -> None:
-    """Say once that packets cross more than one channel of symbols."""
+    """Warn once that packets cross more than one symbol channel."""
     _LOG.warning(
         "note: channel [%s] is a chain: each packet is sent over one after the other and pays for "
         "both; for one at a time name one, or use `channels:` in a sweep",
@@ -74,11 +74,11 @@ def build(spec: object) -> Channel:
 
 
 def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
-    """Make the channel of a YAML file (what exists, or ends in .yaml or .yml) or of a name.
+    """Make the channel that a YAML file or a name describes.
 
-    packet_bytes: of the packets it is to carry, where its description names no size.
-    Files that it names are relative to its folder. Raises ConfigError if it is missing, not valid
-    YAML, or describes no channel.
+    path_or_name: a file if it exists or ends in .yaml or .yml. packet_bytes: packet size, used if
+    the description names none. Files that it names are relative to its folder. Raises ConfigError
+    if it is missing, not valid YAML, or describes no channel.
 
     >>> load("lossless").name
     'lossless'
@@ -89,7 +89,7 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(f"cannot read channel file {path}: {reason}") from error
     spec = beside(read_yaml(text, f"channel file {path}"), path.parent)
     try:

@@ -1,4 +1,4 @@
-"""Checks of what a user sets: a failure is one line with parameter, value and range."""
+"""Checks of user settings; a failure is one line with parameter, value and range."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def number(owner: str, name: str, value: object, low: float, high: float) -> float:
-    """`value` as a float in [low, high]. Raises ConfigError.
+    """Return `value` as a float in [low, high]. Raises ConfigError.
 
     >>> number("iid_erasure", "loss", 0.1, 0, 1)
     0.1
@@ -30,7 +30,7 @@ def number(owner: str, name: str, value: object, low: float, high: float) -> flo
 
 
 def integer(owner: str, name: str, value: object, low: int, high: int) -> int:
-    """`value` (an int, or one of NumPy's) as an int in [low, high]. Raises ConfigError."""
+    """Return `value` (an int, or one of NumPy's) as an int in [low, high]. Raises ConfigError."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise ConfigError(f"{owner}: {name}={value!r} must be an integer from {low} to {high}")
     return int(value)
@@ -40,19 +40,20 @@ MOST_SECONDS = 10_000
 
 
 def seconds(owner: str, name: str, value: object) -> float:
-    """`value` as seconds in [0, MOST_SECONDS]. Raises ConfigError."""
+    """Return `value` as seconds in [0, MOST_SECONDS]. Raises ConfigError."""
     return number(owner, name, value, 0, MOST_SECONDS)
 
 
 def flag(owner: str, name: str, value: object) -> bool:
-    """`value` as a bool. Raises ConfigError."""
+    """Return `value` as a bool. Raises ConfigError."""
     if not isinstance(value, bool):
         raise ConfigError(f"{owner}: {name}={value!r} must be true or false")
     return value
 
 
 def choice(owner: str, name: str, value: object, known: Iterable[str]) -> str:
-    """`value` as one of the known names, upper or lower case. Raises ConfigError with the nearest.
+    """Return `value` as one of the known names, ignoring case. Raises ConfigError naming the
+    nearest.
 
     >>> choice("coded", "modulation", "QPSK", ("qpsk", "16qam"))
     'qpsk'
@@ -73,9 +74,10 @@ def condition(
     high: float,
     device: torch.device,
 ) -> Tensor:
-    """The condition `name` of every link, float64 [links] on `device`, all within [low, high].
+    """Return the condition `name` of every link, float64 [links] on `device`, all within [low,
+    high].
 
-    Raises ChannelError where it is missing, of another shape, not finite or out of range.
+    Raises ChannelError if it is missing, has another shape, is not finite or is out of range.
     """
     if name not in conditions:
         raise ChannelError(

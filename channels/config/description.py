@@ -19,7 +19,7 @@ READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
         {"over": {"rayleigh": {"coherence": "packet"}}, "modulation": "qpsk", "code_rate": 0.5},
     ),
 }
-"""Ready channels: name -> (registered channel, parameters); `lossless` is one by itself."""
+"""Predefined channels: name -> (registered channel, parameters)."""
 
 
 def name_and_parameters(kind: str, spec: object) -> tuple[str, dict[str, object]]:

@@ -1,9 +1,9 @@
-"""The packet size of a channel: handed down to what takes one, compared with what it carries.
+"""The packet size of a channel: passed down to its parts, and compared with what they carry.
 
     {raptorq: {over: awgn, ...}} ── with_packet_size(48) ──> {over: {awgn: {packet_bytes: 48}}, ...}
 
-A coded channel is built for one size, to which it fills shorter packets; so a channel for 96 bytes
-would charge for 96 where packets have 48.
+A coded channel is built for one packet size and pads shorter packets to it: a channel built for 96
+bytes would charge 96 for a packet of 48.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from inspect import signature
 
-from channels.base import CHANNELS, Channel, FixedSize, Lengthens, Wrapper
+from channels.base import CHANNELS, Channel, FixedSize, Lengthens, Nests, Wrapper
 from channels.config.description import READY, name_and_parameters
 
 
 def with_packet_size(spec: object, packet_bytes: int) -> object:
-    """A channel's description with a packet size, wherever it takes one and names none.
+    """Add a packet size to a channel's description, wherever it takes one and names none.
 
     >>> with_packet_size("awgn", 48)
     {'awgn': {'packet_bytes': 48}}
@@ -32,9 +32,10 @@ def with_packet_size(spec: object, packet_bytes: int) -> object:
     if registered not in CHANNELS.names():
         return spec
     factory = CHANNELS.get(registered)
-    adds = getattr(factory, "added_bytes", None)
-    inside = packet_bytes + (adds(parameters) if callable(adds) else 0)
-    for path in getattr(factory, "inner", ()):
+    adds = factory.added_bytes(parameters) if isinstance(factory, Lengthens) else 0
+    inside = packet_bytes + adds
+    nested: tuple[str, ...] = factory.inner if isinstance(factory, Nests) else ()
+    for path in nested:
         key, _, within = path.partition(".")
         value = parameters.get(key)
         if within and isinstance(value, list):
@@ -53,9 +54,10 @@ def with_packet_size(spec: object, packet_bytes: int) -> object:
 
 
 def fixed_sizes(channel: Channel, packet_bytes: int) -> list[tuple[str, int, int]]:
-    """Of each part of a channel built for one packet size: its name, that size, what it carries.
+    """List the parts of a channel built for one packet size: name, that size, size of what it
+    carries.
 
-    packet_bytes: of the packets given to the whole.
+    packet_bytes: size of the packets given to the whole channel.
 
     >>> from channels.config.builder import build
     >>> fixed_sizes(build([{"iid": {"loss": 0.1}}, "awgn"]), 48)

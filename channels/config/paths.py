@@ -1,4 +1,4 @@
-"""Files that a YAML names: relative to the folder of that YAML, wherever a command is run."""
+"""Paths in a YAML file: relative to the folder of that file, wherever the command runs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 PLACES = frozenset({"root", "maps", "file", "folder", "camvid", "lpips_weights"})
-"""Keys whose texts are always paths."""
+"""Keys whose values are always paths."""
 
 FILES = frozenset({"weights", "start", "task", "split", "fit", "dev", "table", "tables"})
-"""Keys whose texts are a name or a path; a path has a separator, or one of SUFFIXES."""
+"""Keys whose values are a name or a path; a path has a separator or one of SUFFIXES."""
 
 SUFFIXES = frozenset({".safetensors", ".yaml", ".yml", ".txt", ".csv", ".json", ".npz", ".pt"})
 
 OUTPUTS = frozenset({"output"})
-"""Keys whose texts are where results go: relative to the working directory."""
+"""Keys whose values are output paths, relative to the working directory."""
 
 
 def beside(value: Any, folder: Path, key: str = "") -> Any:
-    """Put `folder` before the relative paths among the texts in `value`, however deep.
+    """Make the relative paths in `value`, at any depth, relative to `folder`.
 
-    key: under which `value` stands. Of other keys than those named here, a text is a path where it
-    has a separator or a suffix and something of that name lies in `folder`. Environment variables
-    at the start of a text, and where results go, are left as they are.
+    key: the key of `value`. Under keys not named in this module, a text is a path if it has a
+    separator or a suffix and names something in `folder`. Texts that begin with an environment
+    variable, and output paths, stay as they are.
 
     >>> beside({"root": "pictures", "name": "folder", "weights": "streets"}, Path("study"))
     {'root': 'study/pictures', 'name': 'folder', 'weights': 'streets'}

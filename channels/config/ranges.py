@@ -1,4 +1,4 @@
-"""Values of an axis as a user writes them: `0:20:5`, both ends included, or `0,5,20`, or `5`."""
+"""Values of an axis as a user writes them: `0:20:5` (both ends included), `0,5,20` or `5`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ RANGE = re.compile(rf"{_NUMBER}:{_NUMBER}:{_NUMBER}")
 def span(text: str) -> list[float]:
     """List the values of a range, from:to:step; integers where all three are.
 
-    Raises ValueError, which says what is wrong, for a step that is not above 0, an end below the
-    start, or more than MOST_POINTS values.
+    Raises ValueError for a step that is not above 0, an end below the start, or more than
+    MOST_POINTS values.
 
     >>> span("0:20:5"), span("0:1:0.25")
     ([0, 5, 10, 15, 20], [0.0, 0.25, 0.5, 0.75, 1.0])
@@ -36,10 +36,9 @@ def span(text: str) -> list[float]:
 
 
 def values_of(name: str, text: str, low: float = -math.inf, high: float = math.inf) -> list[float]:
-    """List the values that `text` names, rising: `0:10:1`, `1,3,9` or `5`.
+    """List the values that `text` names, in rising order: `0:10:1`, `1,3,9` or `5`.
 
-    name: the option, for the error. low, high: what its values may be at most, for the error.
-    Raises ConfigError.
+    name: the option's name, for errors. low, high: its limits, for errors. Raises ConfigError.
 
     >>> values_of("--snr-db", "0:1:0.25")
     [0.0, 0.25, 0.5, 0.75, 1.0]

@@ -1,9 +1,9 @@
-"""YAML as files of channels, experiments and trainings hold it, and as options give it.
+"""Strict YAML for files of channels, sweeps and trainings, and for options.
 
-Numbers are those of YAML 1.2's core schema, in decimal unless they begin with 0x or 0o: 010 is 10,
-1e-3 is a number. A range from:to:step stands for its values, alone or in a list, as it does on the
-command line. What else looks like a number (1_000, 1:30, 0b101, 1.2.3) is refused, since YAML 1.1
-and its readers take such texts for numbers that nobody meant. A key given twice is refused.
+Numbers follow YAML 1.2's core schema, decimal unless they begin with 0x or 0o: 010 is 10, 1e-3 is a
+number. A range from:to:step stands for its values, alone or in a list, as on the command line. Any
+other text that looks like a number (1_000, 1:30, 0b101, 1.2.3) is refused, because YAML 1.1 would
+read it as a number that was not meant. A duplicate key is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from channels.config.ranges import RANGE, span
 from channels.errors import ConfigError
 
 MOST_VALUES = 100_000
-"""Values that a text may stand for, aliases written out."""
+"""Most values that a text may hold, with aliases expanded."""
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _RANGE, _DOUBTFUL = "!range", "!doubtful"
@@ -32,11 +32,11 @@ _NUMBERS = (
     (_DOUBTFUL, r"[-+]*\.?[0-9][0-9_,.:+-]*(?:[eE][-+]?[0-9]*)?"),
     (_DOUBTFUL, r"[-+]?0[bBoOxX][0-9a-fA-F_]*"),
 )
-"""What a plain word is, by the first pattern that it matches."""
+"""Types of plain words: the first pattern that matches decides."""
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Safe YAML with the numbers of YAML 1.2, ranges, and no key twice."""
+    """Safe YAML with the numbers of YAML 1.2, ranges, and no duplicate keys."""
 
 
 def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -57,7 +57,7 @@ def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 def _sequence(loader: StrictLoader, node: yaml.SequenceNode) -> list[Any]:
-    """A list, the values of its ranges in their place."""
+    """Build a list, with ranges replaced by their values."""
     values: list[Any] = []
     for item in node.value:
         value = loader.construct_object(item, deep=True)
@@ -142,7 +142,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def _count(value: Any, known: dict[int, int]) -> int:
-    """How many values `value` holds where each alias is written out; `known`: counted before."""
+    """Count the values in `value` with aliases expanded. known: values counted before."""
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:

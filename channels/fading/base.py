@@ -1,9 +1,9 @@
-"""Symbol channels: complex symbols in, what a receiver sees of them out.
+"""Symbol channels: complex symbols in, what the receiver sees out.
 
     y = h x + n,  E|x|^2 = E|h|^2 = 1,  E|n|^2 = N0 = 10^(-snr_db / 10)
 
-SNR is the mean Es/N0 in dB. A receiver that knows h and N0 divides by h, which leaves the symbol
-under noise of variance N0 / |h|^2: bitwise LLRs lose nothing by that.
+SNR is the mean Es/N0 in dB. A receiver that knows h and N0 divides by h, which leaves noise of
+variance N0 / |h|^2 on the symbol. Bitwise LLRs lose nothing by that division.
 """
 
 from __future__ import annotations
@@ -37,20 +37,25 @@ class Observation:
 class Timing:
     """When packets are on the air.
 
-    picture: int64 [N, P], which picture of a link's sequence each belongs to, not falling along P.
+    group: int64 [N, P], the group of packets that each belongs to, never decreasing along P.
     start_s: float64 [N, P], seconds at which each packet's first symbol is sent.
     attempt: 0 for the first transmission, 1, 2 ... for repetitions of the same packets (HARQ).
     """
 
-    picture: Tensor
+    group: Tensor
     start_s: Tensor
     attempt: int = 0
 
+    @property
+    def picture(self) -> Tensor:
+        """`group` under its earlier name."""
+        return self.group
+
     @classmethod
     def together(cls, links: int, slots: int, device: torch.device | str = "cpu") -> Timing:
-        """One picture a link, everything at 0 s, the first attempt."""
-        picture = torch.zeros(links, slots, dtype=torch.int64, device=device)
-        return cls(picture, picture.to(torch.float64))
+        """Return the timing of one group a link, everything at 0 s, first attempt."""
+        group = torch.zeros(links, slots, dtype=torch.int64, device=device)
+        return cls(group, group.to(torch.float64))
 
     def draws(self, name: str) -> str:
         """Name of the random draws of this attempt; the first one's is `name`."""
@@ -59,19 +64,19 @@ class Timing:
 
 @runtime_checkable
 class SymbolChannel(Protocol):
-    """Anything that carries complex symbols."""
+    """Carries complex symbols."""
 
     name: str
 
     def apply(
         self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
     ) -> Observation:
-        """symbols: complex64 [N, P, S], E|x|^2 = 1. snr_db: float64 [N]. randomness: N keys.
+        """Send symbols: complex64 [N, P, S] with E|x|^2 = 1, at snr_db, float64 [N]. randomness: N
+        keys.
 
-        What a packet meets depends on its link, its slot, its timing and the packets of its link
-        before it, not on those after it nor on the batch. Another attempt of a packet meets other
-        noise, and another fade where the channel's coherence is shorter than the wait; a state of
-        `gilbert_elliott` stays.
+        What a packet meets depends on its link, its slot, its timing and the earlier packets of its
+        link, not on later ones nor on the batch. Another attempt of a packet meets other noise, and
+        another fade if the coherence is shorter than the wait; a state of `gilbert_elliott` stays.
         """
         ...
 
@@ -80,12 +85,12 @@ class SymbolChannel(Protocol):
 class Flat(Protocol):
     """A symbol channel under which each packet meets one known |h|^2, whatever its length.
 
-    Only such a channel is one of instantaneous SNR: an object that fades within a packet, or whose
-    receiver errs about h, has no `gains` and is no `Flat`.
+    Only such a channel has one instantaneous SNR per packet. A channel that fades within a packet,
+    or whose receiver estimates h, has no `gains` and is not `Flat`.
     """
 
     def gains(self, randomness: Streams, timing: Timing) -> Tensor:
-        """float32 [N, P]: the |h|^2 that `apply` would use with this randomness and timing."""
+        """Return float32 [N, P], the |h|^2 that `apply` uses with this randomness and timing."""
         ...
 
 
@@ -93,21 +98,27 @@ class Flat(Protocol):
 class Piloted(Protocol):
     """A symbol channel that sends pilots, and so occupies more than a packet's data symbols.
 
-    streams: data symbols that one element carries at once, 1 but for several transmit antennas.
+    streams: data symbols that one element carries at once, 1 unless there are several transmit
+    antennas.
     """
 
     streams: int
 
     def occupied(self, symbols: int) -> tuple[int, int]:
-        """Of a packet of so many data symbols: elements occupied in all, and pilots among them."""
+        """Return the resource elements that a packet of so many data symbols occupies, and its
+        pilots.
+        """
         ...
 
 
 @runtime_checkable
 class Clocked(Protocol):
-    """A symbol channel that changes with time, at a symbol rate that the link above must share."""
+    """A symbol channel that changes with time, or a link that takes time.
 
-    symbol_rate_hz: float
+    symbol_rate_hz: a link and the symbol channel under it share one; None: time does not matter.
+    """
+
+    symbol_rate_hz: float | None
 
 
 @runtime_checkable
@@ -121,7 +132,7 @@ ONE_GAIN = (
     "use awgn, or rayleigh or rician with coherence packet or picture and csi perfect, or "
     "gilbert_elliott over one of them"
 )
-"""What `Flat` channels there are, for errors."""
+"""The `Flat` channels, named in errors."""
 
 
 SYMBOL_CHANNELS: Registry[SymbolChannel] = Registry(
@@ -143,7 +154,7 @@ register = SYMBOL_CHANNELS.register
 
 
 def complex_noise(shape: torch.Size, randomness: Streams, name: str) -> Tensor:
-    """complex64 [N, P, S], E|n|^2 = 1, one stream a packet."""
+    """Draw complex64 [N, P, S] with E|n|^2 = 1, one stream a packet."""
     links, slots, length = shape
     streams = randomness.child(name).split(slots)
     draws = streams.complex_normal(length, dtype=torch.complex64)
@@ -151,10 +162,10 @@ def complex_noise(shape: torch.Size, randomness: Streams, name: str) -> Tensor:
 
 
 def noise_variance_of(snr_db: Tensor) -> Tensor:
-    """float32 [N, 1, 1] of float64 [N]."""
+    """Convert SNR in dB, float64 [N], to N0, float32 [N, 1, 1]."""
     return torch.pow(10.0, -snr_db / 10).to(torch.float32)[:, None, None]
 
 
 def power(h: Tensor) -> Tensor:
-    """|h|^2."""
+    """Return |h|^2."""
     return h.real.square() + h.imag.square()

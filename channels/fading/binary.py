@@ -1,6 +1,6 @@
-"""Bit channels: bits in, what a receiver believes of each out, one bit a channel use.
+"""Bit channels: bits in, LLRs out, one bit a channel use.
 
-    binary symmetric   0 ── 1-p ── 0     a bit is turned with probability p (crossover);
+    binary symmetric   0 ── 1-p ── 0     a bit flips with probability p (crossover);
                          ╲ p ╱           LLR +-log((1-p)/p)
                        1 ── 1-p ── 1
 
@@ -26,28 +26,30 @@ from channels.random import Streams
 from channels.registry import Registry
 
 LARGEST_LLR = 20.0
-"""What stands for certainty, as in Sionna's LDPC decoder."""
+"""Magnitude of the LLR of a bit known for certain, as in Sionna's LDPC decoder."""
 
 
 @runtime_checkable
 class BitChannel(Protocol):
-    """Anything that carries bits."""
+    """Carries bits."""
 
     name: str
     needs: tuple[str, ...]
     """Names of the conditions that `probability` reads."""
 
     def probability(self, conditions: Conditions, links: int, device: torch.device) -> Tensor:
-        """What each link meets, float64 [links]. Raises ChannelError where out of range."""
+        """Return the error probability of each link, float64 [links]. Raises ChannelError if out of
+        range.
+        """
         ...
 
     def apply_bits(
         self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
     ) -> Tensor:
-        """bits: float32 [N, P, S] of 0 and 1; probability: float64 [N]; randomness: N keys.
+        """Send bits: float32 [N, P, S] of 0 and 1. probability: float64 [N]; randomness: N keys.
 
-        Returns LLRs, log p(1)/p(0), float32 [N, P, S], 0 where nothing is known of a bit. What a
-        packet meets depends on its link, slot and attempt, not on the packets behind it.
+        Returns LLRs, log p(1)/p(0), float32 [N, P, S], 0 for a bit of which nothing is known. What
+        a packet meets depends on its link, slot and attempt, not on later packets.
         """
         ...
 
@@ -61,7 +63,7 @@ register = BIT_CHANNELS.register
 
 
 class _Memoryless:
-    """Each bit meets its fate alone, with one probability a link."""
+    """Bits flip or are lost independently, with one probability a link."""
 
     name = "memoryless"
     parameter = "probability"
@@ -71,7 +73,9 @@ class _Memoryless:
         self.needs: tuple[str, ...] = (self.parameter,) if fixed is None else ()
 
     def probability(self, conditions: Conditions, links: int, device: torch.device) -> Tensor:
-        """float64 [links]. Raises ChannelError if the condition is missing or outside 0..1."""
+        """Return float64 [links]. Raises ChannelError if the condition is missing or not in
+        0..1.
+        """
         if self.fixed is None:
             return condition(self.name, conditions, self.parameter, links, 0, 1, device)
         return torch.full((links,), self.fixed, dtype=torch.float64, device=device)
@@ -79,7 +83,7 @@ class _Memoryless:
     def _hit(
         self, shape: torch.Size, probability: Tensor, randomness: Streams, timing: Timing
     ) -> Tensor:
-        """bool [N, P, S]: the bits that are turned or lost; one stream a packet and attempt."""
+        """Draw the bits that flip or are lost, bool [N, P, S]; one stream a packet and attempt."""
         links, slots, length = shape
         draws = randomness.child(timing.draws(self.parameter)).split(slots).uniform(length)
         return draws.reshape(links, slots, length) < probability[:, None, None]
@@ -87,10 +91,10 @@ class _Memoryless:
 
 @register("bsc")
 class BinarySymmetric(_Memoryless):
-    """Bits are turned, each with the same probability, and the receiver knows that probability.
+    """Bits flip with one probability, which the receiver knows.
 
-    crossover: 0 to 1; None to read it, link by link, from the condition `crossover` [N]. Above 1/2
-    the receiver takes each bit for its opposite, at 1/2 it knows nothing.
+    crossover: 0 to 1; None: read from the condition `crossover` [N]. Above 1/2 the receiver inverts
+    each bit; at 1/2 it knows nothing.
     """
 
     name = "bsc"
@@ -111,9 +115,9 @@ class BinarySymmetric(_Memoryless):
 
 @register("bec")
 class BinaryErasure(_Memoryless):
-    """Bits are lost, each with the same probability, and the receiver knows which.
+    """Bits are lost with one probability, and the receiver knows which.
 
-    erasure: 0 to 1; None to read it, link by link, from the condition `erasure` [N].
+    erasure: 0 to 1; None: read from the condition `erasure` [N].
     """
 
     name = "bec"

@@ -1,8 +1,8 @@
 """Flat fading that is constant over a block: AWGN, Rayleigh and Rician.
 
 A receiver that estimates h by least squares from `pilots` known symbols of unit energy in each
-block has h' = h + e, E|e|^2 = N0 / pilots. It divides by h'; with y = h' x + (n - e x), what is
-left on the symbol counts as noise of variance
+block obtains h' = h + e, E|e|^2 = N0 / pilots. It divides by h'. With y = h' x + (n - e x), the
+remaining error counts as noise of variance
 
     (N0 + E|e|^2 E|x|^2) / |h'|^2 = N0 (1 + 1 / pilots) / |h'|^2
 
@@ -37,7 +37,7 @@ MOST_PILOTS = 1000
 
 @register("awgn")
 class Awgn:
-    """White Gaussian noise and nothing else: h = 1."""
+    """White Gaussian noise without fading: h = 1."""
 
     name = "awgn"
 
@@ -53,11 +53,11 @@ class Awgn:
 
     def gains(self, randomness: Streams, timing: Timing) -> Tensor:
         """See `Flat.gains`: ones."""
-        return torch.ones(timing.picture.shape, dtype=torch.float32, device=timing.picture.device)
+        return torch.ones(timing.group.shape, dtype=torch.float32, device=timing.group.device)
 
 
 def _coherence(owner: str, value: object) -> str | int:
-    """`value` as "packet", "picture" or a number of symbols. Raises ConfigError."""
+    """Return `value` as "packet", "picture" or a number of symbols. Raises ConfigError."""
     if isinstance(value, int) and not isinstance(value, bool):
         return integer(owner, "coherence", value, 1, LONGEST_COHERENCE)
     key, known = str(value).lower(), ["packet", "picture"]
@@ -70,16 +70,16 @@ def _coherence(owner: str, value: object) -> str | int:
 
 
 class _BlockFading:
-    """What flat block-fading channels share: when h changes, and what the receiver knows of it."""
+    """Base of the flat block-fading channels: when h changes, and what the receiver knows of it."""
 
     name = "block_fading"
     streams = 1
 
     gains: Callable[[Streams, Timing], Tensor]
-    """Set where each packet meets one h and the receiver knows it; see `Flat`."""
+    """Set if each packet meets one h that the receiver knows; see `Flat`."""
 
     occupied: Callable[[int], tuple[int, int]]
-    """Set where the receiver needs pilots; see `Piloted`."""
+    """Set if the receiver needs pilots; see `Piloted`."""
 
     def __init__(self, coherence: str | int, csi: str, pilots: int) -> None:
         self.coherence = _coherence(self.name, coherence)
@@ -110,22 +110,24 @@ class _BlockFading:
         return Observation(seen, excess * variance / power(known), power(h).mean(dim=2))
 
     def _law(self, scattered: Tensor) -> Tensor:
-        """h of complex Gaussian draws, E|h|^2 = 1."""
+        """Return h, E|h|^2 = 1, for complex Gaussian draws."""
         raise NotImplementedError
 
     def _blocks(self, length: int) -> int:
-        """Blocks of one h in a packet of so many symbols."""
+        """Return the blocks of constant h in a packet of so many symbols."""
         return 1 if isinstance(self.coherence, str) else -(-length // self.coherence)
 
     def _over_symbols(self, blocks: Tensor, length: int) -> Tensor:
-        """[N, P, blocks] as [N, P, 1], or [N, P, length] where a packet may have several."""
+        """Repeat [N, P, blocks] over symbols: [N, P, 1], or [N, P, length] if packets may have
+        several.
+        """
         if isinstance(self.coherence, str):
             return blocks
         return blocks.repeat_interleave(self.coherence, dim=2)[..., :length]
 
     def _fades(self, length: int, randomness: Streams, timing: Timing) -> Tensor:
-        """complex64 [N, P, blocks]; what comes first needs nothing of what comes later."""
-        links, slots = timing.picture.shape
+        """Draw complex64 [N, P, blocks]; earlier blocks do not depend on how many follow."""
+        links, slots = timing.group.shape
         name = timing.draws("fading")
         if isinstance(self.coherence, int):
             streams = randomness.child(f"{name}:blocks").split(slots)
@@ -135,9 +137,9 @@ class _BlockFading:
         if self.coherence == "packet":
             draws = randomness.child(name).complex_normal(slots, dtype=torch.complex64)
             return self._law(draws)[..., None]
-        pictures = int(timing.picture.max()) + 1 if timing.picture.numel() else 1
+        pictures = int(timing.group.max()) + 1 if timing.group.numel() else 1
         draws = randomness.child("fading").complex_normal(pictures, dtype=torch.complex64)
-        return self._law(draws).gather(1, timing.picture)[..., None]
+        return self._law(draws).gather(1, timing.group)[..., None]
 
     def _gains(self, randomness: Streams, timing: Timing) -> Tensor:
         return power(self._fades(1, randomness, timing))[..., 0]
@@ -151,12 +153,12 @@ class _BlockFading:
 class Rayleigh(_BlockFading):
     """Flat Rayleigh block fading: h is complex Gaussian, E|h|^2 = 1, and constant over a block.
 
-    coherence: "packet", a new h for each packet; "picture", one h for all packets of a picture; or
-    an integer, a new h each so many data symbols, counted from each packet's first.
-    csi: "perfect", the receiver knows h; or "estimated", by least squares from `pilots` symbols
-    (1 to 1000) sent in each packet for each of its blocks, beside the data: then `Piloted`.
-    The transmitter knows only the mean SNR. `Flat` where h is perfectly known and does not change
-    within a packet. Another attempt meets another h, except under "picture".
+    coherence: "packet", a new h for each packet; "picture", one h for all packets of a group (a
+    picture); or an integer, a new h every so many data symbols, counted from each packet's first.
+    csi: "perfect", the receiver knows h; or "estimated", by least squares from `pilots` symbols (1
+    to 1000) sent in each packet for each of its blocks, beside the data: then `Piloted`. The
+    transmitter knows only the mean SNR. `Flat` if h is perfectly known and constant within a
+    packet. Another attempt meets another h, except under "picture".
     """
 
     name = "rayleigh"
@@ -172,7 +174,7 @@ class Rayleigh(_BlockFading):
 
 @register("rician")
 class Rician(_BlockFading):
-    """Flat Rician block fading: a constant line of sight beside what is scattered.
+    """Flat Rician block fading: a constant line of sight beside a scattered component.
 
         h = sqrt(K / (K + 1)) + sqrt(1 / (K + 1)) s,  s complex Gaussian, E|s|^2 = E|h|^2 = 1
 

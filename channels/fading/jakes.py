@@ -68,7 +68,7 @@ class Jakes:
         return Observation((h * symbols + noise) / h, variance / gain, gain.mean(dim=2))
 
     def _fades(self, length: int, randomness: Streams, timing: Timing) -> Tensor:
-        """complex64 [N, P, length]."""
+        """Draw complex64 [N, P, length]."""
         links, slots = timing.start_s.shape
         draws = randomness.child("fading").uniform(2 * _PATHS).reshape(links, 2, _PATHS)
         number_of = torch.arange(_PATHS, dtype=torch.float64, device=draws.device)
@@ -90,5 +90,5 @@ class Jakes:
 
 
 def _turn(phase: Tensor) -> Tensor:
-    """exp(j phase)."""
+    """Return exp(j phase)."""
     return torch.polar(torch.ones_like(phase), phase)

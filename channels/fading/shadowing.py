@@ -23,19 +23,20 @@ from channels.two_state import two_states
 
 @register("gilbert_elliott")
 class GilbertElliott:
-    """Attenuation in bursts: a two-state Markov chain that takes a step each packet.
+    """Attenuate in bursts: a two-state Markov chain with one step a packet.
 
         good ── p ──> bad        share of packets in the bad state: p / (p + r)
         good <── r ── bad        mean stay in the bad state: 1 / r packets
 
     In the bad state |h|^2 is depth_db (0 to 100) lower than in the good one, as behind an obstacle;
-    E|h|^2 = 1, so that the good one lies above the mean. What that loses depends on the code.
+    E|h|^2 = 1, so that the good state lies above the mean. How many packets are lost depends on the
+    code.
 
     bad: share of packets in the bad state, 0 to burst / (burst + 1). burst: mean packets in a row
-    in the bad state, 1 to 10000. over: a symbol channel of one known gain a packet and without such
-    states, whose gain is multiplied: a fade in each state. Each link starts from the stationary
-    law. Packets' slots count, whether filled or not; another attempt of a packet meets its slot's
-    state again. `Flat`.
+    in the bad state, 1 to 10000. over: a symbol channel with one known gain a packet and no states
+    of its own, whose gain is multiplied by the state's. Each link starts from the stationary
+    distribution. The chain takes a step for each slot, filled or not; another attempt of a packet
+    meets the state of its slot again. `Flat`.
 
     Sources: Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, "Estimates of error rates
     for codes on burst-noise channels", 1963; over fading: Lutz, Cygan, Dippold, Dolainsky, Papke,
@@ -65,7 +66,7 @@ class GilbertElliott:
 
     @property
     def state_gains(self) -> tuple[float, float]:
-        """|h|^2 of the good and of the bad state, on top of what it is over; 1 in the mean."""
+        """|h|^2 of the good and of the bad state, relative to the channel below; its mean is 1."""
         ratio = 10 ** (-self.depth_db / 10)
         good = 1 / (1 - self.bad + self.bad * ratio)
         return good, good * ratio
@@ -83,7 +84,7 @@ class GilbertElliott:
 
     def gains(self, randomness: Streams, timing: Timing) -> Tensor:
         """See `Flat.gains`."""
-        draws = randomness.child("state").uniform(timing.picture.shape[1])
+        draws = randomness.child("state").uniform(timing.group.shape[1])
         first = draws.new_full((len(draws),), self.bad)
         enter = first / ((1 - first) * self.burst)
         bad = two_states(draws, first, enter, 1 - 1 / self.burst)

@@ -6,12 +6,13 @@
 One slot is one resource grid: 14 OFDM symbols by `subcarriers`. A packet fills as many slots as it
 needs, and elements left over carry padding. The channel is a finite impulse response that changes
 from OFDM symbol to OFDM symbol, all of it within the cyclic prefix and constant over one symbol:
-there is no interference between symbols or subcarriers, and the cyclic prefix itself is no channel
-use. SNR is the mean Es/N0 of a resource element at one receive antenna, E|H|^2 = 1 from each
-transmit antenna; two streams share that energy, half each.
+there is no interference between symbols or subcarriers, and the cyclic prefix itself does not count
+as a channel use. SNR is the mean Es/N0 of a resource element at one receive antenna, E|H|^2 = 1
+from each transmit antenna; two streams share that energy, half each.
 
 Impulse responses come from a bank that Sionna draws in fixed chunks, each seeded by its number; the
-link's random numbers say which one a packet meets. So results depend on neither batch nor order.
+link's random numbers select the one that a packet meets. Results therefore depend on neither batch
+nor order.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _ELEMENTS_CUDA = 1 << 19
 
 @dataclass(frozen=True)
 class Multipath:
-    """The law of impulse responses: a profile of TR 38.901 between t transmit, r receive antennas.
+    """Impulse responses of a profile of TR 38.901, t transmit and r receive antennas.
 
     profile: "tdl" or "cdl". model: "A" to "E". symbol_rate_hz: OFDM symbols a second.
     """
@@ -74,7 +75,7 @@ class Multipath:
     symbol_rate_hz: float
 
     def take(self, numbers: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Realisations by their numbers, over so many OFDM symbols.
+        """Return realisations by their numbers, over so many OFDM symbols.
 
         numbers: int64 [R], from 0. Returns the paths' coefficients, complex64 [R, 1, r, 1, t,
         paths, steps], and their delays in seconds, float32 [1, 1, 1, paths], on the CPU.
@@ -94,7 +95,7 @@ _kept: OrderedDict[tuple[Multipath, int, int], tuple[Tensor, Tensor]] = OrderedD
 
 
 def _chunk(law: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Realisations _CHUNK * chunk and on, from the bank."""
+    """Return the realisations from _CHUNK * chunk on, from the bank."""
     key = (law, chunk, steps)
     if key not in _kept:
         _kept[key] = _draw(law, chunk, steps)
@@ -106,7 +107,7 @@ def _chunk(law: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Sionna draws on the CPU from this seed; its generator and all others are put back."""
+    """Seed Sionna on the CPU for the block, and restore its generator and all others afterwards."""
     with untouched_random_state():
         from sionna.phy import config
 
@@ -120,7 +121,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _draw(law: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
-    """One chunk by Sionna, on the CPU whatever the device, so that all devices meet the same."""
+    """Draw one chunk with Sionna, on the CPU whatever the device, so that all get the same."""
     with _seeded(chunk):
         taps, delays = _model(law)(_CHUNK, steps, law.symbol_rate_hz)
     return taps, delays[:1]
@@ -128,7 +129,8 @@ def _draw(law: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _model(law: Multipath) -> Any:
-    """Sionna's channel model. CDL antennas are vertical, omnidirectional, half a wavelength apart.
+    """Build Sionna's channel model. CDL antennas are vertical, omnidirectional, half a wavelength
+    apart.
 
     TDL antennas fade independently; the base station sends, the user moves in a random direction.
     """
@@ -175,7 +177,7 @@ def _model(law: Multipath) -> Any:
 
 @dataclass(frozen=True)
 class Grid:
-    """A slot: `subcarriers` by SYMBOLS_PER_SLOT, all elements of `pilot_symbols` pilots."""
+    """One slot: `subcarriers` by SYMBOLS_PER_SLOT elements; those of `pilot_symbols` are pilots."""
 
     subcarriers: int
     spacing_hz: float
@@ -239,7 +241,8 @@ class _Modem:
             self._error = _error_per_noise(interpolator, pattern.pilots)
 
     def response(self, taps: Tensor, delays: Tensor) -> Tensor:
-        """H of R realisations over G slots, complex128 [R G, 1, r, 1, t, 14, F], E|H|^2 = 1/t.
+        """Return H of R realisations over G slots, complex128 [R G, 1, r, 1, t, 14, F], E|H|^2 =
+        1/t.
 
         taps, delays: as `Multipath.take` returns them.
         """
@@ -254,12 +257,12 @@ class _Modem:
     def transceive(
         self, symbols: Tensor, h: Tensor, noise: Tensor, noise_power: Tensor, estimated: bool
     ) -> tuple[Tensor, Tensor]:
-        """Slots over the air: the equaliser's symbols and the noise variance left on each.
+        """Send slots; return the equaliser's symbols and the noise variance left on each.
 
-        symbols: complex [B, capacity]; h: [B, 1, r, 1, t, 14, F]; noise: complex128
-        [B, 1, r, 14, F] of variance noise_power, float64 [B]. Neighbouring symbols are those of the
-        streams of one element. With `estimated`, h serves the channel alone, and the variance takes
-        in that of the noise in the estimate, not the error of interpolating a channel that varies.
+        symbols: complex [B, capacity]; h: [B, 1, r, 1, t, 14, F]; noise: complex128 [B, 1, r, 14,
+        F] of variance noise_power, float64 [B]. Neighbouring symbols are those of the streams of
+        one element. With `estimated`, h serves the channel alone, and the variance takes in that of
+        the noise in the estimate, not the error of interpolating a channel that varies.
         """
         streams = symbols.unflatten(1, (-1, self.grid.streams)).transpose(1, 2)[:, None]
         received = self._pass(self._map(streams), h) + noise
@@ -272,7 +275,7 @@ class _Modem:
 
 
 def _error_per_noise(interpolator: Any, pilots: Tensor) -> Tensor:
-    """Variance of what a unit of noise on the pilots does to each estimate, [1,1,1,1,streams,14,F].
+    """Return the variance of each estimate per unit of noise on the pilots, [1,1,1,1,streams,14,F].
 
     Estimates are linear in the pilots received, h' = sum_i w_i y_i / p_i, so it is the sum of
     |w_i|^2 / |p_i|^2, the weights being the interpolator's answers to one pilot at a time.
@@ -288,12 +291,12 @@ def _error_per_noise(interpolator: Any, pilots: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _modem(grid: Grid, device: str) -> _Modem:
-    """The modem of a grid on a device as "cpu" or "cuda:0", kept between calls."""
+    """Return the modem of a grid on a device such as "cpu" or "cuda:0", cached."""
     return _Modem(grid, device)
 
 
 def _pilot_symbols(owner: str, value: object) -> tuple[int, ...]:
-    """`value` as distinct numbers of OFDM symbols, some left for data. Raises ConfigError."""
+    """Return `value` as distinct OFDM symbol numbers, some left for data. Raises ConfigError."""
     known = range(SYMBOLS_PER_SLOT)
     if (
         isinstance(value, str)
@@ -309,7 +312,7 @@ def _pilot_symbols(owner: str, value: object) -> tuple[int, ...]:
 
 
 class _Ofdm:
-    """What TDL and CDL share."""
+    """Base of TDL and CDL."""
 
     name = "ofdm"
 
@@ -369,7 +372,8 @@ class _Ofdm:
         return self.grid.streams
 
     def occupied(self, symbols: int) -> tuple[int, int]:
-        """Resource elements of the slots that a packet of so many data symbols fills, and pilots.
+        """Return the resource elements of the slots that so many data symbols fill, and their
+        pilots.
 
         The cyclic prefix is not counted. Raises ChannelError beyond MOST_SLOTS slots.
         """
@@ -388,10 +392,10 @@ class _Ofdm:
     def apply(
         self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
     ) -> Observation:
-        """Send each packet over slots of its own; see `SymbolChannel.apply`.
+        """Send each packet over its own slots; see `SymbolChannel.apply`.
 
-        `Observation.gain` is the mean of |H|^2 over the elements and the pairs of antennas.
-        Raises ChannelError if a packet needs more than MOST_SLOTS slots.
+        `Observation.gain` is the mean of |H|^2 over the elements and the pairs of antennas. Raises
+        ChannelError if a packet needs more than MOST_SLOTS slots.
         """
         links, packets, length = symbols.shape
         count, slots = links * packets, self._slots(length)
@@ -441,13 +445,13 @@ class _Ofdm:
         )
 
     def _numbers(self, randomness: Streams, timing: Timing) -> Tensor:
-        """int64 [N, P]: which realisation each packet meets."""
+        """Return the number of the realisation that each packet meets, int64 [N, P]."""
         if self.coherence == "packet":
             streams = randomness.child(timing.draws("fading"))
-            draws = streams.uniform(timing.picture.shape[1])
+            draws = streams.uniform(timing.group.shape[1])
         else:
-            draws = randomness.child("fading").uniform(int(timing.picture.max()) + 1)
-            draws = draws.gather(1, timing.picture)
+            draws = randomness.child("fading").uniform(int(timing.group.max()) + 1)
+            draws = draws.gather(1, timing.group)
         return (draws * self.realisations).to(torch.int64)
 
 

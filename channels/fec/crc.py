@@ -22,17 +22,17 @@ class Crc:
             self._decoder = CRCDecoder(self._encoder, precision="single", device=device)
 
     def append(self, bits: Tensor) -> Tensor:
-        """bits: float32 [R, bits]. Returns float32 [R, bits + CRC]."""
+        """Append the CRC to bits: float32 [R, bits]. Returns float32 [R, bits + CRC]."""
         protected: Tensor = self._encoder(bits)
         return protected
 
     def holds(self, protected: Tensor) -> Tensor:
-        """protected: float32 [R, bits + CRC]. Returns bool [R]."""
+        """Check protected: float32 [R, bits + CRC]. Returns bool [R]."""
         verdict: Tensor = self._decoder(protected)[1]
         return verdict.squeeze(-1)
 
 
 @lru_cache(maxsize=32)
 def crc(name: str, bits: int, device: str) -> Crc:
-    """The CRC `name` (a key of CRC_BITS) over messages of `bits` bits, kept between calls."""
+    """Return the CRC `name` (a key of CRC_BITS) over messages of `bits` bits, cached."""
     return Crc(name, bits, device)

@@ -9,14 +9,14 @@ The code, its parity checks, its filler bits, its redundancy versions and its in
 of Sionna's encoder; only the order in which messages pass is our own. Every row sees at once what
 the rows before it found (Mansour and Shanbhag, "High-throughput LDPC decoders", IEEE Trans. VLSI
 Systems 11(6), 2003; Hocevar, SiPS 2004), so that some half of the iterations of flooding suffice.
-Rows whose own parity bit was never sent say nothing and are left out, which is exact.
+Rows whose own parity bit was never sent carry no information and are left out, which is exact.
 
 Messages are odds p(0)/p(1), and the check rule is the exact one ("boxplus"),
 
     t_i = (odds_i - 1) / (odds_i + 1),    p = Π t_i,    reply_i = (t_i + p) / (t_i - p),
 
 which needs no logarithm and no exponential, only operations that IEEE 754 rounds in one way: a
-block's result is bit for bit the same alone and in company, on one thread and on many.
+block's result is bit for bit the same alone and in a batch, on one thread and on many.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CERTAIN_LLR = 60.0
 """|LLR| of a known bit, and the largest that any keeps from one iteration to the next."""
 
 _CLOSEST_ODDS = 2.0**21
-"""The largest odds a check looks at, |LLR| 14.6: 1 - |t| is then 2^-20, eight steps of float32."""
+"""The largest odds that a check uses, |LLR| 14.6: 1 - |t| is then 2^-20, eight steps of float32."""
 
 _NOT_ZERO = 2.0**-30
 """Added to odds - 1, whose smallest step is 2^-24, so that an erased bit can be divided out."""
@@ -57,7 +57,7 @@ _EDGES_CUDA = 1 << 26
 class _Layer:
     """One row of the base graph: Z checks that share no bit.
 
-    bits: int64 [degree·Z], the bits they look at, all those of the first column before the second.
+    bits: int64 [degree·Z], the bits they check, all those of the first column before the second.
     parity: which of the schedule's parity columns belongs to this row alone, or None.
     """
 
@@ -68,7 +68,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """The rows worth visiting for what was sent, in order of visit.
+    """The rows worth visiting for the versions sent, in order of visit.
 
     sent: for each transmission int64 [n], the bit of the code word that each LLR is about.
     parity: int64 [columns·Z], the bits of those columns that one row alone looks at.
@@ -93,7 +93,7 @@ class _State:
     replies: list[Tensor]
 
     def select(self, blocks: Tensor) -> _State:
-        """blocks: int64 [fewer]."""
+        """Keep some blocks: int64 [fewer]."""
         return _State(
             self.odds[:, blocks],
             self.parity[..., blocks],
@@ -102,7 +102,7 @@ class _State:
 
 
 def _product(factors: Tensor) -> Tensor:
-    """Product over the first axis, [d, ...] to [1, ...], always paired in the same way."""
+    """Multiply over the first axis, [d, ...] to [1, ...], always paired in the same way."""
     while len(factors) > 1:
         half = len(factors) // 2
         product = factors[:half] * factors[half : 2 * half]
@@ -150,14 +150,16 @@ class LayeredDecoder:
         iterations: int = DEFAULT_LAYERED_ITERATIONS,
         rv: Sequence[int] | None = None,
     ) -> Tensor:
-        """Hard decisions float32 [B, k] after so many iterations, at least one."""
+        """Return hard decisions float32 [B, k] after so many iterations, at least one."""
         (bits,) = self.iterate(llr, iterations, iterations, rv)
         return bits
 
     def iterate(
         self, llr: Tensor, iterations: int, every: int, rv: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
-        """Yields the hard decisions float32 [B, k] after each `every` iterations and the last."""
+        """Yield the hard decisions float32 [B, k] after every `every` iterations and after the
+        last.
+        """
         schedule = self._schedule(None if rv is None else tuple(rv))
         state = self._start(schedule, llr)
         done = 0
@@ -213,7 +215,7 @@ class LayeredDecoder:
         return bits, held, spent
 
     def _make_schedule(self, rv: tuple[int, ...] | None) -> _Schedule:
-        """What to visit after these transmissions; None is version 0 without an axis for it."""
+        """Plan the visits for these transmissions; None: version 0 without an axis for it."""
         encoder, z, core = self._encoder, self._z, self._core_columns
         order = np.arange(self.n)
         if encoder.num_bits_per_symbol is not None:
@@ -253,7 +255,7 @@ class LayeredDecoder:
 
     @torch.no_grad()
     def _start(self, schedule: _Schedule, llr: Tensor) -> _State:
-        """Rate recovery: the odds of every bit of the code word before the first iteration."""
+        """Recover the rate: the odds of every bit of the code word before the first iteration."""
         versions = len(schedule.sent)
         rows = llr.unsqueeze(1) if llr.ndim == 2 else llr
         if rows.shape[1:] != (versions, self.n):
@@ -277,7 +279,7 @@ class LayeredDecoder:
 
     @torch.no_grad()
     def _run(self, schedule: _Schedule, state: _State, iterations: int) -> None:
-        """Iterations in place."""
+        """Run iterations in place."""
         z, odds = self._z, state.odds
         blocks = odds.shape[1]
         largest = max(len(layer.bits) for layer in schedule.layers)

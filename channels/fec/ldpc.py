@@ -39,7 +39,7 @@ SCHEDULES = ("layered", "flooding")
 DEFAULT_ITERATIONS = 20
 
 CHECK_EVERY = {"layered": 2, "flooding": 4}
-"""Iterations of belief propagation between two looks at the CRC."""
+"""Iterations of belief propagation between two checks of the CRC."""
 
 _SMALLEST_BLOCK = 12
 _LARGEST_BLOCK = 8448
@@ -58,7 +58,7 @@ _CODED_BITS_CUDA = 1 << 20
 """In flight at once, flooding."""
 
 _FEWEST = 8
-"""Blocks, or rows, that a last chunk is filled up to at least."""
+"""Least number of blocks, or rows, that a last chunk is filled up to."""
 
 Holds = Callable[[Tensor], Tensor]
 """A check of messages float32 [M, L]: bool [M]."""
@@ -94,7 +94,7 @@ class Layout:
 
 
 def words_of(code_rate: float) -> int:
-    """Words a block, as few as keep each at MOTHER_RATE or above.
+    """Return the words a block, as few as keep each at MOTHER_RATE or above.
 
     >>> words_of(0.5), words_of(0.15), words_of(0.025)
     (1, 2, 8)
@@ -103,7 +103,7 @@ def words_of(code_rate: float) -> int:
 
 
 def layout(bits: int, code_rate: float, bits_per_symbol: int) -> Layout:
-    """Equal code blocks, as few as the code allows, each a whole number of symbols long.
+    """Divide a packet into equal code blocks, as few as the code allows, each whole symbols long.
 
     code_rate: k/n wanted, LOWEST_RATE to HIGHEST_RATE; whole symbols make the true one a little
     lower, or, where the code cannot go lower, a little higher.
@@ -124,7 +124,7 @@ def layout(bits: int, code_rate: float, bits_per_symbol: int) -> Layout:
 
 
 def _base_graph(rate: float) -> str | None:
-    """The base graph where the rate leaves no choice, or None for the choice of TS 38.212."""
+    """Return the base graph if the rate leaves no choice, or None for the choice of TS 38.212."""
     if rate < 1 / 3:
         return "bg2"
     return "bg1" if rate > _HIGHEST_SURE_RATE else None
@@ -174,7 +174,7 @@ class Code:
         """Blocks that the last chunk is filled up to at least."""
 
     def _make_flooding(self, several: bool) -> Any:
-        """Sionna's decoder; of several words it adds the LLRs up in the circular buffer."""
+        """Make Sionna's decoder; with several words it adds their LLRs in the circular buffer."""
         with untouched_random_state():
             from sionna.phy.fec.ldpc import LDPC5GDecoder
 
@@ -188,7 +188,7 @@ class Code:
             )
 
     def encode(self, bits: Tensor, versions: Sequence[int] = FIRST) -> Tensor:
-        """bits: float32 [B, k] of 0 and 1. Returns float32 [B, n], one word after another.
+        """Encode bits: float32 [B, k] of 0 and 1. Returns float32 [B, n], one word after another.
 
         versions: V redundancy versions, 0 to 3; [B, V n] then.
         """
@@ -201,7 +201,7 @@ class Code:
     def iterate(
         self, llr: Tensor, iterations: int, every: int, versions: Sequence[int] = FIRST
     ) -> Iterator[Tensor]:
-        """Belief propagation with the exact check rule, looked at again and again.
+        """Run belief propagation with the exact check rule and yield decisions at intervals.
 
         llr: float32 [B, n], log p(1)/p(0), or [B, V n], the words of V different redundancy
         versions. Yields the hard decisions float32 [B, k] after each `every` iterations and after
@@ -232,7 +232,7 @@ class Code:
         versions: Sequence[int] = FIRST,
         together: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """As `iterate`, each message until a check holds that is asked at every look.
+        """Decode as `iterate` does, each message until a check of its decisions holds.
 
         together: blocks, one after another, of a message. Returns for B / together messages the
         decisions float32 [M, together k] that held first, or the last, and bool [M], which held.
@@ -247,13 +247,13 @@ class Code:
         return self._layered.decode_until(llr, iterations, every, holds, rv, together)[:2]
 
     def decode(self, llr: Tensor, iterations: int = DEFAULT_ITERATIONS) -> Tensor:
-        """llr: float32 [B, n], log p(1)/p(0). Returns hard decisions float32 [B, k]."""
+        """Decode llr: float32 [B, n], log p(1)/p(0). Returns hard decisions float32 [B, k]."""
         (bits,) = self.iterate(llr, iterations, iterations)
         return bits
 
 
 def first_held(looks: Iterator[Tensor], holds: Holds, together: int) -> tuple[Tensor, Tensor]:
-    """Of each message the first decisions that held, or the last; see `Code.decode_until`."""
+    """Return each message's first decisions that held, or the last; see `Code.decode_until`."""
     taken: Tensor | None = None
     held: Tensor | None = None
     for blocks in looks:
@@ -279,7 +279,7 @@ def code(
     words: int = 1,
     schedule: str = SCHEDULES[0],
 ) -> Code:
-    """The code of k information bits and words of n coded bits, kept between calls."""
+    """Return the code of k information bits and words of n coded bits, cached."""
     return Code(k, n, bits_per_symbol, device, words, schedule)
 
 

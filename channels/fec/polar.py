@@ -21,7 +21,7 @@ from channels.fec.ldpc import FIRST, LOWEST_RATE, Holds, Layout, first_held, wor
 from channels.fec.sionna_isolation import untouched_random_state
 
 DEFAULT_LIST_SIZE = 8
-"""That of 3GPP's own comparisons."""
+"""The list size of 3GPP's own comparisons."""
 
 CHECK_BITS = 11
 
@@ -36,10 +36,10 @@ _CHUNK_CUDA = 1024
 
 
 def polar_layout(owner: str, bits: int, code_rate: float, bits_per_symbol: int) -> Layout:
-    """Equal code blocks, as few as the code allows, each a whole number of symbols long.
+    """Divide a packet into equal code blocks, as few as the code allows, each whole symbols long.
 
     code_rate: k/n wanted, the CRC11 not counted in k, so that a polar link of some rate occupies
-    what an LDPC link of that rate does. Raises ConfigError where n leaves no room for the CRC11.
+    what an LDPC link of that rate does. Raises ConfigError if n leaves no room for the CRC11.
 
     >>> polar_layout("coded", 8 * 96 + 24, 0.5, 2)
     Layout(bits=792, blocks=2, k=396, n=792, words=1, check=11)
@@ -81,7 +81,7 @@ class PolarCode:
         self.fewest = self.chunk
 
     def encode(self, bits: Tensor, versions: Sequence[int] = FIRST) -> Tensor:
-        """bits: float32 [B, k] of 0 and 1. Returns float32 [B, V n], V times the same word."""
+        """Encode bits: float32 [B, k] of 0 and 1. Returns float32 [B, V n], V times one word."""
         coded: Tensor = self._encoder(bits)
         return coded.repeat(1, len(versions))
 
@@ -94,11 +94,11 @@ class PolarCode:
         versions: Sequence[int] = FIRST,
         together: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """llr: float32 [B, n], log p(1)/p(0). As `ldpc.Code.decode_until`, in one go."""
+        """Decode llr: float32 [B, n], log p(1)/p(0), as `ldpc.Code.decode_until`, in one pass."""
         return first_held(iter([self._decoder(llr)]), holds, together)
 
 
 @lru_cache(maxsize=32)
 def polar_code(k: int, n: int, list_size: int, device: str) -> PolarCode:
-    """The polar code of k information and n coded bits, kept between calls."""
+    """Return the polar code of k information and n coded bits, cached."""
     return PolarCode(k, n, list_size, device)

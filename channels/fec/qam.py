@@ -33,12 +33,12 @@ class Modem:
             self._demap = Demapper("app", constellation=points, precision="single", device=device)
 
     def map(self, bits: Tensor) -> Tensor:
-        """bits: float or integer [..., S*m] of 0 and 1. Returns complex64 [..., S]."""
+        """Map bits: float or integer [..., S*m] of 0 and 1. Returns complex64 [..., S]."""
         symbols: Tensor = self._map(bits)
         return symbols
 
     def demap(self, symbols: Tensor, noise_variance: Tensor) -> Tensor:
-        """Exact bitwise LLRs, log p(1)/p(0), float32 [..., S*m].
+        """Return exact bitwise LLRs, log p(1)/p(0), float32 [..., S*m].
 
         symbols: complex64 [..., S]; noise_variance: float32, E|noise|^2, broadcasts to `symbols`.
         """
@@ -54,5 +54,5 @@ class Modem:
 
 @lru_cache(maxsize=32)
 def modem(modulation: str, device: str) -> Modem:
-    """The modem of a modulation (a key of BITS_PER_SYMBOL) on a device as "cpu" or "cuda:0"."""
+    """Return the modem of a modulation (a key of BITS_PER_SYMBOL) on a device, cached."""
     return Modem(modulation, device)

@@ -33,11 +33,13 @@ KNOWS = ("mean", "instantaneous")
 MOST_MARGIN_DB = 30.0
 
 _Feedback = Callable[[int, Tensor], Tensor]
-"""Of a slot, and the MCS picked so far, int64 [N, P]: which of its packets came, bool [N, 1]."""
+"""Returns which packets of a slot came, bool [N, 1], given the slot and the MCS picked so far,
+int64 [N, P].
+"""
 
 
 class _Tally:
-    """What transmissions of different slots of the same links come to together."""
+    """Collects the transmissions of different slots of the same links into one reception."""
 
     def __init__(self, packets: Packets) -> None:
         self.packets = packets
@@ -50,7 +52,9 @@ class _Tally:
         self.ledger: dict[str, Tensor] = {}
 
     def add(self, part: Reception, links: Tensor, slots: slice, sent: Tensor) -> None:
-        """links: int64 [R], slots: K of them; part: [R, K]; sent: bool [R, K], what it is of."""
+        """Add a transmission: of links int64 [R] and their slots, K of them.\n\npart: [R, K], what
+        came of it. sent: bool [R, K], where there was a packet.
+        """
         pairs = (
             (self.payload, part.packets.payload),
             (self.lengths, part.packets.lengths),
@@ -66,7 +70,9 @@ class _Tally:
             self.ledger.setdefault(name, torch.zeros_like(self.uses))[links] += bits
 
     def reception(self, on_air_s: Tensor, statistics: Mapping[str, Tensor]) -> Reception:
-        """on_air_s: float64 [N, P], from the offer of each packet to its last symbol."""
+        """Make the reception. on_air_s: float64 [N, P], from each packet's offer to its last
+        symbol.
+        """
         return Reception(
             packets=replace(self.packets, payload=self.payload, lengths=self.lengths),
             delivered=self.delivered,
@@ -79,7 +85,7 @@ class _Tally:
 
 
 _BY_SLOT = (Awgn, Rayleigh, Rician)
-"""Symbol channels that draw noise, and fading a packet, by slot, and that no clock moves."""
+"""Symbol channels that draw noise, and fading per packet, by slot and do not depend on time."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +125,15 @@ class _OneSlot(Streams):
 class AdaptiveLink:
     """A coded link that picks an MCS for each packet.
 
-    over: a symbol channel of one known gain a packet. table: `qam64`, `qam256` or `qam64-low`
-        (TS 38.214, 5.1.3.1). highest: of its rows, the highest that may be picked.
+    over: a symbol channel of one known gain a packet. table: `qam64`, `qam256` or `qam64-low` (TS
+        38.214, 5.1.3.1). highest: of its rows, the highest that may be picked.
     knows: what the transmitter knows of a packet's SNR: the `mean`, or the `instantaneous` one, as
         it is when the packet is offered.
     target: share of packets that may be lost, 1e-3 to 0.5: the inner loop picks the most efficient
-        MCS whose table of error rates says no more at the known SNR, less `margin_db`; row 0 where
-        none does.
+        MCS whose error rate at the known SNR less `margin_db` is no higher; row 0 if there is none.
     outer_loop: after each packet of a link the margin falls by step_db * target / (1 - target) if
-        it came and rises by step_db if not, so that in the long run the target holds however wrong
-        the known SNR is (Sampath et al., "On setting reverse link target SIR in a CDMA system",
+        it came and rises by step_db if not, so that the target holds in the long run even if the
+        known SNR is wrong (Sampath et al., "On setting reverse link target SIR in a CDMA system",
         VTC 1997). Feedback is immediate and free; packets go by slot.
     fidelity: `full` decoding, or `lookup`.
     packet_bytes, crc, iterations, symbol_rate_hz: as for `coded`.
@@ -195,8 +200,8 @@ class AdaptiveLink:
 
     @property
     def thresholds_db(self) -> list[float]:
-        """Es/N0 from which each MCS loses no more than the target, from its table (measured, if
-        nobody did before).
+        """Lowest Es/N0 at which each MCS meets the target, from its table (measured if there is
+        none).
         """
         if self._thresholds is None:
             tables = tables_of(self.links, self.name)
@@ -204,11 +209,13 @@ class AdaptiveLink:
         return self._thresholds
 
     def content(self) -> str:
-        """SHA-256 of the tables that it picks by."""
+        """Return the SHA-256 of the tables that the link picks by."""
         return digest(tables_of(self.links, self.name))
 
     def pick(self, known_db: Tensor) -> Tensor:
-        """int64, of the shape of known_db: the most efficient MCS whose threshold is reached."""
+        """Return the most efficient MCS whose threshold is reached, int64 in the shape of
+        known_db.
+        """
         best = torch.zeros(known_db.shape, dtype=torch.int64, device=known_db.device)
         order = sorted(range(len(self.schemes)), key=lambda i: self.schemes[i].efficiency)
         for index in order:
@@ -223,7 +230,7 @@ class AdaptiveLink:
         known = mean[:, None].expand(links, slots)
         if self.knows == "instantaneous":
             assert isinstance(self.over, Flat)
-            timing = Timing(packets.pictures, packets.times_s)
+            timing = Timing(packets.groups, packets.times_s)
             gains = self.over.gains(randomness.to(device), timing).to(torch.float64)
             known = known + 10 * torch.log10(gains.clamp(min=1e-30))
         done = _Tally(packets)
@@ -255,7 +262,7 @@ class AdaptiveLink:
 
     @property
     def _unclocked(self) -> bool:
-        """Whether what packets meet does not depend on when they are sent."""
+        """Whether the fate of packets is independent of the time at which they are sent."""
         over = self.over.over if isinstance(self.over, GilbertElliott) else self.over
         return type(over) in _BY_SLOT
 
@@ -266,7 +273,9 @@ class AdaptiveLink:
         return Airtime(self.symbol_rate_hz).book(packets.times_s, symbols)
 
     def _follow(self, known: Tensor, packets: Packets, feedback: _Feedback) -> Tensor:
-        """The outer loop: int64 [N, P], each MCS picked when the fate of the last is known."""
+        """Run the outer loop: pick each MCS when the fate of the packet before is known, int64 [N,
+        P].
+        """
         picked = torch.zeros_like(packets.lengths)
         margin = torch.full_like(known[:, :1], self.margin_db)
         reward = self.step_db * self.target / (1 - self.target)
@@ -279,7 +288,7 @@ class AdaptiveLink:
         return picked
 
     def _fates(self, packets: Packets, conditions: Conditions, randomness: Streams) -> _Feedback:
-        """By the tables: every packet's fate under an MCS at once, when that is first picked."""
+        """Draw each packet's fate from the tables when its MCS is picked."""
         fates: dict[int, Tensor] = {}
 
         def feedback(slot: int, picked: Tensor) -> Tensor:
@@ -297,7 +306,7 @@ class AdaptiveLink:
     def _one_by_one(
         self, done: _Tally, packets: Packets, conditions: Conditions, randomness: Streams
     ) -> _Feedback:
-        """Sends the packets of one slot after another."""
+        """Send the packets of one slot after another."""
         place = torch.arange(packets.lengths.shape[1], device=packets.device)
         one_fade = isinstance(self.over, Coherent) and self.over.coherence == "picture"
         whole = ("fading",) if one_fade else ()
@@ -325,7 +334,7 @@ class AdaptiveLink:
         conditions: Conditions,
         randomness: Streams,
     ) -> None:
-        """packets: of these slots [N, K], those present each with the MCS picked for it, [N, K]."""
+        """Send the packets of these slots, [N, K], each with the MCS picked for it, [N, K]."""
         for index in picked[packets.present].unique().tolist():
             sent = packets.present & (picked == index)
             links = sent.any(dim=1).nonzero()[:, 0]
@@ -337,24 +346,24 @@ class AdaptiveLink:
             done.add(part, links, slots, sent[links])
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """The most symbols that a packet may take: those of the least efficient MCS."""
+        """Return the most symbols that a packet may take: those of the least efficient MCS."""
         most: int = max(link.uses_per_packet(packet_bytes) for link in self.links)
         return most
 
 
 def refuse_bits(owner: str, over: object) -> None:
-    """Raises ConfigError where `over` is a bit channel."""
+    """Raise ConfigError if `over` is a bit channel."""
     name, _ = name_and_parameters("symbol channel", over)
     if name in BIT_CHANNELS.names():
         raise ConfigError(f"{owner}: over={name} is a bit channel, which has no SNR: {ONE_GAIN}")
 
 
 def _cut(packets: Packets, slots: slice) -> Packets:
-    """The packets of some slots."""
+    """Keep the packets of some slots."""
     return Packets(
         packets.payload[:, slots],
         packets.lengths[:, slots],
         packets.priority[:, slots],
         None if packets.offered_s is None else packets.offered_s[:, slots],
-        None if packets.picture is None else packets.picture[:, slots],
+        None if packets.group is None else packets.group[:, slots],
     )

@@ -1,4 +1,6 @@
-"""The air under a link: bits by QAM over a symbol channel, or as they are over a bit channel."""
+"""The physical channel under a link: bits by QAM over a symbol channel, or bits over a bit
+channel.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,17 @@ from channels.registry import nearest
 
 
 def device_name(device: torch.device) -> str:
-    """Of a device, with its number, as Sionna wants it."""
+    """Return a device's name with its number, as Sionna expects it."""
     if device.type == "cuda" and device.index is None:
         return f"cuda:{torch.cuda.current_device()}"
     return str(device)
 
 
 def hard_decisions(llr: Tensor) -> Tensor:
-    """float32 [R, L] to hard decisions: the sign, and one magnitude log((1 - p) / p) a packet.
+    """Replace LLRs float32 [R, L] by hard decisions: the sign, and one magnitude log((1 - p) / p) a
+    packet.
 
-    p: the packet's share of wrong decisions, as its receiver expects it.
+    p: the share of wrong decisions that the packet's receiver expects.
     """
     wrong = torch.sigmoid(-llr.abs()).mean(dim=-1, keepdim=True).clamp(1e-9, 0.5)
     return torch.sign(llr) * torch.log((1 - wrong) / wrong)
@@ -45,13 +48,13 @@ class SymbolAir:
         return condition(owner, conditions, "snr_db", links, *SNR_RANGE_DB, device)
 
     def occupied(self, symbols: int) -> tuple[int, int]:
-        """Resource elements of so many data symbols, and how many of them are pilots."""
+        """Return the resource elements of so many data symbols, and how many of them are pilots."""
         return self.over.occupied(symbols) if isinstance(self.over, Piloted) else (symbols, 0)
 
     def send(
         self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Streams, timing: Timing
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """bits: float32 [R, L] of the R slots of `sent`, bool [g, P].
+        """Send bits: float32 [R, L] of the R slots of `sent`, bool [g, P].
 
         Returns symbols complex64 [R, S] and noise variances float32 [R, 1] or [R, S], and the gain
         float32 [g, P].
@@ -63,7 +66,7 @@ class SymbolAir:
         return (seen.symbols[sent], seen.noise_variance[sent]), seen.gain
 
     def llr(self, symbols: Tensor, noise_variance: Tensor) -> Tensor:
-        """What `send` returned, for some rows, to LLRs float32 [R, L]."""
+        """Demap what `send` returned, for some rows, to LLRs float32 [R, L]."""
         return modem(self.modulation, device_name(symbols.device)).demap(symbols, noise_variance)
 
     def statistics(self, level: Tensor, gain_db: Tensor) -> dict[str, Tensor]:
@@ -71,7 +74,7 @@ class SymbolAir:
 
 
 class BitAir:
-    """Bits as they are over a bit channel; `level` is its probability."""
+    """Bits over a bit channel without modulation; `level` is its probability."""
 
     def __init__(self, over: BitChannel) -> None:
         self.over = over
@@ -87,7 +90,7 @@ class BitAir:
     def send(
         self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Streams, timing: Timing
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """As for symbols; returns LLRs float32 [R, L]."""
+        """Send bits as `SymbolAir.send` does; returns LLRs float32 [R, L]."""
         whole = bits.new_zeros(*sent.shape, bits.shape[-1])
         whole[sent] = bits
         llr = self.over.apply_bits(whole, level, randomness, timing)
@@ -101,7 +104,9 @@ class BitAir:
 
 
 def air_over(owner: str, over: object, modulation: object) -> SymbolAir | BitAir:
-    """What `over` names, under the modulation; None is QPSK, and all that a bit channel takes."""
+    """Build what `over` names, with the modulation; None: QPSK, and the only choice over a bit
+    channel.
+    """
     name, parameters = name_and_parameters("symbol channel", over)
     if name in BIT_CHANNELS.names():
         if modulation is not None:

@@ -1,4 +1,4 @@
-"""What links that carry symbols or bits share: groups of links, attempts, verdicts, accounts.
+"""Base of the links that carry symbols or bits: groups of links, attempts, verdicts, ledger.
 
 packets ── bits ── air (modem, symbol or bit channel) ── receive ── verdict ──> Reception
 """
@@ -22,7 +22,7 @@ DEFAULT_PACKET_BYTES = 96
 
 
 _GROUP_SYMBOLS = 1 << 20
-"""Symbols in flight at once; more links than that go one group after another."""
+"""Symbols processed at once; more links than that are sent in groups."""
 
 
 SYMBOL_RATES_HZ = (1.0, 1e12)
@@ -30,9 +30,9 @@ SYMBOL_RATES_HZ = (1.0, 1e12)
 
 @dataclass(frozen=True)
 class Arrival:
-    """What came out for R packets: bytes uint8 [R, B], and whether the receiver takes them.
+    """Decoded bytes of R packets, uint8 [R, B], and whether the receiver accepts them.
 
-    kept: float32 [R, L], the LLRs added up so far; None where no attempt can follow.
+    kept: float32 [R, L], the LLRs added up so far; None if no attempt can follow.
     """
 
     payload: Tensor
@@ -41,26 +41,26 @@ class Arrival:
 
 
 def to_bits(payload: Tensor) -> Tensor:
-    """uint8 [R, B] to float32 [R, 8B], most significant bit first."""
+    """Convert uint8 [R, B] to float32 [R, 8B], most significant bit first."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=payload.device)
     return ((payload[..., None] >> shifts) & 1).flatten(1).to(torch.float32)
 
 
 def to_bytes(bits: Tensor) -> Tensor:
-    """float32 [R, 8B] back to uint8 [R, B]."""
+    """Convert float32 [R, 8B] back to uint8 [R, B]."""
     weights = torch.pow(2.0, torch.arange(7, -1, -1, device=bits.device))
     octets = bits.reshape(len(bits), bits.shape[1] // 8, 8)
     return (octets * weights).sum(dim=-1).to(torch.uint8)
 
 
 def resize(payload: Tensor, size: int) -> Tensor:
-    """uint8 [..., B] cut or zero-filled to [..., size]."""
+    """Cut or zero-fill uint8 [..., B] to [..., size]."""
     resized: Tensor = torch.nn.functional.pad(payload, (0, size - payload.shape[-1]))
     return resized
 
 
 class BaseLink:
-    """What coded and uncoded links share: groups of links, attempts, verdicts, accounts."""
+    """Base of coded and uncoded links: groups of links, attempts, verdicts, ledger."""
 
     name = "link"
 
@@ -89,8 +89,8 @@ class BaseLink:
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         """Send N x P packets; reads `snr_db`, mean Es/N0, [N], SNR_RANGE_DB.
 
-        Over a bit channel it reads that one's condition instead. Raises ChannelError if a packet is
-        too long, or the condition is missing, NaN or out of range.
+        Over a bit channel it reads that channel's condition instead. Raises ChannelError if a
+        packet is too long, or the condition is missing, NaN or out of range.
         """
         links, slots = packets.lengths.shape
         device = packets.device
@@ -135,11 +135,13 @@ class BaseLink:
         )
 
     def _group(self, slots: int, uses: int) -> int:
-        """Links to send at once, of so many packets each of so many channel uses."""
+        """Return how many links to send at once, for so many packets each of so many
+        channel uses.
+        """
         return _GROUP_SYMBOLS // max(1, slots * uses)
 
     def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
-        """One group of g links, every attempt of it.
+        """Send one group of g links with all attempts.
 
         Returns accepted bool [g, P], mean gain dB float64 [g], attempts int64 [g, P], delay float64
         [g, P], and payload uint8 [g, P, B] where `_verdict` needs it.
@@ -161,7 +163,7 @@ class BaseLink:
             start, end = airtime.book(ready, elements * pending)
             some = pending.any(dim=1)
             sent = pending[some]
-            timing = Timing(packets.pictures[some], start[some], attempt)
+            timing = Timing(packets.groups[some], start[some], attempt)
             keys = randomness.select(some)
             with torch.no_grad(), torch.autocast(packets.device.type, enabled=False):
                 bits = self._bits(packets.payload[pending], attempt)  # [R, L]
@@ -184,7 +186,9 @@ class BaseLink:
     def _verdict(
         self, packets: Packets, accepted: Tensor, *payload: Tensor
     ) -> tuple[Packets, Tensor, Tensor]:
-        """Of packets sent and what `_send` returned: what is received, delivered and correct."""
+        """Decide what is received, delivered and correct, from the packets sent and what `_send`
+        returned.
+        """
         (bytes_received,) = payload
         width = packets.payload.shape[-1]
         used = torch.arange(width, device=packets.device) < packets.lengths[..., None]
@@ -194,7 +198,7 @@ class BaseLink:
         return received, delivered, correct
 
     def uses_per_packet(self, packet_bytes: int) -> int:
-        """The most channel uses of one packet: with HARQ those of every attempt.
+        """Return the most channel uses of one packet: with HARQ those of all attempts.
 
         Raises ChannelError if it is too long.
         """
@@ -202,7 +206,9 @@ class BaseLink:
         return attempts * int(self._occupied(torch.tensor([packet_bytes]))[0])
 
     def _occupied(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Resource elements of packets of so many bytes, and pilots among them, int64 each."""
+        """Return the resource elements of packets of so many bytes, and their pilots, int64
+        each.
+        """
         symbols = self._symbols(lengths)
         if not isinstance(self.over, Piloted):
             return symbols, torch.zeros_like(symbols)
@@ -212,19 +218,19 @@ class BaseLink:
         return pairs[..., 0], pairs[..., 1]
 
     def _symbols(self, lengths: Tensor) -> Tensor:
-        """Data symbols of packets of so many bytes, int64; 0 for an empty slot."""
+        """Return the data symbols of packets of so many bytes, int64; 0 for an empty slot."""
         raise NotImplementedError
 
     def _ledger(self, lengths: Tensor, attempts: Tensor) -> dict[str, Tensor]:
-        """Bits of each kind, int64 [N], that add up to data symbols x order."""
+        """Return the bits of each kind, int64 [N], which add up to data symbols x order."""
         raise NotImplementedError
 
     def _bits(self, payload: Tensor, attempt: int) -> Tensor:
-        """uint8 [R, B] to the bits on the air, float32 [R, L], whole symbols."""
+        """Convert uint8 [R, B] to the bits that are sent, float32 [R, L], whole symbols."""
         raise NotImplementedError
 
     def _receive(
         self, rows: tuple[Tensor, ...], lengths: Tensor, kept: Tensor | None, attempt: int
     ) -> Arrival:
-        """What the air's `send` returned for R packets of int64 [R] bytes, to their bytes."""
+        """Convert what the channel returned for R packets of int64 [R] bytes to their bytes."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
-"""Block error rates over SNR: measured by full decoding, kept, and read between the points.
+"""Block error rates over SNR: measured by full decoding, cached, interpolated between the points.
 
     table of a code ── in the package? ── in the user's cache? ── else measured once, and cached
 
-A table is of packets over AWGN, errors and trials a point. It belongs to everything that the error
-rate depends on: the code and its lengths, the modulation, the CRC and the decoder.
+A table counts errors and trials of packets over AWGN at each point. Its key is everything that the
+error rate depends on: the code and its lengths, the modulation, the CRC and the decoder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from channels.link.coded import CodedLink
 
 CACHE = "SQLINK_CACHE"
-"""Environment variable: the folder of what was measured once."""
+"""Environment variable: the folder of measured tables."""
 
 FORMAT = 1
 ERRORS = 400
@@ -45,11 +45,11 @@ ERRORS = 400
 MOST = 10_000
 """or so many were sent."""
 LOWEST_BLER = 1e-2
-"""The sweep over SNR ends below this rate."""
+"""A table ends below this rate."""
 
 STEP_DB = 0.25
 PACKETS_PER_TABLE = 29_000
-"""Packets that a table took, on average over those that come with the package."""
+"""Packets needed for a table: the mean over the tables that come with the package."""
 
 _BATCH = 256
 _TIMED_CODES = 3
@@ -62,9 +62,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BlerTable:
-    """Packets lost among those sent, by Es/N0.
+    """Packets lost out of packets sent, by Es/N0.
 
-    snr_db: rising. errors, trials: as many whole numbers.
+    snr_db: rising. errors, trials: integers, one a point.
     """
 
     snr_db: tuple[float, ...]
@@ -72,10 +72,10 @@ class BlerTable:
     trials: tuple[int, ...]
 
     def rate(self, snr_db: Tensor) -> Tensor:
-        """Probability of losing a packet at Es/N0 in dB, float64, of the same shape.
+        """Return the probability of losing a packet at Es/N0 in dB, float64, of the same shape.
 
-        Between the points, and beyond them, the normal quantile of the rate is taken as linear in
-        dB, as it nearly is at finite length (Polyanskiy, Poor, Verdu 2010). It never rises.
+        Between and beyond the points the normal quantile of the rate is interpolated linearly in
+        dB, as it is nearly linear at finite length (Polyanskiy, Poor, Verdu 2010). It never rises.
         """
         low, _, rates = _fine(self)
         fine = torch.as_tensor(rates, device=snr_db.device)
@@ -83,7 +83,7 @@ class BlerTable:
         return torch.where(snr_db < low, torch.ones_like(between), between)
 
     def snr_at(self, rate: float) -> float:
-        """The lowest Es/N0, in dB, at which no more than that share of packets is lost."""
+        """Return the lowest Es/N0, in dB, at which no more than that share of packets is lost."""
         low, _, rates = _fine(self)
         return float(low + _FINE_DB * int(np.argmax(rates <= rate)))
 
@@ -92,7 +92,7 @@ class BlerTable:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> BlerTable:
-        """The inverse. Raises ValueError if it is none."""
+        """Read what `to_json` wrote. Raises ValueError if it is not a table."""
         try:
             table = cls(
                 tuple(float(v) for v in content["snr_db"]),
@@ -114,7 +114,9 @@ class BlerTable:
 
 @lru_cache(maxsize=256)
 def _fine(table: BlerTable) -> tuple[float, float, Floats]:
-    """Lowest and highest Es/N0 and the rates at every _FINE_DB between: from 1 to _TAIL."""
+    """Return the lowest and highest Es/N0, and the rates at every _FINE_DB between: from 1 to
+    _TAIL.
+    """
     from scipy.optimize import isotonic_regression
     from scipy.stats import norm
 
@@ -136,13 +138,13 @@ def _fine(table: BlerTable) -> tuple[float, float, Floats]:
 
 
 def digest(tables: Sequence[BlerTable]) -> str:
-    """SHA-256 of the numbers of tables, in their order."""
+    """Return the SHA-256 of the numbers of tables, in their order."""
     text = json.dumps([table.to_json() for table in tables])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identity(link: CodedLink) -> dict[str, Any]:
-    """Everything that a link's error rate over AWGN depends on, as JSON holds it."""
+    """Return everything that a link's error rate over AWGN depends on, as JSON values."""
     plan = link.layout
     decoder = (
         {"list_size": link.list_size}
@@ -161,13 +163,13 @@ def identity(link: CodedLink) -> dict[str, Any]:
 
 
 def key(link: CodedLink) -> str:
-    """16 hexadecimal digits of the identity."""
+    """Return 16 hexadecimal digits of the identity."""
     text = json.dumps(identity(link), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:
-    """Where tables are kept: $SQLINK_CACHE, else sqlink in $XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder of tables: $SQLINK_CACHE, else sqlink in $XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get(CACHE)
     if named:
         return Path(named) / "bler"
@@ -175,10 +177,11 @@ def cache_folder() -> Path:
 
 
 def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> BlerTable:
-    """The table of a coded link's code, modulation, CRC and decoder; its channel does not matter.
+    """Return the table of a coded link's code, modulation, CRC and decoder; its channel does not
+    matter.
 
-    It is measured if nobody did before, which takes minutes; progress: is told how far it is, every
-    256 packets. Raises ConfigError if a table in the cache is damaged.
+    A table that is neither shipped nor cached is measured, which takes minutes. progress: called
+    every 256 packets. Raises ConfigError if a table in the cache is damaged.
     """
     name = key(link)
     shipped = _shipped().get(name)
@@ -199,14 +202,14 @@ def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> 
 
 @lru_cache(maxsize=1)
 def _shipped() -> Mapping[str, BlerTable]:
-    """The tables that come with the package, by their key."""
+    """Read the tables that come with the package, by their key."""
     content = json.loads(files("channels.link").joinpath("bler_tables.json").read_text("utf-8"))
     return {name: BlerTable.from_json(table) for name, table in content["tables"].items()}
 
 
 @lru_cache(maxsize=256)
 def _parsed(path: Path, _modified: float, of: str) -> BlerTable:
-    """The table in a file, which says that it is of the identity `of`."""
+    """Read the table in a file and check that it is of the identity `of`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         table = BlerTable.from_json(content)
@@ -251,11 +254,10 @@ def write(path: Path, link: CodedLink, table: BlerTable) -> None:
 
 
 def tables_of(links: Sequence[CodedLink], owner: str) -> list[BlerTable]:
-    """The tables of several links.
+    """Return the tables of several links.
 
-    Before anything is measured a line on the error output says which codes, about how long it will
-    take and where their tables are kept; while it is, a line now and then how far it is. Raises
-    ConfigError as `table_of` does.
+    Before measuring, prints one line on standard error: which codes, about how long, and where the
+    tables are kept; then progress from time to time. Raises ConfigError as `table_of` does.
     """
     missing = [link for link in links if not known(link)]
     if missing:
@@ -275,7 +277,7 @@ def tables_of(links: Sequence[CodedLink], owner: str) -> list[BlerTable]:
 
 
 def _listed(links: Sequence[CodedLink]) -> str:
-    """How many codes, and which, in words."""
+    """Say in words how many codes, and which."""
     rates: dict[str, list[str]] = {}
     for link in links:
         rates.setdefault(str(link.modulation), []).append(f"{link.code_rate:.3f}")
@@ -290,7 +292,7 @@ def _spoken(seconds: float) -> str:
 
 
 def expected_s(links: Sequence[CodedLink]) -> float:
-    """About how many seconds it takes to measure some links here: a few of them are tried."""
+    """Estimate the seconds that it takes to measure some links here, by trying a few of them."""
     count = min(_TIMED_CODES, len(links))
     tried = [links[i * (len(links) - 1) // max(1, count - 1)] for i in range(count)]
     per_packet = []
@@ -306,9 +308,10 @@ def expected_s(links: Sequence[CodedLink]) -> float:
 
 
 class Teller:
-    """Says how far a measurement is: at most a line so many seconds, fewer where nobody looks.
+    """Prints the progress of a measurement, at most one line in so many seconds, fewer without a
+    terminal.
 
-    of: codes to measure. number: which of them it is.
+    of: codes to measure. number: of the code at hand.
     """
 
     WATCHED_S = 2.0
@@ -327,7 +330,7 @@ class Teller:
 
 
 def known(link: CodedLink) -> bool:
-    """Whether the link's table came with the package or was measured before."""
+    """Say whether the link's table came with the package or was measured before."""
     name = key(link)
     try:
         return name in _shipped() or (cache_folder() / f"{name}.json").exists()
@@ -336,9 +339,10 @@ def known(link: CodedLink) -> bool:
 
 
 def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
-    """Packets of random bytes, numbers first..first + count, that a link loses at an Es/N0.
+    """Send packets of random bytes, numbers first..first + count, and return those lost at an
+    Es/N0.
 
-    Each is a link of its own: their fates are independent under fading, too.
+    Each is its own link, so that their fates are independent under fading, too.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     randomness = Streams.derive(seed, [("bler", key(link), n) for n in range(first, first + count)])
@@ -355,7 +359,9 @@ def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) 
 
 
 def _first_db(link: CodedLink) -> float:
-    """Es/N0 a decibel above what Gaussian input of that efficiency needs: where to begin."""
+    """Return the Es/N0 to begin at: a decibel above what Gaussian input of that efficiency
+    needs.
+    """
     efficiency = link.bits_per_symbol * link.layout.code_rate
     return 10 * math.log10(2**efficiency - 1) + 1.0
 
@@ -368,7 +374,7 @@ def measure(
     step_db: float = STEP_DB,
     progress: Callable[[str], None] | None = None,
 ) -> BlerTable:
-    """Full decoding over AWGN at one Es/N0 after another, from where all is lost to `lowest`.
+    """Measure by full decoding over AWGN from where all packets are lost down to the rate `lowest`.
 
     A point is measured until `errors` packets were lost or `most` were sent.
     """
@@ -405,7 +411,7 @@ def measure(
 
 
 def ship(links: Sequence[CodedLink], progress: Callable[[str], None] | None = None) -> str:
-    """The text of bler_tables.json for some links, taken from the cache or measured."""
+    """Return the text of bler_tables.json for some links, taken from the cache or measured."""
     tables = {
         key(link): {"of": identity(link), **table_of(link, progress).to_json()} for link in links
     }

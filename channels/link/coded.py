@@ -46,7 +46,7 @@ FIDELITIES = ("full", "lookup")
 
 
 class _BlockCode(Protocol):
-    """What LDPC and polar codes have in common."""
+    """What LDPC and polar codes share."""
 
     chunk: int
     fewest: int
@@ -70,29 +70,29 @@ class CodedLink(BaseLink):
 
     over: a symbol channel, `awgn` or `{rayleigh: {coherence: packet}}`, or a bit channel, `bsc` or
         `{bec: {erasure: 0.1}}`.
-    modulation: bpsk, qpsk (the default), 16qam, 64qam, 256qam; to be left out over a bit channel.
+    modulation: bpsk, qpsk (the default), 16qam, 64qam, 256qam; not used over a bit channel.
     code_rate: k/n, the CRC counted in k; 1/40 to 0.95. n is a whole number of symbols. Below 1/5
         the code's redundancy versions are sent one after another (LDPC) or its word is repeated.
     packet_bytes: every packet is zero-filled to so many bytes, 1 to 65535; longer ones are refused.
-        A packet's own length is taken as known, as from a link layer's control channel.
+        The receiver knows a packet's own length, as from a control channel.
     crc: crc24a or crc16. iterations: of belief propagation, 1 to 1000.
-    schedule: of the messages, `layered`, or `flooding`, Sionna's decoder, slower and needing more
-        iterations, by which most published curves were made.
-    early_stop: look at the CRC every two iterations (flooding: four) and stop where it holds, as
-        receivers do; it changes what is delivered only by chance agreements of a wrong CRC (2^-24,
-        2^-16 a look).
-    code: ldpc, or polar with successive cancellation lists of list_size paths (1, 2, 4 ... 32), to
-        which iterations and early_stop mean nothing.
-    input: of the decoder, soft LLRs, or hard decisions of which it knows only how often they fail.
-    harq: None, or the parameters of `Harq`: packets whose CRC failed are sent again.
+    schedule: of the messages, `layered`, or `flooding`, Sionna's decoder, which is slower, needs
+        more iterations, and made most published curves.
+    early_stop: check the CRC every two iterations (flooding: four) and stop when it holds, as
+        receivers do; it changes results only if the CRC of a wrong word holds by chance (2^-24 or
+        2^-16 a check).
+    code: ldpc, or polar with successive cancellation lists of list_size paths (1, 2, 4 ... 32), for
+        which iterations and early_stop have no effect.
+    input: of the decoder, soft LLRs, or hard decisions with a known error rate.
+    harq: None, or the parameters of `Harq`: packets whose CRC fails are sent again.
     symbol_rate_hz: symbols, or resource elements, a second, 1 to 1e12; a link's packets then wait
-        for one another, and delays hold their time on the air. None: sending takes no time.
-    fidelity: `full` decoding; or `lookup`, some thousand times faster: a packet is lost by the rate
-        measured at its own SNR. That needs a symbol channel of one known gain a packet, and of HARQ
-        chase combining alone. The table is measured by full decoding when it is first needed,
-        unless it came with the package, and kept in $SQLINK_CACHE (~/.cache/sqlink).
+        for one another, and delays include their time on the air. None: sending takes no time.
+    fidelity: `full` decoding; or `lookup`, some thousand times faster: a packet is lost with the
+        error rate measured at its SNR. It needs a symbol channel with one known gain a packet; with
+        HARQ it takes chase combining only. A table that does not come with the package is measured
+        at first use and kept in $SQLINK_CACHE (~/.cache/sqlink).
 
-    `delivered` is the CRC's verdict, `correct` whether the bytes are those sent.
+    `delivered` says whether the CRC holds, `correct` whether the bytes equal those sent.
 
     >>> link = CodedLink(modulation="16qam", code_rate=0.5)
     >>> link.uses_per_packet(96)
@@ -147,15 +147,17 @@ class CodedLink(BaseLink):
 
     @property
     def table(self) -> BlerTable | None:
-        """The error rates that packets are drawn by; None where they are decoded."""
+        """Error rates from which losses are drawn; None if packets are decoded."""
         return None if self._draws is None else self._draws.table
 
     def content(self) -> str:
-        """SHA-256 of the table; empty where packets are decoded."""
+        """Return the SHA-256 of the table; empty if packets are decoded."""
         return "" if self._draws is None else self._draws.content()
 
     def over_awgn(self) -> CodedLink:
-        """The same code over AWGN, decoded. Raises ChannelError where this one is over bits."""
+        """Return the same code over AWGN, decoded. Raises ChannelError if this link is over
+        bits.
+        """
         if self.modulation is None:
             raise ChannelError(f"{self.name}: a bit channel has no SNR, and so no table over it")
         return CodedLink(
@@ -172,7 +174,9 @@ class CodedLink(BaseLink):
         )
 
     def occupied(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Resource elements of packets of so many bytes, and pilots among them, int64 each."""
+        """Return the resource elements of packets of so many bytes, and their pilots, int64
+        each.
+        """
         return self._occupied(lengths)
 
     def _group(self, slots: int, uses: int) -> int:
@@ -212,7 +216,9 @@ class CodedLink(BaseLink):
         }
 
     def _versions(self, attempt: int) -> tuple[int, ...]:
-        """Redundancy versions of the words that an attempt sends; polar codes have but one."""
+        """Return the redundancy versions of the words that an attempt sends; polar codes
+        have one.
+        """
         if self.code == "polar":
             return FIRST * self.layout.words
         type = "chase" if self.harq is None else self.harq.type
@@ -281,7 +287,7 @@ class CodedLink(BaseLink):
 def _combine(
     llr: Tensor, versions: Sequence[int], heard: Sequence[int], kept: Tensor | None
 ) -> Tensor:
-    """Add up what was heard of each redundancy version.
+    """Add the LLRs of each redundancy version.
 
     llr: float32 [B, len(versions), n], of this attempt; kept: float32 [..., n], blocks and then the
     versions of earlier attempts, the first ones of `heard`. Returns float32 [B, len(heard) n].
@@ -313,9 +319,9 @@ def lookup(
     harq: object = None,
     symbol_rate_hz: float | None = None,
 ) -> CodedLink:
-    """Make a `coded` link of fidelity `lookup`, under a name of its own.
+    """Make a `coded` link of fidelity `lookup`, under its own name.
 
-    The parameters are those of `coded`; early_stop means nothing where nothing is decoded.
+    The parameters are those of `coded`; early_stop has no effect, as nothing is decoded.
     """
     link = CodedLink(
         over=over,

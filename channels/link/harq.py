@@ -1,4 +1,4 @@
-"""Hybrid ARQ: what each attempt sends, and when every attempt is on the air.
+"""Hybrid ARQ: what each attempt sends, and when each attempt is on the air.
 
     attempt 0 ──> CRC holds? ── yes ──> delivered
                       └── no ── round trip ──> attempt 1, its LLRs added to those kept ──> ...
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ TYPES = ("chase", "ir")
 
 @dataclass(frozen=True)
 class Harq:
-    """How often, and with what, a packet is sent whose CRC failed.
+    """How often, and with what, a packet is sent again whose CRC fails.
 
     type: chase or ir. rounds: attempts at most, the first one counted, 1 to 8. round_trip_s: from
     the end of an attempt to the earliest start of the next, 0 to 3600 seconds.
@@ -37,7 +38,7 @@ class Harq:
 
     @classmethod
     def from_spec(cls, owner: str, spec: object) -> Harq:
-        """What stands in YAML. Raises ConfigError on an unknown key or a value out of range.
+        """Read the parameters. Raises ConfigError on an unknown key or a value out of range.
 
         >>> Harq.from_spec("coded", {"type": "chase", "rounds": 2})
         Harq(type='chase', rounds=2, round_trip_s=0.008)
@@ -56,8 +57,15 @@ class Harq:
         )
 
 
+@runtime_checkable
+class Retransmits(Protocol):
+    """A link with attempts. harq: None if each packet is sent once."""
+
+    harq: Harq | None
+
+
 def versions_of(attempt: int, words: int, type: str) -> tuple[int, ...]:
-    """Redundancy versions of the `words` words that an attempt sends.
+    """Return the redundancy versions of the `words` words that an attempt sends.
 
     >>> versions_of(0, 1, "ir"), versions_of(1, 1, "ir"), versions_of(1, 3, "ir")
     ((0,), (2,), (1, 0, 2))
@@ -70,7 +78,7 @@ def versions_of(attempt: int, words: int, type: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Busy:
-    """When a link sends its more urgent packets, and the clock of the time they leave over.
+    """When a link sends its more urgent packets, and a clock of the free time between them.
 
     Busy stretch i begins at free[i] + before[i] and ends at free[i] + after[i]: on the clock of
     free time it is the one moment free[i]. All [N, P] and rising along P.
@@ -81,14 +89,14 @@ class _Busy:
     after: Tensor
 
     def clock(self, times: Tensor) -> Tensor:
-        """Free time that has passed by `times` [N, P]."""
+        """Return the free time that has passed by `times` [N, P]."""
         number = torch.searchsorted((self.free + self.before), times.contiguous(), right=True)
         last = (number - 1).clamp(min=0)
         since = torch.maximum(self.free.gather(1, last), times - self.after.gather(1, last))
         return torch.where(number > 0, since, times)
 
     def time(self, clock: Tensor, begin: bool) -> Tensor:
-        """When the clock of free time shows `clock`: the last such moment, or else the first."""
+        """Return when the clock of free time shows `clock`: the last such moment, or the first."""
         number = torch.searchsorted(self.free, clock.contiguous(), right=begin)
         passed = self.after.gather(1, (number - 1).clamp(min=0))
         return clock + torch.where(number > 0, passed, 0.0)
@@ -108,10 +116,11 @@ class Airtime:
         self._urgent: list[_Busy] = []
 
     def book(self, ready_s: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """Start of the first and end of the last symbol of an attempt, float64 [N, P] each.
+        """Return the start of the first and the end of the last symbol of an attempt, float64 [N,
+        P] each.
 
-        ready_s: float64 [N, P], when each packet may be sent at the earliest. symbols: int64
-        [N, P], its length; 0: not sent. To be called once an attempt, first attempts first.
+        ready_s: float64 [N, P], the earliest time at which each packet may be sent. symbols: int64
+        [N, P], its length; 0: not sent. Call it once an attempt, first attempts first.
         """
         if self.symbol_rate_hz is None or not ready_s.numel():
             return ready_s, ready_s

@@ -1,11 +1,11 @@
-"""Packets over a code that does not exist: the bound that real codes are drawn beside.
+"""Packets over an ideal code: the bound beside which real codes are drawn.
 
     packet ── the same symbols as `coded` ── |h|^2 of a flat channel ── does this SNR carry it? ──>
 
-No symbol is sent. A packet of k bits in S symbols meets its own SNR g |h|^2, and comes if the
-mutual information there is above k / S (`capacity`: an endless code), or with the error probability
-of the best code of that length by the normal approximation (`finite_length`). Under block fading
-the mean of the first is the outage probability.
+No symbol is sent. A packet of k bits in S symbols has its own SNR g |h|^2. It is delivered if the
+mutual information at that SNR is above k / S (`capacity`: infinite length), or it is lost with the
+error probability of the best code of that length by the normal approximation (`finite_length`).
+Under block fading the mean loss of the first is the outage probability.
 
 Sources: Ozarow, Shamai, Wyner, "Information theoretic considerations for cellular mobile radio",
 1994; Polyanskiy, Poor, Verdu, "Channel coding rate in the finite blocklength regime", 2010.
@@ -41,14 +41,16 @@ _LOWEST_DB, _HIGHEST_DB, _STEPS_PER_DB = -50, 70, 20
 
 @lru_cache(maxsize=8)
 def _table(modulation: str) -> tuple[Tensor, Tensor]:
-    """Mutual information and dispersion a symbol over SNR in even steps of dB, float64 [T]."""
+    """Tabulate mutual information and dispersion per symbol over SNR in even steps of dB, float64
+    [T].
+    """
     grid = np.linspace(_LOWEST_DB, _HIGHEST_DB, (_HIGHEST_DB - _LOWEST_DB) * _STEPS_PER_DB + 1)
     found = qam_information(modulation, grid)
     return torch.from_numpy(found.mean), torch.from_numpy(found.variance)
 
 
 def _at(table: Tensor, snr_db: Tensor) -> Tensor:
-    """Values of a table of `_table` at SNRs in dB, float64."""
+    """Interpolate a table of `_table` at SNRs in dB, float64."""
     return interpolate(table, _LOWEST_DB, 1 / _STEPS_PER_DB, snr_db.to(torch.float64))
 
 
@@ -58,13 +60,12 @@ class IdealLink:
 
     over: a flat symbol channel: `awgn`, or block fading. It fades as it does under `coded`.
     modulation, code_rate, packet_bytes, crc: as for `coded`; they set how many bits go into how
-    many symbols, the CRC counted, in the same code blocks.
-    inputs: `qam`, the modulation's equally likely points, or `gaussian`, the best input at the same
-    bits a symbol.
-    law: `finite_length`, the normal approximation a code block (some hundred symbols or more), or
-    `capacity`, a threshold.
+    many symbols, the CRC counted, in the same code blocks. inputs: `qam`, the modulation's equally
+    likely points, or `gaussian`, the best input at the same bits a symbol. law: `finite_length`,
+    the normal approximation a code block (some hundred symbols or more), or `capacity`, a
+    threshold.
 
-    Nothing is delivered that is not correct: error detection is ideal.
+    Error detection is ideal: whatever is delivered is correct.
 
     >>> IdealLink(modulation="16qam").uses_per_packet(96)
     396
@@ -113,7 +114,7 @@ class IdealLink:
             raise ValueError(f"{len(randomness)} random streams for {links} links")
         uses = self._symbols(packets.lengths)
         streams = randomness.to(device)
-        gain = self.over.gains(streams, Timing(packets.pictures, packets.times_s))
+        gain = self.over.gains(streams, Timing(packets.groups, packets.times_s))
         gain = gain.to(torch.float64)
         lost = self.error_probability(snr_db[:, None] + 10 * torch.log10(gain))  # [N, P]
         present = packets.present
@@ -133,7 +134,9 @@ class IdealLink:
         )
 
     def error_probability(self, snr_db: Tensor) -> Tensor:
-        """That a packet which meets these SNRs in dB, of any shape, is lost; float64."""
+        """Return the probability that a packet at these SNRs in dB, of any shape, is lost;
+        float64.
+        """
         plan = self.layout
         symbols = plan.words * plan.n // self.bits_per_symbol
         means, variances = _table(GAUSSIAN if self.inputs == GAUSSIAN else self.modulation)
@@ -147,7 +150,9 @@ class IdealLink:
         return -torch.expm1(plan.blocks * torch.log1p(-block))
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Complex symbols of one packet. Raises ChannelError if it is longer than the code's."""
+        """Return the complex symbols of one packet. Raises ChannelError if it is longer than the
+        code's.
+        """
         return int(self._symbols(torch.tensor(packet_bytes)))
 
     def _symbols(self, lengths: Tensor) -> Tensor:

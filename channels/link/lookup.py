@@ -1,9 +1,9 @@
-"""Packet errors drawn from measured block error rates, in place of decoding.
+"""Packet errors drawn from measured block error rates, without decoding.
 
     |h|^2 of each packet ── Es/N0 it meets ── table ── probability of loss ── one draw
 
-It needs a symbol channel under which a packet meets one gain (AWGN, block fading a packet or a
-picture, h known); fading within a packet is refused.
+It needs a symbol channel with one gain a packet (AWGN, or block fading per packet or picture with h
+known); fading within a packet is refused.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from channels.link.coded import CodedLink
 
 _GROUP_PACKETS = 1 << 15
-"""Packets drawn at once; more links than that go one group after another."""
+"""Packets drawn at once; more links than that are drawn in groups."""
 
 
 class TableDraws:
-    """What becomes of a coded link's packets, by the table of its code.
+    """Draws the fate of a coded link's packets from the table of its code.
 
-    What is delivered is correct. A packet has one draw, which all SNRs and attempts share: what
-    comes at one SNR comes at every higher one. Under HARQ with chase combining a packet counts as
-    sent once at the sum of its SNRs. Raises ConfigError where the link has no such table.
+    What is delivered is correct. A packet has one draw for all SNRs and attempts: if it comes at
+    one SNR it comes at every higher one. Under HARQ with chase combining a packet counts as sent
+    once at the sum of its SNRs. Raises ConfigError if the link has no such table.
     """
 
     def __init__(self, link: CodedLink) -> None:
@@ -51,17 +51,17 @@ class TableDraws:
 
     @property
     def table(self) -> BlerTable:
-        """The code's error rates; measured now if nobody did before."""
+        """Error rates of the code; measured at first use."""
         if self._table is None:
             (self._table,) = tables_of([self._link], self._link.name)
         return self._table
 
     def content(self) -> str:
-        """SHA-256 of the table."""
+        """Return the SHA-256 of the table."""
         return digest([self.table])
 
     def group(self, slots: int) -> int:
-        """Links to send at once, of so many packets each."""
+        """Return how many links to send at once, for so many packets each."""
         return _GROUP_PACKETS // slots
 
     def send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
@@ -82,7 +82,7 @@ class TableDraws:
             if not bool(pending.any()):
                 break
             start, end = airtime.book(ready, elements * pending)
-            timing = Timing(packets.pictures, start, attempt)
+            timing = Timing(packets.groups, start, attempt)
             heard = heard + over.gains(randomness, timing).to(torch.float64) * pending
             rate = self.table.rate(level[:, None] + 10 * torch.log10(heard.clamp(min=1e-30)))
             accepted = accepted | (pending & (draws >= rate))

@@ -19,7 +19,7 @@ TABLES = ("qam64", "qam256", "qam64-low")
 """Names of the tables, 5.1.3.1-1 first."""
 
 _SIZES = {"qam64": 29, "qam256": 28, "qam64-low": 29}
-"""Indices of each that are no reserved ones."""
+"""Number of indices of each table that are not reserved."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Mcs:
 
     @property
     def efficiency(self) -> float:
-        """Bits (the CRC among them) a complex symbol."""
+        """Bits per complex symbol, the CRC included."""
         return BITS_PER_SYMBOL[self.modulation] * self.code_rate
 
 

@@ -1,4 +1,4 @@
-"""Links without a code: hard decisions, and a packet with any bit error is lost."""
+"""Links without a code: hard decisions; a packet with any bit error is lost."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from channels.link.base import Arrival, BaseLink, to_bits, to_bytes
 class UncodedLink(BaseLink):
     """QAM with hard decisions, or a bare bit channel: a packet with any bit error is lost.
 
-    over, modulation, symbol_rate_hz: as for `coded`. Error detection is ideal and costs nothing, so
-    `delivered` and `correct` are the same, but where an erased bit was guessed right: a bound for
-    links without coding.
+    over, modulation, symbol_rate_hz: as for `coded`. Error detection is ideal and free: `delivered`
+    and `correct` differ only if an erased bit was guessed right. A bound for links without coding.
     """
 
     name = "uncoded"

@@ -1,4 +1,4 @@
-"""Packets that take their time: random delays, by which they overtake each other."""
+"""Random delays of packets, by which they overtake each other."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ DEFAULT_SHAPE = 2.5
 
 @register("delay")
 class Delay:
-    """Each packet takes a time of its own, whatever the others take; late ones may be lost.
+    """Delays each packet independently; late ones may be lost.
 
         delay = propagation_s + D,  E[D] = mean_s
 
-    law: of D. "fixed": always mean_s. "exponential": P(D > x) = exp(-x / mean_s). "pareto":
-    P(D > x) = (least / x)^shape from least = mean_s (shape - 1) / shape on.
-    mean_s, propagation_s: seconds, 0 to 10000. shape: Pareto's tail index, 1.01 to 1000, 2.5 if not
-    given; up to 2 the variance is infinite.
-    deadline_s: the playout deadline, seconds after its time of offering from which on a packet is
-    lost, 0 to 10000; None: every packet comes.
+    law: distribution of D. "fixed": always mean_s. "exponential": P(D > x) = exp(-x / mean_s).
+    "pareto": P(D > x) = (least / x)^shape from least = mean_s (shape - 1) / shape on. mean_s,
+    propagation_s: seconds, 0 to 10000. shape: Pareto's tail index, 1.01 to 1000, 2.5 if not given;
+    up to 2 the variance is infinite. deadline_s: the playout deadline, seconds after its time of
+    offering from which on a packet is lost, 0 to 10000; None: every packet comes.
 
     Draw p of a link decides slot p. Statistics, [N]: `reordered`, the share of the packets
     delivered that overtake one offered before them (in an earlier slot, if at the same time);
@@ -72,7 +71,7 @@ class Delay:
         return received(packets, came, delay, statistics)
 
     def _draw(self, streams: Streams, slots: Tensor) -> Tensor:
-        """The random part, float64, in the shape of `slots`, [N, P]."""
+        """Draw the random part, float64, in the shape of `slots`, [N, P]."""
         if self.law == "fixed":
             return torch.full(slots.shape, self.mean_s, dtype=torch.float64, device=slots.device)
         draws = streams.child("delay").uniform(slots.shape[1])
@@ -85,7 +84,8 @@ class Delay:
 
 
 def _overtaking(offered_s: Tensor, delay_s: Tensor, came: Tensor) -> tuple[Tensor, Tensor]:
-    """Which packets overtake another, and which are overtaken, bool [N, P], in order of offering.
+    """Return which packets overtake another, and which are overtaken, bool [N, P], in order of
+    offering.
 
     offered_s, delay_s: float64 [N, P]; came: bool [N, P], the packets that count.
     """

@@ -1,4 +1,4 @@
-"""Packet channels that lose whole packets, and one that loses nothing; they count no symbols."""
+"""Packet channels that lose whole packets, and one that loses none; they count no symbols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from channels.two_state import two_states
 
 @register("lossless")
 class Lossless:
-    """Everything comes.
+    """Delivers everything.
 
     >>> sent = Packets.from_bytes([[b"ab", b"c"]])
     >>> Lossless().transmit(sent, {}, Streams.derive(0, [("p",)])).packets.to_bytes()
@@ -33,11 +33,11 @@ class Lossless:
 
 @register("iid_erasure")
 class IidErasure:
-    """Each packet is lost with the same probability, whatever happens to the others.
+    """Loses packets independently with one probability.
 
-    loss: that probability, 0 to 1; None to read it, link by link, from the condition `loss` [N].
-    Draw p of a link decides slot p, so a packet's fate does not depend on how many follow it, and
-    what is lost at one probability is lost at every higher one.
+    loss: that probability, 0 to 1; None: read from the condition `loss` [N]. Draw p of a link
+    decides slot p, so that a packet's fate does not depend on how many follow it, and a packet lost
+    at one probability is lost at every higher one.
     """
 
     name = "iid_erasure"
@@ -66,25 +66,25 @@ DEFAULT_BURST = 4.0
 
 @register("gilbert_elliott")
 class GilbertElliott:
-    """Losses in bursts: a two-state Markov chain that takes a step each packet.
+    """Loses packets in bursts: a two-state Markov chain with one step a packet.
 
         good ── p ──> bad        share of time in the bad state: p / (p + r)
         good <── r ── bad        mean stay in the bad state: 1 / r packets
 
-    It is given in one of two ways.
+    Give it in one of two forms.
 
     By loss and burst, where the bad state loses every packet and the good one none. loss: the share
-    of packets lost, 0 to burst / (burst + 1); None to read it, link by link, from the condition
-    `loss` [N]. burst: mean number of packets lost in a row, 1 to 10000; 4 if not given. Then
-    r = 1 / burst and p = loss / ((1 - loss) burst).
+    of packets lost, 0 to burst / (burst + 1); None: read from the condition `loss` [N]. burst: mean
+    number of packets lost in a row, 1 to 10000; 4 if not given. Then r = 1 / burst and p = loss /
+    ((1 - loss) burst).
 
     By p and r, 0 to 1 and not both 0, with loss_good and loss_bad, 0 to 1: the share of packets
-    lost in each state, 0 and 1 if not given. The share lost is
-    (r loss_good + p loss_bad) / (p + r).
+    lost in each state, 0 and 1 if not given. The share lost is (r loss_good + p loss_bad) / (p +
+    r).
 
-    Each link starts from the stationary law. Packets' slots count, whether filled or not, so a
-    packet's fate does not depend on how many follow it. Raises ConfigError if parameters of both
-    ways are mixed.
+    Each link starts from the stationary distribution. The chain takes a step for each slot, filled
+    or not, so that a packet's fate does not depend on how many follow it. Raises ConfigError if
+    parameters of both forms are mixed.
 
     Sources: Gilbert, "Capacity of a burst-noise channel", 1960 (loss_good 0); Elliott, "Estimates
     of error rates for codes on burst-noise channels", 1963.

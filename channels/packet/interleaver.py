@@ -1,4 +1,4 @@
-"""Interleaving: neighbours travel far apart, so that a burst of losses does not meet both.
+"""Block interleaving of packets: a burst of losses does not hit neighbours.
 
     packets of a block ── written in rows of `width` ── read in columns of `depth` ── channel
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from channels.base import Channel, Conditions, Packets, Reception, register
 from channels.config.builder import build
 from channels.config.checks import choice, integer
-from channels.packet.occupancy import take, uses_of_picture
+from channels.packet.occupancy import take, uses_of_group
 from channels.random import Streams
 
 MOST = 100_000
@@ -23,8 +23,9 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class _Places:
-    """position: int64 [N, P], where a slot's packet travels, of T places in blocks of a fixed size.
-    in_order: int64 [N, P], where it would without interleaving. places: T.
+    """Places of packets on the channel.\n\nposition: int64 [N, P], where a slot's packet travels,
+    of T places in blocks of a fixed size.\nin_order: int64 [N, P], where it would travel without
+    interleaving. places: T.
     """
 
     position: Tensor
@@ -36,19 +37,19 @@ class _Places:
 class Interleave:
     """A block interleaver over packets, around any channel.
 
-    over: the channel. depth: neighbours travel that many packets apart, 1 to 100000. width: packets
-    a row, 1 to 100000; a block is depth x width packets. span: "picture", blocks start anew with
-    each picture, or "sequence", they run across the pictures of a link.
+    over: the channel. depth: distance between neighbours on the channel, in packets, 1 to 100000.
+    width: packets a row, 1 to 100000; a block is depth x width packets. span: "picture", each group
+        of packets (a picture) begins a new block, or "sequence", blocks run across the groups of a
+        link.
 
-    Slots count, whether filled or not: the last block of a picture (or of a link) that is not full
-    leaves gaps on the channel, so `depth` x `width` best divides the packets of a picture. What a
-    packet meets depends on the packets of its own block and of those before it.
+    Slots count, filled or not. A last block that is not full leaves gaps on the channel, so `depth`
+    x `width` should divide the packets of a group. What a packet meets depends on the packets of
+    its own block and of earlier ones.
 
-    Where packets are offered at times, a block is sent once its last packet is offered, in the pace
-    in which its packets were: the packet that travels in place i of a block leaves as much later
-    than the block's last offer as the packet in place i was offered after the block's first one. So
-    the delay counts the wait. A place keeps the picture (and with it the fade) of the packet that
-    would have travelled there without interleaving.
+    With times of offering, a block is sent once its last packet is offered, at the pace at which
+    its packets were offered: the packet in place i leaves as long after the block's last offer as
+    packet i was offered after the block's first. The delay includes that wait. A place keeps the
+    group (and so the fade) of the packet that would travel there without interleaving.
 
     >>> Interleave("lossless", depth=3, width=2).order(6).tolist()
     [0, 2, 4, 1, 3, 5]
@@ -70,7 +71,7 @@ class Interleave:
         return (self.over,)
 
     def order(self, packets: int) -> Tensor:
-        """int64 [packets]: which packet of one picture travels first, second, and so on."""
+        """Return which packet of a group travels first, second, and so on, int64 [packets]."""
         position, _ = self._in_block(torch.arange(packets))
         return torch.argsort(position)
 
@@ -99,7 +100,7 @@ class Interleave:
         )
 
     def _in_block(self, number_of: Tensor) -> tuple[Tensor, Tensor]:
-        """Places of packets by their number since the start of a block: interleaved, in order."""
+        """Return the places of packets by their number in a block: interleaved, and in order."""
         size = self.depth * self.width
         inside = number_of % size
         travels = inside % self.width * self.depth + inside // self.width
@@ -111,9 +112,9 @@ class Interleave:
         if self.span == "sequence":
             start = first = torch.zeros_like(slot)
         else:
-            picture = packets.pictures.contiguous()
-            first = torch.searchsorted(picture, picture)
-            after = torch.searchsorted(picture, picture, right=True)
+            group = packets.groups.contiguous()
+            first = torch.searchsorted(group, group)
+            after = torch.searchsorted(group, group, right=True)
             gaps = torch.where(slot == after - 1, (first - after) % size, 0)
             start = first + (gaps.cumsum(dim=1) - gaps).gather(1, first)
         position, in_order = self._in_block(slot - first)
@@ -121,7 +122,7 @@ class Interleave:
         return _Places(start + position, start + in_order, -(-(last + 1) // size) * size)
 
     def _interleaved(self, packets: Packets, places: _Places) -> tuple[Packets, Tensor]:
-        """What the inner channel is given, [N, T], and how long each packet waits, [N, P] s."""
+        """Return the packets for the inner channel, [N, T], and how long each waits, [N, P] s."""
         links, slots = packets.lengths.shape
         device, shape = packets.device, (links, places.places)
         slot = torch.arange(slots, device=device).expand(links, slots)
@@ -129,10 +130,10 @@ class Interleave:
         plain = torch.full(shape, -1, device=device).scatter_(1, places.in_order, slot)
         plain = plain.cummax(dim=1).values  # gaps go with the slot before
         sent = take(packets, held.clamp(max=slots - 1)).keep(held < slots)
-        picture = None if packets.picture is None else packets.picture.gather(1, plain)
+        group = None if packets.group is None else packets.group.gather(1, plain)
         if packets.offered_s is None:
             wait = torch.zeros(links, slots, dtype=torch.float64, device=device)
-            return replace(sent, picture=picture), wait
+            return replace(sent, group=group), wait
         blocks = (links, -1, self.depth * self.width)
         filled = torch.zeros(shape, dtype=torch.bool, device=device)
         filled = filled.scatter_(1, places.in_order, packets.present).reshape(blocks)
@@ -143,11 +144,11 @@ class Interleave:
         leaves = torch.where(end.isfinite(), end + torch.maximum(pace, begin) - begin, 0.0)
         leaves = leaves.reshape(shape)
         wait = leaves.gather(1, places.position) - packets.offered_s
-        return replace(sent, offered_s=leaves, picture=picture), wait
+        return replace(sent, offered_s=leaves, group=group), wait
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         return self.over.uses_per_packet(packet_bytes)
 
-    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None:
-        """Channel uses of a picture of so many packets of so many bytes."""
-        return uses_of_picture(self.over, packets, packet_bytes)
+    def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
+        """Return the channel uses of a group of so many packets of so many bytes."""
+        return uses_of_group(self.over, packets, packet_bytes)

@@ -1,4 +1,4 @@
-"""Which slots packets take, in which order, and how many channel uses a picture's packets cost.
+"""Which slots packets take, in which order, and how many channel uses a group of packets takes.
 
 Packets, their copies and their repair packets stand in slots of one time line.
 """
@@ -22,10 +22,10 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Ranks:
-    """Where packets of [N, P] stand in their picture, by priority and, where equal, by slot.
+    """Ranks of packets [N, P] in their group, by priority and, if equal, by slot.
 
-    rank: int64 [N, P], 0 the most relevant of its picture; empty slots come last. count: int64
-    [N, P], packets of its picture. start: int64 [N, P], slots of the link's earlier pictures.
+    rank: int64 [N, P], 0 the most relevant of its group; empty slots come last. count: int64 [N,
+    P], packets of its group. start: int64 [N, P], slots of the link's earlier groups.
     """
 
     rank: Tensor
@@ -36,11 +36,11 @@ class Ranks:
     def of(cls, packets: Packets) -> Ranks:
         priority = packets.priority.masked_fill(~packets.present, torch.iinfo(torch.int64).max)
         order = torch.argsort(priority, dim=1, stable=True)
-        later = torch.argsort(packets.pictures.gather(1, order), dim=1, stable=True)
+        later = torch.argsort(packets.groups.gather(1, order), dim=1, stable=True)
         order = order.gather(1, later)
-        picture = packets.pictures.gather(1, order)
-        start = torch.searchsorted(picture, picture)
-        place = torch.arange(picture.shape[1], device=picture.device).expand_as(picture)
+        group = packets.groups.gather(1, order)
+        start = torch.searchsorted(group, group)
+        place = torch.arange(group.shape[1], device=group.device).expand_as(group)
         held = packets.present.gather(1, order).to(torch.int64)
         count = torch.zeros_like(start).scatter_add_(1, start, held).gather(1, start)
 
@@ -76,31 +76,31 @@ class TimeLine:
         return cls(owner, time - first.gather(1, owner), time < total, first)
 
     def any_of(self, chosen: Tensor) -> Tensor:
-        """bool [N, P]: the slots of which any transmission is `chosen`, bool [N, T]."""
+        """Return the slots with a `chosen` transmission (bool [N, T]), bool [N, P]."""
         count = torch.zeros_like(self.first)
         return count.scatter_add_(1, self.owner, (chosen & self.used).to(torch.int64)) > 0
 
     def lay(self, packets: Packets, sent: Tensor) -> Packets:
-        """Packets [N, P] in their places on the line, those of `sent` (bool [N, T]) alone."""
+        """Place packets [N, P] on the line, those of `sent` (bool [N, T]) only."""
         return take(packets, self.owner).keep(sent)
 
 
 def take(packets: Packets, slots: Tensor) -> Packets:
-    """What stands in `slots`, int64 [N, T], of packets [N, P]."""
+    """Gather packets [N, P] at `slots`, int64 [N, T]."""
     wide = slots[..., None].expand(*slots.shape, packets.payload.shape[-1])
     return Packets(
         packets.payload.gather(1, wide),
         packets.lengths.gather(1, slots),
         packets.priority.gather(1, slots),
         None if packets.offered_s is None else packets.offered_s.gather(1, slots),
-        None if packets.picture is None else packets.picture.gather(1, slots),
+        None if packets.group is None else packets.group.gather(1, slots),
     )
 
 
 def charge(ledger: Mapping[str, Tensor], own: Tensor, sent: Tensor) -> dict[str, Tensor]:
-    """A ledger whose payload is `sent` bits with `own` of them the packets' own: the rest is fec.
+    """Make a ledger of `sent` bits, `own` of which are the packets' own: the rest is fec.
 
-    Over several hops, the payload is shared out in the proportion of the first.
+    Over several hops, the payload is divided in the proportion of the first hop.
     """
     charged = dict(ledger)
     if "payload" in charged:
@@ -112,19 +112,20 @@ def charge(ledger: Mapping[str, Tensor], own: Tensor, sent: Tensor) -> dict[str,
 
 
 @runtime_checkable
-class CountsPictures(Protocol):
-    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None: ...
+class CountsGroups(Protocol):
+    def uses_of_group(self, packets: int, packet_bytes: int) -> int | None: ...
 
 
-def uses_of_picture(channel: Channel, packets: int, packet_bytes: int) -> int | None:
-    """Channel uses of a picture of so many packets of so many bytes; None where none are counted.
+def uses_of_group(channel: Channel, packets: int, packet_bytes: int) -> int | None:
+    """Return the channel uses of a group of so many packets of so many bytes; None if none are
+    counted.
 
-    Where packets cost unequally this is less than `packets` times `uses_per_packet`.
+    If packets cost unequally, this is less than `packets` times `uses_per_packet`.
     """
-    if isinstance(channel, CountsPictures):
-        return channel.uses_of_picture(packets, packet_bytes)
+    if isinstance(channel, CountsGroups):
+        return channel.uses_of_group(packets, packet_bytes)
     if isinstance(channel, Chain):
-        counts = [uses_of_picture(link, packets, packet_bytes) for link in channel.links]
+        counts = [uses_of_group(link, packets, packet_bytes) for link in channel.links]
         known = [count for count in counts if count is not None]
         return sum(known) if known else None
     each = channel.uses_per_packet(packet_bytes)
@@ -132,12 +133,14 @@ def uses_of_picture(channel: Channel, packets: int, packet_bytes: int) -> int | 
 
 
 def packets_within(channel: Channel, uses: int, packet_bytes: int) -> int | None:
-    """Most packets of one picture that take at most so many channel uses, up to MOST_PACKETS."""
+    """Return the most packets of one group that take at most so many channel uses, up to
+    MOST_PACKETS.
+    """
 
     def cost(packets: int) -> int:
-        return uses_of_picture(channel, packets, packet_bytes) or 0
+        return uses_of_group(channel, packets, packet_bytes) or 0
 
-    if uses_of_picture(channel, 1, packet_bytes) is None:
+    if uses_of_group(channel, 1, packet_bytes) is None:
         return None
     low, high = 0, 1
     while high < MOST_PACKETS and cost(high) <= uses:
@@ -150,19 +153,21 @@ def packets_within(channel: Channel, uses: int, packet_bytes: int) -> int | None
 
 
 def rounded_up(count: Tensor, share: float) -> Tensor:
-    """int64: `share` of `count`, rounded up."""
+    """Return `share` of `count`, rounded up, int64."""
     return torch.ceil(count.to(torch.float64) * share - ROUNDING).to(torch.int64)
 
 
 @runtime_checkable
 class MovesSlots(Protocol):
-    """A channel that may send in other slots than those that its packets stand in."""
+    """A channel that may send in other slots than those of its packets."""
 
     moves_slots: bool
 
 
 def moves_slots(channel: Channel) -> bool:
-    """Whether the slots in which a channel, or one within it, sends depend on which are filled."""
+    """Say whether the slots in which a channel, or one inside it, sends depend on which are
+    filled.
+    """
     if isinstance(channel, MovesSlots) and channel.moves_slots:
         return True
     return isinstance(channel, Wrapper) and any(map(moves_slots, channel.wrapped))

@@ -3,9 +3,9 @@
     token_bucket   rate_bits_s on average, bursts of depth_bits     (policing, or shaping)
     bottleneck     bandwidth_bits_s, behind a finite drop-tail queue
 
-Packets are served in the order in which they are offered; of those of a picture offered at the same
-time the most relevant comes first (lowest `priority`, then lowest slot). A link's state is carried
-on from picture to picture; before its first packet the bucket is full and the queue empty. The
+Packets are served in the order in which they are offered; of packets of a group offered at the same
+time, the most relevant comes first (lowest `priority`, then lowest slot). A link's state carries
+over from group to group; before its first packet the bucket is full and the queue empty. The
 statistics `cut_packets` and `cut_bits`, int64 [N], count what was offered and not carried.
 
 Sources: Heinanen, Guerin, "A single rate three color marker", RFC 2697 (token bucket); Kleinrock,
@@ -26,15 +26,15 @@ from channels.errors import ChannelError, ConfigError
 from channels.random import Streams
 
 MOST_BITS = 10**12
-"""Of a budget, a bucket's depth, and, a second, of a rate."""
+"""Largest budget, bucket depth, and rate a second, in bits."""
 
 _SLACK_BITS = 1e-3
 _SLACK_S = 1e-9
-"""Less than these is rounding: a packet that fits exactly is carried."""
+"""Differences below this are rounding: a packet that fits exactly is carried."""
 
 
 def _sorted(keys: Sequence[Tensor]) -> Tensor:
-    """Slots by the first key, then by the next, then by their number: int64 [N, P]."""
+    """Sort slots by the first key, then by the next, then by their number: int64 [N, P]."""
     order = keys[-1].argsort(dim=1, stable=True)
     for key in reversed(keys[:-1]):
         order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
@@ -42,17 +42,17 @@ def _sorted(keys: Sequence[Tensor]) -> Tensor:
 
 
 def _in_service_order(packets: Packets) -> tuple[Tensor, Tensor, Tensor]:
-    """Slots in the order they are served, their bits and their times, [N, K], K packets at most."""
+    """Sort slots by order of service, with their bits and times, [N, K], at most K packets."""
     offered = packets.times_s.to(torch.float64)
     queued = offered.masked_fill(~packets.present, torch.inf)
-    order = _sorted([queued, packets.pictures, packets.priority])
+    order = _sorted([queued, packets.groups, packets.priority])
     most = int(packets.present.sum(dim=1).max()) if packets.lengths.numel() else 0
     order = order[:, :most]
     return order, 8 * packets.lengths.gather(1, order), offered.gather(1, order)
 
 
 def _cut(packets: Packets, carried: Tensor) -> dict[str, Tensor]:
-    """The statistics of what was offered and not carried, bool [N, P]."""
+    """Return the statistics of the packets offered and not carried, bool [N, P]."""
     cut = packets.present & ~carried
     return {
         "cut_packets": cut.sum(dim=1),
@@ -63,7 +63,9 @@ def _cut(packets: Packets, carried: Tensor) -> dict[str, Tensor]:
 def _served(
     packets: Packets, order: Tensor, delays: Sequence[Tensor], late: Sequence[Tensor]
 ) -> Reception:
-    """delays: float64 [N] of each packet in order of service, infinite if it is cut."""
+    """Put delays, float64 [N] of each packet in order of service, back to their slots; infinite if
+    cut.
+    """
     delay = torch.full(packets.lengths.shape, torch.inf, dtype=torch.float64, device=order.device)
     if delays:
         delay.scatter_(1, order, torch.stack(list(delays), dim=1))
@@ -80,14 +82,13 @@ class TokenBucket:
     """Tokens, one a bit, come at a rate into a bucket; a packet takes as many as it has bits.
 
     rate_bits_s: 1 to 10^12 bits/s. depth_bits: the most the bucket holds, 1 to 10^12 bits; it is
-    full before a link's first packet, which is its stationary law where packets are rare.
-    shape: False, policing: a packet that finds too few tokens is dropped and takes none; the others
-    are not delayed. True, shaping: it waits until they suffice, and all that follow wait behind it.
-    deadline_s: of shaping, 0 to 10000: a packet that would be delayed longer is dropped when it is
-    offered; None: any wait is borne.
+    full before a link's first packet. shape: False, policing: a packet that finds too few tokens is
+    dropped and takes none; no packet is delayed. True, shaping: a packet waits until the tokens
+    suffice, and all later ones wait behind it. deadline_s: of shaping, 0 to 10000: a packet that
+    would be delayed longer is dropped when it is offered; None: no limit.
 
-    In any window of t seconds at most depth_bits + rate_bits_s t bits pass.
-    Statistics: `cut_packets`, `cut_bits`, and of them `late_packets`, lost by the deadline.
+    In any window of t seconds at most depth_bits + rate_bits_s t bits pass. Statistics:
+    `cut_packets`, `cut_bits`, and of them `late_packets`, lost by the deadline.
     """
 
     name = "token_bucket"
@@ -150,19 +151,19 @@ class TokenBucket:
 
 @register("bottleneck")
 class Bottleneck:
-    """A line of some bandwidth behind a first-in first-out queue that drops what finds it full.
+    """A line of limited bandwidth behind a first-in first-out queue that drops packets when full.
 
         offered ──> [ queue ] ──> line, bits / bandwidth_bits_s ──> propagation_s ──> arrives
 
     bandwidth_bits_s: 1 to 10^12 bits/s. queue_packets: 0 to 10^9, or queue_bytes: 0 to 10^12, the
-    most that wait, the packet on the line not counted; neither: any number. An idle line takes a
-    packet at once, however small the queue.
-    deadline_s: 0 to 10000: a packet that would be delayed longer is dropped when it is offered, so
-    that it costs the others nothing; None: any delay is borne. propagation_s: 0 to 10000.
+    most that wait, not counting the packet on the line; neither: no limit. An idle line takes a
+    packet at once, however small the queue. deadline_s: 0 to 10000: a packet that would be delayed
+    longer is dropped when it is offered, at no cost to the others; None: no limit. propagation_s: 0
+    to 10000.
 
     A packet's delay is its wait, its own time on the line and propagation_s. A link's queue is
-    empty, and the line idle, before its first packet.
-    Statistics: `cut_packets`, `cut_bits`, and of them `late_packets`, lost by the deadline.
+    empty, and the line idle, before its first packet. Statistics: `cut_packets`, `cut_bits`, and of
+    them `late_packets`, lost by the deadline.
 
     >>> sent = Packets.from_bytes([[bytes(100)] * 4])
     >>> line = Bottleneck(bandwidth_bits_s=8000, queue_packets=2)

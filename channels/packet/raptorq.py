@@ -1,4 +1,4 @@
-"""Repair packets across the packets of a picture, or of windows of it.
+"""Repair packets over the packets of a group, or over windows of it.
 
     packets ── windows ── + repair packets ── channel ── any k of n recover the window
 
@@ -29,20 +29,20 @@ from channels.packet.occupancy import (
     charge,
     rounded_up,
     take,
-    uses_of_picture,
+    uses_of_group,
 )
 from channels.random import Streams
 
 ID_BYTES = 4
-"""Of RFC 6330's FEC payload ID, which goes with every packet of a window by the rule `real`."""
+"""Bytes of RFC 6330's FEC payload ID, added to every packet of a window with the rule `real`."""
 
 _WINDOW_BYTES = 6 << 20
-"""Of source packets; larger windows the package would cut into sub-blocks of 10 MiB."""
+"""Most bytes of source packets; the package would cut larger windows into sub-blocks of 10 MiB."""
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """Of which packets [N, P] a window is made; a window's values stand at its number.
+    """Windows over packets [N, P]; a window's values stand at its number.
 
     member: bool [N, P], packets that belong to one. number: int64 [N, P], below P, the window of
     each. place: int64 [N, P], number of each in its window. size, repair, longest, last_slot and
@@ -64,23 +64,24 @@ class _Windows:
 
 @register("raptorq")
 class RaptorQ:
-    """Repair packets across the packets of a picture, or of windows of it, after RFC 6330.
+    """Repair packets over the packets of a group (a picture), or over windows of it, after RFC
+    6330.
 
-    over: any channel; it carries the source packets, and behind each window's last one its repair
-        packets, as long as the window's longest packet.
-    repair: repair packets a window, 0 to 10000; or overhead: a share of the window's packets,
-        0 to 100, rounded up.
-    window: packets a window, in order of priority; None for a picture's packets in one window.
-    protect: share of a picture's packets, the most relevant, that windows cover, 0 to 1.
-    rule: "ideal", any k of a window's n packets recover it, as of a maximum distance separable
-        code, else what came of the k stays; or "real", the bytes of package raptorq, on the CPU,
-        4 bytes more on each packet of a window.
+    over: any channel; it carries the source packets and, after the last of each window, its repair
+        packets, which are as long as the window's longest packet.
+    repair: repair packets a window, 0 to 10000; or overhead: a share of the window's packets, 0 to
+        100, rounded up.
+    window: packets a window, in order of priority; None: one window for all packets of a group.
+    protect: share of a group's packets, the most relevant, that windows cover, 0 to 1.
+    rule: "ideal", any k of a window's n packets recover it, as with a maximum distance separable
+        code, and otherwise the source packets that came stay; or "real", the code of the package
+        raptorq, on the CPU, with 4 bytes more on each packet of a window.
 
     A recovered packet arrives with the packet that completes its window. By the ideal rule repair
-    packets carry random bytes, and a window into which a wrong packet came recovers nothing.
-    The statistic `recovered` is the number of packets that only repair delivered.
+    packets carry random bytes, and a window that received a wrong packet recovers nothing. The
+    statistic `recovered` is the number of packets that only repair delivered.
 
-    >>> RaptorQ(over="awgn", overhead=0.25).uses_of_picture(8, 96)
+    >>> RaptorQ(over="awgn", overhead=0.25).uses_of_group(8, 96)
     7920
     """
 
@@ -120,7 +121,7 @@ class RaptorQ:
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         """Send N x P packets and their repair packets; reads what `over` needs.
 
-        Raises ChannelError where `over` does, and where a real window holds more than 6 MiB.
+        Raises ChannelError if `over` does, or if a real window holds more than 6 MiB.
         """
         windows = self._windows(packets)
         number_of = windows.number
@@ -208,7 +209,7 @@ class RaptorQ:
         repairs: Tensor,
         randomness: Streams,
     ) -> Packets:
-        """What goes over the inner channel, [N, T]."""
+        """Return the packets for the inner channel, repair packets included, [N, T]."""
         extra = ID_BYTES if self._library is not None else 0
         payload = torch.nn.functional.pad(packets.payload, (0, extra))
         lengths = packets.lengths
@@ -231,13 +232,13 @@ class RaptorQ:
             laid.lengths + long,
             torch.where(repairs, windows.priority.gather(1, number_of), laid.priority),
             offered,
-            laid.picture,
+            laid.group,
         )
 
     def _encode(
         self, packets: Packets, windows: _Windows, line: TimeLine, repairs: Tensor, width: int
     ) -> Tensor:
-        """uint8 [N, T, width]: the real repair packets in their places."""
+        """Return the real repair packets in their places, uint8 [N, T, width]."""
         out = torch.zeros(*repairs.shape, width, dtype=torch.uint8)
         places = repairs.cpu()
         closing = line.owner.cpu()
@@ -264,7 +265,9 @@ class RaptorQ:
         arrival: Tensor,
         received: Packets,
     ) -> tuple[Tensor, Tensor]:
-        """When each window is solved, float64 [N, P], and the packets rebuilt, uint8 [N, P, B]."""
+        """Return when each window is solved, float64 [N, P], and the packets rebuilt, uint8 [N, P,
+        B].
+        """
         solved = torch.full(windows.size.shape, torch.inf, dtype=torch.float64)
         rebuilt = torch.zeros(packets.payload.shape, dtype=torch.uint8)
         number_of = windows.number.cpu()
@@ -295,20 +298,20 @@ class RaptorQ:
 
     @staticmethod
     def added_bytes(parameters: Mapping[str, object]) -> int:
-        """Bytes that a channel with these parameters adds to a packet."""
+        """Return the bytes that a channel with these parameters adds to a packet."""
         return ID_BYTES if parameters.get("rule") == "real" else 0
 
     @property
     def lengthens(self) -> int:
-        """Bytes that are added to a packet."""
+        """Bytes added to each packet."""
         return self.added_bytes({"rule": self.rule})
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Channel uses of a packet that is a window of its own: no packet costs more."""
-        return self.uses_of_picture(1, packet_bytes)
+        """Return the channel uses of a packet that is its own window: no packet costs more."""
+        return self.uses_of_group(1, packet_bytes)
 
-    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None:
-        """Channel uses of a picture of so many packets of so many bytes."""
+    def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
+        """Return the channel uses of a group of so many packets of so many bytes."""
         covered = math.ceil(self.protect * packets - ROUNDING)
         size = max(covered, 1) if self.window is None else self.window
         windows = [size] * (covered // size) + ([covered % size] if covered % size else [])
@@ -317,7 +320,7 @@ class RaptorQ:
             for k in windows
         )
         extra = ID_BYTES if self._library is not None and covered else 0
-        return uses_of_picture(self.over, packets + repair, packet_bytes + extra)
+        return uses_of_group(self.over, packets + repair, packet_bytes + extra)
 
 
 def _library() -> Any:
@@ -356,7 +359,9 @@ def _each_window(packets: Packets, windows: _Windows) -> list[tuple[int, int, by
 
 
 def _behind_id(payload: Tensor, windows: _Windows) -> Tensor:
-    """Source packets of windows, uint8 [N, P, B + 4], behind block number 0 and symbol number."""
+    """Prefix source packets of windows, uint8 [N, P, B + 4], with block number 0 and symbol
+    number.
+    """
     shifts = torch.tensor([24, 16, 8, 0], device=payload.device)
     numbers = ((windows.place[..., None] >> shifts) & 0xFF).to(torch.uint8)
     behind = torch.cat([numbers, payload[..., :-ID_BYTES]], dim=-1)
@@ -364,7 +369,7 @@ def _behind_id(payload: Tensor, windows: _Windows) -> Tensor:
 
 
 def _without_id(received: Packets, first: Tensor, member: Tensor, packets: Packets) -> Tensor:
-    """uint8 [N, P, B]: source packets as received, without their FEC payload ID."""
+    """Remove the FEC payload ID from source packets as received: uint8 [N, P, B]."""
     width = packets.payload.shape[-1]
     payload = take(received, first).payload
     bare = payload[..., ID_BYTES : ID_BYTES + width]
@@ -372,7 +377,7 @@ def _without_id(received: Packets, first: Tensor, member: Tensor, packets: Packe
 
 
 def _random_bytes(randomness: Streams, repairs: Tensor, width: int) -> Tensor:
-    """uint8 [N, T, width]: random bytes where `repairs` (bool [N, T]), zero elsewhere."""
+    """Draw uint8 [N, T, width]: random bytes at `repairs` (bool [N, T]), zero elsewhere."""
     links, length = repairs.shape
     out = torch.zeros(links, length, width, dtype=torch.uint8, device=repairs.device)
     most = int(repairs.sum(dim=1).max()) if repairs.numel() else 0
@@ -390,7 +395,7 @@ def _random_bytes(randomness: Streams, repairs: Tensor, width: int) -> Tensor:
 def _times_solved(
     windows: _Windows, line: TimeLine, inside: Tensor, arrival: Tensor, wrong: Tensor
 ) -> Tensor:
-    """float64 [N, P], by window: when its k-th packet arrives, infinite if that never happens.
+    """Return when each window's k-th packet arrives, float64 [N, P]; infinite if it never does.
 
     inside: bool [N, T], transmissions that belong to a window. wrong: bool [N, T], delivered with
     wrong bytes; their window is never solved.

@@ -1,4 +1,6 @@
-"""A budget for each picture: its most relevant packets, up to the first that no longer fits."""
+"""A budget for each group of packets: its most relevant ones, up to the first that no
+longer fits.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,22 @@ from channels.base import Channel, Conditions, Packets, Reception, received, reg
 from channels.config.builder import build
 from channels.config.checks import integer
 from channels.errors import ChannelError, ConfigError
-from channels.packet.occupancy import Ranks, uses_of_picture
+from channels.packet.occupancy import Ranks, uses_of_group
 from channels.packet.queueing import MOST_BITS, _cut, _sorted
 from channels.random import Streams
 
 
 @register("rate_limit")
 class RateLimit:
-    """So much a picture: its most relevant packets up to the first that no longer fits.
+    """Carries the most relevant packets of each group (a picture) up to the first that no longer
+    fits.
 
-    bits or bytes: of packets, a picture; 1 to 10^12 bits. channel_uses: a picture, 1 to 10^12; what
-    a packet takes is what `over` says. over: a channel (a name, a mapping or a list, as in YAML)
-    that carries what fits; None: that is delivered as it is.
+    bits or bytes: of packets, per group; 1 to 10^12 bits. channel_uses: per group, 1 to 10^12, as
+    `over` counts them. over: a channel (a name, a mapping or a list, as in YAML) that carries what
+    fits; None: it is delivered unchanged.
 
-    Times play no part. With `over`, the ledger, the channel uses, the delays and the conditions are
-    its own.
+    Time does not matter. With `over`, the ledger, channel uses, delays and conditions are those of
+    `over`.
 
     >>> sent = Packets.from_bytes([[b"abc", b"de", b"f"]])
     >>> got = RateLimit(bytes=5).transmit(sent, {}, Streams.derive(0, [("p",)]))
@@ -77,7 +80,7 @@ class RateLimit:
 
         Raises ChannelError if a packet alone takes more than a limit: it could never be carried.
         """
-        order = _sorted([packets.pictures, packets.priority])
+        order = _sorted([packets.groups, packets.priority])
         fits = packets.present
         for limit, most in self.limits.items():
             fits = fits & self._within(limit, most, packets, order)
@@ -101,7 +104,7 @@ class RateLimit:
         )
 
     def _within(self, limit: str, most: int, packets: Packets, order: Tensor) -> Tensor:
-        """Which packets are within a limit, bool [N, P], where order is by picture and priority."""
+        """Return the packets within a limit, bool [N, P], in order of group and priority."""
         if limit == "channel_uses":
             sizes, longest = self._uses(most, packets)  # [N, P]
         else:
@@ -112,17 +115,18 @@ class RateLimit:
                 f"{self.name}: {limit}={most} a picture carries no packet that takes {longest}: "
                 f"it must be from {longest} to {MOST_BITS}"
             )
-        sizes, picture = sizes.gather(1, order), packets.pictures.gather(1, order)
+        sizes, group = sizes.gather(1, order), packets.groups.gather(1, order)
         total = sizes.cumsum(dim=1)
         opens = torch.ones_like(sizes, dtype=torch.bool)
-        opens[:, 1:] = picture[:, 1:] != picture[:, :-1]
+        opens[:, 1:] = group[:, 1:] != group[:, :-1]
         before = torch.where(opens, total - sizes, 0)
         used = total - (before.cummax(dim=1).values if sizes.numel() else before)
         return torch.empty_like(opens).scatter_(1, order, used <= most)
 
     def _uses(self, most: int, packets: Packets) -> tuple[Tensor, int]:
-        """What each packet adds to the channel uses of those before it in its picture, int64 [N, P]
-        (beyond `most` any number too large), and the most that one packet takes alone.
+        """Return what each packet adds to the channel uses of the earlier ones of its group, int64
+        [N, P] (beyond `most` any number that is too large), and the most that one packet takes
+        alone.
         """
         over = self.over
         assert over is not None
@@ -136,7 +140,7 @@ class RateLimit:
             added: list[int] = []
             spent = 0
             while size and len(added) < ranks and spent <= most:
-                total = uses_of_picture(over, len(added) + 1, size) or 0
+                total = uses_of_group(over, len(added) + 1, size) or 0
                 added.append(max(total - spent, 0))
                 spent = max(spent, total)
             table[row, : len(added)] = torch.tensor(added, dtype=torch.int64)
@@ -144,9 +148,9 @@ class RateLimit:
         return table[index, rank], int(table[:, 0].max())
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """As `over` says; None without it."""
+        """Return what `over` says; None without it."""
         return None if self.over is None else self.over.uses_per_packet(packet_bytes)
 
-    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None:
-        """Channel uses of a picture of so many packets, if they are within the limits."""
-        return None if self.over is None else uses_of_picture(self.over, packets, packet_bytes)
+    def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
+        """Return the channel uses of a group of so many packets, if they are within the limits."""
+        return None if self.over is None else uses_of_group(self.over, packets, packet_bytes)

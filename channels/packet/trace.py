@@ -1,4 +1,4 @@
-"""Losses and delays as they were recorded on a real link, played again."""
+"""Losses and delays recorded on a real link, replayed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 @register("trace")
 class Trace:
-    """Losses, or losses and delays, as they were recorded on a real link.
+    """Replays losses, or losses and delays, recorded on a real link.
 
     file: CSV (.csv, .txt) or JSON lines (.jsonl, .ndjson, .json), UTF-8, one record a packet in the
     order of sending; a path is relative to the working directory.
@@ -37,20 +37,19 @@ class Trace:
         header of `arrival_s` and `offered_s`; an empty line is a lost packet. JSON lines: a number,
         null, or {"offered_s": ..., "arrival_s": ...}.
 
-    interval_s: for arrivals without times of sending, seconds between two packets sent, 0 to
-    10000 (0: all were sent at once). A packet's delay is its arrival less its time of sending. By
-    interval_s alone the first time of sending is not known, and the fastest packet of the file
-    counts as delayed by 0.
+    interval_s: for arrivals without times of sending, seconds between two packets sent, 0 to 10000
+    (0: all were sent at once). A packet's delay is its arrival less its time of sending. With
+    interval_s only, the first time of sending is unknown, and the fastest packet of the file counts
+    as delayed by 0.
 
     end: "cyclic", the file starts again after its last record; "clipped", it is played once, and
-    what is sent after its end is lost, for nothing was recorded to arrive.
-    start: record that a link's first slot meets, 0 to length - 1, the same on every link; "random",
-    drawn uniformly for each link. Slots count, whether filled or not.
+    packets sent after its end are lost. start: record for a link's first slot, 0 to length - 1, the
+    same on every link; "random", drawn uniformly for each link. Slots count, filled or not.
     deadline_s: seconds after which a packet is lost, 0 to 10000; None: never.
 
     Statistics: `beyond_trace` int64 [N], packets sent after the end of a clipped file;
-    `late_packets` int64 [N], those lost by the deadline.
-    Raises ConfigError, with file and line, where a record is none of these.
+    `late_packets` int64 [N], those lost by the deadline. Raises ConfigError, with file and line, if
+    a record is none of these.
     """
 
     name = "trace"
@@ -87,7 +86,7 @@ class Trace:
             self.start = integer(self.name, "start", start, 0, len(self.delay_s) - 1)
 
     def content(self) -> str:
-        """SHA-256 of the recorded times."""
+        """Return the SHA-256 of the recorded times."""
         return hashlib.sha256(self.delay_s.numpy().tobytes()).hexdigest()
 
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
@@ -120,7 +119,7 @@ def _wrong(file: object, line: int, what: str) -> ConfigError:
 
 
 def _rows(file: object) -> Iterator[tuple[int, list[object] | dict[str, object]]]:
-    """Each line's number and what it holds: cells, none where it is empty, or a JSON object."""
+    """Yield each line's number and its content: cells, none if it is empty, or a JSON object."""
     if not isinstance(file, (str, Path)):
         raise ConfigError(f"trace: file={file!r} must be the path of a CSV or JSON lines file")
     suffix = Path(file).suffix.lower()
@@ -152,13 +151,13 @@ def _rows(file: object) -> Iterator[tuple[int, list[object] | dict[str, object]]
 
 
 def _shown(value: object) -> str:
-    """A record as an error shows it, cut short."""
+    """Return a record shortened for an error."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _losses(file: object) -> list[float]:
-    """0.0 for each packet that came, infinity for each lost."""
+    """Return 0.0 for each packet that came, infinity for each lost."""
     took = []
     for line, row in _rows(file):
         if line == 1 and row == ["lost"]:
@@ -175,7 +174,7 @@ _SENT, _ARRIVED = "offered_s", "arrival_s"
 
 
 def _seconds(value: object) -> float:
-    """A recorded time; infinity where there is none. Raises ValueError if it is no time."""
+    """Return a recorded time; infinity if there is none. Raises ValueError if it is not a time."""
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "null")):
         return math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -187,7 +186,9 @@ def _seconds(value: object) -> float:
 
 
 def _times(file: object) -> list[tuple[int, float, float]]:
-    """Line, time of sending and time of arrival of each packet, infinite where there is none."""
+    """Return line, time of sending and time of arrival of each packet, infinite if there is
+    none.
+    """
     columns: list[object] = []
     packets = []
     for line, row in _rows(file):
@@ -215,7 +216,7 @@ def _times(file: object) -> list[tuple[int, float, float]]:
 
 
 def _delays(file: object, interval_s: float | None) -> list[float]:
-    """Arrival less time of sending, of each packet, s; infinity for each lost."""
+    """Return arrival less time of sending of each packet, s; infinity for each lost."""
     packets = _times(file)
     if any(sent < math.inf for _, sent, _ in packets):
         if interval_s is not None:

@@ -1,4 +1,4 @@
-"""Unequal error protection: what a packet's priority buys.
+"""Unequal error protection: protection of packets by their priority.
 
     packets ── class by priority ── each class over a channel of its own, in copies
 
@@ -34,7 +34,7 @@ from channels.packet.occupancy import (
 from channels.random import Streams
 
 CLASS_KEYS = ("packets", "share", "copies", "channel")
-"""What a class of `unequal` has beside parameters of its channel."""
+"""Keys of a class of `unequal` beside the parameters of its channel."""
 
 
 MOST_COPIES = 64
@@ -42,10 +42,10 @@ MOST_COPIES = 64
 
 @dataclass(frozen=True)
 class PacketClass:
-    """The next packets of a picture by priority: `packets` of them, a `share` of all, or the rest.
+    """The next packets of a group by priority: `packets` of them, a `share` of all, or the rest.
 
-    copies: transmissions of each, 0 for none. group: number of its channel among those of `Unequal`
-    that differ, None where nothing is sent.
+    copies: transmissions of each, 0 for none. group: number of its channel among the distinct ones
+    of `Unequal`, None if nothing is sent.
     """
 
     packets: int | None
@@ -56,25 +56,25 @@ class PacketClass:
 
 @register("unequal")
 class Unequal:
-    """Unequal error protection: packets of each class of priority go over a channel of their own.
+    """Unequal error protection: each class of priority has its own channel.
 
     over: the channel of all classes, {name: parameters} or a name.
     classes: a list of mappings, the most relevant packets first. Each has `packets`, a count, or
-        `share`, 0 to 1 of the picture's packets, rounded up; the last has neither and takes the
-        rest. `copies`, 0 to 64, sends each packet so often, one copy right after another, and the
-        receiver keeps the first that arrives; 0 sends nothing. `channel` replaces the channel of
-        the class; any other key replaces a parameter of it, such as `code_rate`.
+        `share`, 0 to 1 of the group's packets, rounded up; the last has neither and takes the rest.
+        `copies`, 0 to 64, sends each packet so many times in a row, and the receiver keeps the
+        first copy that arrives; 0 sends nothing. `channel` replaces the channel of the class; any
+        other key replaces a parameter of it, such as `code_rate`.
 
     Classes with equal channels share one. All draw from the same streams, each packet in its own
-    slots, so those of a link meet the same fades and bursts; a queue or a budget inside is each
-    channel's own: put it before `unequal` in a chain. A packet's class depends on its picture's
-    other packets only by their priority, and by their number where a share is given.
+    slots, so that the packets of a link meet the same fades and bursts. A queue or budget inside
+    belongs to one channel: put it before `unequal` in a chain. A packet's class depends on the
+    other packets of its group by their priority, and by their number if a share is given.
 
     >>> link = Unequal(
     ...     over={"coded": {"over": {"rayleigh": {"coherence": "picture"}}}},
     ...     classes=[{"packets": 2, "code_rate": 0.25}, {"code_rate": 0.8}],
     ... )
-    >>> link.uses_of_picture(10, 96)
+    >>> link.uses_of_group(10, 96)
     7128
     """
 
@@ -106,14 +106,14 @@ class Unequal:
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channels of the classes that differ."""
+        """The distinct channels of the classes."""
         return self.channels
 
     @staticmethod
     def _read(
         over: object, one: object, place: int, last: bool, specs: list[object]
     ) -> PacketClass:
-        """One class; its channel's spec goes to `specs`, unless it is there."""
+        """Read one class; add its channel's description to `specs` unless it is there."""
         if not isinstance(one, Mapping):
             raise ConfigError(f"unequal: a class is a mapping such as {{packets: 2}}, got {one!r}")
         keys = {str(key): value for key, value in one.items()}
@@ -154,7 +154,7 @@ class Unequal:
         return PacketClass(packets, share, copies, specs.index(spec))
 
     def _channel(self, number: int, spec: object) -> Channel:
-        """What a spec makes. Raises ConfigError, with the first class that uses it."""
+        """Build a channel. Raises ConfigError, naming the first class that uses it."""
         try:
             return build(spec)
         except ConfigError as error:
@@ -165,7 +165,7 @@ class Unequal:
             ) from None
 
     def classes_of(self, packets: Packets) -> Tensor:
-        """int64 [N, P]: number of each packet's class."""
+        """Return the number of each packet's class, int64 [N, P]."""
         ranks = Ranks.of(packets)
         edge, number_of = torch.zeros_like(ranks.count), torch.zeros_like(ranks.count)
         for one in self.classes[:-1]:
@@ -178,7 +178,7 @@ class Unequal:
     def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
         """Send N x P packets, each over the channel of its class; reads what those need.
 
-        Raises ChannelError where one of them does.
+        Raises ChannelError if one of them does.
         """
         device = packets.device
         number_of = self.classes_of(packets)
@@ -235,7 +235,7 @@ class Unequal:
         )
 
     def _first_to_arrive(self, line: TimeLine, copies: Tensor, delay: Tensor) -> Tensor:
-        """int64 [N, P]: the transmission that each packet is taken from."""
+        """Return the transmission that each packet is taken from, int64 [N, P]."""
         most = max(one.copies for one in self.classes)
         best, kept = delay.gather(1, line.first), line.first
         for turn in range(1, most):
@@ -246,12 +246,12 @@ class Unequal:
         return kept
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Channel uses of one packet in the class where it takes most."""
+        """Return the channel uses of one packet in the class where it takes most."""
         costs = [cost for cost in self._costs(packet_bytes) if cost is not None]
         return max(costs) if costs else None
 
-    def uses_of_picture(self, packets: int, packet_bytes: int) -> int | None:
-        """Channel uses of a picture of so many packets of so many bytes."""
+    def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
+        """Return the channel uses of a group of so many packets of so many bytes."""
         costs = self._costs(packet_bytes)
         if all(cost is None for cost in costs):
             return None
@@ -264,7 +264,7 @@ class Unequal:
         return total
 
     def _costs(self, packet_bytes: int) -> list[int | None]:
-        """Channel uses of a packet of each class; None where its channel counts none."""
+        """Return the channel uses of a packet of each class; None if its channel counts none."""
         each = [channel.uses_per_packet(packet_bytes) for channel in self.channels]
         costs: list[int | None] = []
         for one in self.classes:

@@ -1,12 +1,12 @@
-"""Which protection for which packet: the most relevance expected for a budget of channel uses.
+"""Which protection for which packet: the most expected relevance within a budget of channel uses.
 
     options (uses, delivery a state) ─┐
     relevance of each packet ─────────┼──> allocate ──> classes of `unequal`
     budget of channel uses ───────────┘
 
-Packets stand in order of relevance, the most relevant first, and none is protected less (by channel
-uses) than a later one; the last ones may not be sent at all. The channel is in one of a few states
-for a whole picture, as under block fading; given the state, packets are delivered independently.
+Packets are ordered by relevance, the most relevant first, and none is protected less (by channel
+uses) than a later one; the last ones may not be sent. The channel is in one of a few states for a
+whole picture, as under block fading; given the state, packets are delivered independently.
 
     independent   sum_i v_i P(packet i comes)
     prefix        sum_i v_i P(packets 0 to i come): each is of use only with all before it
@@ -41,22 +41,22 @@ Counts = NDArray[np.int64]
 DEPENDENCE = ("independent", "prefix")
 
 _CELLS = 400_000_000
-"""Of a table of packets x options x channel uses; above that uses are counted in larger units."""
+"""Largest table of packets x options x channel uses; above it, uses are counted in larger units."""
 
 _MOST_USES = 10**12
 
 _CANDIDATES = 2048
-"""Allocations weighed at once."""
+"""Allocations evaluated at once."""
 
 _GAIN = 1e-12
 
 
 @dataclass(frozen=True)
 class Option:
-    """A way to send a packet.
+    """An option for sending a packet.
 
     uses: channel uses of one packet. delivery: probability that it comes, one a state. settings:
-    the keys of a class of `unequal` that make it so, such as code_rate, modulation, copies.
+    the keys of a class of `unequal` that select it, such as code_rate, modulation, copies.
     """
 
     uses: int
@@ -66,12 +66,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What `allocate` chose.
+    """The result of `allocate`.
 
-    choice: of each packet, the number of its option, or -1 where it is not sent. value: expected
+    choice: of each packet, the number of its option, or -1 if it is not sent. value: expected
     relevance delivered. uses: channel uses spent. equal: the option that is best for all packets,
-    with as many sent as fit; equal_value: what that is expected to deliver. exact: whether no
-    allocation is better, and not only none that the search looked at.
+    with as many sent as fit; equal_value: what that is expected to deliver. exact: whether it is
+    proven optimal, not only the best that the search found.
     """
 
     options: tuple[Option, ...]
@@ -83,7 +83,9 @@ class Allocation:
     exact: bool
 
     def classes(self) -> list[dict[str, object]]:
-        """Classes of `unequal` that send a picture's packets so; packets beyond are not sent."""
+        """Return the classes of `unequal` that send a picture's packets so; packets beyond are not
+        sent.
+        """
         classes: list[dict[str, object]] = []
         for option in dict.fromkeys(i for i in self.choice if i >= 0):
             count = sum(i == option for i in self.choice)
@@ -91,7 +93,9 @@ class Allocation:
         return [*classes, {"copies": 0}]
 
     def spec(self, over: object) -> dict[str, object]:
-        """The channel that sends them so, for `channels.config.build`; over: as for `unequal`."""
+        """Return the channel that sends them so, for `channels.config.build`; over: as for
+        `unequal`.
+        """
         return {"unequal": {"over": over, "classes": self.classes()}}
 
 
@@ -105,8 +109,8 @@ def allocate(
     """Choose an option for each packet of a picture, within a budget of channel uses.
 
     relevance: of each packet, not negative and not rising. states: their probabilities. dependence:
-    "independent" or "prefix". Raises ConfigError on a value out of range and where the budget does
-    not carry one packet.
+    "independent" or "prefix". Raises ConfigError on a value out of range, or if the budget does not
+    carry one packet.
 
     >>> strong, weak = Option(900, (0.99,), {"code_rate": 0.3}), Option(300, (0.7,))
     >>> allocate([strong, weak], [5.0, 1.0, 1.0, 1.0], 1800).choice
@@ -137,8 +141,10 @@ def allocate(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Options from the dearest to the cheapest; an allocation is how many packets, the first ones
-    first, go by each, and how many are not sent: int64 [K + 1], adding up to P.
+    """Options from the most expensive to the cheapest, for P packets.\n\nAn allocation says how
+    many packets, the first ones first, use each option, and how many are not sent: int64 [K + 1],
+    adding up to P. number_of: which of the user's options each is. delivery: [K + 1, S], zero for
+    "not sent".
 
     number_of: which of the user's options each is. delivery: [K + 1, S], zero for "not sent".
     """
@@ -197,7 +203,7 @@ class _Problem:
 
     @classmethod
     def independent(cls, problem: _Problem) -> _Problem:
-        """The same without dependence between packets."""
+        """Return the same problem without dependence between packets."""
         return cls(
             problem.uses,
             problem.delivery,
@@ -209,11 +215,11 @@ class _Problem:
         )
 
     def spent(self, counts: Counts) -> Counts:
-        """int64 [C]: channel uses of allocations [C, K + 1]."""
+        """Return the channel uses of allocations [C, K + 1], int64 [C]."""
         return np.asarray(counts[:, :-1] @ self.uses, dtype=np.int64)
 
     def values(self, counts: Counts) -> Array:
-        """float64 [C]: expected relevance of allocations [C, K + 1]."""
+        """Return the expected relevance of allocations [C, K + 1], float64 [C]."""
         packets = np.arange(len(self.relevance))
         option = (packets[None, :, None] >= counts.cumsum(axis=1)[:, None, :-1]).sum(axis=-1)
         if not self.prefix:
@@ -224,7 +230,9 @@ class _Problem:
         return np.asarray((come * self.relevance).sum(axis=-1))
 
     def equal(self, option: int) -> Counts:
-        """As many of the first packets as the budget carries, all by one option."""
+        """Return the allocation of as many first packets as the budget carries, all with one
+        option.
+        """
         counts = np.zeros(len(self.uses) + 1, dtype=np.int64)
         counts[option] = min(len(self.relevance), self.budget // int(self.uses[option]))
         counts[-1] = len(self.relevance) - counts[option]
@@ -232,8 +240,9 @@ class _Problem:
 
 
 def _exactly(problem: _Problem) -> tuple[Counts, bool]:
-    """The best allocation, and whether it is surely the best: in `prefix` with several states the
-    mean over states stands for them, and too large tables are made in larger units of uses.
+    """Solve by dynamic programming, and say whether the solution is proven optimal.\n\nNot so for
+    `prefix` with several states, whose mean stands for them, nor if the table is too large and uses
+    are counted in larger units.
     """
     mean = problem.delivery[:-1] @ problem.states
     packets, kinds = len(problem.relevance), len(problem.uses)
@@ -249,7 +258,7 @@ def _exactly(problem: _Problem) -> tuple[Counts, bool]:
 
 
 def _independent_table(uses: list[int], delivery: Array, worth: Array, size: int) -> list[int]:
-    """Option of each packet, K where not sent.
+    """Return the option of each packet, K if it is not sent.
 
     best[j, b]: the most that the first j packets bring for b uses, all sent, by the options up to
     the one at hand; an option is tried on packets in order, after itself or a dearer one.
@@ -280,7 +289,7 @@ def _independent_table(uses: list[int], delivery: Array, worth: Array, size: int
 
 
 def _prefix_table(uses: list[int], delivery: Array, worth: Array, size: int) -> list[int]:
-    """Option of each packet, K where not sent.
+    """Return the option of each packet, K if it is not sent.
 
     best[i, b]: the most that packets from i on bring, given all before, for b uses, by the options
     from the one at hand on; filled from the last packet and the cheapest option.
@@ -325,7 +334,7 @@ def _climb(problem: _Problem, counts: Counts) -> Counts:
 
 
 def _neighbours(problem: _Problem, counts: Counts) -> Counts:
-    """int64 [C, K + 1]: allocations within the budget, one or two moves away.
+    """Return the allocations within the budget that are one or two moves away, int64 [C, K + 1].
 
     A first move takes 1, 2, 4 ... or all packets of an option to another; a second one takes as few
     as bring the allocation back within the budget, or as many as the budget still allows.
@@ -360,15 +369,15 @@ def measured_options(
     condition: str = "snr_db",
     uses: Sequence[int] | None = None,
 ) -> tuple[list[Option], tuple[float, ...]]:
-    """Options with their delivery probabilities by simulation, and the probabilities of the states.
+    """Simulate the delivery probabilities of options, and the probabilities of the states.
 
-    over: the common channel. settings: of each option, the keys of a class of `unequal`. value: of
-    the condition. uses: of a packet under each option, in place of what the channel counts;
-    required where it counts no symbols. randomness: one stream a link; every option meets the same
-    fades and noise. packets: sent over each link. states: so many equal groups of links by their
-    mean SNR as they turn out (statistic `snr_db`), 1 to the number of links; with fading that is
-    constant over a picture, 8 or so describe what packets of one picture have in common.
-    Raises ConfigError where a setting is wrong, ChannelError where the channel refuses.
+    over: the common channel. settings: the keys of a class of `unequal` for each option. value: of
+    the condition. uses: of a packet with each option, instead of the channel's count; required if
+    the channel counts no symbols. randomness: one stream a link; every option meets the same fades
+    and noise. packets: sent over each link. states: number of equal groups of links by their
+    realised mean SNR (statistic `snr_db`), 1 to the number of links; with fading constant over a
+    picture, some 8 describe what its packets have in common. Raises ConfigError if a setting is
+    wrong, ChannelError if the channel refuses.
     """
     links = len(randomness)
     integer("measured_options", "packets", packets, 1, 100_000)

@@ -1,4 +1,4 @@
-"""Which modulation, code rate and protection for a link? An operating point for each SNR.
+"""Choose modulation, code rate and protection for a link: an operating point for each SNR.
 
 BLER tables x the fading's gains ── loss of a packet under each MCS ── with each protection ──┐
 cheapest way to carry a picture's packets with no more loss than asked <── channel uses <──────┘
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from channels.config.checks import integer, number
 from channels.errors import ConfigError
-from channels.fading import tdl_cdl  # noqa: F401 - it registers what is refused by its name
 from channels.fading.base import ONE_GAIN, Flat, Timing
 from channels.link.adaptive import refuse_bits
 from channels.link.base import DEFAULT_PACKET_BYTES
@@ -31,8 +30,9 @@ LINKS = 4000
 HIGHEST_LOSS = 0.5
 LOW_TABLE = "qam64-low"
 LOW_GAIN_DB = 6.0
-"""The lowest code of that table decodes at so much less SNR than those of the others (-12.3 against
--6.3 dB for 10 % of packets of 96 bytes)."""
+"""The lowest code of that table decodes at an SNR this much below the others' (-12.3 against -6.3
+dB for 10 % of packets of 96 bytes).
+"""
 
 COPIES = (1, 2, 3)
 OVERHEADS = (0.25, 0.5, 1.0)
@@ -43,11 +43,10 @@ MOST_PACKETS = 1000
 class OperatingPoint:
     """How to send a picture's packets at one SNR.
 
-    scheme: the MCS. copies: of each packet. repair: RaptorQ packets beside them. loss: of packets
-    on the air. residual: of packets after protection, the mean over realisations, and error, its
-    standard error. outage: share of
-    pictures of which no packet comes. uses_per_picture: channel uses of all packets. realisations:
-    of the fading that all these are over.
+    scheme: the MCS. copies: of each packet. repair: RaptorQ packets beside them. loss: share of
+    packets lost on the air. residual: share lost after protection, the mean over realisations;
+    error: its standard error. outage: share of pictures of which no packet comes. uses_per_picture:
+    channel uses of all packets. realisations: of the fading that all these are over.
     """
 
     snr_db: float
@@ -63,13 +62,13 @@ class OperatingPoint:
 
     @property
     def protection(self) -> str:
-        """In words."""
+        """The protection in words."""
         if self.repair:
             return f"RaptorQ, {self.repair} repair"
         return f"{self.copies} copies" if self.copies > 1 else "none"
 
     def spec(self, over: object, packet_bytes: int) -> dict[str, Any]:
-        """The channel, as YAML describes it and `channels.config.build` makes it."""
+        """Return the channel, as YAML describes it and `channels.config.build` makes it."""
         coded: dict[str, Any] = {
             "coded": {
                 "over": over,
@@ -94,12 +93,14 @@ def operating_points(
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     seed: int = 0,
 ) -> list[OperatingPoint | None]:
-    """For each mean Es/N0 the way of fewest channel uses that keeps the loss; None where none does.
+    """Find for each mean Es/N0 the point of fewest channel uses that keeps the loss; None if there
+    is none.
 
-    over: a symbol channel of one known gain a packet. packets: of a picture. loss: share of packets
-    that may be missing after protection, 1e-3 to 0.5. table: of MCS, see `channels.link.mcs`. Error
-    rates come from the tables of `lookup`, averaged over 4000 realisations of the fading, with its
-    coherence: copies and repair help little where a picture meets one fade.
+    over: a symbol channel with one known gain a packet. packets: per picture. loss: share of
+    packets that may be missing after protection, 1e-3 to 0.5. table: of MCS, see
+    `channels.link.mcs`. Error rates come from the tables of `lookup`, averaged over 4000
+    realisations of the fading with its coherence: copies and repair help little if a picture meets
+    one fade.
 
     Raises ConfigError on a value out of range and on a channel that fades within a packet.
     """
@@ -175,7 +176,7 @@ def _protected(
     repairs: Sequence[int],
     each: int,
 ) -> list[OperatingPoint]:
-    """One MCS with every protection. rate, draws: float64 [LINKS, slots]."""
+    """Evaluate one MCS with every protection. rate, draws: float64 [LINKS, slots]."""
     average = float(rate.mean())
     found = []
     for copies in COPIES:
@@ -216,12 +217,12 @@ def _protected(
 
 
 def _mean(values: Tensor) -> tuple[float, float]:
-    """Of float64 [LINKS], and its standard error."""
+    """Return the mean of float64 [LINKS], and its standard error."""
     return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss: float) -> str:
-    """The points as a Markdown table, a line an SNR."""
+    """Return the points as a Markdown table, one line an SNR."""
     lines = [
         "| SNR, dB | MCS | modulation | code rate | protection | packet loss on air "
         "| after protection | pictures without any | uses a picture |",
@@ -241,8 +242,8 @@ def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss
 
 
 def _share(point: OperatingPoint) -> str:
-    """The outage. With repair packets it is counted: if none was seen, 95 % are sure of the bound
-    shown (3/n). Computed ones are not known below a millionth: the tables end long before.
+    """Return the outage as text.\n\nWith repair packets it is counted: if none was seen, the upper
+    95 % bound 3/n is shown. Computed outages are unknown below a millionth, where the tables end.
     """
     if point.repair and not point.outage:
         return f"< {3 / point.realisations:.1g}"

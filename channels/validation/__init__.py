@@ -1,1 +1,1 @@
-"""Validation: what the channels measure beside what theory says, and how fast they run."""
+"""Validation: the channels against theory and published curves, and their speed."""

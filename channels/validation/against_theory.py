@@ -1,11 +1,11 @@
-"""Every channel model beside a law that does not come from it.
+"""Every channel model against a reference that does not come from it.
 
     python -m channels.validation.against_theory [--full] [--seed S] [--out TABLE.md]
 
-Prints a table in Markdown: what the law says, what was counted, out of how many, and an interval.
+Prints a table in Markdown: the expected value, what was counted, out of how many, and an interval.
 The intervals hold together with 99 % (Bonferroni over the rows): exact ones of Clopper and Pearson
-for proportions, normal ones for means of many. A row whose interval misses the law is OUTSIDE, and
-then the exit status is 1. Reduced, it takes some seconds; `--full` takes minutes and counts at
+for proportions, normal ones for means. A row whose interval misses the expected value is OUTSIDE,
+and the exit status then is 1. Reduced, it takes some seconds; `--full` takes minutes and counts at
 least a hundred errors wherever a rate is compared with a closed form.
 
 A further check is a function that yields rows, in ROWS.
@@ -35,13 +35,13 @@ from channels.random import Streams
 from channels.validation.error_rates import PUBLISHED, Proportion, bit_errors, block_errors
 
 CONFIDENCE = 0.99
-"""Of all rows together."""
+"""Confidence of all rows together."""
 
 ERRORS = 150
 """Errors expected at a point of a full run."""
 
 PUBLISHED_DB = 0.15
-"""How far a block error rate may lie from a published curve: another program's decoder."""
+"""Largest distance of a block error rate from a published curve, as decoders differ."""
 
 _MOST = 2_000_000
 _PACKETS_AT_ONCE = 1 << 20
@@ -49,7 +49,7 @@ _PACKETS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of independent numbers, as many as the central limit theorem wants."""
+    """The mean of many independent numbers, enough for the central limit theorem."""
 
     rate: float
     deviation: float
@@ -57,11 +57,11 @@ class Mean:
 
     @classmethod
     def of(cls, values: Tensor) -> Mean:
-        """values: float [n]."""
+        """Take values: float [n]."""
         return cls(float(values.double().mean()), float(values.double().std()), values.numel())
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """By the normal law."""
+        """Return the normal interval."""
         from scipy.special import ndtri
 
         half = float(ndtri((1 + confidence) / 2)) * self.deviation / math.sqrt(self.trials)
@@ -72,25 +72,26 @@ class Mean:
 class Row:
     """One comparison.
 
-    model: the channel and its setting. quantity: what is counted. law: where the expected value is
-    from. expected: the value, or the (low, high) that the law allows. found: what was counted.
+    model: the channel and its setting. quantity: what is counted. reference: the law or curve that
+    the expected value is from. expected: the value, or the (low, high) that it allows. found: what
+    was counted.
     """
 
     model: str
     quantity: str
-    law: str
+    reference: str
     expected: float | tuple[float, float]
     found: Proportion | Mean
 
     @property
     def allowed(self) -> tuple[float, float]:
-        """What the law allows, low and high."""
+        """Lowest and highest value that the reference allows."""
         if isinstance(self.expected, tuple):
             return self.expected
         return self.expected, self.expected
 
     def holds(self, confidence: float) -> bool:
-        """Whether the interval of what was found meets what the law allows."""
+        """Say whether the interval of what was found meets what the reference allows."""
         low, high = self.found.interval(confidence)
         least, most = self.allowed
         return low <= most and least <= high
@@ -104,7 +105,7 @@ class Size:
     seed: int = 0
 
     def trials(self, expected: float, reduced: int) -> int:
-        """Trials for a proportion that is expected to be so large."""
+        """Return the trials for a proportion that is expected to be so large."""
         if not self.full:
             return reduced
         return min(_MOST, max(reduced, math.ceil(ERRORS / min(expected, 1 - expected))))
@@ -132,7 +133,7 @@ def _packets(links: int, slots: int, size: int = 1, offered_s: Tensor | None = N
 def _send(
     channel: Channel, name: str, size: Size, links: int, slots: int, packet_bytes: int = 1
 ) -> Iterator[Reception]:
-    """Links of so many packets, some at a time, their conditions all set in the channel."""
+    """Send links of so many packets, a part at a time, with all conditions set in the channel."""
     streams = size.streams(name, links)
     step = max(1, _PACKETS_AT_ONCE // (slots * packet_bytes))
     for first in range(0, links, step):
@@ -145,13 +146,13 @@ def _lost(delivered: Tensor) -> Proportion:
 
 
 def _snr_where_ber(modulation: str, ber: float) -> float:
-    """Es/N0 in dB, to a tenth, at which AWGN has about that bit error rate."""
+    """Return the Es/N0 in dB, to a tenth, at which AWGN has about that bit error rate."""
     grid = np.arange(-10, 40, 0.1)
     return float(grid[np.argmax(theory.ber_awgn(modulation, grid) < ber)].round(1))
 
 
 def awgn_ber(size: Size) -> Iterator[Row]:
-    """Uncoded QAM on AWGN."""
+    """Check uncoded QAM on AWGN."""
     for modulation in ("qpsk", "16qam", "64qam", "256qam"):
         for ber in (3e-2, 1e-3) if size.full else (5e-2,):
             snr_db = _snr_where_ber(modulation, ber)
@@ -167,7 +168,7 @@ def awgn_ber(size: Size) -> Iterator[Row]:
 
 
 def _bpsk_errors(over: object, snr_db: float, size: Size, count: int) -> Proportion:
-    """+1 and -1, one a packet and link, decided by the sign."""
+    """Count errors of +1 and -1, one a packet and link, decided by the sign."""
     channel = from_spec(SYMBOL_CHANNELS, over)
     streams = size.streams(f"bpsk {over} {snr_db}", count)
     sent = torch.where(streams.child("data").uniform(1) < 0.5, -1.0, 1.0)[..., None]
@@ -177,36 +178,38 @@ def _bpsk_errors(over: object, snr_db: float, size: Size, count: int) -> Proport
 
 
 def rayleigh_ber(size: Size) -> Iterator[Row]:
-    """Uncoded BPSK and QPSK under Rayleigh fading."""
+    """Check uncoded BPSK and QPSK under Rayleigh fading."""
     for ebno_db in (0.0, 10.0, 20.0) if size.full else (10.0,):
         expected = theory.qpsk_ber_rayleigh(ebno_db)
         count = size.trials(expected, 50_000)
-        law = "(1 - sqrt(g / (1 + g))) / 2 (Proakis)"
+        reference = "(1 - sqrt(g / (1 + g))) / 2 (Proakis)"
         found = _bpsk_errors("rayleigh", ebno_db, size, count)
-        yield Row("rayleigh, bpsk", f"BER at Eb/N0 {ebno_db:g} dB", law, expected, found)
+        yield Row("rayleigh, bpsk", f"BER at Eb/N0 {ebno_db:g} dB", reference, expected, found)
         snr_db = ebno_db + 10 * math.log10(2)
         found = bit_errors("rayleigh", snr_db, count, "qpsk", size.seed)
-        yield Row("rayleigh, qpsk", f"BER at Eb/N0 {ebno_db:g} dB", law, expected, found)
+        yield Row("rayleigh, qpsk", f"BER at Eb/N0 {ebno_db:g} dB", reference, expected, found)
 
 
 def rician_ber(size: Size) -> Iterator[Row]:
-    """Uncoded QPSK under Rician fading, between Rayleigh fading and none."""
+    """Check uncoded QPSK under Rician fading, between Rayleigh fading and none."""
     cases = (
         (-100.0, "K to 0: Rayleigh, closed form", 0.0),
         (6.0, "Craig's integral (Simon, Alouini)", 10**0.6),
         (100.0, "K to infinity: AWGN, Q(sqrt(g))", math.inf),
     )
-    for k_db, law, k_factor in cases:
+    for k_db, reference, k_factor in cases:
         for snr_db in (6.0, 9.0) if size.full else (6.0,):
             expected = float(theory.ber_fading("qpsk", snr_db, k_factor))
             over = {"rician": {"k_db": k_db, "coherence": "packet"}}
             found = bit_errors(over, snr_db, size.trials(expected, 50_000), "qpsk", size.seed)
             model = f"rician, K {k_db:g} dB, qpsk"
-            yield Row(model, f"BER at Es/N0 {snr_db:g} dB", law, expected, found)
+            yield Row(model, f"BER at Es/N0 {snr_db:g} dB", reference, expected, found)
 
 
 def attenuation_bursts(size: Size) -> Iterator[Row]:
-    """Uncoded QPSK where a Gilbert-Elliott chain attenuates, and how long it does."""
+    """Check uncoded QPSK under attenuation by a Gilbert-Elliott chain, and the length of its
+    bursts.
+    """
     burst, bad, depth_db, snr_db, longest = 6.0, 0.3, 9.0, 9.0, 12
     bursts = {"depth_db": depth_db, "bad": bad, "burst": burst}
     for fading, k_factor in (("awgn", math.inf), ("rayleigh", 0.0)):
@@ -219,19 +222,19 @@ def attenuation_bursts(size: Size) -> Iterator[Row]:
         expected = (1 - bad) * in_good + bad * in_bad
         found = bit_errors(over, snr_db, size.trials(expected, 50_000), "qpsk", size.seed)
         model = f"gilbert_elliott, {depth_db:g} dB deeper, over {fading}, qpsk"
-        law = f"{1 - bad:g} and {bad:g} of the closed forms in the two states"
-        yield Row(model, f"BER at Es/N0 {snr_db:g} dB", law, expected, found)
+        reference = f"{1 - bad:g} and {bad:g} of the closed forms in the two states"
+        yield Row(model, f"BER at Es/N0 {snr_db:g} dB", reference, expected, found)
     links = size.pick(200_000, 20_000)
     chain: Any = from_spec(SYMBOL_CHANNELS, {"gilbert_elliott": bursts})
     timing = Timing.together(links, longest)
     low = chain.gains(size.streams("attenuation", links), timing) < 1
     begun = low[~low[:, 0] & low[:, 1], 1:]
     model = f"gilbert_elliott, bad {bad:g}, burst {burst:g}"
-    law = "stationary law"
+    reference = "stationary distribution"
     yield Row(
         model,
         f"in the bad state in slot {longest}",
-        law,
+        reference,
         bad,
         Proportion(int(low[:, -1].sum()), links),
     )
@@ -242,9 +245,10 @@ def attenuation_bursts(size: Size) -> Iterator[Row]:
 
 
 def jakes_correlation(size: Size) -> Iterator[Row]:
-    """E[h(0) h*(t)] of Jakes fading, at a slope, the first zero, the first minimum and beyond.
+    """Check E[h(0) h*(t)] of Jakes fading, at a slope, the first zero, the first minimum and
+    beyond.
 
-    With no symbol sent a receiver is left with n / h, and AWGN draws the same n.
+    With no symbol sent the receiver sees n / h, and AWGN draws the same n.
     """
     doppler_hz = 100.0
     points = (1.0, 2.4048, 3.8317, 7.0156) if size.full else (1.0, 3.8317)
@@ -265,7 +269,7 @@ def jakes_correlation(size: Size) -> Iterator[Row]:
 
 
 def block_fading_outage(size: Size) -> Iterator[Row]:
-    """An ideal code of infinite length under Rayleigh fading."""
+    """Check an ideal code of infinite length under Rayleigh fading."""
     over = {"rayleigh": {"coherence": "packet"}}
     for modulation, snr_db in (("qpsk", 10.0), ("16qam", 15.0)):
         channel = builder.build(
@@ -289,7 +293,7 @@ def block_fading_outage(size: Size) -> Iterator[Row]:
 
 
 def iid_loss(size: Size) -> Iterator[Row]:
-    """Independent losses."""
+    """Check independent losses."""
     for loss in (0.2, 0.01) if size.full else (0.2,):
         channel = builder.build({"iid_erasure": {"loss": loss}})
         count = size.trials(loss, 50_000)
@@ -299,7 +303,7 @@ def iid_loss(size: Size) -> Iterator[Row]:
 
 
 def gilbert_elliott(size: Size) -> Iterator[Row]:
-    """Losses far from the start, and the lengths of runs that begin at the second slot."""
+    """Check losses far from the start, and the lengths of runs that begin at the second slot."""
     cases: tuple[tuple[dict[str, float], theory.GilbertElliott], ...] = (
         ({"loss": 0.1, "burst": 4.0}, theory.GilbertElliott.of(0.1, 4.0)),
         (
@@ -320,8 +324,8 @@ def gilbert_elliott(size: Size) -> Iterator[Row]:
             begun += len(run)
             beyond += np.array([int((run > length).sum()) for length in range(longest + 1)])
         model = f"gilbert_elliott, {said}"
-        law = "stationary law of the two states"
-        yield Row(model, "packets lost in slot 40", law, chain.loss, Proportion(last, links))
+        reference = "stationary distribution of the two states"
+        yield Row(model, "packets lost in slot 40", reference, chain.loss, Proportion(last, links))
         exceeds = chain.run_exceeds(longest)
         for length in (1, 2, 4, 8) if size.full else (1, 4):
             yield Row(
@@ -334,25 +338,27 @@ def gilbert_elliott(size: Size) -> Iterator[Row]:
 
 
 def random_delay(size: Size) -> Iterator[Row]:
-    """Packets later than the law's mean, and than three times that."""
+    """Check the packets later than the mean delay, and than three times it."""
     shape = 2.5
     least = (shape - 1) / shape
     laws: tuple[tuple[dict[str, object], str, Callable[[float], float]], ...] = (
         ({"law": "exponential"}, "exp(-x)", lambda x: math.exp(-x)),
         ({"law": "pareto", "shape": shape}, "(least / x)^2.5", lambda x: (least / x) ** shape),
     )
-    for parameters, law, exceeds in laws:
+    for parameters, reference, exceeds in laws:
         channel = builder.build({"delay": {"mean_s": 0.02, **parameters}})
         links = size.pick(200_000, 20_000)
-        (got,) = _send(channel, f"delay {law}", size, links, 1)
+        (got,) = _send(channel, f"delay {reference}", size, links, 1)
         for x in (1.0, 3.0):
             late = Proportion(int((got.delay_s > 0.02 * x).sum()), links)
             model = f"delay, {parameters['law']}"
-            yield Row(model, f"delays above {x:g} means", law, exceeds(x), late)
+            yield Row(model, f"delays above {x:g} means", reference, exceeds(x), late)
 
 
 def token_bucket(size: Size) -> Iterator[Row]:
-    """No window passes more than depth + rate x time, and nothing is lost to the account."""
+    """Check that no window passes more than depth + rate x time, and that the ledger is
+    complete.
+    """
     rate, depth, slots, links = 8000.0, 4000.0, 60, size.pick(2000, 100)
     streams = size.streams("bucket", links)
     gaps = -torch.log(streams.child("gaps").uniform(slots)) * 0.05  # 16 kbit/s offered
@@ -371,9 +377,9 @@ def token_bucket(size: Size) -> Iterator[Row]:
         later = torch.ones(slots, slots, dtype=torch.bool).triu() & both
         over = later & (passed > depth + rate * window + 1e-3)
         model = f"token_bucket, {'shaping' if shape else 'policing'}"
-        law = "depth + rate x time"
+        reference = "depth + rate x time"
         found = Proportion(int(over.sum()), int(later.sum()))
-        yield Row(model, "windows that pass more", law, 0.0, found)
+        yield Row(model, "windows that pass more", reference, 0.0, found)
         cut = got.statistics["cut_bits"]
         offered = 8 * sent.lengths.sum(dim=1)
         wrong = offered != 8 * got.packets.lengths.sum(dim=1) + cut
@@ -382,7 +388,7 @@ def token_bucket(size: Size) -> Iterator[Row]:
 
 
 def queue_wait(size: Size) -> Iterator[Row]:
-    """Waits of the 150th packet of Poisson traffic behind a bottleneck."""
+    """Check the waits of the 150th packet of Poisson traffic behind a bottleneck."""
     load, service, slots, links = 0.5, 0.01, 150, size.pick(100_000, 4000)
     channel = builder.build({"bottleneck": {"bandwidth_bits_s": 800 / service}})
     within = {0.0: 0, 1.0: 0, 2.5: 0}
@@ -403,13 +409,13 @@ def queue_wait(size: Size) -> Iterator[Row]:
 
 
 def binary_capacity(size: Size) -> Iterator[Row]:
-    """Information that the LLRs of a bit channel carry: E[1 - log2(1 + exp(-+L))]."""
+    """Check the information that the LLRs of a bit channel carry: E[1 - log2(1 + exp(-+L))]."""
     count = size.pick(1_000_000, 50_000)
     cases = (
         ("bsc", 0.11, float(theory.bsc_information(0.11).mean), "1 - h(p)"),
         ("bec", 0.3, float(theory.bec_information(0.3).mean), "1 - e"),
     )
-    for name, value, expected, law in cases:
+    for name, value, expected, reference in cases:
         channel = from_spec(
             BIT_CHANNELS, {name: {"crossover" if name == "bsc" else "erasure": value}}
         )
@@ -420,7 +426,11 @@ def binary_capacity(size: Size) -> Iterator[Row]:
         llr = channel.apply_bits(bits, chance, streams, timing).double()
         wrongness = torch.nn.functional.softplus(-(2 * bits - 1) * llr) / math.log(2)
         yield Row(
-            f"{name}, {value:g}", "bits a use", law, expected, Mean.of(1 - wrongness.flatten())
+            f"{name}, {value:g}",
+            "bits a use",
+            reference,
+            expected,
+            Mean.of(1 - wrongness.flatten()),
         )
 
 
@@ -434,11 +444,11 @@ TDL_A = {
 """Normalised delay and power in dB of the strongest taps: TR 38.901, table 7.7.2-1."""
 
 TDL_A_TOTAL_DB = 5.4004
-"""Of all 23 taps of that table, by which the model divides."""
+"""Sum over the 23 taps of that table, by which the model divides."""
 
 
 def tdl_profile(size: Size) -> Iterator[Row]:
-    """Mean power of TDL-A's strongest taps, each found by its delay."""
+    """Check the mean power of TDL-A's strongest taps, each found by its delay."""
     spread_ns, count = 100.0, size.pick(20_000, 1000)
     channel: Any = from_spec(SYMBOL_CHANNELS, {"tdl": {"model": "A", "delay_spread_ns": spread_ns}})
     taps, delays = channel.multipath.take(torch.arange(count), 1)
@@ -452,7 +462,7 @@ def tdl_profile(size: Size) -> Iterator[Row]:
 
 
 def ldpc_reference(size: Size) -> Iterator[Row]:
-    """5G LDPC codes, QPSK, AWGN, 20 iterations, beside curves that others published."""
+    """Check 5G LDPC codes, QPSK, AWGN, 20 iterations, against published curves."""
     for curve in PUBLISHED:
         reduced = {64: (2.0, 1500), 512: (1.0, 150)}[curve.k]
         points = curve.ebno_db if size.full else reduced[:1]
@@ -480,7 +490,7 @@ def ldpc_reference(size: Size) -> Iterator[Row]:
 
 
 def harq_redundancy(size: Size) -> Iterator[Row]:
-    """Two rounds of incremental redundancy fail as the one word made of both does."""
+    """Check that two rounds of incremental redundancy fail as the one word made of both does."""
     snr_db, links = -5.0, size.pick(3000, 100)
     common = {"over": "awgn", "modulation": "qpsk", "packet_bytes": 29, "crc": "crc24a"}
     twice = builder.build(
@@ -506,7 +516,7 @@ def harq_redundancy(size: Size) -> Iterator[Row]:
 
 
 def lookup_tables(size: Size) -> Iterator[Row]:
-    """Packets lost by tables, and by full decoding of other packets."""
+    """Check packets lost by tables against full decoding of other packets."""
     cases = (("awgn", 0.9), ("awgn", 1.2), ("rayleigh", 8.0)) if size.full else (("awgn", 0.9),)
     for over, snr_db in cases:
         found = []
@@ -549,7 +559,7 @@ ROWS: list[Rows] = [
 
 
 def measure(size: Size, checks: Sequence[Rows]) -> list[Row]:
-    """The rows of every check; what is being counted is said on standard error."""
+    """Yield the rows of every check; progress goes to standard error."""
     rows = []
     for check in checks:
         print(f"{check.__name__.replace('_', ' ')} ...", file=sys.stderr, flush=True)
@@ -558,15 +568,15 @@ def measure(size: Size, checks: Sequence[Rows]) -> list[Row]:
 
 
 def confidence_of(rows: Sequence[Row]) -> float:
-    """Of each row, so that all hold together with CONFIDENCE."""
+    """Return the confidence of each row, so that all hold together with CONFIDENCE."""
     return 1 - (1 - CONFIDENCE) / max(1, len(rows))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
+    """Return the rows in Markdown."""
     each = confidence_of(rows)
     lines = [
-        "| model | quantity | law | expected | found | n | interval | |",
+        "| model | quantity | reference | expected | found | n | interval | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -576,14 +586,14 @@ def table(rows: Sequence[Row]) -> str:
         errors = f"{row.found.errors} / " if isinstance(row.found, Proportion) else ""
         verdict = "within" if row.holds(each) else "**OUTSIDE**"
         lines.append(
-            f"| {row.model} | {row.quantity} | {row.law} | {expected} | {row.found.rate:.4g} "
+            f"| {row.model} | {row.quantity} | {row.reference} | {expected} | {row.found.rate:.4g} "
             f"| {errors}{row.found.trials} | {low:.4g} to {high:.4g} | {verdict} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of this module. Returns 1 if any row is outside."""
+    """Run the command line of this module. Returns 1 if any row is outside."""
     parser = argparse.ArgumentParser(
         prog="python -m channels.validation.against_theory", description=__doc__
     )

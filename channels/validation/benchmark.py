@@ -58,7 +58,9 @@ def pair(
     layered: int = DEFAULT_LAYERED_ITERATIONS,
     flooding: int = DEFAULT_ITERATIONS,
 ) -> Pair:
-    """Both decoders of the code of k information and n coded bits, with so many iterations."""
+    """Return both decoders of the code of k information and n coded bits, with so many
+    iterations.
+    """
     with untouched_random_state(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Effective coderate")
         from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
@@ -78,7 +80,8 @@ def pair(
 
 
 def received(codec: Pair, ebno_db: float, streams: Streams) -> tuple[Tensor, Tensor]:
-    """Bits sent by Gray-mapped QPSK over AWGN, float32 [B, k], and their LLRs, float32 [B, n].
+    """Return bits sent by Gray-mapped QPSK over AWGN, float32 [B, k], and their LLRs, float32 [B,
+    n].
 
     ebno_db: Eb/N0 in dB. streams: one a block.
     """
@@ -91,7 +94,9 @@ def received(codec: Pair, ebno_db: float, streams: Streams) -> tuple[Tensor, Ten
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of `blocks` at one Eb/N0, how many each decoder got wrong, and how many it alone did."""
+    """Errors of both decoders among `blocks` at one Eb/N0: how many each got wrong, and how many
+    only one did.
+    """
 
     ebno_db: float
     blocks: int
@@ -102,7 +107,7 @@ class Comparison:
 
 
 def compare(codec: Pair, ebno_db: float, blocks: int, seed: int = 0) -> Comparison:
-    """Both decoders on the same noise."""
+    """Run both decoders on the same noise."""
 
     def run(keys: Tensor) -> tuple[Tensor, Tensor]:
         sent, llr = received(codec, ebno_db, Streams(keys))
@@ -122,11 +127,11 @@ def compare(codec: Pair, ebno_db: float, blocks: int, seed: int = 0) -> Comparis
 
 
 def distance_db(points: Sequence[Comparison]) -> tuple[float, float]:
-    """How much more Eb/N0 the layered decoder needs, dB, and half of its 95 % interval.
+    """Return how much more Eb/N0 the layered decoder needs, dB, and half of its 95 % interval.
 
     The normal quantile of flooding's BLER is fitted by a line over dB, whose slope turns each
     point's difference of quantiles into dB; points are weighted by the inverse variance of their
-    paired difference. The slope is taken as known. Needs two points or more with 0 < BLER < 1.
+    paired difference. The slope counts as known. Needs two points or more with 0 < BLER < 1.
     """
     from scipy.stats import norm
 
@@ -158,7 +163,7 @@ def distance_db(points: Sequence[Comparison]) -> tuple[float, float]:
 
 
 def times(codec: Pair, blocks: int, repeats: int) -> list[tuple[float, float]]:
-    """Seconds of one batch under flooding and under the layered decoder, by turns."""
+    """Return the seconds of one batch with flooding and with the layered decoder, by turns."""
     _, llr = received(codec, 1.0, Streams.derive(0, [("speed",)]).split(blocks))
     pairs = []
     for turn in range(repeats + 1):
@@ -187,8 +192,8 @@ def _print_speed(codec: Pair, blocks: int, repeats: int) -> None:
 
 
 def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[float]]:
-    """Seconds a packet, by turns, of Sionna's decoder alone, `coded` with each schedule and
-    `lookup`; the last with `many` times as many packets.
+    """Return seconds a packet, by turns, of Sionna's decoder alone, `coded` with each schedule, and
+    `lookup` with `many` times as many packets.
     """
     from channels.link.coded import CodedLink
 
@@ -259,7 +264,7 @@ def _print_bler(codec: Pair, ebno_db: Sequence[float], blocks: int, seed: int) -
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(
         prog="python -m channels.validation.benchmark", description=__doc__
     )

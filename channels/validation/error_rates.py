@@ -52,7 +52,7 @@ class Proportion:
         return self.errors / self.trials
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Clopper and Pearson's exact interval of the rate."""
+        """Return Clopper and Pearson's exact interval of the rate."""
         from scipy.stats import binomtest
 
         found = binomtest(self.errors, self.trials).proportion_ci(confidence, "exact")
@@ -70,10 +70,10 @@ class PublishedCurve:
     bler: tuple[float, ...]
 
     def ebno_at(self, bler: float) -> float:
-        """Eb/N0 in dB where the curve has that BLER.
+        """Return the Eb/N0 in dB at which the curve has that BLER.
 
-        Between the points (and beyond them) the normal quantile of the BLER is taken as linear in
-        dB, as it nearly is at finite length (Polyanskiy, Poor, Verdu 2010).
+        Between and beyond the points the normal quantile of the BLER is interpolated linearly in
+        dB, as it is nearly linear at finite length (Polyanskiy, Poor, Verdu 2010).
         """
         from scipy.stats import norm
 
@@ -83,7 +83,7 @@ class PublishedCurve:
         return float(x[i] + (target - y[i]) * (x[i + 1] - x[i]) / (y[i + 1] - y[i]))
 
     def bler_at(self, ebno_db: float) -> float:
-        """The inverse of `ebno_at`."""
+        """Return the BLER at an Eb/N0 in dB; the inverse of `ebno_at`."""
         from scipy.stats import norm
 
         x, y = np.array(self.ebno_db), norm.isf(np.array(self.bler))
@@ -112,7 +112,9 @@ PUBLISHED = (
 def _over_the_air(
     bits: Tensor, modulation: str, over: SymbolChannel, snr_db: float, randomness: Streams
 ) -> Tensor:
-    """float32 [R, S*m] bits to LLRs of the same shape, row r a packet of its own link r."""
+    """Send float32 [R, S*m] bits; returns LLRs of the same shape, row r a packet of its own
+    link r.
+    """
     device = str(bits.device)
     symbols = modem(modulation, device).map(bits)[:, None]  # [R, 1, S]
     snr = torch.full((len(bits),), snr_db, dtype=torch.float64, device=bits.device)
@@ -130,13 +132,13 @@ def bit_errors(
     any_bit: bool = False,
     symbols: int = 1,
 ) -> Proportion:
-    """Hard-decision errors of uncoded QAM, one bit a symbol: the first, or any with `any_bit`.
+    """Count hard-decision errors of uncoded QAM, one bit a symbol: the first, or any with
+    `any_bit`.
 
     over: a symbol channel, as an object, or as "awgn" or {"rayleigh": {"coherence": "packet"}}.
-    snr_db: Es/N0.
-    any_bit: look at a bit drawn at random of each symbol, so that the rate is the mean of them all.
-    symbols: how many meet one channel realisation. One makes the trials independent, under fading
-    too; more are faster, and independent where the channel has no memory.
+    snr_db: Es/N0. any_bit: count a bit drawn at random from each symbol, so that the rate is the
+        mean over all bits. symbols: per channel realisation. One makes the trials independent,
+        under fading, too; more are faster, and independent if the channel has no memory.
     """
     channel = over if isinstance(over, SymbolChannel) else from_spec(SYMBOL_CHANNELS, over)
     said = channel.name if over is channel else str(over)
@@ -171,7 +173,9 @@ def block_errors(
     seed: int = 0,
     device: str = "cpu",
 ) -> Proportion:
-    """Blocks of an LDPC code, without CRC, of which belief propagation gets any bit wrong."""
+    """Count blocks of an LDPC code, without CRC, that belief propagation decodes with any bit
+    wrong.
+    """
     channel = from_spec(SYMBOL_CHANNELS, over)
     bits_per_symbol = BITS_PER_SYMBOL[modulation]
     ldpc = code(k, n, bits_per_symbol, device, schedule=schedule)
@@ -228,7 +232,7 @@ def _print_ber(bits: int, seed: int, device: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(
         prog="python -m channels.validation.error_rates", description=__doc__
     )

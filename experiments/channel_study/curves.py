@@ -42,7 +42,8 @@ class Share:
 
     @classmethod
     def of(cls, hits: Floats, trials: Floats) -> Share:
-        """hits, trials: [N], of each link. Links are independent, packets of one need not be.
+        """Count hits among trials: [N] each, of each link. Links are independent, packets of one
+        need not be.
 
         The design effect is that of Korn and Graubard, "Confidence intervals for proportions with
         small expected number of positive counts", Survey Methodology 24, 1998.
@@ -83,12 +84,12 @@ class Point:
     lost_by_slot: list[Share]
     bits: Share | None = None
     runs: list[Share] = field(default_factory=list)
-    """Of the runs of losses: those of more than 0, 1, ... packets."""
+    """Runs of losses: of more than 0, 1, ... packets."""
     delays_s: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     """[links, slots], infinite where lost."""
 
     def within(self, time_s: float) -> Share:
-        """Packets there by then, of all."""
+        """Return the packets delivered by then, out of all."""
         come = (self.delays_s <= time_s).sum(axis=1).astype(np.float64)
         return Share.of(come, np.full_like(come, self.delays_s.shape[1]))
 
@@ -117,6 +118,6 @@ def shows_delay(point: Point) -> bool:
 
 
 def instants(point: Point, count: int) -> Floats:
-    """Delays from nothing to all but the longest thousandth."""
+    """Return delays from 0 to the longest but for the last thousandth."""
     come = point.delays_s[np.isfinite(point.delays_s)]
     return np.linspace(0, float(np.quantile(come, 0.999)) * 1.02, count)

@@ -45,7 +45,7 @@ _LOWEST_SHOWN = 1e-6
 
 
 def check_target(path: Path) -> None:
-    """Raises ConfigError if the picture could not be written there."""
+    """Raise ConfigError if the picture could not be written there."""
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"{path}: name a picture that ends in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
@@ -55,7 +55,7 @@ def check_target(path: Path) -> None:
 
 
 def draw(curves: Curves, path: Path) -> None:
-    """The figure, one panel a quantity, to PNG, PDF or SVG. Raises ConfigError."""
+    """Draw the figure, one panel a quantity, to PNG, PDF or SVG. Raises ConfigError."""
     check_target(path)
     kinds: list[Callable[[Axes, Curves], None]] = []
     if any(point.bits is not None for point in curves.points):
@@ -134,7 +134,9 @@ def _marks(
     log: bool = False,
     factor: float = 1.0,
 ) -> None:
-    """Rates with their intervals; on a logarithmic axis a rate of 0 is the end of its interval."""
+    """Draw rates with their intervals; on a logarithmic axis a rate of 0 is the end of its
+    interval.
+    """
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     seen = [i for i, s in enumerate(shares) if s.trials and (s.hits or not log)]
     none = [i for i, s in enumerate(shares) if s.trials and not s.hits and log]
@@ -158,24 +160,30 @@ def _marks(
         panel.plot(np.array(xs)[none], tops, "v", color=colour, mfc="white", markersize=5, zorder=4)
 
 
-def _linestyle(law: Reference, number: int) -> Any:
-    """Solid what should be met, dashed what bounds, dotted further laws and aims."""
-    if number > 0 or law.target:
+def _linestyle(reference: Reference, number: int) -> Any:
+    """Return solid for what should be met, dashed for bounds, dotted for further references and
+    targets.
+    """
+    if number > 0 or reference.target:
         return (0, (1, 1.5))
-    return (0, (5, 2)) if law.bound else "-"
+    return (0, (5, 2)) if reference.bound else "-"
 
 
 def _lines(
-    panel: Axes, laws: Sequence[Reference], xs: Floats, factor_x: float = 1.0, factor_y: float = 1.0
+    panel: Axes,
+    references: Sequence[Reference],
+    xs: Floats,
+    factor_x: float = 1.0,
+    factor_y: float = 1.0,
 ) -> None:
-    for number, law in enumerate(laws):
+    for number, reference in enumerate(references):
         panel.plot(
             xs * factor_x,
-            law.values(xs) * factor_y,
+            reference.values(xs) * factor_y,
             color="#1a1a1a" if number == 0 else GREY,
-            linestyle=_linestyle(law, number),
+            linestyle=_linestyle(reference, number),
             linewidth=1.3,
-            label=law.name,
+            label=reference.name,
             zorder=2,
         )
 
@@ -186,7 +194,7 @@ def _span(curves: Curves) -> Floats:
 
 
 def _floor(shares: Sequence[Share]) -> float:
-    """The lower end of a logarithmic axis: a little below the least that was seen."""
+    """Return the lower end of a logarithmic axis: a little below the lowest value seen."""
     seen = [share.interval[0] for share in shares if share.hits]
     seen += [share.interval[1] / 3 for share in shares if share.trials and not share.hits]
     seen.append(0.03)
@@ -247,7 +255,7 @@ def _slot_panel(panel: Axes, curves: Curves) -> None:
 
 
 def _some(points: Sequence[Point], most: int = 3) -> list[Point]:
-    """At most so many, evenly chosen, the first and the last among them."""
+    """Return at most so many, evenly chosen, the first and the last among them."""
     if len(points) <= most:
         return list(points)
     return [points[i] for i in np.linspace(0, len(points) - 1, most).round().astype(int)]
@@ -272,19 +280,23 @@ def _run_panel(panel: Axes, curves: Curves) -> None:
             number,
             log=True,
         )
-        law = run_reference(curves, point.value)
-        if law is not None:
+        reference = run_reference(curves, point.value)
+        if reference is not None:
             xs = np.arange(shown[-1] + 1, dtype=np.float64)
             panel.plot(
-                xs, law.values(xs), color=COLOURS[number % len(COLOURS)], linewidth=1.2, zorder=2
+                xs,
+                reference.values(xs),
+                color=COLOURS[number % len(COLOURS)],
+                linewidth=1.2,
+                zorder=2,
             )
     panel.set_yscale("log")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(_floor([share for point in points for share in point.runs if share.hits]), 1.5)
-    has_law = run_reference(curves, points[-1].value) is not None
+    has_reference = run_reference(curves, points[-1].value) is not None
     _finish(
         panel,
-        "Runs of losses" + (" (lines: law of the states)" if has_law else ""),
+        "Runs of losses" + (" (lines: of the two states)" if has_reference else ""),
         "Packets lost in a row, l (number)",
         "P(run longer than l)",
     )
@@ -303,9 +315,9 @@ def _delay_panel(panel: Axes, curves: Curves) -> None:
         panel.plot(grid * factor, share, color=colour, linewidth=1, alpha=0.6)
         shares = [point.within(float(t)) for t in marks]
         _marks(panel, (marks * factor).tolist(), shares, _at(curves, point), number)
-    law = delay_reference(curves)
-    if law is not None:
-        _lines(panel, [law], grid[grid <= law.up_to], factor)
+    reference = delay_reference(curves)
+    if reference is not None:
+        _lines(panel, [reference], grid[grid <= reference.up_to], factor)
     panel.set_ylim(0, 1.03)
     _finish(
         panel, "Delay", f"Delay t ({unit})", "P(there within t), lost ones never", "lower right"

@@ -1,13 +1,13 @@
-"""Curves of a channel alone: what it does to packets, with the law or bound that holds for it.
+"""Curves of a channel alone: what it does to packets, beside a law or bound that holds for it.
 
     channel ── packets at each value of its condition ── counts ──> figure, table
-                                             law or bound ────────────────^
+                                             reference or bound ────────────────^
 
     bit errors      of an uncoded link over its SNR, with the closed form
     packet loss     over the condition, with the normal approximation, the stationary loss and the
                     like; where a channel reads no condition, over the packet's number in its link
     runs of losses  P(more than l lost in a row), with that of the two states
-    delay           P(a packet is there within t), with its law
+    delay           P(a packet arrives within t), with its law
 
 Intervals are 95 %, exact (Clopper and Pearson). Where a link carries several packets, which may
 share its fate, they count as fewer (Korn and Graubard 1998).
@@ -144,7 +144,7 @@ def measure(
 
 
 def _decodes(channel: Channel) -> bool:
-    """Whether a packet takes milliseconds: one that is really decoded."""
+    """Say whether a packet takes milliseconds, because it is really decoded."""
     if channel.uses_per_packet(1) is None or isinstance(channel, (IdealLink, UncodedLink)):
         return False
     if isinstance(channel, CodedLink):
@@ -153,7 +153,9 @@ def _decodes(channel: Channel) -> bool:
 
 
 def _alone(channel: Channel) -> bool:
-    """Whether a packet's own symbols decide: a link without states, or a channel around one."""
+    """Say whether a packet's own symbols decide its fate: a link without states, or a channel
+    around one.
+    """
     if isinstance(channel, (Chain, Unequal)):
         return False
     if isinstance(channel, Wrapper):
@@ -231,7 +233,9 @@ def _point(
 
 
 def _runs(lost: NDArray[np.bool_]) -> list[Share]:
-    """Of the runs that begin in the first half of a link: those of more than 0, 1, ... packets."""
+    """Return the shares of runs of more than 0, 1, ... packets, of runs that begin in a link's
+    first half.
+    """
     slots = lost.shape[1]
     longest = min(LONGEST_RUN, slots // 2 - 1)
     begins = ~lost[:, : slots - longest - 1] & lost[:, 1 : slots - longest]
@@ -244,7 +248,7 @@ def _runs(lost: NDArray[np.bool_]) -> list[Share]:
 
 
 def default_values(channel: Channel, condition: str) -> list[float]:
-    """Some that show how the channel falls; around the bound on AWGN. Raises ConfigError."""
+    """Return values that show how losses fall; around the bound on AWGN. Raises ConfigError."""
     if condition == "loss":
         most = min(0.5, channel.most if isinstance(channel, PacketBursts) else 1.0)
         return [round(most * i / 10, 4) for i in range(11)]
@@ -276,14 +280,16 @@ class Counted:
     condition: float | None
     at: float | None
     share: Share
-    law: float | None
+    reference: float | None
 
 
 def _counts(curves: Curves) -> Iterator[Counted]:
-    """Everything counted, with what the first law says."""
+    """Yield everything counted, with the value of the first reference."""
 
-    def said(laws: Sequence[Reference], x: float) -> float | None:
-        return float(laws[0].values(np.array([x]))[0]) if laws and not laws[0].target else None
+    def said(references: Sequence[Reference], x: float) -> float | None:
+        if not references or references[0].target:
+            return None
+        return float(references[0].values(np.array([x]))[0])
 
     for point in curves.points:
         value = point.value
@@ -297,9 +303,9 @@ def _counts(curves: Curves) -> Iterator[Counted]:
                     "packet loss at slot", None, slot, share, said(loss_references(curves), 0)
                 )
         if shows_runs(point):
-            law = run_reference(curves, value)
+            reference = run_reference(curves, value)
             for length, share in enumerate(point.runs):
-                known = said([law], length) if law else None
+                known = said([reference], length) if reference else None
                 yield Counted("runs longer than", value, length, share, known)
         if shows_delay(point):
             within = delay_reference(curves)
@@ -309,32 +315,32 @@ def _counts(curves: Curves) -> Iterator[Counted]:
 
 
 def write_csv(curves: Curves, path: Path) -> None:
-    """A line a count: quantity, condition, at, hits, trials, rate, low, high, law."""
+    """Write a line a count: quantity, condition, at, hits, trials, rate, low, high, reference."""
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             name = curves.condition or "condition"
             writer.writerow(
-                ["quantity", name, "at", "hits", "trials", "rate", "low", "high", "law"]
+                ["quantity", name, "at", "hits", "trials", "rate", "low", "high", "reference"]
             )
             for row in _counts(curves):
                 ends = [f"{end:.6g}" for end in (row.share.rate, *row.share.interval)]
                 cells = ["" if cell is None else f"{cell:.6g}" for cell in (row.condition, row.at)]
-                law = "" if row.law is None else f"{row.law:.6g}"
+                reference = "" if row.reference is None else f"{row.reference:.6g}"
                 counts = [row.share.hits, row.share.trials]
-                writer.writerow([row.quantity, *cells, *counts, *ends, law])
+                writer.writerow([row.quantity, *cells, *counts, *ends, reference])
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def summary(curves: Curves) -> str:
-    """Packet loss, and bit errors, at every value, to read."""
+    """Return packet loss, and bit errors, at every value, as text."""
     name = curves.condition or ""
-    lines = [f"{name:>10}  {'quantity':<12} {'rate':>10}  {'95 % interval':<24} {'law':>10}"]
+    lines = [f"{name:>10}  {'quantity':<12} {'rate':>10}  {'95 % interval':<24} {'reference':>10}"]
     for row in _counts(curves):
         if row.at is None:
             low, high = row.share.interval
-            law = "" if row.law is None else f"{row.law:.4g}"
+            law = "" if row.reference is None else f"{row.reference:.4g}"
             value = "" if row.condition is None else f"{row.condition:g}"
             ends = f"{low:.4g} to {high:.4g}"
             lines.append(

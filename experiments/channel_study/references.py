@@ -33,10 +33,9 @@ from experiments.channel_study.curves import Curves, Floats
 
 @dataclass(frozen=True)
 class Reference:
-    """A line to draw beside what was counted: its name, its values, and whether it only bounds.
+    """A reference line to draw: its name, its values, and whether it is only a bound.
 
-    target: it is what a channel strives for, and says nothing of what it reaches. up_to: where it
-    ends.
+    target: what a channel aims at, not what it reaches. up_to: where it ends.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Fading:
-    """A flat symbol channel with a known law: Rician fading in each of a few states.
+    """A flat symbol channel whose gain has a known law: Rician fading in each of a few states.
 
     states: probability of each and its gain over the mean, dB. k_factor: of the fading in all of
     them, as a ratio; 0: Rayleigh fading, infinite: none.
@@ -59,7 +58,7 @@ class Fading:
 
     @classmethod
     def of(cls, over: object) -> Fading | None:
-        """Return the law of a symbol channel; None for one without."""
+        """Return the states of a symbol channel; None if its gain has no known distribution."""
         known = _fading.registry.get(type(over))
         found: Fading | None = None if known is None else known(over)
         return found
@@ -69,9 +68,9 @@ class Fading:
         """Whether every packet meets the mean."""
         return len(self.states) == 1 and math.isinf(self.k_factor)
 
-    def mean(self, law: Callable[[Floats, float], Floats], snr_db: Floats) -> Floats:
-        """Average a law of SNR in dB and K over the states."""
-        parts = [share * law(snr_db + gain, self.k_factor) for share, gain in self.states]
+    def mean(self, function: Callable[[Floats, float], Floats], snr_db: Floats) -> Floats:
+        """Average a function of SNR in dB and K over the states."""
+        parts = [share * function(snr_db + gain, self.k_factor) for share, gain in self.states]
         return np.asarray(sum(parts), dtype=np.float64)
 
 
@@ -109,12 +108,12 @@ def _(over: GilbertElliott) -> Fading | None:
 
 
 def medium(channel: Channel) -> object:
-    """Return the symbol or bit channel under a link; None for a channel that is no link."""
+    """Return the symbol or bit channel under a link; None if the channel is not a link."""
     return channel.over if isinstance(channel, (AdaptiveLink, BaseLink, IdealLink)) else None
 
 
 def code_of(channel: Channel) -> tuple[str, int, int, int] | None:
-    """Input, information bits and symbols of a code block over symbols, and blocks."""
+    """Return input, information bits and symbols of a code block over symbols, and blocks."""
     if not isinstance(channel, (CodedLink, IdealLink)) or channel.modulation is None:
         return None
     plan, inputs = channel.layout, channel.modulation
@@ -124,7 +123,7 @@ def code_of(channel: Channel) -> tuple[str, int, int, int] | None:
 
 
 def loss_references(curves: Curves) -> list[Reference]:
-    """What packet loss is held against, over the condition; of a few channels alone."""
+    """Return the references of packet loss over the condition; few channels have any."""
     return _loss(curves.channel, curves)
 
 
@@ -211,7 +210,7 @@ def _(channel: IdealLink, curves: Curves) -> list[Reference]:
 
 
 def _normal(channel: Channel, fading: Fading, bound: bool) -> Reference:
-    """The best code of a link's length, by the normal approximation."""
+    """Return the best code of a link's length, by the normal approximation."""
     code = code_of(channel)
     assert code is not None
     inputs, bits, symbols, blocks = code
@@ -225,7 +224,7 @@ def _normal(channel: Channel, fading: Fading, bound: bool) -> Reference:
 
 
 def _capacity(channel: Channel, fading: Fading, bound: bool) -> Reference:
-    """An endless code of a link's rate."""
+    """Return a code of infinite length of a link's rate."""
     code = code_of(channel)
     assert code is not None
     inputs, bits, symbols, _ = code
@@ -237,7 +236,7 @@ def _capacity(channel: Channel, fading: Fading, bound: bool) -> Reference:
 
 
 def _states(channel: PacketBursts, value: float) -> theory.GilbertElliott:
-    """The two states of a channel of bursts at a value of its condition."""
+    """Return the two states of a channel of bursts at a value of its condition."""
     if channel.p is not None and channel.r is not None:
         return theory.GilbertElliott(channel.p, channel.r, channel.loss_good, channel.loss_bad)
     loss = value if channel.loss is None else channel.loss
@@ -245,7 +244,7 @@ def _states(channel: PacketBursts, value: float) -> theory.GilbertElliott:
 
 
 def bit_references(curves: Curves) -> list[Reference]:
-    """The closed form of an uncoded link's bit errors over SNR."""
+    """Return the closed form of an uncoded link's bit errors over SNR."""
     channel = curves.channel
     fading = Fading.of(medium(channel))
     if fading is None or not isinstance(channel, (BaseLink, IdealLink)):
@@ -259,7 +258,9 @@ def bit_references(curves: Curves) -> list[Reference]:
 
 
 def delay_reference(curves: Curves) -> Reference | None:
-    """P(delay <= t) where it is known: random delays, and Poisson traffic behind a bottleneck."""
+    """Return P(delay <= t) where it is known: random delays, and Poisson traffic behind a
+    bottleneck.
+    """
     return _delay(curves.channel, curves)
 
 
@@ -300,7 +301,7 @@ def _(channel: Bottleneck, curves: Curves) -> Reference | None:
 
 
 def run_reference(curves: Curves, value: float | None) -> Reference | None:
-    """P(a run of losses has more than l packets)."""
+    """Return P(a run of losses has more than l packets)."""
     channel = curves.channel
     if isinstance(channel, IidErasure):
         loss = value if channel.loss is None else channel.loss

@@ -1,4 +1,4 @@
-"""The server of the page: on this machine alone, for who has the token, for its own page alone.
+"""The server of the page: for this machine only, with a token, and for its own page only.
 
     GET  /?token=T        the page
     GET  /api/about       the picture and what can be moved      (token in the header)
@@ -45,7 +45,7 @@ POLICY = (
 class Server(ThreadingHTTPServer):
     """Serves one stage. url: what to open, token included.
 
-    Raises ConfigError where the port is taken.
+    Raises ConfigError if the port is taken.
     """
 
     daemon_threads = True
@@ -88,11 +88,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        """The page, and what it begins with."""
+        """Answer with the page, and what it begins with."""
         self._answered({"/": self._front, "/api/about": self._about})
 
     def do_POST(self) -> None:
-        """What moves."""
+        """Answer a move."""
         self._answered(
             {
                 "/api/send": self._send,

@@ -1,4 +1,4 @@
-"""One picture and a link whose settings move: what is sent, what comes, and what was seen before.
+"""One picture and a link whose settings change: what is sent and received; results are cached.
 
     Setting ── encode (remembered) ── channel ── decode (remembered) ── judge ──> Scene
 
@@ -95,7 +95,9 @@ class Stage:
     """A picture, and the parts that send it. `send` may be called from several threads."""
 
     def __init__(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
-        """image: float32 [3, H, W] in [0, 1]. labels: int64 [H, W], or None without any."""
+        """Set up a picture. image: float32 [3, H, W] in [0, 1]. labels: int64 [H, W], or None
+        without any.
+        """
         self._lock = threading.Lock()
         self._codecs: dict[str, Codec] = {}
         self._channels: dict[tuple[int, str], Channel] = {}
@@ -104,7 +106,7 @@ class Stage:
         self.show(image, name, labels)
 
     def show(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
-        """Take another picture; what was remembered of the one before is forgotten."""
+        """Take another picture; the cache of the one before is dropped."""
         image, labels = _fitted(image, labels)
         with self._lock, torch.inference_mode():
             self.image, self.name = image, name
@@ -116,7 +118,7 @@ class Stage:
             self._decoded: OrderedDict[Any, Seen] = OrderedDict()
 
     def about(self) -> dict[str, Any]:
-        """What a page has to know before the first move."""
+        """Return what a page needs to know before the first move."""
         height, width = self.image.shape[1:]
         ceiling = _miou(self.clean, self.labels) if self.labelled else 1.0
         return {
@@ -144,7 +146,7 @@ class Stage:
     def send(self, setting: Setting) -> dict[str, Any]:
         """Send the picture once, and return all that a page shows of it.
 
-        Raises SQLinkError where a codec cannot be had.
+        Raises SQLinkError if a codec cannot be had.
         """
         with self._lock, torch.inference_mode():
             codec = self._codec(setting.codec, setting.realism)
@@ -231,7 +233,7 @@ class Stage:
         }
 
     def _codec(self, name: str, realism: float | None) -> Codec:
-        """A codec, at a realism where it has one."""
+        """Return a codec, at a realism if it has one."""
         if name not in self._codecs:
             self._codecs[name] = load_codec(name)
         codec = self._codecs[name]
@@ -240,7 +242,7 @@ class Stage:
         return codec
 
     def _realism(self) -> list[str]:
-        """Codecs whose weights have a realism to choose."""
+        """List the codecs whose weights have a realism to choose."""
         codec = self._codec("sqgan", None)
         return ["sqgan"] if isinstance(codec, SQGANCodec) and codec.tables.refinements else []
 
@@ -254,7 +256,7 @@ class Stage:
 
 
 def street(seed: int) -> tuple[Tensor, str, Tensor]:
-    """A rendered street of 480x360 with its name and its labels."""
+    """Render a street of 480x360; returns it with its name and its labels."""
     from sqlink.data.streets import Streets
 
     sample = Streets(seed=seed, count=1, height=360, width=480)[0]
@@ -263,7 +265,7 @@ def street(seed: int) -> tuple[Tensor, str, Tensor]:
 
 
 def _remembered(store: OrderedDict[Any, Found], key: Any, make: Callable[[], Found]) -> Found:
-    """What `make` makes, or made before for the same key."""
+    """Return what `make` makes, cached by key."""
     if key not in store:
         store[key] = make()
         if len(store) > REMEMBERED:
@@ -273,7 +275,7 @@ def _remembered(store: OrderedDict[Any, Found], key: Any, make: Callable[[], Fou
 
 
 def _fitted(image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The picture with at most MOST_PIXELS, its proportions kept, and its labels with it."""
+    """Scale the picture and its labels to at most MOST_PIXELS, its proportions kept."""
     height, width = image.shape[1:]
     if height * width <= MOST_PIXELS:
         return image, labels

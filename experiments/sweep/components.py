@@ -31,7 +31,10 @@ from sqlink.analogue import load_symbol_codec, symbol_codec_names
 from sqlink.analogue.base import SYMBOL_CODECS, SymbolCodec
 from sqlink.analogue.crossing import SymbolLink
 from sqlink.codecs import load_codec, takes_option
-from sqlink.codecs.base import Codec
+from sqlink.codecs.base import (
+    Codec,
+    trained_on,
+)
 from sqlink.crossing import check_packet_size, resolve_rate
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet, Thinned
@@ -41,6 +44,7 @@ from sqlink.metrics.features import Patches
 from sqlink.runtime.device import select_device
 from sqlink.segmentation import GROUND_TRUTH, load_segmenter
 from sqlink.segmentation.base import Segmenter
+from sqlink.weights import FromWeights
 
 Part = TypeVar("Part")
 
@@ -51,7 +55,7 @@ class Equipment:
 
     codecs: by title and packet size. channels: by name and packet size. analogue: codecs that make
     symbols, by title. symbol_links: what carries these, by name of the channel and packet size.
-    segmenter: None where the labels are sent, or no map at all (`sends_map`). measures: the metrics
+    segmenter: None if the labels are sent, or no map at all (`sends_map`). measures: the metrics
     that can be measured, and the judge. asked: columns of all metrics asked for, in order.
     unavailable: column -> reason, of those that cannot be measured. trained_on: codec's title ->
     columns of metrics that were also its training losses, as the codec says. skipped: codec's title
@@ -108,7 +112,7 @@ class Equipment:
             asked=asked,
             unavailable=unavailable,
             trained_on={
-                title: tuple(getattr(codec, "trained_on", ()))
+                title: trained_on(codec)
                 for title, codec in (*((t, c) for (t, _), c in codecs.items()), *analogue.items())
             },
             identities=Identities(
@@ -139,7 +143,7 @@ class Equipment:
         )
 
     def installed(self, sweep: Sweep) -> Sweep:
-        """The sweep without the codecs that are skipped, nor the comparisons with them."""
+        """Return the sweep without the codecs that are skipped and the comparisons with them."""
         if not self.skipped:
             return sweep
         kept = [choice for choice in sweep.codecs if choice.title not in self.skipped]
@@ -155,12 +159,12 @@ class Equipment:
 
 
 def column(metric: AnyMetric) -> str:
-    """A metric's column: its name and its unit, such as `psnr_db`."""
+    """Return a metric's column: its name and its unit, such as `psnr_db`."""
     return f"{metric.name}_{metric.unit.lower()}" if metric.unit else metric.name
 
 
 def fingerprint(part: object) -> str:
-    """SHA-256 over the networks that a codec, segmenter or metric holds; empty if it holds none.
+    """Hash the networks of a codec, segmenter or metric with SHA-256; empty if it has none.
 
     A part that was read from a file of weights names the file's hash itself, as `weights_sha256`.
     Codecs and segmenters inside a part count with it.
@@ -171,12 +175,12 @@ def fingerprint(part: object) -> str:
         for name, value in sorted(inside.items())
         if isinstance(value, (Codec, Segmenter)) and (found := fingerprint(value))
     ]
-    own = getattr(part, "weights_sha256", None)
-    if isinstance(own, str) and not nested:
+    own = part.weights_sha256 if isinstance(part, FromWeights) else None
+    if own is not None and not nested:
         return own
     total = hashlib.sha256()
     modules = {name: value for name, value in inside.items() if isinstance(value, nn.Module)}
-    if isinstance(own, str):
+    if own is not None:
         total.update(own.encode())
         modules = {}
     for name, module in sorted(modules.items()):
@@ -189,7 +193,7 @@ def fingerprint(part: object) -> str:
 
 
 def files_named(value: object) -> dict[str, str]:
-    """Path -> SHA-256 of every file that a text in `value`, however deep, names."""
+    """Hash every file that a text in `value`, at any depth, names: path -> SHA-256."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
@@ -207,13 +211,13 @@ def files_named(value: object) -> dict[str, str]:
 
 
 def _weights_of(metric: AnyMetric) -> str:
-    """The fingerprint of what a metric looks through; empty without a network."""
+    """Return the fingerprint of a metric's networks; empty without one."""
     part: object = metric.extractor if isinstance(metric, SetMetric) else metric
     return fingerprint(part.extractor if isinstance(part, Patches) else part)
 
 
 def _built(where: str, build: Callable[[], Part]) -> Part:
-    """What `build` gives; an error that a user can cause says where in the file it comes from."""
+    """Call `build`; an error that a user can cause says which part of the file caused it."""
     try:
         return build()
     except SQLinkError as error:
@@ -229,7 +233,7 @@ def _codecs(
 ) -> tuple[dict[tuple[str, int], Codec], dict[str, str]]:
     """Build the codecs, by title and packet size; and title -> why, of those not installed.
 
-    Raises SQLinkError where one cannot be built, or where not one is installed.
+    Raises SQLinkError if one cannot be built, or where not one is installed.
     """
     built: dict[tuple[str, int], Codec] = {}
     skipped: dict[str, str] = {}
@@ -248,7 +252,7 @@ def _codecs(
 
 
 def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Codec:
-    """A codec for one packet size, on the device where it takes one."""
+    """Make a codec for one packet size, on the device if it takes one."""
     if "packet_bytes" in choice.options:
         raise ConfigError("packet_bytes is the sweep's own: name it there, not among the options")
     placed = {"device": device} if takes_option(choice.name, "device") else {}
@@ -258,7 +262,7 @@ def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Code
 def _analogue(
     sweep: Sweep, channels: Mapping[tuple[str, int], Channel], device: torch.device, where: str
 ) -> tuple[dict[str, SymbolCodec], dict[tuple[str, int], SymbolLink]]:
-    """The codecs that make symbols, by title, and the links that carry these, if there are any."""
+    """Return the codecs that make symbols, by title, and the links that carry these, if any."""
     codecs: dict[str, SymbolCodec] = {}
     for i, choice in enumerate(sweep.codecs):
         if choice.name not in symbol_codec_names():
@@ -292,7 +296,7 @@ def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:
 def _measures(
     sweep: Sweep, where: str, device: torch.device
 ) -> tuple[Measures, tuple[str, ...], dict[str, str]]:
-    """The metrics with the judge, the columns asked for, and why some cannot be measured."""
+    """Return the metrics with the judge, the columns asked for, and why some cannot be measured."""
     metrics: dict[str, AnyMetric] = {}
     asked: list[str] = []
     unavailable: dict[str, str] = {}
@@ -321,7 +325,9 @@ def _measures(
 
 
 def _channels(sweep: Sweep, where: str) -> dict[tuple[str, int], Channel]:
-    """The channels by name and packet size, each tried. A condition must be read by one of them."""
+    """Return the channels by name and packet size, each tried. Every condition must be read
+    by one.
+    """
     channels: dict[tuple[str, int], Channel] = {}
     for name, spec in sweep.links().items():
         place = f"{where}: channels.{name}" if sweep.channels else f"{where}: channel"
@@ -339,7 +345,7 @@ def _channels(sweep: Sweep, where: str) -> dict[tuple[str, int], Channel]:
 
 
 def _channel(sweep: Sweep, spec: object, packet_bytes: int, where: str, place: str) -> Channel:
-    """A channel, tried with one packet under every value of every condition."""
+    """Make a channel, and try it with one packet under every value of every condition."""
     channel = _built(place, lambda: build(with_packet_size(spec, packet_bytes)))
     _built(place, lambda: check_packet_size(channel, packet_bytes))
     for name in channel.needs:

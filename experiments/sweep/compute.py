@@ -30,7 +30,9 @@ class Compute:
 
     @classmethod
     def resumed(cls, folder: Path) -> Compute:
-        """What the runs before took, as the folder's manifest says; nothing where it does not."""
+        """Return what earlier runs took, as the folder's manifest says; nothing if it does
+        not say.
+        """
         try:
             found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             return cls(found["compute"])

@@ -1,4 +1,6 @@
-"""What a sweep would do: points, encodings, and what they take, tried on its first picture."""
+"""What a sweep would do: points, encodings, and an estimate of time and bytes from its first
+picture.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
     """Build a sweep, run its first picture at one point of each encoding, and reckon up the rest.
 
     output: a results folder; rows that it holds are not counted as work. Nothing is written.
-    Raises SQLinkError where the sweep itself would.
+    Raises SQLinkError if the sweep itself would.
     """
     path = find_settings(config_path, "experiments.configs")
     sweep = load_sweep(path)
@@ -87,7 +89,7 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
 
 
 def _tried(runner: Runner, store: Store) -> tuple[float, int]:
-    """Seconds and bytes that all rows would take.
+    """Estimate the seconds and bytes of all rows.
 
     Each encoding is tried with one row and with two: the difference is what a row takes, the rest
     of the first what coding takes.
@@ -109,7 +111,7 @@ def _tried(runner: Runner, store: Store) -> tuple[float, int]:
 def _timed(
     runner: Runner, store: Store, chunk: list[Picture], point: Point, realisations: int
 ) -> tuple[float, int]:
-    """Seconds, and bytes of a part file, of pictures at one point."""
+    """Measure the seconds, and bytes of a part file, of pictures at one point."""
     crossings = [Crossing(n, point, r) for r in range(realisations) for n in range(len(chunk))]
     start = time.perf_counter()
     rows = runner.rows_of(chunk, point.encoding, crossings)

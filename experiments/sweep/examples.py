@@ -4,7 +4,7 @@ pictures/NAME.original.png   as it was before anything was sent
 pictures/NAME.POINT.png      as received at a point; NAME.POINT.rN.png in realisation N >= 1
 ....map.png                  its labels; the map received, where the codec carries one
 ....seen.png                 what the judge sees in that picture
-....tokens.png               what became of each token, where the codec sends any (`TokenFate`)
+....tokens.png               the fate of each token, if the codec sends any (`TokenFate`)
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Examples:
         self.seed = seed
 
     def wants(self, number: int, point: Point, realisation: int) -> bool:
-        """Whether picture `number` of the sweep is kept as received there."""
+        """Say whether picture `number` of the sweep is kept as received at this point."""
         drawn = point.seed == self.seed and realisation < self.kept.realisations
         return number < self.kept.pictures and drawn
 
     def lacks(self, number: int, name: str, point: Point, realisation: int) -> bool:
-        """Whether it is wanted and not there."""
+        """Say whether it is wanted and not there."""
         wanted = self.wants(number, point, realisation)
         return wanted and not received_path(self.folder, name, point.hash, realisation).exists()
 
@@ -66,7 +66,9 @@ class Examples:
         self._save(path, image, carried, seen)
 
     def _save(self, path: Path, image: Tensor, carried: Tensor | None, seen: Tensor | None) -> None:
-        """image: float32 [3, H, W]; the maps int64 [H, W] or None. The picture is written last."""
+        """Save image: float32 [3, H, W]; the maps int64 [H, W] or None. The picture is written
+        last.
+        """
         self.folder.mkdir(exist_ok=True)
         if carried is not None:
             save_map(carried, path.with_suffix(".map.png"))
@@ -76,11 +78,11 @@ class Examples:
 
 
 def original_path(folder: Path, name: str) -> Path:
-    """Of the picture before anything was sent; `folder` is that of the pictures."""
+    """Return the path of the picture before anything was sent; `folder` is that of the pictures."""
     return folder / f"{name}.original.png"
 
 
 def received_path(folder: Path, name: str, point_hash: str, realisation: int = 0) -> Path:
-    """Of the picture as received at a point."""
+    """Return the path of the picture as received at a point."""
     drawn = f".r{realisation}" if realisation else ""
     return folder / f"{name}.{point_hash}{drawn}.png"

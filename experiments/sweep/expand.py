@@ -1,4 +1,4 @@
-"""From the YAML as it is written to one flat description: bases, variables, files, swept values.
+"""From the YAML as written to one flat description: bases, variables, files, swept values.
 
     extends: base.yaml          keys of the base that the file does not give itself
     variables: {snrs: [0, 5]}   ${snrs} anywhere is that value; in the midst of a text, its text
@@ -29,7 +29,7 @@ _NAME = re.compile(r"\$\{(\w+)\}")
 
 
 def expand(raw: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
-    """The description with everything in place; `where` names the file, which lies in `folder`.
+    """Expand the description; `where` names the file, which lies in `folder`.
 
     Raises ConfigError, one line.
 
@@ -54,7 +54,7 @@ def expand(raw: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
 def _extended(
     raw: Mapping[str, Any], where: str, folder: Path, seen: tuple[Path, ...]
 ) -> dict[str, Any]:
-    """The file's keys over those of the files that it extends."""
+    """Lay the file's keys over those of the files that it extends."""
     own = dict(raw)
     bases = own.pop("extends", None)
     if bases is None:
@@ -79,17 +79,17 @@ def _extended(
 
 
 def read(path: Path, where: str) -> Any:
-    """What stands in a YAML file. Raises ConfigError, naming `where` it was asked for."""
+    """Read a YAML file. Raises ConfigError, naming `where` it was asked for."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(f"{where}: {path}: {reason}") from error
     return beside(read_yaml(text, f"{where}: {path}"), path.parent)
 
 
 def _substituted(value: Any, variables: Mapping[str, Any]) -> Any:
-    """Variables in place of `${NAME}`; other names are left to the environment."""
+    """Replace `${NAME}` by variables; other names are left to the environment."""
     if isinstance(value, Mapping):
         return {key: _substituted(inner, variables) for key, inner in value.items()}
     if isinstance(value, list):
@@ -105,7 +105,7 @@ def _substituted(value: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _channels(raw: dict[str, Any], where: str, folder: Path) -> dict[str, Any]:
-    """Channel files read; channels with swept values as several named ones."""
+    """Read channel files; expand channels with swept values to several named ones."""
     if "channel" in raw:
         spec = _from_file(raw["channel"], f"{where}: channel", folder)
         found = list(swept(spec))
@@ -133,14 +133,14 @@ def _channels(raw: dict[str, Any], where: str, folder: Path) -> dict[str, Any]:
 
 
 def _from_file(spec: Any, where: str, folder: Path) -> Any:
-    """The description in a file where `spec` is a file's name, else `spec`."""
+    """Read the description in a file if `spec` is a file's name, else return `spec`."""
     if isinstance(spec, str) and Path(spec).suffix.lower() in (".yaml", ".yml"):
         return read(folder / spec, where)
     return spec
 
 
 def label(spec: Any) -> str:
-    """What tables call a channel that nobody named.
+    """Return what tables call a channel without a name.
 
     >>> label("rayleigh"), label({"interleave": {"depth": 2}}), label(["iid", {"awgn": {}}])
     ('rayleigh', 'interleave', 'iid+awgn')
@@ -153,7 +153,7 @@ def label(spec: Any) -> str:
 
 
 def _codecs(raw: dict[str, Any]) -> dict[str, Any]:
-    """Codecs with swept options as several, each with a label of its own."""
+    """Expand codecs with swept options to several, each with its own label."""
     codecs = raw.get("codecs")
     if not isinstance(codecs, list):
         codecs = [codecs]
@@ -173,7 +173,7 @@ def _codecs(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def swept(value: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each description that `value` stands for, with the swept values by key.
+    """Yield each description that `value` stands for, with the swept values by key.
 
     A key is the last word of its path; where two are alike, the path.
 
@@ -194,7 +194,7 @@ def swept(value: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _places(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
-    """Where {sweep: [...]} stands, and its values."""
+    """Yield the places of {sweep: [...]}, and their values."""
     if isinstance(value, Mapping):
         if set(value) == {SWEEP} and isinstance(value[SWEEP], list) and path:
             if not value[SWEEP] or any(isinstance(v, (Mapping, list)) for v in value[SWEEP]):
@@ -210,7 +210,7 @@ def _places(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
 
 
 def _put(value: Any, path: tuple[Any, ...], picked: Any) -> Any:
-    """The value with another at `path`."""
+    """Return the value with another at `path`."""
     if not path:
         return picked
     step, rest = path[0], path[1:]

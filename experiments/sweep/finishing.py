@@ -91,7 +91,7 @@ def finish(
 
 
 def rows_named(points: Sequence[Point], pictures: Sequence[str], realisations: int) -> list[Key]:
-    """The keys of a table's rows, in its order."""
+    """Return the keys of a table's rows, in its order."""
     return [
         (point.hash, key, realisation)
         for point in points

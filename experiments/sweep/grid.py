@@ -2,9 +2,9 @@
 
 A point's hash is of its meaning alone: what is sent, over which channel, how it is measured, and
 the content of every outside file that takes part: weights, traces, tables of error rates, whatever
-file an option names. It does not depend on the order or the spelling
-of the YAML (5 and 5.0 are one value), nor on batch size, device, number of realisations or the
-pictures, which are part of a row's key of their own. Two sweeps that share a point share its rows.
+file an option names. It does not depend on the order or the spelling of the YAML (5 and 5.0 are one
+value), nor on batch size, device, number of realisations or the pictures, which have their own part
+in a row's key. Two sweeps that share a point share its rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORMAT = 4
 """Raised when the meaning of a column changes, so that old rows are not mixed with new ones."""
 
 PLACES = ("weights", "folder", "device")
-"""Options that say where something lies, not what it is: not part of a point's meaning."""
+"""Options that name a place, not a meaning; they are not part of a point's hash."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Point:
 
 
 def points(sweep: Sweep, identities: Identities) -> list[Point]:
-    """The grid, codec by codec in the file's order; what is named twice is there once.
+    """Return the grid, codec by codec in the file's order, without duplicates.
 
-    Each channel is crossed with the conditions that it needs. Raises ConfigError where rules leave
+    Each channel is crossed with the conditions that it needs. Raises ConfigError if rules leave
     nothing.
     """
 
@@ -138,7 +138,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
 
 
 def _cells(sweep: Sweep, identities: Identities) -> Iterator[dict[str, Any]]:
-    """Axis -> value of every cell that zips and rules let stand, codec by codec."""
+    """Yield axis -> value of every cell that zips and rules allow, codec by codec."""
     names = sorted(sweep.conditions)
     place: dict[str, dict[Any, int]] = {
         "codec": {codec.title: n for n, codec in enumerate(sweep.codecs)},
@@ -172,12 +172,12 @@ def _cells(sweep: Sweep, identities: Identities) -> Iterator[dict[str, Any]]:
 
 
 def _keeps(said: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a cell keeps to a rule: each axis that it names has one of the values."""
+    """Say whether a cell satisfies a rule: each axis that it names has one of the values."""
     return all(name in said and said[name] in values for name, values in rule.items())
 
 
 def canonical(value: Any) -> str:
-    """One text for one meaning: keys sorted, 5.0 written as 5.
+    """Return one text for one meaning: keys sorted, 5.0 written as 5.
 
     >>> canonical({"b": 5.0, "a": [True, None, 0.5]})
     '{"a":[true,null,0.5],"b":5}'
@@ -186,17 +186,17 @@ def canonical(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """16 hexadecimal digits of SHA-256 over the canonical text."""
+    """Hash the canonical text: 16 hexadecimal digits of SHA-256."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
 def _meaning(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-    """Options without the places where files lie and the device: what the files hold is hashed."""
+    """Return the options without file places and device: the content of files is hashed."""
     return {key: contents(value, files) for key, value in options.items() if key not in PLACES}
 
 
 def contents(value: Any, files: Mapping[str, str]) -> Any:
-    """The value, each text that names a file replaced by the SHA-256 of its content."""
+    """Replace each text that names a file by the SHA-256 of its content."""
     if isinstance(value, Mapping):
         return {key: contents(inner, files) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

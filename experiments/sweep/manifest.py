@@ -1,4 +1,4 @@
-"""What a results folder says of its own making: versions, weights, settings."""
+"""What a results folder records of its making: versions, weights, settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifest(
     counts: Mapping[str, int],
     finished: bool = True,
 ) -> dict[str, Any]:
-    """What `manifest.json` holds.
+    """Return the content of `manifest.json`.
 
     unavailable: column -> why it could not be measured. config: the YAML as it was read. counts: of
     points, pictures, realisations and rows. finished: False while pictures are still to come.
@@ -87,7 +87,7 @@ def manifest(
 
 
 def versions() -> dict[str, str]:
-    """Of the installed packages that a result can depend on."""
+    """Return the versions of the installed packages that a result can depend on."""
     found = {}
     for name in PACKAGES:
         try:

@@ -65,7 +65,7 @@ class Measures:
         return {m.extractor.name: m.extractor for m in self.of_sets.values()}
 
     def originals(self, images: Tensor, labels: Sequence[Tensor | None]) -> list[Original]:
-        """Of N pictures float32 [N, 3, H, W] with their labels [H, W], None without any."""
+        """Measure N originals float32 [N, 3, H, W] with their labels [H, W], None without any."""
         seen: Sequence[Tensor | None] = [None] * len(images)
         if self.judge is not None:
             seen = list(self.judge.segment(images).cpu())
@@ -88,10 +88,11 @@ class Measures:
         maps: Tensor | None,
         sent: Sequence[Tensor | None],
     ) -> tuple[list[Row], Tensor | None]:
-        """The columns of N pictures received, and what the judge sees in them, int64 [N, H, W].
+        """Measure the columns of N pictures received, and what the judge sees in them, int64 [N, H,
+        W].
 
         images, reference: float32 [N, 3, H, W], received and original. maps: int64 [N, H, W], those
-        received, or None where the codec carries none; sent: those that were sent.
+        received, or None if the codec carries none; sent: those that were sent.
         """
         columns: list[Row] = [dict(one.columns) for one in originals]
         for name, metric in self.of_pictures.items():
@@ -120,7 +121,7 @@ class Measures:
         return columns, seen
 
     def _vectors(self, images: Tensor) -> dict[str, list[bytes]]:
-        """Column -> the packed vectors of each picture, where its size has any."""
+        """Return column -> the packed vectors of each picture, if its size has any."""
         return {
             f"{FEATURES}{name}": packed(extractor.vectors(images))
             for name, extractor in self.extractors.items()
@@ -129,12 +130,12 @@ class Measures:
 
 
 def counts_column(metric: MapMetric) -> str:
-    """The column that keeps a metric's counts, such as `confusion_image`."""
+    """Return the column that keeps a metric's counts, such as `confusion_image`."""
     return f"{metric.kept}_{metric.compares}"
 
 
 def packed(vectors: Tensor) -> list[bytes]:
-    """float32 [N, n, C] features as rows keep them: half precision, C in 2 bytes before.
+    """Pack float32 [N, n, C] features for rows: half precision, preceded by C in 2 bytes.
 
     >>> import torch
     >>> [len(data) for data in packed(torch.zeros(2, 48, 128))]
@@ -145,13 +146,13 @@ def packed(vectors: Tensor) -> list[bytes]:
 
 
 def unpacked(data: bytes) -> Floats:
-    """What `packed` packed of one picture, [n, C]."""
+    """Unpack what `packed` packed of one picture, [n, C]."""
     width = int.from_bytes(data[:2], "little")
     return np.frombuffer(data, "<f2", offset=2).reshape(-1, width).astype(np.float64)
 
 
 def _counts(metric: MapMetric, found: Tensor | None, truth: Tensor | None) -> list[int] | None:
-    """The counts of one pair of maps in a row; None where one is missing."""
+    """Return the counts of one pair of maps in a row; None if one is missing."""
     if found is None or truth is None:
         return None
     counts: list[int] = metric.counts(found.unsqueeze(0), truth.unsqueeze(0))[0].flatten().tolist()

@@ -40,7 +40,7 @@ class Picture:
 
 
 class Pictures:
-    """Those of a sweep, or of one shard of it: the `shard[0]`-th of `shard[1]` equal parts.
+    """The pictures of a sweep, or of one shard of it: the `shard[0]`-th of `shard[1]` equal parts.
 
     examples: where originals are kept, if they are.
     """
@@ -75,8 +75,8 @@ class Pictures:
         return range((part - 1) * length, self._all, parts * length)
 
     def chunks(self) -> Iterator[list[Picture]]:
-        """The pictures, in runs of one size of at most the batch size; or the runs that share a
-        link.
+        """Yield the pictures in runs of one size of at most the batch size; or the runs that share
+        a link.
         """
         sequence = self._sweep.sequence
         if sequence is not None:
@@ -96,7 +96,9 @@ class Pictures:
             yield chunk
 
     def _run_of(self, start: int, end: int) -> list[Picture]:
-        """Pictures that share a link: what happens to one depends on the others, and so its key."""
+        """Identify pictures that share a link: the fate of one depends on the others, and so its
+        key does.
+        """
         samples = [self._equipment.data[number] for number in range(start, end)]
         for sample in samples:
             if sample.image.shape != samples[0].image.shape:
@@ -112,7 +114,7 @@ class Pictures:
         ]
 
     def prepared(self, chunk: list[Picture]) -> list[Picture]:
-        """The pictures with the map that is sent of them and the judge's view of the original."""
+        """Return the pictures with the map that is sent and the judge's view of the original."""
         equipment = self._equipment
         images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
         if equipment.segmenter is not None:
@@ -143,7 +145,7 @@ class Pictures:
 
 
 def picture_key(sample: Sample) -> str:
-    """16 hexadecimal digits over a picture's name, pixels and labels."""
+    """Hash a picture's name, pixels and labels: 16 hexadecimal digits."""
     total = hashlib.sha256(f"{sample.name} {tuple(sample.image.shape)}\n".encode())
     total.update(sample.image.contiguous().numpy().tobytes())
     if sample.segmentation is not None:

@@ -48,9 +48,9 @@ class Summary:
 
 
 def listed(root: str | Path) -> list[Summary]:
-    """Every results folder in `root`, and `root` itself, by name.
+    """List every results folder in `root`, and `root` itself, by name.
 
-    Raises ConfigError where `root` is no folder.
+    Raises ConfigError if `root` is not a folder.
     """
     place = Path(root)
     if not place.is_dir():
@@ -60,7 +60,7 @@ def listed(root: str | Path) -> list[Summary]:
 
 
 def shown(folder: str | Path) -> str:
-    """The folder in a few lines, and its tables. Raises ConfigError where there are none."""
+    """Show the folder in a few lines, and its tables. Raises ConfigError if there are none."""
     place = _checked(folder)
     found = manifest_of(place)
     lines = [str(_summary(place)), ""]
@@ -77,7 +77,7 @@ def merge(folders: Sequence[str | Path], output: str | Path) -> int:
     """Put the rows of several folders into one, each row once; returns how many there are.
 
     `sqlink sweep CONFIG -o OUTPUT` then finds them there, computes what is missing and writes the
-    tables. Kept pictures go with them. Raises ConfigError where a folder holds no rows, or holds
+    tables. Kept pictures go with them. Raises ConfigError if a folder holds no rows, or holds
     rows of another format.
     """
     sources = [_checked(folder) for folder in folders]
@@ -132,7 +132,7 @@ def prune(folder: str | Path, dry_run: bool = False) -> tuple[int, int]:
     """Drop what the folder's own table does not name: rows of earlier configurations, and theirs
     pictures, and what an interruption left behind. Returns how many rows go, and bytes of files.
 
-    dry_run: only count. Raises ConfigError where the sweep is not finished.
+    dry_run: only count. Raises ConfigError if the sweep is not finished.
     """
     place = _checked(folder)
     if not manifest_of(place).get("finished", True):
@@ -164,7 +164,7 @@ def prune(folder: str | Path, dry_run: bool = False) -> tuple[int, int]:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """What the manifest says; empty where there is none that can be read."""
+    """Read the manifest; empty if there is none that can be read."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -173,7 +173,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def flat(table: pa.Table) -> pa.Table:
-    """The table without columns of lists and of bytes."""
+    """Return the table without columns of lists and of bytes."""
     return table.select(
         [
             field.name
@@ -208,7 +208,7 @@ def _summary(folder: Path) -> Summary:
 
 
 def _copied(source: Path, target: Path) -> None:
-    """A copy, whole or not at all. Raises ConfigError."""
+    """Copy a file, whole or not at all. Raises ConfigError."""
     try:
         target.parent.mkdir(exist_ok=True)
         with whole_file(target) as aside:
@@ -218,7 +218,7 @@ def _copied(source: Path, target: Path) -> None:
 
 
 def _point_of(name: str) -> str | None:
-    """The point's hash in the name of a kept picture; None of an original."""
+    """Return the point's hash in the name of a kept picture; None for an original."""
     for word in name.split(".")[1:]:
         if len(word) == 16 and all(letter in "0123456789abcdef" for letter in word):
             return word
@@ -232,5 +232,5 @@ def _plain(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Bytes in JSON, as hexadecimal digits."""
+    """Return bytes in JSON, as hexadecimal digits."""
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -80,12 +80,14 @@ class Transport:
 
     @classmethod
     def nothing(cls, lowest_bytes: int) -> Transport:
-        """Of a picture that the codec cannot code this low."""
+        """Make the transport of a picture that the codec cannot code this low."""
         return cls("", True, lowest_bytes, 0, 0, 0, 0, 0, 0, 0, 0, None, {})
 
     @classmethod
     def symbols(cls, stream: str, packets: int, channel_uses: int) -> Transport:
-        """Of a picture sent as symbols: no byte exists, and every packet of symbols comes."""
+        """Make the transport of a picture sent as symbols: no byte exists, and every packet
+        comes.
+        """
         return cls(
             stream, False, None, 0, 0, 0, packets, packets, packets, 0, channel_uses, None, {}
         )
@@ -93,14 +95,14 @@ class Transport:
 
 @dataclass(frozen=True)
 class Row:
-    """A row; measured: columns of what the picture received came to."""
+    """A row; measured: columns of the picture's metrics."""
 
     place: Place
     transport: Transport
     measured: Mapping[str, Any]
 
     def columns(self) -> dict[str, Any]:
-        """The columns of the store, in their order."""
+        """Return the columns of the store, in their order."""
         place, transport = asdict(self.place), asdict(self.transport)
         conditions, ledger, axes = (
             place.pop("conditions"),

@@ -25,12 +25,12 @@ DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", "miou", "miou_map", "map_fidelity
 
 
 def as_list(value: object) -> object:
-    """One value stands for a list of one."""
+    """Put one value into a list."""
     return value if isinstance(value, (list, tuple)) or value is None else [value]
 
 
 def as_named(value: object) -> object:
-    """A bare name stands for a mapping with nothing but the name."""
+    """Replace a bare name by a mapping with nothing but the name."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -59,7 +59,7 @@ class Rates(Section):
         return self
 
     def all(self) -> list[Rate]:
-        """Every rate that the section names.
+        """List every rate that the section names.
 
         >>> [rate.label() for rate in Rates(bpp=[0.04, 0.1], bytes=[900]).all()]
         ['bpp=0.04', 'bpp=0.1', 'bytes=900']
@@ -163,7 +163,7 @@ class Kept(Section):
 
 
 def as_kept(value: object) -> object:
-    """A number alone is that of pictures."""
+    """Read a number as the number of pictures to keep."""
     return value if isinstance(value, (dict, Kept)) else {"pictures": value}
 
 
@@ -301,7 +301,7 @@ class Sweep(Section):
         return self
 
     def _values(self, axis: str) -> int:
-        """How many values an axis has; the most that any codec has of rates."""
+        """Return how many values an axis has; of rates, the most that any codec has."""
         if axis == "rate":
             return max(len(self.rates_of(codec).all()) for codec in self.codecs)
         counts = {
@@ -313,7 +313,7 @@ class Sweep(Section):
         return counts[axis] if axis in counts else len(self.conditions[axis])
 
     def links(self) -> dict[str, Any]:
-        """The channels by name; one that nobody named has that of its description."""
+        """Return the channels by name; one without a name gets that of its description."""
         return self.channels or {label(self.channel): self.channel}
 
     @model_validator(mode="after")
@@ -341,7 +341,7 @@ class Sweep(Section):
         return self
 
     def rates_of(self, codec: CodecChoice) -> Rates:
-        """The codec's own rates, or else the sweep's."""
+        """Return the codec's own rates, or else the sweep's."""
         found = codec.rates or self.rates
         assert found is not None
         return found
@@ -364,7 +364,7 @@ class Sweep(Section):
     @classmethod
     def _device_form(cls, device: str) -> str:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-            raise ValueError(f"'{device}' is no device: use cpu, cuda or cuda:N")
+            raise ValueError(f"'{device}' is not a device: use cpu, cuda or cuda:N")
         return device
 
 
@@ -389,7 +389,7 @@ def parse_sweep(text: str, where: str = "sweep") -> Sweep:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a sweep's YAML, with the keys that are gone once it is expanded."""
+    """Return the JSON Schema of a sweep's YAML, with the keys that expansion removes."""
     found = Sweep.model_json_schema()
     found["title"] = "SQLink sweep"
     found["properties"] |= {
@@ -407,7 +407,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _loose(value: dict[str, Any]) -> dict[str, Any]:
-    """A list may be one value or a range, a section its name, and both a variable."""
+    """Allow one value or a range for a list, a name for a section, and a variable for both."""
     if "anyOf" in value:
         return {**value, "anyOf": [_loose(one) for one in value["anyOf"]]}
     text = {"type": "string"}

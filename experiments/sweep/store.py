@@ -81,7 +81,7 @@ class Store:
         self._lock.release()
 
     def done(self) -> set[Key]:
-        """The keys of every row that is there."""
+        """Return the keys of every row in the store."""
         table = self._read(columns=list(KEY))
         return set(zip(*(table[name].to_pylist() for name in KEY), strict=True))
 
@@ -117,7 +117,7 @@ class Store:
                 path.unlink()
 
     def select(self, keys: Iterable[Key]) -> pa.Table:
-        """The rows of these keys, in their order. Raises KeyError if one is not there."""
+        """Return the rows of these keys, in their order. Raises KeyError if one is missing."""
         table = self._read()
         place = {
             key: i
@@ -142,7 +142,7 @@ class Store:
         _write(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _read(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows of all parts, a key once; a part that cannot be read is set aside."""
+        """Read all rows of all parts, a key once; a part that cannot be read is set aside."""
         tables = []
         for path in sorted(self.parts.glob("*.parquet")):
             try:
@@ -160,12 +160,13 @@ class Store:
 
 
 def row_key(row: Row) -> Key:
-    """The key of a row."""
+    """Return the key of a row."""
     return (row["point"], row["picture_key"], row["realisation"])
 
 
 def table_of(rows: Sequence[Row], keys: Sequence[str] = KEY) -> pa.Table:
-    """Rows as a table, `keys` first; a value's Python type gives its column's, lists are of int.
+    """Make a table of rows, `keys` first; a value's Python type gives its column's, lists are of
+    int.
 
     Columns are those of all rows together; a row that lacks one has null there, or 0 in the ledger.
     """
@@ -185,7 +186,7 @@ def table_of(rows: Sequence[Row], keys: Sequence[str] = KEY) -> pa.Table:
 
 
 def filled(table: pa.Table) -> pa.Table:
-    """The table with 0 for null in the ledger's columns."""
+    """Replace null by 0 in the ledger's columns."""
     for i, field in enumerate(table.schema):
         if field.name.startswith(BITS):
             kind = pa.int64() if pa.types.is_null(field.type) else field.type
@@ -195,7 +196,7 @@ def filled(table: pa.Table) -> pa.Table:
 
 
 def read_results(folder: str | Path) -> pa.Table:
-    """The finished table of a results folder. Raises ConfigError if there is none."""
+    """Read the finished table of a results folder. Raises ConfigError if there is none."""
     path = Path(folder) / RESULTS
     try:
         return read_parquet(path)
@@ -208,13 +209,15 @@ def read_results(folder: str | Path) -> pa.Table:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """One Parquet file. (`pyarrow.parquet.read_table` would load pandas where it is installed.)"""
+    """Read one Parquet file. (`pyarrow.parquet.read_table` would load pandas if it is
+    installed.)
+    """
     with pa.parquet.ParquetFile(path) as file:
         return file.read(columns)
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    """One file, in which what rows share (a picture's own features) is there once."""
+    """Write one file, in which what rows share (a picture's own features) is stored once."""
     pa.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=_DICTIONARY)
 
 

@@ -1,6 +1,6 @@
 """Unequal against equal protection, at equal channel uses, on real pictures.
 
-    ways to protect ── guessed ── the best few ── scored on tuning pictures ──┐
+    protection plans ── guessed ── the best few ── scored on tuning pictures ──┐
       unequal: classes of options, those of `allocate` among them             │
       equal: every option and codec                                           │
     the best unequal one and the few best equal ones <── sweeps on pictures ──┘
@@ -38,7 +38,15 @@ from experiments.sweep.grid import canonical, digest, points
 from experiments.sweep.runner import Runner
 from experiments.sweep.schema import Choice, Data, Named, Sweep, as_list, as_named
 from experiments.sweep.store import RESULTS, Store, read_parquet
-from experiments.uep.search import MIOU, Tuner, Way, best, each, equal_ways, unequal_ways
+from experiments.uep.search import (
+    MIOU,
+    ProtectionPlan,
+    Tuner,
+    best,
+    each,
+    equal_plans,
+    unequal_plans,
+)
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.runtime.precision import full_precision
@@ -109,16 +117,16 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `even` where the interval holds 0."""
+        """Say `better`, `worse`, or `no difference` if the interval holds 0."""
         if math.isnan(self.low):
             return "n/a"
         if not (self.low > 0 or self.high < 0):
-            return "even"
+            return "no difference"
         return "better" if (self.difference > 0) == self.higher_is_better else "worse"
 
 
 class Comparison:
-    """One comparison under way; its sweeps go on where they stopped."""
+    """One comparison in progress; its sweeps go on where they stopped."""
 
     def __init__(self, plan: Protection, where: str, progress: bool = True) -> None:
         self.plan = plan
@@ -129,7 +137,9 @@ class Comparison:
         self.codecs = [plan.codec, *plan.equal_codecs]
 
     def run(self) -> str:
-        """Every sweep, then the table, as Markdown; it is written to the output as well."""
+        """Run every sweep, then return the table as Markdown, which is written to the output as
+        well.
+        """
         name, values = self.plan.condition
         costs = [self._cost(option) for option in self.plan.options]
         if min(costs) > self.plan.uses:
@@ -141,13 +151,18 @@ class Comparison:
         chosen: list[str] = []
         for value in values:
             ours, equal = self._chosen(tuner, costs, name, value)
-            cells = {way: self._measured(way, value) for way in each([equal, [*ours.values()]])}
-            for metric, way in ours.items():
+            cells = {
+                candidate: self._measured(candidate, value)
+                for candidate in each([equal, [*ours.values()]])
+            }
+            for metric, candidate in ours.items():
                 higher = tuner.higher_is_better(metric)
                 others = {self._title(one): cells[one] for one in equal}
-                lines += self._compared(value, metric, higher, cells[way], others)
-                classes = json.dumps(way.classes(self.plan.options))
-                chosen.append(f"- {name}={value:g}, {metric}: {way.packets} packets, `{classes}`")
+                lines += self._compared(value, metric, higher, cells[candidate], others)
+                classes = json.dumps(candidate.classes(self.plan.options))
+                chosen.append(
+                    f"- {name}={value:g}, {metric}: {candidate.packets} packets, `{classes}`"
+                )
         text = self._table(lines, chosen, next(iter(cells.values())))
         write_aside(text.encode(), self.folder / "protection.md")
         return text
@@ -157,7 +172,7 @@ class Comparison:
             print(what, file=sys.stderr, flush=True)
 
     def _cost(self, option: Mapping[str, Any]) -> int:
-        """Channel uses of a packet, or packets where no symbols are counted."""
+        """Return the channel uses of a packet, or packets if no symbols are counted."""
         uses = Unequal(self.over, [option]).uses_per_packet(self.plan.packet_bytes)
         return int(option.get("copies", 1)) if uses is None else uses
 
@@ -167,7 +182,9 @@ class Comparison:
         data, where = plan.data, self.where
         if plan.tuning is not None:
             data, where = plan.tuning, f"{self.where}: tuning"
-        sweeps = [self._sweep(Way(n, ((0, 1),)), values, data) for n in range(len(self.codecs))]
+        sweeps = [
+            self._sweep(ProtectionPlan(n, ((0, 1),)), values, data) for n in range(len(self.codecs))
+        ]
         equipment = [Equipment.of(sweep, where) for sweep in sweeps]
         first = equipment[0]
         metrics = list(first.measures.of_pictures)
@@ -193,47 +210,56 @@ class Comparison:
 
     def _chosen(
         self, tuner: Tuner, costs: Sequence[int], name: str, value: float
-    ) -> tuple[dict[str, Way], list[Way]]:
-        """The protection for each metric, and the equal ones to compare it with."""
+    ) -> tuple[dict[str, ProtectionPlan], list[ProtectionPlan]]:
+        """Return the protection for each metric, and the equal ones to compare it with."""
         plan = self.plan
         uses, most = plan.uses, plan.most_packets
         numbers = range(len(self.codecs))
         equal = [
-            way for n in numbers for way in equal_ways(n, costs, uses, most) if tuner.reaches(way)
+            candidate
+            for n in numbers
+            for candidate in equal_plans(n, costs, uses, most)
+            if tuner.reaches(candidate)
         ]
-        unequal = [way for way in unequal_ways(0, costs, uses, most) if tuner.reaches(way)]
+        unequal = [
+            candidate
+            for candidate in unequal_plans(0, costs, uses, most)
+            if tuner.reaches(candidate)
+        ]
         if not equal:
             raise ConfigError(
                 f"{self.where}: uses={uses}: no codec can code the tuning pictures in the packets "
                 "that they carry"
             )
-        self._say(f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal ways")
-        guesses = {way: tuner.guess(way, value) for way in [*equal, *unequal]}
-        ours: dict[str, Way] = {}
-        compared: list[list[Way]] = []
+        self._say(
+            f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal candidates"
+        )
+        guesses = {candidate: tuner.guess(candidate, value) for candidate in [*equal, *unequal]}
+        ours: dict[str, ProtectionPlan] = {}
+        compared: list[list[ProtectionPlan]] = []
         for metric in tuner.metrics:
             higher = tuner.higher_is_better(metric)
-            guessed = {way: found[metric] for way, found in guesses.items()}
+            guessed = {candidate: found[metric] for candidate, found in guesses.items()}
             few = [
-                best(ways, guessed.__getitem__, higher, plan.finalists)
-                for ways in (unequal, *([w for w in equal if w.codec == n] for n in numbers))
+                best(candidates, guessed.__getitem__, higher, plan.finalists)
+                for candidates in (unequal, *([w for w in equal if w.codec == n] for n in numbers))
             ]
             few.append(self._allocated(tuner, metric, costs, name, value))
-            self._say(f"{name}={value:g}, {metric}: scoring {len([*each(few)])} ways")
-            scores = {way: tuner.score(way, value)[metric] for way in each(few)}
+            self._say(f"{name}={value:g}, {metric}: scoring {len([*each(few)])} candidates")
+            scores = {candidate: tuner.score(candidate, value)[metric] for candidate in each(few)}
             (ours[metric],) = best(list(scores), scores.__getitem__, higher, 1)
             compared.append([w for w in scores if len(w.counts) == 1])
         return ours, list(each(compared))
 
     def _allocated(
         self, tuner: Tuner, metric: str, costs: Sequence[int], name: str, value: float
-    ) -> list[Way]:
-        """The protection that delivers the most relevance, if packets are of use in order.
+    ) -> list[ProtectionPlan]:
+        """Return the protection that delivers the most relevance, if packets are of use in order.
 
-        None where nothing would be sent, or less than the codec needs.
+        None if nothing would be sent, or less than the codec needs.
         """
         most = min(self.plan.uses // min(costs), self.plan.most_packets)
-        if not tuner.reaches(Way(0, ((0, most),))):
+        if not tuner.reaches(ProtectionPlan(0, ((0, most),))):
             return []
         streams = Streams.derive(1, [("options", n) for n in range(LINKS)])
         options, states = measured_options(
@@ -250,19 +276,23 @@ class Comparison:
         gains = tuner.gains(0, metric, most)
         found = allocate(options, gains, self.plan.uses, states, "prefix")
         sent = [option for option in found.choice if option >= 0]
-        way = Way(0, tuple((option, sent.count(option)) for option in dict.fromkeys(sent)))
-        return [way] if sent and tuner.reaches(way) else []
+        candidate = ProtectionPlan(
+            0, tuple((option, sent.count(option)) for option in dict.fromkeys(sent))
+        )
+        return [candidate] if sent and tuner.reaches(candidate) else []
 
-    def _sweep(self, way: Way, values: Sequence[float], data: Data) -> Sweep:
+    def _sweep(self, candidate: ProtectionPlan, values: Sequence[float], data: Data) -> Sweep:
         plan = self.plan
-        codec = self.codecs[way.codec]
-        budget = self._budget(codec, way.packets)
+        codec = self.codecs[candidate.codec]
+        budget = self._budget(codec, candidate.packets)
         return Sweep.model_validate(
             {
                 "data": data.model_dump(),
                 "codecs": [{"name": codec.name, "options": codec.options}],
                 "rates": {"bytes": [budget]},
-                "channel": {"unequal": {"over": plan.over, "classes": way.classes(plan.options)}},
+                "channel": {
+                    "unequal": {"over": plan.over, "classes": candidate.classes(plan.options)}
+                },
                 "draws": "protection",
                 "conditions": {plan.condition[0]: list(values)},
                 "realisations": plan.realisations,
@@ -275,13 +305,14 @@ class Comparison:
 
     def _budget(self, codec: Named, packets: int) -> int:
         from sqlink.codecs import load_codec
+        from sqlink.codecs.base import session_bytes
 
         loaded = load_codec(codec.name, packet_bytes=self.plan.packet_bytes, **codec.options)
-        return packets * self.plan.packet_bytes + int(getattr(loaded, "session_bytes", 0))
+        return packets * self.plan.packet_bytes + session_bytes(loaded)
 
-    def _measured(self, way: Way, value: float) -> Measured:
-        """The cell of one way to protect."""
-        sweep = self._sweep(way, [value], self.plan.data)
+    def _measured(self, candidate: ProtectionPlan, value: float) -> Measured:
+        """Measure the cell of one protection plan."""
+        sweep = self._sweep(candidate, [value], self.plan.data)
         folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
         equipment = Equipment.of(sweep, self.where)
         with Store(folder) as store:
@@ -354,18 +385,18 @@ class Comparison:
         ]
         return "\n".join(rows) + "\n"
 
-    def _title(self, way: Way) -> str:
-        """An equal protection in words, such as `code_rate 0.5, modulation qpsk`."""
-        option = self.plan.options[way.counts[0][0]]
+    def _title(self, candidate: ProtectionPlan) -> str:
+        """Return an equal protection in words, such as `code_rate 0.5, modulation qpsk`."""
+        option = self.plan.options[candidate.counts[0][0]]
         words = [f"{key} {value}" for key, value in option.items()] or ["plain"]
-        codec = self.codecs[way.codec]
+        codec = self.codecs[candidate.codec]
         if len(self.codecs) > 1:
             words += [codec.name, *(f"{key} {value}" for key, value in codec.options.items())]
-        return f"{', '.join(words)}: {way.packets} packet{'s' * (way.packets > 1)}"
+        return f"{', '.join(words)}: {candidate.packets} packet{'s' * (candidate.packets > 1)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.uep.comparison", description=__doc__
     )

@@ -1,4 +1,4 @@
-"""What a protection is worth, on pictures other than those that it will be judged on.
+"""What a protection plan achieves, on pictures other than those that it is evaluated on.
 
     protection ── channel, simulated ── which packets came ─┬─ `Tuner.guess`: from curves, at once
                                                             └─ `Tuner.score`: decoded and measured
@@ -23,7 +23,13 @@ from channels.base import Packets
 from channels.packet.unequal import Unequal
 from channels.random import Streams
 from experiments.sweep.components import Equipment
-from sqlink.codecs.base import Codec, Rate, Received, Stream
+from sqlink.codecs.base import (
+    Codec,
+    Rate,
+    Received,
+    Stream,
+    session_bytes,
+)
 from sqlink.errors import ConfigError
 from sqlink.metrics.semantic import confusion, miou
 
@@ -42,7 +48,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Way:
+class ProtectionPlan:
     """How a picture's packets are protected: `counts` of them by each option (number, count), the
     first ones first; one entry is equal protection. codec: number of the codec.
     """
@@ -56,25 +62,26 @@ class Way:
         return sum(count for _, count in self.counts)
 
     def classes(self, options: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Classes of `unequal`; the last takes the rest."""
+        """Return the classes of `unequal`; the last takes the rest."""
         classes = [{"packets": count, **options[option]} for option, count in self.counts]
         return [*classes[:-1], dict(options[self.counts[-1][0]])]
 
 
-def equal_ways(codec: int, costs: Sequence[int], uses: int, most: int) -> list[Way]:
-    """Each option for as many packets as `uses` carry, up to `most`."""
+def equal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> list[ProtectionPlan]:
+    """Return each option for as many packets as `uses` carry, up to `most`."""
     return [
-        Way(codec, ((option, min(uses // cost, most)),))
+        ProtectionPlan(codec, ((option, min(uses // cost, most)),))
         for option, cost in enumerate(costs)
         if cost <= uses
     ]
 
 
-def unequal_ways(codec: int, costs: Sequence[int], uses: int, most: int) -> list[Way]:
-    """Two or three classes, each dearer than the next, that fill `uses`, of up to `most` packets.
+def unequal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> list[ProtectionPlan]:
+    """Yield two or three classes, each more expensive than the next, that fill `uses`, of up to
+    `most` packets.
 
-    >>> unequal_ways(0, [300, 100], 500, 9)
-    [Way(codec=0, counts=((0, 1), (1, 2)))]
+    >>> unequal_plans(0, [300, 100], 500, 9)
+    [ProtectionPlan(codec=0, counts=((0, 1), (1, 2)))]
     """
     dearest = sorted(range(len(costs)), key=lambda option: -costs[option])
     found: dict[tuple[tuple[int, int], ...], None] = {}
@@ -93,14 +100,14 @@ def unequal_ways(codec: int, costs: Sequence[int], uses: int, most: int) -> list
                         counts.append((option, count))
                 if len(counts) > 1 and len({costs[option] for option, _ in counts}) == len(counts):
                     found[tuple(counts)] = None
-    return [Way(codec, counts) for counts in found]
+    return [ProtectionPlan(codec, counts) for counts in found]
 
 
 @dataclass
 class Tuner:
-    """Guesses and scores of ways to protect, over one channel.
+    """Guesses and scores of protection plans, over one channel.
 
-    over, options: as for `unequal`. codecs: those that a way may name. equipment: the tuning
+    over, options: as for `unequal`. codecs: those that a candidate may name. equipment: the tuning
     pictures, metrics, segmenter and judge. pictures: so many are decoded, `draws` times each.
     packet_bytes, condition: the sweep's packet size and the name of its condition. metrics: columns
     of picture metrics, or "miou". All that was decoded is remembered.
@@ -136,40 +143,44 @@ class Tuner:
             raise ConfigError(f"{self.where}: tuning: miou needs pictures with labels")
 
     def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better."""
+        """Say whether more of a metric is better."""
         return metric == MIOU or self.equipment.measures.of_pictures[metric].higher_is_better
 
-    def delivered(self, way: Way, value: float, links: int) -> Bools:
-        """bool [links, P]: which packets come, under one value of the condition."""
+    def delivered(self, candidate: ProtectionPlan, value: float, links: int) -> Bools:
+        """Return which packets come, under one value of the condition: bool [links, P]."""
         streams = Streams.derive(1, [("tuning", n) for n in range(links)])
-        packets = way.packets
+        packets = candidate.packets
         sent = Packets(
             torch.zeros(links, packets, self.packet_bytes, dtype=torch.uint8),
             torch.full((links, packets), self.packet_bytes),
             torch.arange(packets).expand(links, packets),
         )
         given = {self.condition: torch.full((links,), float(value), dtype=torch.float64)}
-        channel = Unequal(self.over, way.classes(self.options))
+        channel = Unequal(self.over, candidate.classes(self.options))
         got = channel.transmit(sent, given, streams.child("channel"))
         came: Bools = got.correct.numpy()
         return came
 
-    def reaches(self, way: Way) -> bool:
-        """Whether the way's codec can code every tuning picture in so many packets."""
-        return self._encoded(way.codec, way.packets) is not None
+    def reaches(self, candidate: ProtectionPlan) -> bool:
+        """Say whether the plan's codec can code every tuning picture in so many packets."""
+        return self._encoded(candidate.codec, candidate.packets) is not None
 
-    def guess(self, way: Way, value: float) -> dict[str, float]:
-        """Each metric, about."""
-        came = self.delivered(way, value, GUESSES)
-        return {metric: float(self._guessed(way.codec, metric, came)) for metric in self.metrics}
+    def guess(self, candidate: ProtectionPlan, value: float) -> dict[str, float]:
+        """Estimate each metric."""
+        came = self.delivered(candidate, value, GUESSES)
+        return {
+            metric: float(self._guessed(candidate.codec, metric, came)) for metric in self.metrics
+        }
 
-    def score(self, way: Way, value: float) -> dict[str, float]:
-        """Each metric, of the tuning pictures as they come."""
-        came = self.delivered(way, value, self.pictures * self.draws)
-        return self._measured(way.codec, came.reshape(self.pictures, self.draws, -1))
+    def score(self, candidate: ProtectionPlan, value: float) -> dict[str, float]:
+        """Measure each metric on the tuning pictures as they arrive."""
+        came = self.delivered(candidate, value, self.pictures * self.draws)
+        return self._measured(candidate.codec, came.reshape(self.pictures, self.draws, -1))
 
     def gains(self, codec: int, metric: str, packets: int) -> list[float]:
-        """What each of so many packets adds to a metric, after those before it; never rising."""
+        """Return what each of so many packets adds to a metric, after those before it; never
+        rising.
+        """
         from scipy.optimize import isotonic_regression
 
         curve = self._curve(codec, packets)[:, self.metrics.index(metric)]
@@ -183,7 +194,7 @@ class Tuner:
         return float(self._worth(codec, metric, came.shape[1], whole).mean())
 
     def _worth(self, codec: int, metric: str, packets: int, whole: Floats) -> Floats:
-        """What `whole` of the first packets are worth, of any float [...]."""
+        """Return the value of `whole` of the first packets, of any float [...]."""
         at = self.metrics.index(metric)
 
         def of(length: int) -> Floats:
@@ -199,7 +210,9 @@ class Tuner:
         return (1 - part) * of(lower) + part * of(upper)
 
     def _curve(self, codec: int, packets: int) -> Floats:
-        """float64 [P + 1, metrics]: of the first 0..P packets of streams of P."""
+        """Return the metrics of the first 0..P packets of streams of P: float64 [P + 1,
+        metrics].
+        """
         if (codec, packets) not in self._curves:
             prefixes = np.tri(packets + 1, packets, -1, dtype=np.bool_)
             rows = [
@@ -212,7 +225,7 @@ class Tuner:
         return self._curves[codec, packets]
 
     def _after_gap(self, codec: int, metric: str) -> float:
-        """The share of a packet that one after a gap is worth: 0 to 1, by least squares."""
+        """Estimate the relative value of a packet after a gap: 0 to 1, by least squares."""
         if (codec, metric) not in self._after_gaps:
             packets = next(n for n in _LENGTHS if n >= 6 and self._encoded(codec, n) is not None)
             draws = Streams.derive(2, [("gaps", n) for n in range(_HOLES)]).uniform(packets)
@@ -235,7 +248,7 @@ class Tuner:
         return self._after_gaps[codec, metric]
 
     def _measured(self, codec: int, came: Bools) -> dict[str, float]:
-        """Each metric over the pictures, of bool [pictures, draws, P]."""
+        """Average each metric over the pictures, of bool [pictures, draws, P]."""
         packets = came.shape[2]
         wanted = [(picture, row.tobytes()) for picture, rows in enumerate(came) for row in rows]
         missing = [one for one in dict.fromkeys(wanted) if (codec, packets, *one) not in self._seen]
@@ -285,11 +298,11 @@ class Tuner:
                 self._seen[codec, packets, *one] = row_values
 
     def _encoded(self, codec: int, packets: int) -> list[Stream] | None:
-        """The tuning pictures in so many packets; None where one cannot be coded so small."""
+        """Encode the tuning pictures in so many packets; None if one cannot be coded so small."""
         key = codec, packets
         if key not in self._streams:
             coder, segmenter = self.codecs[codec], self.equipment.segmenter
-            budget = packets * self.packet_bytes + int(getattr(coder, "session_bytes", 0))
+            budget = packets * self.packet_bytes + session_bytes(coder)
             maps = None
             if segmenter is not None:
                 maps = torch.cat([segmenter.segment(one[None]) for one in self._images])
@@ -300,13 +313,16 @@ class Tuner:
 
 
 def best(
-    ways: Sequence[Way], worth: Callable[[Way], float], higher_is_better: bool, count: int
-) -> list[Way]:
-    """The `count` best ones, the best first."""
+    candidates: Sequence[ProtectionPlan],
+    worth: Callable[[ProtectionPlan], float],
+    higher_is_better: bool,
+    count: int,
+) -> list[ProtectionPlan]:
+    """Return the `count` best ones, the best first."""
     sign = -1 if higher_is_better else 1
-    return sorted(ways, key=lambda way: sign * worth(way))[:count]
+    return sorted(candidates, key=lambda candidate: sign * worth(candidate))[:count]
 
 
-def each(ways: Sequence[Sequence[Way]]) -> Iterator[Way]:
-    """Every way once, in order."""
-    yield from dict.fromkeys(way for part in ways for way in part)
+def each(candidates: Sequence[Sequence[ProtectionPlan]]) -> Iterator[ProtectionPlan]:
+    """Yield every plan once, in order."""
+    yield from dict.fromkeys(candidate for part in candidates for candidate in part)

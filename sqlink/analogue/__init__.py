@@ -15,14 +15,16 @@ BUILT_IN = {"deepjscc": "sqlink.analogue.deepjscc"}
 
 
 def symbol_codec_names() -> list[str]:
-    """Every analogue codec's name, sorted: the built-in ones and those of installed packages."""
+    """List every analogue codec's name, sorted: the built-in ones and those of installed
+    packages.
+    """
     from sqlink.analogue.base import SYMBOL_CODECS
 
     return SYMBOL_CODECS.names()
 
 
 def load_symbol_codec(name: str, /, **options: Any) -> SymbolCodec:
-    """The analogue codec called `name`, built with `options`.
+    """Make the analogue codec called `name` with `options`.
 
     Raises ConfigError, naming the nearest one, if there is no such codec or it has no such option;
     WeightsError where its weights cannot be read.

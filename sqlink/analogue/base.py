@@ -26,11 +26,11 @@ class SymbolCodec(Protocol):
     """Whether a segmentation map comes out of `decode`; an analogue codec has none so far."""
 
     def most_symbols(self, height: int, width: int) -> int:
-        """The most complex symbols that a picture of H×W can be sent in."""
+        """Return the most complex symbols that a picture of H×W can be sent in."""
         ...
 
     def encode(self, images: Tensor, symbols: int, snr_db: Tensor) -> Tensor:
-        """Pictures of one size as complex64 [N, symbols]; the mean of |s|² is 1 for each.
+        """Encode pictures of one size to complex64 [N, symbols]; the mean of |s|² is 1 for each.
 
         images: float32 [N, 3, H, W] in [0, 1]. snr_db: float [N], mean Es/N0 in dB, which is what
         the sender knows of the channel. Raises ConfigError if there are more symbols than

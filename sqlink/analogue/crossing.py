@@ -22,7 +22,8 @@ from torch import Tensor
 
 from channels.base import Channel
 from channels.errors import ChannelError
-from channels.fading.base import SNR_RANGE_DB, Piloted, SymbolChannel, Timing
+from channels.fading.base import SNR_RANGE_DB, Clocked, Piloted, SymbolChannel, Timing
+from channels.link.harq import Retransmits
 from channels.random import Streams
 from sqlink.analogue.base import SymbolCodec
 from sqlink.codecs.base import Decoded, Rate
@@ -65,27 +66,26 @@ class SymbolLink:
     """The symbol channel under a packet link.
 
     packet_bytes: of the packets whose channel uses one packet of symbols has. Raises ConfigError
-    where the channel is not a link over a symbol channel.
+    if the channel is not a link over a symbol channel.
     """
 
     def __init__(self, channel: Channel, packet_bytes: int) -> None:
-        over = getattr(channel, "over", None)
-        if not isinstance(channel, OverSymbols) or not isinstance(over, SymbolChannel):
+        if not isinstance(channel, OverSymbols) or not isinstance(channel.over, SymbolChannel):
             raise ConfigError(
                 f"channel '{channel.name}' carries packets, not symbols: an analogue codec needs a "
                 "link over a symbol channel, such as {coded: {over: awgn}}"
             )
         self.name = channel.name
-        self.over: SymbolChannel = over
+        self.over = channel.over
         self.packet_bytes = packet_bytes
-        harq = getattr(channel, "harq", None)
+        harq = channel.harq if isinstance(channel, Retransmits) else None
         attempts = 1 if harq is None else harq.rounds
         self.packet_uses = max(1, (channel.uses_per_packet(packet_bytes) or 1) // attempts)
-        rate = getattr(channel, "symbol_rate_hz", None) or getattr(over, "symbol_rate_hz", None)
-        self.symbol_rate_hz: float | None = rate
+        clocks = [part.symbol_rate_hz for part in (channel, self.over) if isinstance(part, Clocked)]
+        self.symbol_rate_hz = next((rate for rate in clocks if rate), None)
 
     def uses(self, rate: Rate, height: int, width: int) -> int:
-        """Channel uses that a rate allows a picture of H×W.
+        """Return the channel uses that a rate allows a picture of H×W.
 
         Channel uses are taken as they are. bpp and bytes are those of as many whole packets as a
         byte codec's stream of that size fills. A native quality is the CBR, k / (3 H W).
@@ -98,9 +98,9 @@ class SymbolLink:
         return -(-size // self.packet_bytes) * self.packet_uses
 
     def frame(self, uses: int, most_symbols: int) -> Frame:
-        """The largest frame within so many channel uses and data symbols.
+        """Return the largest frame within so many channel uses and data symbols.
 
-        Raises ConfigError where not one symbol fits beside the pilots.
+        Raises ConfigError if not one symbol fits beside the pilots.
         """
         packets = max(1, -(-uses // self.packet_uses))
         while packets > 1 and packets > most_symbols:
@@ -138,7 +138,7 @@ class SymbolLink:
         if self.symbol_rate_hz:
             slot = torch.arange(frame.packets, dtype=torch.float64, device=symbols.device)
             start = (slot * frame.elements / self.symbol_rate_hz).expand(links, -1)
-            timing = Timing(timing.picture, start)
+            timing = Timing(timing.group, start)
         seen = self.over.apply(dealt, snr_db.to(torch.float64), randomness, timing)
         variance = seen.noise_variance.expand(dealt.shape)
         return (
@@ -148,7 +148,7 @@ class SymbolLink:
         )
 
     def _elements(self, symbols: int) -> int:
-        """Channel uses of a packet of so many data symbols."""
+        """Return the channel uses of a packet of so many data symbols."""
         return self.over.occupied(symbols)[0] if isinstance(self.over, Piloted) else symbols
 
 

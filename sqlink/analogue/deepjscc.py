@@ -37,7 +37,7 @@ QUIETEST, NOISIEST = 1e-9, 1e6
 
 
 def load_network(weights: str | Path) -> tuple[DeepJSCC, str]:
-    """The network of a weights file, and the file's SHA-256.
+    """Load the network of a weights file; returns it with the file's SHA-256.
 
     weights: a shipped name, or a path. Raises WeightsError, one line, if it cannot be read or its
     tensors are not those of its own configuration.
@@ -46,7 +46,7 @@ def load_network(weights: str | Path) -> tuple[DeepJSCC, str]:
     try:
         network = DeepJSCC(DeepJSCCConfig.from_json(loaded.metadata["config"]))
         network.load_state_dict(loaded.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())[:160]
         raise WeightsError(
             f"{weights} holds no DeepJSCC network that fits its own configuration ({said}): "

@@ -51,7 +51,7 @@ def channel_(
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of all randomness.")] = 0,
 ) -> None:
-    """Measure a channel alone: losses, bit errors and delays, beside the law or bound they have."""
+    """Measure a channel alone: losses, bit errors and delays, beside a reference or bound."""
     from channels.config.builder import load
     from channels.config.ranges import values_of
     from experiments.channel_study.curves import RANGES

@@ -188,7 +188,7 @@ def segment(
 
 
 def _print_ledger(target: Path, sent: Stream, result: LinkResult, asked: int | None) -> None:
-    """What came of a crossing, and where each bit went; the entries add up to the total.
+    """Print what a crossing delivered, and where each bit went; the entries add up to the total.
 
     asked: channel uses, where the rate was given in them.
     """

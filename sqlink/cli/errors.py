@@ -1,4 +1,4 @@
-"""What a user can mend, said in one line on standard error, with exit 2; Ctrl-C is exit 130."""
+"""Errors that a user can mend, as one line on standard error with exit 2; Ctrl-C is exit 130."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""Of what Typer is built on, in every version: click, or a copy of it."""
+"""The usage error of Typer's parser, in every version: click's, or that of a copy of it."""
 
 
 OWN_CHANNELS = Path(__file__).resolve().parents[2] / "channels" / "__init__.py"
@@ -35,7 +35,7 @@ AFTER_INTERRUPT = {
 
 
 class OneLine(TyperGroup):
-    """Commands whose errors, where a user can mend them, are one line and exit 2."""
+    """Commands whose user errors are one line and exit 2."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         with self._usage_in_one_line():
@@ -76,7 +76,7 @@ class OneLine(TyperGroup):
 
     @contextmanager
     def _usage_in_one_line(self, ctx: Any = None) -> Iterator[None]:
-        """What the parser of the command line refuses, said as any other error."""
+        """Report what the command-line parser refuses like any other error."""
         try:
             yield
         except UsageError as error:
@@ -89,7 +89,7 @@ class OneLine(TyperGroup):
 
 
 def _usage(error: Any, command: Any, name: str | None) -> str:
-    """What is wrong in a command line, where, and how to mend it."""
+    """Say what is wrong in a command line, where, and how to mend it."""
     called, where = ("sqlink", "") if name is None else (f"sqlink {name}", f"{name}: ")
     option, param = getattr(error, "option_name", None), getattr(error, "param", None)
     if option is not None:
@@ -119,7 +119,7 @@ def _usage(error: Any, command: Any, name: str | None) -> str:
 
 
 def _wanted(param: Any) -> str:
-    """What a number may be: `an integer from 1 to 65535`."""
+    """Describe the numbers allowed: `an integer from 1 to 65535`."""
     kind = "an integer" if param.type_descriptor.annotation is int else "a number"
     if param.min is None:
         return kind
@@ -135,7 +135,7 @@ def fail(line: str) -> NoReturn:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put the name of a file before what is said of it."""
+    """Put the name of a file before an error."""
     from sqlink.errors import SQLinkError
 
     try:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 LONGEST_NAME = 255
-"""Bytes of a file's name that file systems take."""
+"""Longest file name that file systems take, in bytes."""
 
 
 def targets_of(
     sources: Sequence[Path], folder: Path, suffix: str, maps: Sequence[Path] | None = None
 ) -> list[Path]:
-    """The files to write, one a source, checked before anything is written.
+    """Return the files to write, one a source, checked before anything is written.
 
     Raises DataError if two sources have one name, if a source or one of the `maps` given with them
     would be overwritten, if a picture that this program did not write would be, or if a source is
@@ -71,11 +71,11 @@ def inputs_of(
     maps: Sequence[Path] | None,
     codec: Codec | None,
 ) -> Iterator[tuple[Path, Path, Tensor, Tensor | None]]:
-    """Path, target, float32 [1, 3, H, W] and given map, int64 [1, H, W], of each picture.
+    """Yield path, target, float32 [1, 3, H, W] and given map, int64 [1, H, W], of each picture.
 
     Every file is opened and its size checked before the first one is handed out.
     """
-    from sqlink.data.classes import CAMVID
+    from sqlink.data.classes import classes_of
     from sqlink.data.pictures import check_picture, load_map, load_picture
     from sqlink.errors import ConfigError, DataError
 
@@ -84,7 +84,7 @@ def inputs_of(
             f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
         )
     sizes = [check_picture(path) for path in pictures]
-    classes = getattr(codec, "classes", CAMVID)
+    classes = classes_of(codec)
     labels = [load_map(path, classes=classes) for path in maps or []]
     for path, label, size in zip(maps or [], labels, sizes, strict=False):
         if tuple(label.shape) != size:
@@ -92,8 +92,8 @@ def inputs_of(
                 f"{path} is {label.shape[1]}x{label.shape[0]}, its picture {size[1]}x{size[0]}: "
                 "a map must have the size of its picture"
             )
-    if maps and not getattr(codec, "carries_map", True):
-        print(f"note: {getattr(codec, 'name', '')} carries no map", file=sys.stderr)
+    if maps and codec is not None and not codec.carries_map:
+        print(f"note: {codec.name} carries no map", file=sys.stderr)
     for n, path in enumerate(pictures):
         yield path, targets[n], load_picture(path)[None], labels[n][None] if labels else None
 
@@ -110,10 +110,10 @@ def read_bytes(path: Path) -> bytes:
 def write_received(
     target: Path, image: Tensor, segmentation: Tensor | None, codec: Codec | None
 ) -> None:
-    from sqlink.data.classes import CAMVID
+    from sqlink.data.classes import classes_of
     from sqlink.data.pictures import save_map, save_picture
 
     save_picture(image, target)
     if segmentation is not None:
-        classes = getattr(codec, "classes", CAMVID)
-        save_map(segmentation, target.with_name(f"{target.stem}.map.png"), classes=classes)
+        target = target.with_name(f"{target.stem}.map.png")
+        save_map(segmentation, target, classes=classes_of(codec))

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ MaxPixels = Annotated[
 
 
 def yaml_value(option: str, text: str) -> object:
-    """What an option's YAML says. Raises ConfigError."""
+    """Read an option's YAML. Raises ConfigError."""
     from channels.config.yaml import read_yaml
 
     start = text if len(text) <= 60 else f"{text[:60]}..."
@@ -101,7 +101,7 @@ def rate_of(
 
 
 def device_of(name: str | None) -> str:
-    """A device that is there. Raises ConfigError."""
+    """Return a device that exists. Raises ConfigError."""
     from sqlink.runtime.device import select_device
 
     return str(select_device(name or "cpu", "--device"))
@@ -114,7 +114,7 @@ def codec_of(
     device: str | None,
     given: list[str] | None = None,
 ) -> Codec:
-    """A codec with those options that were given; one without networks has no use for a device."""
+    """Make a codec with the options that were given; a codec without networks gets no device."""
     from sqlink.codecs import load_codec, takes_option
     from sqlink.errors import ConfigError
 
@@ -136,7 +136,7 @@ def codec_of(
 
 
 def conditions_of(channel: Channel, given: dict[str, float | None]) -> dict[str, float]:
-    """The conditions that a channel needs, and no others. Raises ConfigError."""
+    """Return the conditions that a channel needs, and no others. Raises ConfigError."""
     from sqlink.errors import ConfigError
 
     conditions = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Commands that run sweeps and draw what they found."""
+"""Commands that run sweeps and draw their results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sweep(
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """`2/8` as (2, 8). Raises ConfigError."""
+    """Read `2/8` as (2, 8). Raises ConfigError."""
     from sqlink.errors import ConfigError
 
     part, slash, parts = text.partition("/")

@@ -39,14 +39,14 @@ BUILT_IN = {
 
 
 def codec_names() -> list[str]:
-    """Every codec's name, sorted: the built-in ones and those of installed packages."""
+    """List every codec's name, sorted: the built-in ones and those of installed packages."""
     from sqlink.codecs.base import CODECS
 
     return CODECS.names()
 
 
 def load_codec(name: str, /, **options: Any) -> Codec:
-    """The codec called `name`, built with `options` (`packet_bytes`, and what else it takes).
+    """Make the codec called `name` with `options` (`packet_bytes`, and what else it takes).
 
     Raises ConfigError, naming the nearest one, if there is no such codec or it has no such option;
     MissingExtraError where a package that it needs is not installed.
@@ -60,7 +60,7 @@ def load_codec(name: str, /, **options: Any) -> Codec:
 
 
 def takes_option(name: str, option: str) -> bool:
-    """Whether the codec called `name` can be built with `option`. Raises ConfigError as above.
+    """Say whether the codec called `name` takes `option`. Raises ConfigError as above.
 
     >>> takes_option("jpeg2000", "weights")
     False
@@ -88,7 +88,7 @@ def where_nothing_is_lost(name: str) -> Mapping[str, object]:
 
 
 def codec_for_suffix(suffix: str) -> str:
-    """The name of the codec whose stored files end in `suffix` (with the dot).
+    """Return the name of the codec whose stored files end in `suffix` (with the dot).
 
     Raises DataError if there is none.
 

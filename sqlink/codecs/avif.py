@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 from channels.config.checks import choice, integer
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, decode_with_pillow
+from sqlink.codecs.file_codec import FileCodec, decode_with_pillow
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError, MissingExtraError
 
 _QUANTISERS = 64
@@ -26,7 +27,7 @@ CHROMA = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
 
 
 def quality_of(quantiser: int) -> int:
-    """The highest of libavif's qualities, 0 to 100, that gives a quantiser, 0 (best) to 63.
+    """Return libavif's highest quality, 0 to 100, that gives a quantiser, 0 (best) to 63.
 
     >>> quality_of(63), quality_of(62), quality_of(0)
     (0, 2, 100)
@@ -48,7 +49,7 @@ class AVIF(FileCodec):
 
     packet_bytes: slices of the file; each of them is as needed as any other. chroma: "420", "422"
     or "444". speed: libavif's, 0 (slowest, best) to 10; 4 is within 0.1 dB of 2 in half its time.
-    Raises MissingExtraError where Pillow was built without libavif.
+    Raises MissingExtraError if Pillow was built without libavif.
 
     A native `quality` is libavif's, 0 to 100.
     """
@@ -79,7 +80,7 @@ class AVIF(FileCodec):
             raise MissingExtraError("AVIF needs a Pillow with libavif: pip install 'pillow>=12'")
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if libavif refuses the picture."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if libavif refuses the picture."""
         return self._code(picture, *_LADDER[setting])
 
     def _code(self, picture: Pixels, quality: int, sharpness: int) -> bytes:
@@ -106,7 +107,9 @@ class AVIF(FileCodec):
         return file.getvalue()
 
     def setting(self, quality: float) -> int:
-        """The setting of a quality. Raises ConfigError unless it is a whole number, 0 to 100."""
+        """Return the setting of a quality. Raises ConfigError unless it is a whole number, 0 to
+        100.
+        """
         if not 0 <= quality <= 100 or quality != int(quality):
             raise ConfigError(f"avif quality={quality:g} must be a whole number from 0 to 100")
         quantiser = ((100 - int(quality)) * 63 + 50) // 100
@@ -117,7 +120,7 @@ class AVIF(FileCodec):
         return float(_LADDER[setting][0])
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         from PIL import features
 
         return {

@@ -1,10 +1,10 @@
-"""What every codec is: pictures to packets within a budget, and packets that came to pictures.
+"""The protocol of codecs: pictures to packets within a budget, and received packets to pictures.
 
     images [N,3,H,W] ── encode(rate) ──> Stream | Unreachable, one a picture
-    Received (session + the packets that came, None where lost) ── decode ──> Decoded
+    Received (session + the packets that came, None if lost) ── decode ──> Decoded
 
-A Stream's size is the size of bytes that exist: the file it is stored as is its session header
-followed by its packets, and `bpp = 8 * size / (H * W)`.
+A Stream's size is counted in bytes that exist: a stored file is the session header followed by the
+packets, and `bpp = 8 * size / (H * W)`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 DEFAULT_PACKET_BYTES = 96
 MAX_PACKET_BYTES = 65535
 OUTAGE_COLOUR = (0.412, 0.425, 0.427)
-"""Mean RGB colour of CamVid `fit`: what is shown where nothing can be decoded."""
+"""Mean RGB colour of CamVid `fit`, shown if nothing can be decoded."""
 
 
 def outage_images(count: int, height: int, width: int) -> Tensor:
-    """Return what is shown of pictures of which nothing can be decoded, float32 [count, 3, H, W].
+    """Make the images shown when nothing can be decoded, float32 [count, 3, H, W].
 
     >>> outage_images(1, 16, 16).mean((0, 2, 3))
     tensor([0.4120, 0.4250, 0.4270])
@@ -41,7 +41,7 @@ def outage_images(count: int, height: int, width: int) -> Tensor:
 
 
 _MOST = 1e12
-"""Of any kind of rate: beyond what exists, and within what integers and floats hold."""
+"""Largest rate of any kind: beyond anything real, and within what integers and floats hold."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Rate:
             )
         key, value = next(iter(given.items()))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise ConfigError(f"rate {key}={value!r} is no number")
+            raise ConfigError(f"rate {key}={value!r} is not a number")
         if key != "quality" and value <= 0:
             raise ConfigError(f"rate {key}={value!r} must be above 0")
         if abs(value) > _MOST:
             raise ConfigError(f"rate {key}={value!r} must be at most {_MOST:g}")
 
     def budget_bytes(self, height: int, width: int) -> int | None:
-        """Whole bytes that a picture may take; None for a native quality.
+        """Return the whole bytes that a picture may take; None for a native quality.
 
         Raises ConfigError for channel uses: only a link knows what one of them carries, and
         resolves them (`Link`) before a codec sees the rate.
@@ -87,7 +87,7 @@ class Rate:
 
     @property
     def kind(self) -> str:
-        """Which of the four it is."""
+        """Which of the four kinds of rate it is."""
         return next(name for name, value in self.__dict__.items() if value is not None)
 
     @property
@@ -95,7 +95,7 @@ class Rate:
         return float(self.__dict__[self.kind])
 
     def label(self) -> str:
-        """Short text for file names, legends and point hashes, such as `bpp=0.04`.
+        """Return a short text for file names, legends and point hashes, such as `bpp=0.04`.
 
         No two rates share one.
         """
@@ -108,7 +108,7 @@ class Packet:
 
     priority: 0 the most relevant. bits: the ledger, name -> bits, that adds up to 8 * len(data);
     names are `index`, `mask`, `header`, `coder` (remainder of the entropy coder), `padding`, and
-    `payload` for a stream whose inside the codec does not tell apart.
+    `payload` for a stream that the codec does not divide further.
     """
 
     data: bytes
@@ -124,8 +124,8 @@ class Packet:
 class Session:
     """What both ends know before the first packet; charged once.
 
-    header: the bytes that stand before the packets in a stored file (magic, size, weights hash,
-    ...); empty where the first packet itself holds them (JPEG2000, BPG).
+    header: the bytes before the packets in a stored file (magic, size, weights hash, ...); empty if
+    the first packet itself holds them (JPEG2000, BPG).
     """
 
     codec: str
@@ -157,7 +157,7 @@ class Stream:
 
     @property
     def ledger(self) -> dict[str, int]:
-        """Bits by what they are; adds up to 8 * size."""
+        """Bits by kind; they add up to 8 * size."""
         total = {"session": 8 * len(self.session.header)}
         for packet in self.packets:
             for name, bits in packet.bits.items():
@@ -165,13 +165,13 @@ class Stream:
         return total
 
     def to_bytes(self) -> bytes:
-        """The stored file."""
+        """Return the stored file's bytes."""
         return self.session.header + b"".join(p.data for p in self.packets)
 
 
 @dataclass(frozen=True)
 class Unreachable:
-    """A codec's answer where it cannot go as low as it is asked to.
+    """A codec's answer if it cannot code a picture within the budget.
 
     In a sweep it counts as an outage of that codec and stays in the average.
     """
@@ -195,14 +195,14 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Received:
-    """What a receiver holds of one stream: packets in sending order, None where one is lost."""
+    """What a receiver has of one stream: packets in sending order, None for a lost one."""
 
     session: Session
     packets: tuple[bytes | None, ...]
 
     @classmethod
     def whole(cls, stream: Stream) -> Received:
-        """Everything came."""
+        """Make the reception of a stream of which everything came."""
         return cls(stream.session, tuple(p.data for p in stream.packets))
 
 
@@ -210,7 +210,7 @@ class Received:
 class Decoded:
     """Decoded pictures of one size.
 
-    images: float32 [N, 3, H, W] in [0, 1]. segmentation: int64 [N, H, W] or None where the codec
+    images: float32 [N, 3, H, W] in [0, 1]. segmentation: int64 [N, H, W] or None if the codec
     carries no map. outage: bool [N], True where nothing could be decoded and OUTAGE_COLOUR
     is shown.
     """
@@ -224,20 +224,20 @@ class Decoded:
 class Codec(Protocol):
     """Pictures to streams and back; the same for SQ-GAN and every baseline.
 
-    A codec whose sessions have a header says its length as `session_bytes`: a rate in channel uses
-    then leaves room for it, as no packet carries it.
+    A codec may have more: see `WithSession`, `Trained`, `Described` and `TokenFate` here,
+    `WithClasses` (`sqlink.data.classes`) and `FromWeights` (`sqlink.weights`).
     """
 
     name: str
     suffix: str
-    """Of a stored file, with the dot."""
+    """Suffix of a stored file, with the dot."""
     carries_map: bool
     """Whether a segmentation map travels in the stream, and so comes out of `decode`."""
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
     ) -> list[Stream | Unreachable]:
-        """images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W] or None.
+        """Encode images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W] or None.
 
         One answer a picture, of at most the budget's bytes. Codecs that carry no map ignore one.
         """
@@ -248,8 +248,35 @@ class Codec(Protocol):
         ...
 
     def parse(self, data: bytes) -> Stream:
-        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         ...
+
+
+@runtime_checkable
+class WithSession(Protocol):
+    """A codec whose sessions have a header. session_bytes: its length.
+
+    A rate in channel uses leaves room for it, as no packet carries it.
+    """
+
+    session_bytes: int
+
+
+def session_bytes(codec: object) -> int:
+    """Return the bytes of a codec's session header: 0 if its sessions have none."""
+    return codec.session_bytes if isinstance(codec, WithSession) else 0
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A codec with trained weights. trained_on: names of metrics that were training losses."""
+
+    trained_on: Sequence[str]
+
+
+def trained_on(codec: object) -> tuple[str, ...]:
+    """Return the metrics that were training losses of a codec, to be marked wherever shown."""
+    return tuple(codec.trained_on) if isinstance(codec, Trained) else ()
 
 
 @runtime_checkable
@@ -257,7 +284,7 @@ class Described(Protocol):
     """A codec that says what it takes to make the same files again."""
 
     def describe(self) -> Mapping[str, str]:
-        """Versions of its libraries and its parameters, for a sweep's manifest."""
+        """Return the versions of its libraries and its parameters, for a sweep's manifest."""
         ...
 
 
@@ -267,12 +294,12 @@ NOT_SENT, LOST, CAME = 0, 128, 255
 
 @runtime_checkable
 class TokenFate(Protocol):
-    """A codec of tokens in places, which can say what became of each of them."""
+    """A codec of tokens in places that can say what became of each token."""
 
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
     ) -> NDArray[np.uint8]:
-        """Relevance and fate of the token in every place, uint8 [h, w, 3].
+        """Return the relevance and fate of the token in every place, uint8 [h, w, 3].
 
         image: float32 [3, H, W], segmentation: int64 [H, W] or None, as they were encoded. The
         channels: how relevant the picture's token is, 0 to 255; the fate of the picture's token,

@@ -1,4 +1,4 @@
-"""A learned codec from a checkpoint of the user's: `torch`.
+"""A learned codec from the user's own checkpoint: `torch`.
 
     codecs:
       - name: torch
@@ -43,17 +43,15 @@ from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
     Decoded,
-    Packet,
     Rate,
     Received,
     Session,
     Stream,
     Unreachable,
-    outage_images,
     register,
 )
-from sqlink.codecs.file_codec import Pixels
 from sqlink.codecs.rate_control import Ladders, finest_setting
+from sqlink.codecs.slices import Pixels, beginning, decode_each, sliced, to_image, to_pixels
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError, one_line
 
@@ -67,11 +65,11 @@ class Adapter(Protocol):
     qualities: Sequence[float]
 
     def encode(self, image: Tensor, quality: float) -> bytes:
-        """float32 [1, 3, H, W] in [0, 1] to bytes."""
+        """Encode float32 [1, 3, H, W] in [0, 1] to bytes."""
         ...
 
     def decode(self, data: bytes, height: int, width: int) -> Tensor:
-        """What `encode` gave to [1, 3, H, W]."""
+        """Decode what `encode` returned to [1, 3, H, W]."""
         ...
 
 
@@ -116,7 +114,7 @@ class Checkpoint:
         """Of the adapter's file and the weights."""
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         return {
             "torch": torch.__version__,
             "parameters": f"{self._title}, {len(self.qualities)} qualities from "
@@ -142,9 +140,8 @@ class Checkpoint:
                 f"{', '.join(f'{q:g}' for q in self.qualities)}"
             )
         answers: list[Stream | Unreachable] = []
-        for image in images:
-            picture = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
-            ladder = self._ladders.of(np.ascontiguousarray(picture.cpu().numpy()), self._code)
+        for picture in to_pixels(images):
+            ladder = self._ladders.of(np.ascontiguousarray(picture), self._code)
             if budget is None:
                 assert rate.quality is not None
                 found: int | None = self.qualities.index(rate.quality)
@@ -161,25 +158,19 @@ class Checkpoint:
 
     def decode(self, received: Sequence[Received]) -> Decoded:
         """Decode pictures of one size; an outage where a packet is missing or decoding fails."""
-        if not received:
-            raise ValueError("nothing to decode")
-        height, width = received[0].session.height, received[0].session.width
-        images = outage_images(len(received), height, width)
-        outage = torch.ones(len(received), dtype=torch.bool)
-        for n, one in enumerate(received):
-            pieces = [piece for piece in one.packets if piece is not None]
-            if not pieces or len(pieces) < len(one.packets):
-                continue
-            try:
-                image = self._image(b"".join(pieces), height, width)
-            except DataError:
-                continue
-            images[n] = image
-            outage[n] = False
-        return Decoded(images, None, outage)
+        return decode_each(received, self._decode)
+
+    def _decode(self, received: Received) -> Tensor | None:
+        data, whole = beginning(received)
+        if not data or not whole:
+            return None
+        try:
+            return self._image(data, received.session.height, received.session.width)
+        except DataError:
+            return None
 
     def parse(self, data: bytes) -> Stream:
-        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         if len(data) <= _SIZE.size:
             raise DataError(f"the torch file is cut short: it has {len(data)} bytes")
         height, width = _SIZE.unpack(data[: _SIZE.size])
@@ -197,7 +188,7 @@ class Checkpoint:
 
     @torch.inference_mode()
     def _code(self, picture: Pixels, setting: int) -> bytes:
-        image = torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device).float() / 255
+        image = to_image(picture)[None].to(self.device)
         with self._naming():
             data = self.adapter.encode(image, self.qualities[setting])
         if not isinstance(data, bytes) or not data:
@@ -206,7 +197,7 @@ class Checkpoint:
 
     @torch.inference_mode()
     def _image(self, data: bytes, height: int, width: int) -> Tensor:
-        """float32 [3, H, W] in [0, 1]. Raises DataError."""
+        """Decode to float32 [3, H, W] in [0, 1]. Raises DataError."""
         with self._naming():
             image = torch.as_tensor(self.adapter.decode(data, height, width))
         if image.shape != (1, 3, height, width) or not bool(image.isfinite().all()):
@@ -217,20 +208,16 @@ class Checkpoint:
         return image[0].float().clamp(0, 1).cpu()
 
     def _stream(self, data: bytes, height: int, width: int) -> Stream:
-        pieces = [
-            data[start : start + self.packet_bytes]
-            for start in range(0, len(data), self.packet_bytes)
-        ]
-        return Stream(
-            Session(self.name, height, width, _SIZE.pack(height, width)),
-            tuple(Packet(piece, 0, {"payload": 8 * len(piece)}) for piece in pieces),
-        )
+        session = Session(self.name, height, width, _SIZE.pack(height, width))
+        return sliced(session, data, self.packet_bytes, ranked=False)
 
 
 def _adapter_class(
     adapter: str,
 ) -> tuple[Callable[[Mapping[str, Tensor], torch.device], Adapter], bytes]:
-    """The class that `adapter` names and the bytes of its file. Raises ConfigError."""
+    """Load the class that `adapter` names; returns it and the bytes of its file. Raises
+    ConfigError.
+    """
     place, _, name = adapter.rpartition(":") if isinstance(adapter, str) else ("", "", "")
     if not place or not name.isidentifier():
         raise ConfigError(f"torch adapter={adapter!r} must be file.py:Class or module:Class")
@@ -255,7 +242,7 @@ def _adapter_class(
 
 
 def _qualities(title: str, adapter: Adapter) -> list[float]:
-    """An adapter's qualities, coarse to fine. Raises ConfigError if it lacks something."""
+    """Return an adapter's qualities, coarse to fine. Raises ConfigError if it lacks something."""
     for name in ("encode", "decode", "qualities"):
         if not hasattr(adapter, name):
             raise ConfigError(f"torch adapter={title!r} has no {name}")
@@ -271,7 +258,7 @@ def _qualities(title: str, adapter: Adapter) -> list[float]:
 
 
 def _read_weights(path: Path, device: torch.device) -> tuple[dict[str, Tensor], bytes]:
-    """Tensors by name, and the bytes of the file. Raises WeightsError."""
+    """Read tensors by name; returns them and the bytes of the file. Raises WeightsError."""
     try:
         data = path.read_bytes()
         if path.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""Any codec that is a command line: `external`.
+"""Any codec with a command line: `external`.
 
     codecs:
       - name: external
@@ -11,9 +11,9 @@
     picture ─> {in}, a PNG ─ encode ─> {out}, the file ─ slices ─> packets
     packets ─> {in}, the file ─ decode ─> {out}, a PNG ─> picture
 
-No shell reads the commands: they are split into words, and {in}, {out} and {q} put in. Each run is
-a process group of its own with limits of time, memory and bytes written, in an empty folder; what
-is left of it after the time limit is ended.
+No shell reads the commands: they are split into words, and {in}, {out} and {q} are replaced. Each
+run is its own process group, in an empty folder, with limits of time, memory and bytes written; it
+is killed after the time limit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from PIL import Image
 
 from channels.config.checks import integer, number
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, decode_with_pillow
+from sqlink.codecs.file_codec import FileCodec, decode_with_pillow
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError
 
 _MOST_WRITTEN = 1 << 28
@@ -55,13 +56,13 @@ _LIMITS = (
 class External(FileCodec):
     """The codec `external`: two command lines.
 
-    encode: makes {out}, a file of any kind, of {in}, a PNG, at the quality {q}. decode: makes
-    {out}, a PNG, of {in}, the file. qualities: the coarsest and the finest, in this order; bytes
+    encode: makes {out}, a file of any kind, from {in}, a PNG, at the quality {q}. decode: makes
+    {out}, a PNG, from {in}, the file. qualities: the coarsest and the finest, in this order; bytes
     must rise from one to the other. steps: qualities of the ladder, the two ends among them, evenly
     spaced; by default all whole numbers where both ends are whole, else 101. time_limit_s,
     memory_mib: of each run.
 
-    A native `quality` is {q}. Raises ConfigError where a command lacks {in}, {out} or, of `encode`,
+    A native `quality` is {q}. Raises ConfigError if a command lacks {in}, {out} or, of `encode`,
     {q}, and where a program is not found.
     """
 
@@ -99,13 +100,15 @@ class External(FileCodec):
         self.weights_sha256 = _fingerprint((*self._encode, *self._decode_command))
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """The file that `encode` makes of uint8 [H, W, 3]. Raises DataError if it makes none."""
+        """Encode uint8 [H, W, 3] to a file by the command `encode`. Raises DataError if it makes
+        none.
+        """
         source = io.BytesIO()
         Image.fromarray(picture).save(source, format="PNG", compress_level=1)
         return self._run("encode", self._encode, source.getvalue(), ".png", "", setting)
 
     def setting(self, quality: float) -> int:
-        """The setting of a quality. Raises ConfigError unless it is one of the ladder's."""
+        """Return the setting of a quality. Raises ConfigError unless it is one of the ladder's."""
         if quality not in self.qualities:
             low, high = self.qualities[0], self.qualities[-1]
             raise ConfigError(
@@ -115,7 +118,7 @@ class External(FileCodec):
         return self.qualities.index(quality)
 
     def describe(self) -> Mapping[str, str]:
-        """The commands."""
+        """Return the commands."""
         return {
             "encode": shlex.join(self._encode),
             "decode": shlex.join(self._decode_command),
@@ -137,7 +140,9 @@ class External(FileCodec):
         made: str,
         setting: int | None,
     ) -> bytes:
-        """What a command writes to {out}, of `data` as {in}. Raises DataError, one line."""
+        """Run a command on `data` as {in}; returns what it writes to {out}. Raises DataError, one
+        line.
+        """
         with tempfile.TemporaryDirectory(prefix="sqlink-") as folder:
             source, target = Path(folder, f"in{suffix}"), Path(folder, f"out{made}")
             source.write_bytes(data)
@@ -158,7 +163,7 @@ class External(FileCodec):
             return target.read_bytes()
 
     def _watched(self, what: str, command: Sequence[str], folder: str) -> None:
-        """Run a command within its limits. Raises DataError where it fails or goes beyond."""
+        """Run a command within its limits. Raises DataError if it fails or goes beyond."""
         limits = (self.memory_mib << 20, _MOST_WRITTEN, int(self.time_limit_s) + 1)
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LIMITS, *map(str, limits), *command],
@@ -186,7 +191,7 @@ class External(FileCodec):
 
 
 def _words(name: str, command: object, needed: Sequence[str]) -> tuple[str, ...]:
-    """A command's words. Raises ConfigError where it cannot be run."""
+    """Split a command into words. Raises ConfigError if it cannot be run."""
     try:
         words = shlex.split(command) if isinstance(command, str) else []
     except ValueError as error:
@@ -203,7 +208,7 @@ def _words(name: str, command: object, needed: Sequence[str]) -> tuple[str, ...]
 
 
 def _fingerprint(words: Sequence[str]) -> str:
-    """SHA-256 over the files that the commands name: other files are another codec."""
+    """Hash the files that the commands name with SHA-256: other files are another codec."""
     total = hashlib.sha256()
     for word in words:
         path = Path(word)

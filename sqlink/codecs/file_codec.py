@@ -3,9 +3,9 @@
     picture ─ ladder of settings ─ finest within the budget ─> file ─ slices ─> packets
     packets ─ joined ─> file, whole or its beginning ─ decoder, in the worker ─> picture
 
-What a format adds is small: how one setting is encoded, how its own quality is named, and the
-function that decodes it. That function runs in the worker process and gets the size that the
-picture must have before the file, so that nothing larger is ever decoded.
+A format adds little: how one setting is encoded, how its own quality is named, and the function
+that decodes it. That function runs in the worker process and gets the size that the picture must
+have before the file, so that nothing larger is ever decoded.
 """
 
 from __future__ import annotations
@@ -17,22 +17,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from channels.config.checks import integer
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
     Decoded,
-    Packet,
     Rate,
     Received,
     Session,
     Stream,
     Unreachable,
-    outage_images,
 )
 from sqlink.codecs.rate_control import Ladders, finest_setting
+from sqlink.codecs.slices import Pixels, beginning, decode_each, sliced, to_image, to_pixels
 from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.errors import DataError, one_line
 
@@ -40,30 +38,27 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-Pixels = npt.NDArray[np.uint8]
-
 _PIXELS_PER_S = 1_000_000
-"""What a decoder is allowed for large pictures, on a slow machine."""
+"""Decoding speed that sets the time limit for large pictures, on a slow machine."""
 _EXPECTED = struct.Struct(">II")
-"""Height and width that a file must have; 0 and a number of pixels where any size up to it may."""
+"""Height and width that a file must have; 0 and a number of pixels if any size up to it may."""
 _SMALL = 128 * 128
 _BEYOND = 2
-"""Settings looked at beyond the first that is too large, in pictures that small."""
+"""Settings tried beyond the first that is too large, for pictures that small."""
 
 
 class FileCodec(ABC):
-    """What codecs of whole files share; see `Codec` for the protocol.
+    """Base of the codecs whose stream is one file; see `Codec` for the protocol.
 
-    packet_bytes: slices of the file. Where `cut_decodes`, slices count from the first on, and the
-    receiver decodes what came before the first loss; else all are needed, and one loss is an
-    outage.
+    packet_bytes: slices of the file. If `cut_decodes`, the receiver decodes the slices before the
+    first loss; otherwise all are needed, and one loss is an outage.
     """
 
     name: str
     suffix: str
     carries_map: bool = False
     settings: int
-    """How many settings the ladder has, 0 the coarsest."""
+    """Number of settings of the ladder, 0 the coarsest."""
     decoder: str
     """`module:function`, for the worker: what `expected` splits to uint8 [H, W, 3]."""
     cut_decodes: bool = False
@@ -77,11 +72,11 @@ class FileCodec(ABC):
 
     @abstractmethod
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if the encoder refuses the picture."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if the encoder refuses the picture."""
 
     @abstractmethod
     def setting(self, quality: float) -> int:
-        """The setting of a native quality. Raises ConfigError if it is not one."""
+        """Return the setting of a native quality. Raises ConfigError if it is not one."""
 
     def quality(self, setting: int) -> float | None:
         """The native quality of a setting, between whole ones where the ladder is finer.
@@ -92,7 +87,7 @@ class FileCodec(ABC):
 
     @abstractmethod
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters: what it takes to make the same files again."""
+        """Return versions and parameters: what is needed to make the same files again."""
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
@@ -102,17 +97,14 @@ class FileCodec(ABC):
         Raises ConfigError for a quality that is not one of the codec's and for channel uses,
         DataError for a picture too small or too large.
         """
-        import torch
-
         from sqlink.data.pictures import check_size
 
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
         budget = rate.budget_bytes(height, width)
         fixed = None if rate.quality is None else self.setting(rate.quality)
-        pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         answers: list[Stream | Unreachable] = []
-        for picture in pixels.cpu().numpy():
+        for picture in to_pixels(images):
             ladder = self._ladders.of(np.ascontiguousarray(picture), self.code)
             if fixed is not None:
                 answers.append(self._stream(ladder.file(fixed), height, width, fixed))
@@ -129,36 +121,20 @@ class FileCodec(ABC):
         return answers
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Decode pictures of one size; an outage where nothing comes out of what came."""
-        import torch
+        """Decode pictures of one size; an outage if nothing can be decoded."""
+        return decode_each(received, self._decode)
 
-        if not received:
-            raise ValueError("nothing to decode")
-        height, width = received[0].session.height, received[0].session.width
-        images = outage_images(len(received), height, width)
-        outage = torch.ones(len(received), dtype=torch.bool)
-        for n, one in enumerate(received):
-            pixels = self._decode(one)
-            if pixels is not None:
-                images[n] = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-                outage[n] = False
-        return Decoded(images, None, outage)
-
-    def _decode(self, received: Received) -> Pixels | None:
-        """uint8 [H, W, 3]; None where no picture of the session's size comes."""
-        pieces: list[bytes] = []
-        for piece in received.packets:
-            if piece is None:
-                break
-            pieces.append(piece)
-        if not pieces or (len(pieces) < len(received.packets) and not self.cut_decodes):
+    def _decode(self, received: Received) -> Tensor | None:
+        """Decode to float32 [3, H, W]; None if no picture of the session's size comes."""
+        data, whole = beginning(received)
+        if not data or not (whole or self.cut_decodes):
             return None
         height, width = received.session.height, received.session.width
         try:
-            pixels = self.picture(b"".join(pieces), height, width)
+            pixels = self.picture(data, height, width)
         except DataError:
             return None
-        return pixels if pixels.shape == (height, width, 3) else None
+        return to_image(pixels) if pixels.shape == (height, width, 3) else None
 
     def picture(self, file: bytes, height: int, width: int) -> Pixels:
         """Decode a file to uint8 [H, W, 3].
@@ -171,7 +147,7 @@ class FileCodec(ABC):
         return decode_in_worker(self.decoder, _EXPECTED.pack(height, width) + file, limit_s)
 
     def parse(self, data: bytes) -> Stream:
-        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         from sqlink.data.pictures import check_size, max_pixels_allowed
 
         most = min(max_pixels_allowed(), (1 << 32) - 1)
@@ -187,18 +163,9 @@ class FileCodec(ABC):
             raise DataError(f"the {self.name} file is empty")
 
     def _stream(self, data: bytes, height: int, width: int, setting: int | None = None) -> Stream:
-        pieces = [
-            data[start : start + self.packet_bytes]
-            for start in range(0, len(data), self.packet_bytes)
-        ]
-        return Stream(
-            Session(self.name, height, width),
-            tuple(
-                Packet(piece, rank if self.cut_decodes else 0, {"payload": 8 * len(piece)})
-                for rank, piece in enumerate(pieces)
-            ),
-            None if setting is None else self.quality(setting),
-        )
+        session = Session(self.name, height, width)
+        quality = None if setting is None else self.quality(setting)
+        return sliced(session, data, self.packet_bytes, self.cut_decodes, quality)
 
 
 # What follows runs in the worker.

@@ -25,7 +25,7 @@ LADDER: tuple[float, ...] = (
 
 
 def x265_quantiser(qp: float, group: int) -> dict[str, str]:
-    """Parameters of x265 for a QP of the ladder.
+    """Return the parameters of x265 for a QP of the ladder.
 
     group: pixels a side that share a QP, at most the tree block.
 

@@ -2,8 +2,8 @@
 
     picture ─ half its sides (area) ─ the codec ─> packets ─ the codec ─ twice its sides (bicubic)
 
-A baseline of its own beside the full-resolution one, never in its place: it reaches about a third
-of the codec's lowest rate and loses to it where that is within reach. A stored file is one byte,
+A baseline beside the full-resolution one, never in its place: it reaches about a third of the
+codec's lowest rate, and loses to the codec at rates that both reach. A stored file is one byte,
 which says which side of the picture is odd, and then the codec's file.
 """
 
@@ -14,13 +14,11 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from sqlink.codecs.avif import AVIF
 from sqlink.codecs.base import (
-    OUTAGE_COLOUR,
     Codec,
     Decoded,
     Described,
@@ -29,6 +27,7 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
+    outage_images,
     register,
 )
 from sqlink.codecs.bpg import BPG
@@ -57,7 +56,7 @@ class HalfResolution:
         self.codec = codec
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters: the codec's own, and how sizes change."""
+        """Return versions and parameters: the codec's own, and how sizes change."""
         own = dict(self.codec.describe()) if isinstance(self.codec, Described) else {}
         said = f"{own.get('parameters', '')}, at half the sides: area down, bicubic up"
         return {**own, "parameters": said.removeprefix(", ")}
@@ -96,11 +95,11 @@ class HalfResolution:
         session = Session(self.codec.name, (height + 1) // 2, (width + 1) // 2)
         decoded = self.codec.decode([replace(one, session=session) for one in received])
         images = doubled(decoded.images, height, width)
-        images[decoded.outage] = torch.tensor(OUTAGE_COLOUR).view(3, 1, 1)
+        images[decoded.outage] = outage_images(1, height, width)
         return Decoded(images, None, decoded.outage)
 
     def parse(self, data: bytes) -> Stream:
-        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         if not data or data[0] > 3:
             raise DataError(f"this is no {self.name} file: its first byte must be 0 to 3")
         inner = self.codec.parse(data[_HEADER_BYTES:])
@@ -115,14 +114,14 @@ class HalfResolution:
 
 
 def halved(images: Tensor) -> Tensor:
-    """Means of 2 x 2 pixels, an odd last row or column repeated: [N, 3, ceil(H/2), ceil(W/2)]."""
+    """Average 2 x 2 pixels, an odd last row or column repeated: [N, 3, ceil(H/2), ceil(W/2)]."""
     height, width = images.shape[2:]
     even = pad(images, (0, width % 2, 0, height % 2), mode="replicate")
     return interpolate(even, scale_factor=0.5, mode="area")
 
 
 def doubled(images: Tensor, height: int, width: int) -> Tensor:
-    """Twice the size by bicubic interpolation, cut to [N, 3, height, width], in [0, 1]."""
+    """Double the size by bicubic interpolation, cut to [N, 3, height, width], in [0, 1]."""
     twice = interpolate(images, scale_factor=2, mode="bicubic", align_corners=False)
     return twice[:, :, :height, :width].clamp(0, 1).contiguous()
 

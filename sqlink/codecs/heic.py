@@ -16,8 +16,9 @@ import numpy as np
 
 from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, expected
+from sqlink.codecs.file_codec import FileCodec, expected
 from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STEPS, x265_quantiser
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 _PRESET, _TUNE = "veryslow", "ssim"
@@ -29,7 +30,7 @@ CHROMA = ("420", "422", "444")
 
 
 def load_pillow_heif() -> ModuleType:
-    """The package pillow_heif. Raises MissingExtraError where it or its x265 is not installed."""
+    """Import pillow_heif. Raises MissingExtraError if it, or its x265, is not installed."""
     try:
         import pillow_heif
     except ImportError as error:
@@ -71,7 +72,7 @@ class HEIC(FileCodec):
         load_pillow_heif()
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if libheif refuses the picture."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if libheif refuses the picture."""
         from PIL import Image
 
         heif = load_pillow_heif()
@@ -99,7 +100,9 @@ class HEIC(FileCodec):
         return file.getvalue()
 
     def setting(self, quality: float) -> int:
-        """The setting of a QP. Raises ConfigError unless it is a whole number from 0 to 51."""
+        """Return the setting of a QP. Raises ConfigError unless it is a whole number from 0
+        to 51.
+        """
         if not MIN_QP <= quality <= MAX_QP or quality != int(quality):
             raise ConfigError(
                 f"heic quality={quality:g} is a QP: a whole number from {MIN_QP} (best) to {MAX_QP}"
@@ -111,7 +114,7 @@ class HEIC(FileCodec):
         return LADDER[setting]
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         heif = load_pillow_heif()
         info = heif.libheif_info()
         return {

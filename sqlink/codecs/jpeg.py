@@ -17,7 +17,8 @@ import numpy as np
 
 from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, decode_with_pillow
+from sqlink.codecs.file_codec import FileCodec, decode_with_pillow
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError
 
 _LUMA = (
@@ -61,7 +62,7 @@ class JPEG(FileCodec):
         )
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if libjpeg refuses the picture."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if libjpeg refuses the picture."""
         from PIL import Image
 
         file = io.BytesIO()
@@ -82,13 +83,15 @@ class JPEG(FileCodec):
         return file.getvalue()
 
     def setting(self, quality: float) -> int:
-        """The setting of a quality. Raises ConfigError unless it is 1 to 100 in steps of 1/8."""
+        """Return the setting of a quality. Raises ConfigError unless it is 1 to 100 in steps of
+        1/8.
+        """
         if not 1 <= quality <= 100 or quality * _STEPS != int(quality * _STEPS):
             raise ConfigError(f"jpeg quality={quality:g} must be 1 to 100 in steps of 1/{_STEPS}")
         return int((quality - 1) * _STEPS)
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         from PIL import features
 
         return {
@@ -104,7 +107,7 @@ class JPEG(FileCodec):
 
 
 def quantiser_tables(quality: float) -> list[list[int]]:
-    """Luma and chroma tables of 64, row by row: annex K's, scaled as libjpeg does.
+    """Return the luma and chroma tables of 64, row by row: annex K's, scaled as libjpeg does.
 
     >>> quantiser_tables(50)[0][:3], quantiser_tables(25)[0][:3]
     ([16, 11, 10], [32, 22, 20])

@@ -17,7 +17,8 @@ import numpy as np
 
 from channels.config.checks import integer
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, expected
+from sqlink.codecs.file_codec import FileCodec, expected
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 _COARSEST, _FINEST = 25.0, 0.05
@@ -25,7 +26,7 @@ _STEP = 1.02
 
 
 def load_imagecodecs() -> ModuleType:
-    """The package imagecodecs. Raises MissingExtraError where it is not installed."""
+    """Import imagecodecs. Raises MissingExtraError if it is not installed."""
     try:
         import imagecodecs
     except ImportError as error:
@@ -56,7 +57,7 @@ class JPEGXL(FileCodec):
         load_imagecodecs()
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if libjxl refuses the picture."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if libjxl refuses the picture."""
         imagecodecs = load_imagecodecs()
         try:
             coded = imagecodecs.jpegxl_encode(
@@ -74,7 +75,7 @@ class JPEGXL(FileCodec):
         return bytes(coded)
 
     def setting(self, quality: float) -> int:
-        """The setting nearest to a distance. Raises ConfigError unless it is 0.05 to 25."""
+        """Return the setting nearest to a distance. Raises ConfigError unless it is 0.05 to 25."""
         if not _FINEST <= quality <= _COARSEST:
             raise ConfigError(
                 f"jpegxl quality={quality:g} is a distance: {_FINEST:g} to {_COARSEST:g} (coarsest)"
@@ -83,7 +84,7 @@ class JPEGXL(FileCodec):
         return min(nearest, self.settings - 1)
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         imagecodecs = load_imagecodecs()
         return {
             "imagecodecs": str(imagecodecs.__version__),
@@ -94,7 +95,8 @@ class JPEGXL(FileCodec):
 
 
 def codestream_size(file: bytes) -> tuple[int, int]:
-    """Height and width that a bare codestream states (18181-1, SizeHeader). Raises DataError.
+    """Read the height and width that a bare codestream states (18181-1, SizeHeader). Raises
+    DataError.
 
     >>> codestream_size(bytes.fromhex("ff0a43") + bytes(9))
     (16, 16)

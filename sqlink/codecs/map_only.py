@@ -3,9 +3,10 @@
     map_only   map ─ most frequent class of factor x factor pixels ─ lossless WebP ─> packets
     bpg+map    the same map in a share of the budget, BPG's picture in what is left
 
-What SQ-GAN's map is worth by itself, and what a conventional codec could make of the same map in
-the same bytes. The picture of `map_only` is its map in the classes' mean colours: no detail is made
-up. A map is coded at the smallest factor that fits, and repeated by it at the receiver.
+They show what SQ-GAN's map achieves by itself, and what a conventional codec achieves with the same
+map in the same bytes. The picture of `map_only` is its map in the classes' mean colours, without
+invented detail. A map is coded at the smallest factor that fits, and repeated by it at the
+receiver.
 
 A stored file is a session and then the packets:
 
@@ -36,7 +37,6 @@ from channels.config.checks import integer, number
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     MAX_PACKET_BYTES,
-    OUTAGE_COLOUR,
     Codec,
     Decoded,
     Packet,
@@ -45,6 +45,7 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
+    outage_images,
     register,
 )
 from sqlink.codecs.webp_map import encode_ids
@@ -81,7 +82,7 @@ _PIXELS_PER_S = 1_000_000
 
 
 class _MapCodec:
-    """What both share: the session, the map's bytes, and where the map comes from."""
+    """Base of both codecs: the session, the map's bytes, and the source of the map."""
 
     carries_map = True
     session_bytes = _HEADER.size
@@ -97,7 +98,7 @@ class _MapCodec:
         self.segmenter = segmenter
 
     def _maps(self, images: Tensor, segmentation: Tensor | None) -> list[_Map]:
-        """The map of each picture, as given or as the segmenter sees it."""
+        """Return the map of each picture, as given or as the segmenter sees it."""
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
         if max(height, width) > 65535:
@@ -114,7 +115,9 @@ class _MapCodec:
         return [_Map(one) for one in fill_unlabelled(segmentation.cpu())]
 
     def _stream(self, height: int, width: int, coded: bytes, picture: bytes = b"") -> Stream:
-        """A session, the map's packets and then the picture's, if there is one."""
+        """Make a stream of a session, the map's packets and the picture's packets, if there are
+        any.
+        """
         fields = (self.magic, _VERSION, height, width, len(coded))
         crc = zlib.crc32(coded + picture, zlib.crc32(_HEADER.pack(*fields, 0)[:-4]))
         size = self.packet_bytes
@@ -127,7 +130,7 @@ class _MapCodec:
         return Stream(Session(self.name, height, width, _HEADER.pack(*fields, crc)), packets)
 
     def parse(self, data: bytes) -> Stream:
-        """A stored file back into its stream. Raises DataError if it is cut short or damaged."""
+        """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         if len(data) < _HEADER.size or data[:3] != self.magic:
             raise DataError(f"no {self.name} file: {len(data)} bytes that do not begin as one")
         _, version, height, width, size, crc = _HEADER.unpack_from(data)
@@ -140,13 +143,13 @@ class _MapCodec:
         return self._stream(height, width, body[:size], body[size:])
 
     def _map_packets(self, received: Received) -> int:
-        """How many of the packets are the map's, as the session says."""
+        """Return how many of the packets are the map's, as the session says."""
         size = _HEADER.unpack(received.session.header)[4]
         return -(-int(size) // self.packet_bytes)
 
 
 class _Map:
-    """One map, coded at any factor; each factor once."""
+    """One map, coded at any factor; each factor is coded once."""
 
     def __init__(self, segmentation: Tensor) -> None:
         self._map = segmentation
@@ -156,7 +159,7 @@ class _Map:
         """The smallest and the largest."""
 
     def at(self, factor: int) -> bytes:
-        """The map at a fraction of its size, one byte for the factor before it."""
+        """Encode the map at a fraction of its size, preceded by one byte for the factor."""
         if factor not in self._coded:
             small = shrink(self._map[None], factor)[0].numpy().astype(np.uint8)
             self._coded[factor] = bytes([factor]) + encode_ids(small)
@@ -166,7 +169,9 @@ class _Map:
         return self.at(self.factors[1])
 
     def within(self, budget: int) -> bytes | None:
-        """The finest that fits, by bisection: sizes fall with the factor, but for a few bytes."""
+        """Return the finest map that fits, by bisection: sizes fall with the factor, up to a few
+        bytes.
+        """
         low, high = self.factors
         if len(self.at(high)) > budget:
             return None
@@ -180,7 +185,7 @@ class _Map:
 
 
 def shrink(maps: Tensor, factor: int) -> Tensor:
-    """The most frequent class of every factor x factor pixels.
+    """Return the most frequent class of each block of factor x factor pixels.
 
     maps: int64 [N, H, W] of class ids. Returns [N, ceil(H / factor), ceil(W / factor)]; of classes
     equally frequent, the lowest.
@@ -194,13 +199,13 @@ def shrink(maps: Tensor, factor: int) -> Tensor:
 
 
 def in_colours(maps: Tensor) -> Tensor:
-    """float32 [N, 3, H, W]: each class of int64 [N, H, W] in its mean colour."""
+    """Paint each class of int64 [N, H, W] in its mean colour: float32 [N, 3, H, W]."""
     table = torch.tensor(MEAN_COLOURS, dtype=torch.float32) / 255
     return table[maps].permute(0, 3, 1, 2).contiguous()
 
 
 def _decoded_map(pieces: Sequence[bytes | None], height: int, width: int) -> Tensor | None:
-    """int64 [H, W]; None where a piece is missing or what comes out is no map of that size."""
+    """Decode a map to int64 [H, W]; None if a piece is missing or the result has another size."""
     data = b"".join(piece for piece in pieces if piece is not None)
     if None in pieces or len(data) < 2 or not data[0]:
         return None
@@ -220,7 +225,8 @@ def _decoded_map(pieces: Sequence[bytes | None], height: int, width: int) -> Ten
 class MapOnly(_MapCodec):
     """The codec `map_only`: every packet is needed for the map.
 
-    segmenter: what makes the map where `encode` gets none, or its name. A native `quality` is the
+    segmenter: makes the map if `encode` gets none; a segmenter or its name. A native `quality` is
+        the
     factor: pixels a side that one class is sent for, 1 to 255, higher is smaller.
     """
 
@@ -241,7 +247,7 @@ class MapOnly(_MapCodec):
     ) -> list[Stream | Unreachable]:
         """Encode the maps of N pictures. See `Codec`.
 
-        Raises ConfigError for a quality that is no factor and for channel uses, DataError for a
+        Raises ConfigError for a quality that is not a factor and for channel uses, DataError for a
         picture too small or too large, or a map of another size.
         """
         height, width = images.shape[2:]
@@ -260,7 +266,7 @@ class MapOnly(_MapCodec):
         return answers
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Maps, and pictures in mean colours; an outage where a packet is missing or wrong."""
+        """Decode maps, and pictures in mean colours; an outage if a packet is missing or wrong."""
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width
@@ -269,7 +275,7 @@ class MapOnly(_MapCodec):
         nothing = torch.full((height, width), NO_LABEL)
         maps = torch.stack([nothing if one is None else one for one in found])
         images = in_colours(maps.masked_fill(maps == NO_LABEL, 0))
-        images[lost] = torch.tensor(OUTAGE_COLOUR).view(1, 3, 1, 1)
+        images[lost] = outage_images(1, height, width)
         return Decoded(images, maps, lost)
 
 
@@ -337,7 +343,7 @@ class BPGAndMap(_MapCodec):
         return self._stream(height, width, coded, answer.to_bytes())
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Pictures and maps, of each what came; an outage where neither did."""
+        """Decode pictures and maps, whichever came; an outage if neither did."""
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width

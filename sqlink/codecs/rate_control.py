@@ -22,7 +22,7 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 _MOST_BYTES = 64 << 20
-"""Of files that ladders keep, all together."""
+"""Most bytes of files that all ladders together keep."""
 _INTERPOLATIONS = 4
 """Settings tried by interpolation before the rest is halved."""
 
@@ -41,13 +41,13 @@ class Ladder:
         self._files: dict[int, bytes] = {}
 
     def file(self, setting: int) -> bytes:
-        """The file at a setting."""
+        """Return the file at a setting."""
         if setting not in self._files:
             self._files[setting] = self._code(setting)
         return self._files[setting]
 
     def size(self, setting: int) -> int:
-        """Bytes of the file at a setting."""
+        """Return the bytes of the file at a setting."""
         return len(self.file(setting))
 
     @property
@@ -64,7 +64,9 @@ class Ladders:
         self._ladders: OrderedDict[bytes, Ladder] = OrderedDict()
 
     def of(self, picture: Pixels, code: Callable[[Pixels, int], bytes]) -> Ladder:
-        """The ladder of a picture, uint8 [H, W, 3]; the one of before where it was seen."""
+        """Return the ladder of a picture, uint8 [H, W, 3]; a picture seen lately keeps its
+        ladder.
+        """
         key = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
         ladder = self._ladders.pop(key, None)
         if ladder is None:
@@ -86,7 +88,7 @@ def finest_setting(
     typical: Sequence[tuple[float, float]] = (),
     beyond: int = 0,
 ) -> int | None:
-    """The finest of `count` settings whose file is within the budget; None if setting 0 is not.
+    """Return the finest of `count` settings whose file fits the budget; None if setting 0 does not.
 
     size: bytes of the file at a setting; each call may be an encoding. typical: (setting, bytes) of
     a picture like this one, both rising; it tells where to start and no matter to what is found.

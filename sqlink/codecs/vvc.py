@@ -5,8 +5,8 @@
 
 No registry has a binding to VVenC; the program ffmpeg in imageio-ffmpeg's wheel has it built in, so
 each encoding is one run of that program, with limits of time and no shell. The stream is the bare
-elementary stream (Annex B): what it is of (colours, siting) both ends know. VVenC codes in 10 bits.
-4:2:0 has even sides, and a picture here has at least 64, VVenC's tree block: where a side is odd or
+elementary stream (Annex B): both ends know its colours and siting. VVenC codes in 10 bits. 4:2:0
+has even sides, and a picture here has at least 64, VVenC's tree block: where a side is odd or
 smaller, the picture's size stands before the stream.
 
 Between whole QPs, 14 % of the bytes apart, VVenC's Lagrange multiplier for intra pictures makes two
@@ -28,7 +28,8 @@ from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
 from sqlink.codecs.bpg.colour import double, halve, rgb_to_ycc, ycc_to_rgb
 from sqlink.codecs.bpg.decoder import load_av
-from sqlink.codecs.file_codec import FileCodec, Pixels, expected
+from sqlink.codecs.file_codec import FileCodec, expected
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 MIN_QP, MAX_QP = 10, 63
@@ -53,7 +54,7 @@ _SIZED = 1
 
 @cache
 def ffmpeg() -> str:
-    """The program ffmpeg, with VVenC in it. Raises MissingExtraError where there is none."""
+    """Find the program ffmpeg with VVenC in it. Raises MissingExtraError if there is none."""
     try:
         import imageio_ffmpeg
 
@@ -70,7 +71,9 @@ def ffmpeg() -> str:
 
 
 def _run(command: list[str], data: bytes, limit_s: float) -> bytes:
-    """What a command says on standard output to `data` on standard input. Raises DataError."""
+    """Run a command with `data` on standard input; returns its standard output. Raises
+    DataError.
+    """
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=limit_s)
     except subprocess.TimeoutExpired as error:
@@ -110,7 +113,7 @@ class VVC(FileCodec):
         ffmpeg()
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A stream of uint8 [H, W, 3]. Raises DataError if VVenC refuses the picture."""
+        """Encode uint8 [H, W, 3] to a stream. Raises DataError if VVenC refuses the picture."""
         qp, factor = LADDER[setting]
         height, width = picture.shape[:2]
         luma, cb, cr = rgb_to_ycc(picture)
@@ -136,7 +139,9 @@ class VVC(FileCodec):
         return size + without_extras(stream)
 
     def setting(self, quality: float) -> int:
-        """The setting of a QP. Raises ConfigError unless it is a whole number from 10 to 63."""
+        """Return the setting of a QP. Raises ConfigError unless it is a whole number from
+        10 to 63.
+        """
         if not MIN_QP <= quality <= MAX_QP or quality != int(quality):
             raise ConfigError(
                 f"vvc quality={quality:g} is a QP: a whole number from {MIN_QP} (best) to {MAX_QP}"
@@ -148,7 +153,7 @@ class VVC(FileCodec):
         return float(LADDER[setting][0])
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         said = _run([ffmpeg(), "-version"], b"", _TIME_LIMIT_S).decode(errors="replace")
         found = re.search(r"ffmpeg version (\S+)", said)
         return {
@@ -160,13 +165,13 @@ class VVC(FileCodec):
 
 
 def _padded(plane: Pixels, height: int, width: int) -> Pixels:
-    """A plane at a larger size, its last row and column repeated."""
+    """Enlarge a plane, its last row and column repeated."""
     missing = ((0, height - plane.shape[0]), (0, width - plane.shape[1]))
     return np.pad(plane, missing, mode="edge")
 
 
 def without_extras(stream: bytes) -> bytes:
-    """The same stream without delimiters and SEI."""
+    """Remove delimiters and SEI from a stream."""
     units = [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
     return b"".join(_START + u for u in units if len(u) > 1 and u[1] >> 3 not in _DROPPED)
 

@@ -10,7 +10,8 @@ import io
 from collections.abc import Mapping
 
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
-from sqlink.codecs.file_codec import FileCodec, Pixels, decode_with_pillow
+from sqlink.codecs.file_codec import FileCodec, decode_with_pillow
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError
 
 _STEPS = 4
@@ -45,7 +46,7 @@ class WebP(FileCodec):
         super().__init__(packet_bytes)
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if libwebp refuses the picture."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if libwebp refuses the picture."""
         from PIL import Image
 
         file = io.BytesIO()
@@ -61,13 +62,15 @@ class WebP(FileCodec):
         return file.getvalue()
 
     def setting(self, quality: float) -> int:
-        """The setting of a quality. Raises ConfigError unless it is 0 to 100 in steps of 1/4."""
+        """Return the setting of a quality. Raises ConfigError unless it is 0 to 100 in steps of
+        1/4.
+        """
         if not 0 <= quality <= 100 or quality * _STEPS != int(quality * _STEPS):
             raise ConfigError(f"webp quality={quality:g} must be 0 to 100 in steps of 1/{_STEPS}")
         return int(quality * _STEPS)
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         from PIL import features
 
         return {

@@ -24,13 +24,13 @@ _CONTAINER = 20
 """RIFF, size, WEBP, VP8L, size: known without them, up to an even number of bytes."""
 _EFFORT = 6
 _MAX_SIDE = 16383
-"""Of a WebP picture."""
+"""Largest side of a WebP picture."""
 
 Ids = npt.NDArray[np.uint8]
 
 
 def encode_ids(ids: Ids) -> bytes:
-    """The bytes of uint8 [h, w] class ids, sides up to 16383."""
+    """Encode uint8 [h, w] class ids, sides up to 16383, to bytes."""
     file = io.BytesIO()
     Image.fromarray(np.repeat(ids[..., None], 3, axis=2)).save(
         file, format="WEBP", lossless=True, quality=100, method=_EFFORT
@@ -43,7 +43,8 @@ def encode_ids(ids: Ids) -> bytes:
 
 
 def decode_ids(data: bytes) -> Ids:
-    """What `encode_ids` coded, its ids three times, uint8 [h, w, 3]. Raises DataError if damaged.
+    """Decode what `encode_ids` wrote, its ids three times, uint8 [h, w, 3]. Raises DataError if
+    damaged.
 
     Native code reads the bytes: those of unknown origin belong into `decode_in_worker`.
     """

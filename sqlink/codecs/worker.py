@@ -88,7 +88,7 @@ class Worker:
     """
 
     def __init__(self, memory_limit: int = DEFAULT_MEMORY_LIMIT) -> None:
-        """memory_limit: bytes of address space a decoder may add."""
+        """Make a worker. memory_limit: bytes of address space that a decoder may add."""
         self.memory_limit = memory_limit
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,7 +107,7 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the subprocess, None where none runs."""
+        """Process id of the subprocess, None if none runs."""
         return self._process.pid if self._process is not None else None
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Worker:
     def decode(
         self, target: str, data: bytes, time_limit_s: float = DEFAULT_TIME_LIMIT_S
     ) -> Pixels:
-        """`target(data)`, uint8 [H, W, 3]. See `decode_in_worker`."""
+        """Run `target(data)`, which returns uint8 [H, W, 3]. See `decode_in_worker`."""
         with self._lock:
             try:
                 return self._decode(target, data, time_limit_s)
@@ -224,7 +224,9 @@ class Worker:
         return header, self._read(size, deadline)
 
     def _read(self, size: int, deadline: float) -> bytes:
-        """Exactly `size` bytes of the worker's answer before `deadline` (monotonic seconds)."""
+        """Read exactly `size` bytes of the worker's answer before `deadline` (monotonic
+        seconds).
+        """
         assert self._process is not None
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
@@ -250,7 +252,7 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
 
 
 def _error(header: dict[str, Any]) -> Exception:
-    """The exception that an error answer stands for."""
+    """Make the exception that an error answer stands for."""
     line, kind = str(header["error"]), str(header.get("kind"))
     if kind == "ImportError":
         return ImportError(line)

@@ -1,4 +1,4 @@
-"""Data sets: pictures in a fixed order, most of them with maps of what their pixels show.
+"""Data sets: pictures in a fixed order, most of them with maps of classes.
 
 A data set's module is loaded when the data set is asked for, never before.
 """
@@ -25,7 +25,7 @@ def open_dataset(name: str, **options: object) -> DataSet:
 
     `camvid`: root, split. `cityscapes`: root, split, size. `folder`: root, maps, classes.
     `idd`: root, split. `streets`: seed, count, height, width, country. Raises ConfigError for an
-    unknown name or option, DataError where the data cannot be used.
+    unknown name or option, DataError if the data cannot be used.
 
     >>> [sample.name for sample in open_dataset("streets", seed=7, count=2, height=16, width=16)]
     ['street-7', 'street-8']

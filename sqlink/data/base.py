@@ -1,4 +1,4 @@
-"""What a data set is: pictures in a fixed order, each with the map of what its pixels show."""
+"""The protocol of data sets: pictures in a fixed order, each with the map of its classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from channels.registry import Registry
 from sqlink.data import BUILT_IN
 from sqlink.data import open_dataset as open_dataset
-from sqlink.data.classes import CAMVID, ClassSet
+from sqlink.data.classes import ClassSet, classes_of
 from sqlink.errors import ConfigError, DataError
 
 
@@ -24,7 +24,7 @@ class Sample:
     """One picture.
 
     name: unique in its data set, fit for a file name. image: float32 [3, H, W] in [0, 1].
-    segmentation: int64 [H, W] of class ids with 255 for "no label", or None where there is none.
+    segmentation: int64 [H, W] of class ids with 255 for "no label", or None if there is none.
     block: the run of neighbouring frames the picture belongs to, one sample of an interval, since
     neighbours of a drive are not independent.
     """
@@ -55,7 +55,7 @@ class DataSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at `index`, 0 <= index < len. Raises IndexError, or DataError."""
+        """Return the sample at `index`, 0 <= index < len. Raises IndexError, or DataError."""
         ...
 
     def __iter__(self) -> Iterator[Sample]: ...
@@ -90,16 +90,6 @@ DATASETS: Registry[DataSet] = Registry("data set", "sqlink.datasets", BUILT_IN)
 register = DATASETS.register
 
 
-def classes_of(data: DataSet) -> ClassSet:
-    """The classes that a data set's maps hold; CamVid's where it does not say.
-
-    >>> classes_of(open_dataset("streets", count=1)).name
-    'camvid'
-    """
-    found: ClassSet = getattr(data, "classes", CAMVID)
-    return found
-
-
 def require_classes(name: str, data: DataSet, wanted: ClassSet) -> None:
     """Raise DataError if the data set called `name` has other classes than those `wanted`."""
     found = classes_of(data)
@@ -111,16 +101,16 @@ def require_classes(name: str, data: DataSet, wanted: ClassSet) -> None:
 
 
 def as_path(owner: str, name: str, value: object) -> Path:
-    """`value` as a path. Raises ConfigError if it is neither a text nor a path."""
+    """Return `value` as a path. Raises ConfigError if it is neither a text nor a path."""
     if not isinstance(value, (str, Path)) or not str(value):
-        raise ConfigError(f"{owner}: {name}={value!r} is no path: write it as a text")
+        raise ConfigError(f"{owner}: {name}={value!r} is not a path: write it as a text")
     return Path(value)
 
 
 def visible_files(folder: Path) -> list[Path]:
     """List the files of a folder by name, without hidden ones, as macOS's `._NAME` beside NAME.
 
-    Raises DataError where the folder cannot be read.
+    Raises DataError if the folder cannot be read.
     """
     try:
         found = [path for path in folder.iterdir() if path.is_file()]
@@ -133,7 +123,7 @@ def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Find the files of a folder that end in one of `suffixes`, upper or lower case, by their stem.
 
     Of files with one stem, that whose suffix comes first in `suffixes` is taken. Raises DataError
-    where the folder cannot be read.
+    if the folder cannot be read.
     """
     found: dict[str, Path] = {}
     files = visible_files(folder)
@@ -143,10 +133,10 @@ def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def picture_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """uint8 [H, W, 3] to float32 [3, H, W] in [0, 1]."""
+    """Convert uint8 [H, W, 3] to float32 [3, H, W] in [0, 1]."""
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(torch.float32) / 255
 
 
 def map_tensor(classes: NDArray[np.uint8]) -> Tensor:
-    """uint8 [H, W] of class ids to int64 [H, W]."""
+    """Convert uint8 [H, W] of class ids to int64 [H, W]."""
     return torch.from_numpy(classes.astype(np.int64))

@@ -11,7 +11,7 @@ BLOCK = 5
 
 
 def blocks_of(names: Sequence[str]) -> list[str]:
-    """The block of each frame name, for names in order.
+    """Return the block of each frame name, for names in order.
 
     A run ends where the drive changes or frames are further apart than twice the drive's usual
     spacing, and is cut into as few equal parts of at most 5 frames as it takes.
@@ -42,8 +42,8 @@ def blocks_of(names: Sequence[str]) -> list[str]:
 
 
 def cut_into_blocks(run: Sequence[str]) -> list[str]:
-    """The block of each frame of a run: as few equal parts of at most 5 frames as it takes, each
-    called by its first frame.
+    """Return the block of each frame of a run: as few equal parts of at most 5 frames as possible,
+    each named by its first frame.
 
     >>> cut_into_blocks(["a", "b", "c", "d", "e", "f"])
     ['a', 'a', 'a', 'd', 'd', 'd']

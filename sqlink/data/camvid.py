@@ -100,7 +100,7 @@ class CamVid:
         self.root = as_path("camvid", "root", root)
         if not self.root.is_dir():
             raise DataError(
-                f"{self.root} is no folder: set root to the one that holds CamVid's train and "
+                f"{self.root} is not a folder: set root to the one that holds CamVid's train and "
                 "trainannot"
             )
         as_path("camvid", "split", split)
@@ -132,7 +132,7 @@ class CamVid:
         self.blocks: Sequence[str] = blocks_of(self.names)
 
     def _listed(self, split: str) -> dict[str, tuple[Path, str]]:
-        """The frames that a list names, each with the folder it is in."""
+        """List the frames that a list names, each with its folder."""
         listing = self.root / f"{split}.txt" if split in ("fit", "dev") else Path(split)
         if not listing.is_file():
             raise DataError(
@@ -206,7 +206,7 @@ def _frames(listing: Path) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """The name of a frame out of a path with either slash, with or without a known suffix.
+    """Return the frame name in a path with either slash, with or without a known suffix.
 
     >>> _stem("/SegNet/CamVid/train/0001TP_006690.PNG"), _stem("0001TP_006690")
     ('0001TP_006690', '0001TP_006690')
@@ -219,7 +219,7 @@ def _stem(word: str) -> str:
 def _labels(path: Path) -> Tensor:
     """Read a map as int64 [H, W], void as 255.
 
-    Raises DataError where it is neither of class ids nor in the colours of CamVid.
+    Raises DataError if it is neither of class ids nor in the colours of CamVid.
     """
     colours = _original_colours(path)
     if colours is not None:
@@ -235,7 +235,7 @@ def _labels(path: Path) -> Tensor:
 
 
 def _original_colours(path: Path) -> NDArray[np.uint8] | None:
-    """The pixels [H, W, 3] of a map in colours; None for one of class ids.
+    """Return the pixels [H, W, 3] of a map in colours; None for one of class ids.
 
     A palette of CamVid's own colours, or one of greys in their order, shows class ids.
     """
@@ -257,7 +257,7 @@ def _original_colours(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _by_colour(path: Path, pixels: NDArray[np.uint8]) -> Tensor:
-    """The classes int64 [H, W] of a map in the colours of the 32 classes, or of the 11."""
+    """Return the classes int64 [H, W] of a map in the colours of the 32 classes, or of the 11."""
     keys = pixels.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     held, places = np.unique(keys, return_inverse=True)
     known: dict[Colour, str | None] = dict(zip(CAMVID.palette, CAMVID.names, strict=True))

@@ -94,7 +94,7 @@ class Cityscapes:
         for folder in (self.root, pictures, labels):
             if not folder.is_dir():
                 raise DataError(
-                    f"{folder} is no folder: set root to the one that holds Cityscapes' "
+                    f"{folder} is not a folder: set root to the one that holds Cityscapes' "
                     "leftImg8bit and gtFine, unpacked"
                 )
         found = sorted(p for p in pictures.glob(f"*/*{PICTURE}") if not p.name.startswith("."))
@@ -137,7 +137,7 @@ class Cityscapes:
 
 
 def scaled(image: Tensor, segmentation: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """float32 [3, H, W] and int64 [H, W] at `size` (height, width).
+    """Scale a picture and its map to `size` (height, width): float32 [3, H, W] and int64 [H, W].
 
     >>> image, labels = scaled(torch.ones(3, 64, 96), torch.ones(64, 96).long(), (16, 24))
     >>> image.shape, labels.unique().tolist()
@@ -172,7 +172,7 @@ def _labels(path: Path) -> Tensor:
         with Image.open(path, formats=("PNG",)) as picture:
             if picture.mode not in ("L", "P"):
                 raise DataError(
-                    f"{path} is no map: its mode is {picture.mode}, but label ids are grey"
+                    f"{path} is not a map: its mode is {picture.mode}, but label ids are grey"
                 )
             ids = np.array(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

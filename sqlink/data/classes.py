@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,21 +41,22 @@ class ClassSet:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """The id of a class. Raises ConfigError naming the nearest known one."""
+        """Return the id of a class. Raises ConfigError naming the nearest known one."""
         if name not in self.names:
             raise ConfigError(
-                f"'{name}' is no class of {self.name}: {nearest(name, list(self.names))}"
+                f"'{name}' is not a class of {self.name}: {nearest(name, list(self.names))}"
             )
         return self.names.index(name)
 
     def colours(self) -> NDArray[np.uint8]:
-        """uint8 [256, 3]: the colour of each id, black past the last class."""
+        """Return uint8 [256, 3]: the colour of each id, black past the last class."""
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette
         return table
 
     def colourise(self, segmentation: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Class ids of any shape [...] as colours, uint8 [..., 3]; black for anything else.
+        """Paint class ids of any shape [...] in their colours, uint8 [..., 3]; black for anything
+        else.
 
         >>> CAMVID.colourise(np.array([[8, 255]])).tolist()
         [[[64, 0, 128], [0, 0, 0]]]
@@ -63,7 +65,7 @@ class ClassSet:
         return self.colours()[np.where(known, segmentation, NO_LABEL)]
 
     def unknown(self, ids: NDArray[np.integer]) -> list[int]:
-        """Values among `ids` that are neither a class nor NO_LABEL, sorted.
+        """List the values among `ids` that are neither a class nor NO_LABEL, sorted.
 
         >>> CAMVID.unknown(np.array([[3, 12], [255, 40]]))
         [12, 40]
@@ -172,7 +174,7 @@ IDD = ClassSet(
 """The coarse classes of IDD Lite. No model has them: each stands for several of CamVid's."""
 
 CLASS_SETS = {classes.name: classes for classes in (CAMVID, CITYSCAPES)}
-"""Those that a model or a folder of maps may have."""
+"""The class sets that a model or a folder of maps may have."""
 
 NAMES = CAMVID.names
 NUM_CLASSES = len(CAMVID)
@@ -181,16 +183,16 @@ PALETTE = CAMVID.palette
 
 
 def class_set(name: str) -> ClassSet:
-    """A class set by name. Raises ConfigError naming the nearest known one."""
+    """Return a class set by name. Raises ConfigError naming the nearest known one."""
     if name not in CLASS_SETS:
         raise ConfigError(f"unknown class set '{name}': {nearest(name, list(CLASS_SETS))}")
     return CLASS_SETS[name]
 
 
 def class_set_of_size(count: int) -> ClassSet:
-    """The class set with `count` classes, which is what a model's configuration knows of it.
+    """Return the class set with `count` classes; a model's configuration knows only that number.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError if there is none.
 
     >>> class_set_of_size(19).name
     'cityscapes'
@@ -203,7 +205,7 @@ def class_set_of_size(count: int) -> ClassSet:
 
 
 def listed(ids: Iterable[int], most: int = 8) -> str:
-    """Ids for an error's line: all, or the first `most` and how many more.
+    """List ids in an error's line: all, or the first `most` and how many more.
 
     >>> listed([3]), listed(range(11))
     ('value 3', 'values 0, 1, 2, 3, 4, 5, 6, 7 and 3 more')
@@ -212,3 +214,19 @@ def listed(ids: Iterable[int], most: int = 8) -> str:
     shown = ", ".join(map(str, values[:most]))
     more = f" and {len(values) - most} more" if len(values) > most else ""
     return f"value{'s' if len(values) > 1 else ''} {shown}{more}"
+
+
+@runtime_checkable
+class WithClasses(Protocol):
+    """A data set, codec or model that says which classes its maps hold."""
+
+    classes: ClassSet
+
+
+def classes_of(holder: object) -> ClassSet:
+    """Return the classes of the maps of a data set or codec; CamVid's if it does not say.
+
+    >>> classes_of(None).name
+    'camvid'
+    """
+    return holder.classes if isinstance(holder, WithClasses) else CAMVID

@@ -35,7 +35,7 @@ class Folder:
         self.root = as_path("folder", "root", root)
         folder = None if maps is None else as_path("folder", "maps", maps)
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is no folder: set root to a folder of pictures")
+            raise DataError(f"{self.root} is not a folder: set root to a folder of pictures")
         files = [path for path in visible_files(self.root) if not path.stem.endswith(_MAP)]
         known = suffixes()
         paths = [path for path in files if path.suffix.lower() in known]
@@ -66,7 +66,7 @@ class Folder:
         if folder is not None:
             if not folder.is_dir():
                 raise DataError(
-                    f"{folder} is no folder: set maps to a folder of maps, or leave it out"
+                    f"{folder} is not a folder: set maps to a folder of maps, or leave it out"
                 )
             found = {
                 path.stem: path for path in visible_files(folder) if path.suffix.lower() == ".png"
@@ -106,7 +106,7 @@ class Folder:
 
 
 def _map_of(picture: Path, folder: Path, found: Mapping[str, Path]) -> Path:
-    """The map of a picture among those found in a folder of maps."""
+    """Return the map of a picture among those found in a folder of maps."""
     for name in (f"{picture.stem}{_MAP}", picture.stem):
         path = found.get(name)
         if path is not None and path != picture:

@@ -4,7 +4,7 @@ Source: Varma et al., "IDD: a dataset for exploring problems of autonomous navig
 unconstrained environments", WACV 2019; for research only. Pictures are JPEG (or PNG), mostly of
 320x227, maps PNG of ids 0 to 6, with 255 for none.
 
-A coarse class is no class of CamVid, but a set of them: `CAMVID_SETS` says which, from looking at
+A coarse class is not a class of CamVid, but a set of them: `CAMVID_SETS` lists them, from viewing
 pictures beside their maps (kerbs, shop fronts and walls are `roadside objects`, motorcycles without
 their riders `vehicles`).
 """
@@ -39,7 +39,7 @@ CAMVID_SETS: dict[str, tuple[str, ...]] = {
 
 
 def camvid_sets() -> Tensor:
-    """float32 [7, 11]: 1 where a pixel of the coarse class may be of the class of CamVid."""
+    """Return float32 [7, 11]: 1 if a pixel of the coarse class may be of CamVid's class."""
     table = torch.zeros(len(IDD), len(CAMVID))
     for name, members in CAMVID_SETS.items():
         for member in members:
@@ -65,7 +65,9 @@ class IddLite:
         self.split = split
         folder = self.root / split
         if not folder.is_dir():
-            raise DataError(f"{folder} is no folder: set root to the one that holds IDD's {split}")
+            raise DataError(
+                f"{folder} is not a folder: set root to the one that holds IDD's {split}"
+            )
         pictures = files_by_name(folder, SUFFIXES)
         if not pictures:
             raise DataError(f"{folder} holds no JPEG or PNG: put the pictures of '{split}' there")
@@ -106,7 +108,7 @@ class IddLite:
 
 
 def _labels(path: Path) -> Tensor:
-    """A map as int64 [H, W]."""
+    """Read a map as int64 [H, W]."""
     ids, _ = load_ids(path)
     if wrong := IDD.unknown(ids):
         raise DataError(f"{path} holds the {listed(wrong)}: IDD Lite's maps hold 0 to 6, and 255")

@@ -27,7 +27,7 @@ COLOUR, OPACITY = 0, 1
 
 
 def unfollowed(file: BinaryIO) -> str | None:
-    """What Pillow would not follow in a JPEG2000 file, as "has ..."; None where there is nothing.
+    """Name what Pillow would ignore in a JPEG2000 file, as "has ..."; None if there is nothing.
 
     file: at the start of a JP2 file or of a bare codestream. Raises struct.error where it is cut
     short.
@@ -49,7 +49,7 @@ def unfollowed(file: BinaryIO) -> str | None:
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Type and length of the content of each box; the caller moves past the content."""
+    """Yield the type and content length of each box; the caller moves past the content."""
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if length == 1:
@@ -63,7 +63,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _inside(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each box of a superbox; of boxes of one type, the first counts."""
+    """Return the type and content of each box of a superbox; of several of one type, the first."""
     at, seen = 0, set()
     while at + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -76,7 +76,9 @@ def _inside(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _colours(header: dict[bytes, bytes]) -> int | None:
-    """The number of colour channels that a header's colour specification names, if it is read."""
+    """Return the number of colour channels that a header's colour specification names, if it is
+    read.
+    """
     method, space = struct.unpack_from(">B2xI", header.get(b"colr", b"\0" * 7))
     if method == 1:
         return COLOUR_SPACES.get(space)
@@ -84,7 +86,7 @@ def _colours(header: dict[bytes, bytes]) -> int | None:
 
 
 def _header(header: dict[bytes, bytes]) -> str | None:
-    """What of a JP2 header is not followed."""
+    """Name what Pillow ignores in a JP2 header."""
     colours = _colours(header)
     if colours is None:
         return "has a colour space that is neither sRGB, grey, sYCC nor CMYK"
@@ -106,9 +108,9 @@ def _header(header: dict[bytes, bytes]) -> str | None:
 
 
 def _components(codestream: bytes, colours: int | None, described: bool) -> str | None:
-    """What is not followed of the components that segment SIZ describes.
+    """Name what Pillow ignores in the components that segment SIZ describes.
 
-    colours: colour channels by the header, None where there is none. described: whether the header
+    colours: colour channels by the header, None if there is none. described: whether the header
     says what each component is.
     """
     numbers = struct.unpack_from(">4x4x8IH", codestream)

@@ -32,7 +32,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM
 """Pillow's names of the formats that are read; none of them runs another program."""
 
 MAP_FORMATS = ("PNG", "TIFF", "BMP")
-"""Those that keep class ids as they are; writers of GIF renumber a palette."""
+"""Formats that keep class ids unchanged; writers of GIF renumber a palette."""
 
 SOFTWARE = "SQLink"
 """Text chunk "Software" of the PNGs that are written here."""
@@ -82,7 +82,7 @@ def suffixes() -> list[str]:
 
 @contextmanager
 def pixel_limit(pixels: int | None) -> Iterator[None]:
-    """Set the limit for what is done inside; None leaves it as it is."""
+    """Set the limit on pixels within the block; None leaves it unchanged."""
     token = _limit.set(_limit.get() if pixels is None else pixels)
     try:
         yield
@@ -91,9 +91,9 @@ def pixel_limit(pixels: int | None) -> Iterator[None]:
 
 
 def max_pixels_allowed() -> int:
-    """The limit in force: `pixel_limit`'s, SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS.
+    """Return the limit in force: `pixel_limit`'s, SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS.
 
-    Raises ConfigError where the variable holds no number.
+    Raises ConfigError if the variable holds no number.
     """
     if (within := _limit.get()) is not None:
         return within
@@ -172,8 +172,8 @@ def load_map(path: str | Path, max_pixels: int | None = None, classes: ClassSet 
     ids, palette = load_ids(path, max_pixels)
     if wrong := classes.unknown(ids):
         raise DataError(
-            f"{path} is no map: it holds the {listed(wrong)}, but class ids of {classes.name} are "
-            f"0..{len(classes) - 1}, and {NO_LABEL} for no label"
+            f"{path} is not a map: it holds the {listed(wrong)}, but class ids of {classes.name} "
+            f"are 0..{len(classes) - 1}, and {NO_LABEL} for no label"
         )
     check_palette(path, ids, palette, classes)
     return torch.from_numpy(ids)
@@ -190,12 +190,12 @@ def load_ids(
     packed = picture.info.get("compression") == "jpeg"
     if picture.format not in MAP_FORMATS or packed:
         raise DataError(
-            f"{path} is no map: {picture.format}{' of JPEG' if packed else ''} may change class "
+            f"{path} is not a map: {picture.format}{' of JPEG' if packed else ''} may change class "
             "ids: save the map as PNG"
         )
     if picture.mode not in ("P", "L", "1", "I;16", "I"):
         raise DataError(
-            f"{path} is no map: its mode is {picture.mode}, but class ids need a PNG "
+            f"{path} is not a map: its mode is {picture.mode}, but class ids need a PNG "
             "with a palette or in grey"
         )
     try:
@@ -264,7 +264,7 @@ def write_aside(content: Image.Image | bytes, path: Path) -> None:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Whether a file is a PNG that this package wrote, and so may be written again."""
+    """Say whether a file is a PNG that this package wrote, and so may be overwritten."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get("Software") == SOFTWARE
@@ -284,7 +284,7 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
         raise DataError(f"{path} is a folder, not a picture") from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{path} is no picture that can be read (known: {', '.join(FORMATS)})"
+            f"{path} is not a picture that can be read (known: {', '.join(FORMATS)})"
         ) from None
     except _DAMAGE as error:
         raise DataError(f"{path} cannot be opened: {_line(error)}") from error
@@ -295,7 +295,7 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
 
 @contextmanager
 def _any_size() -> Iterator[None]:
-    """Suspend Pillow's own limit on pixels, as the one of `check_size` stands in its place."""
+    """Suspend Pillow's own limit on pixels, as `check_size` replaces it."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -305,7 +305,7 @@ def _any_size() -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
+    """Return the first line of an error, or its name."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = str(error).strip().splitlines()

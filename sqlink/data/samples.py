@@ -1,4 +1,4 @@
-"""From the samples of a picture file to what they show.
+"""From the samples of a picture file to the colours that they mean.
 
 Pillow hands on samples of more than 8 bits as the file holds them. What white is, whether 0 is
 white, and which grey is transparent stand in the file's header; `samples_of` reads it there. It
@@ -59,7 +59,7 @@ class Samples:
 
 
 def samples_of(picture: Image.Image, path: Path) -> Samples:
-    """How to read the samples of an opened picture, by its header.
+    """Choose how to read the samples of an opened picture, by its header.
 
     Raises DataError for a kind of file that would come in wrong, and whatever Pillow and struct
     raise where the header is damaged.
@@ -104,12 +104,12 @@ def rgb(picture: Image.Image, samples: Samples, path: Path) -> Pixels:
 
 
 def _opaque(picture: Image.Image) -> Pixels:
-    """A picture of 8 bits a sample without its transparency."""
+    """Remove the transparency of a picture of 8 bits a sample."""
     return np.asarray(picture.convert("RGB")).astype(np.float32) / np.float32(255)
 
 
 def _grey(picture: Image.Image, samples: Samples, path: Path) -> Pixels:
-    """A picture of one channel of more than 8 bits, float32 [H, W] in [0, 1]."""
+    """Read a picture of one channel of more than 8 bits, float32 [H, W] in [0, 1]."""
     held = np.asarray(picture)
     if picture.mode == "F":
         grey = held.astype(np.float32)
@@ -130,7 +130,9 @@ def _grey(picture: Image.Image, samples: Samples, path: Path) -> Pixels:
 
 
 def grey_step(picture: Image.Image, path: Path) -> int:
-    """By how much Pillow multiplies the samples of an opened grey picture of fewer than 8 bits."""
+    """Return the factor by which Pillow multiplies samples of grey pictures of fewer than 8
+    bits.
+    """
     if picture.mode != "L":
         return 1
     if isinstance(picture, PngImageFile):
@@ -141,7 +143,7 @@ def grey_step(picture: Image.Image, path: Path) -> int:
 
 
 def _png_depth(path: Path) -> int:
-    """Bits a sample of a PNG."""
+    """Return the bits a sample of a PNG."""
     with path.open("rb") as file:
         return file.read(_PNG_DEPTH + 1)[_PNG_DEPTH]
 

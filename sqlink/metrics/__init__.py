@@ -8,7 +8,7 @@ from sqlink.metrics.base import METRICS, AnyMetric, MapMetric, Metric, SetMetric
 
 
 def load_metric(name: str, /, **options: Any) -> AnyMetric:
-    """The metric called `name`: a `Metric` of pictures, a `MapMetric` or a `SetMetric`.
+    """Make the metric called `name`: a `Metric` of pictures, a `MapMetric` or a `SetMetric`.
 
     Raises ConfigError, naming the nearest one, if there is no such metric or it has no such option;
     WeightsError where weights that it needs are not there.

@@ -1,4 +1,4 @@
-"""What a metric is. There are three kinds, told apart by what a set of pictures comes to.
+"""The protocol of metrics; their three kinds differ in how a set of pictures is summarised.
 
     Metric      N pictures against N references: one number a picture; a set has their mean
     MapMetric   what a segmenter sees, or the map that came, against another map: counts that add
@@ -36,18 +36,20 @@ class Metric(Protocol):
 
     name: str
     unit: str
-    """As written behind the number; empty where there is none."""
+    """As written behind the number; empty if there is none."""
     higher_is_better: bool
 
     def unavailable(self, height: int, width: int) -> str | None:
-        """Why pictures of that size have no such number; None where they have. A sweep shows the
-        reason and stores NaN."""
+        """Say why pictures of that size have no such value; None if they have. A sweep shows the
+        reason and stores NaN.
+        """
         ...
 
     def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
-        """images, reference: float32 [N, 3, H, W], RGB in [0, 1]. Returns float64 [N] on the CPU.
+        """Measure images against reference: float32 [N, 3, H, W], RGB in [0, 1]. Returns float64
+        [N] on the CPU.
 
-        A picture's number does not depend on the batch it comes in. Raises DataError where the
+        A picture's number does not depend on the batch it comes in. Raises DataError if the
         shapes differ or the size is one that `unavailable` names.
         """
         ...
@@ -70,14 +72,17 @@ class MapMetric(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def counts(self, found: Tensor, truth: Tensor) -> Tensor:
-        """found, truth: int64 [N, H, W]; truth may hold 255, "no label". Returns int64 [N, *shape].
+        """Count found against truth: int64 [N, H, W]; truth may hold 255, "no label". Returns int64
+        [N, *shape].
 
         All of a pair's counts are 0 where no pixel of it counts.
         """
         ...
 
     def value(self, sums: Tensor) -> Tensor:
-        """sums: float64 [..., *shape]. Returns float64 [...]; NaN where nothing was counted."""
+        """Compute the value of summed counts: float64 [..., *shape]. Returns float64 [...]; NaN if
+        nothing was counted.
+        """
         ...
 
 
@@ -91,11 +96,13 @@ class Extractor(Protocol):
     name: str
 
     def unavailable(self, height: int, width: int) -> str | None:
-        """Why pictures of that size have no vectors; None where they have."""
+        """Say why pictures of that size have no vectors; None if they have."""
         ...
 
     def vectors(self, images: Tensor) -> Tensor:
-        """images: float32 [N, 3, H, W] in [0, 1]. Returns float32 [N, n, C] on the CPU."""
+        """Extract features of images: float32 [N, 3, H, W] in [0, 1]. Returns float32 [N, n, C] on
+        the CPU.
+        """
         ...
 
 
@@ -107,11 +114,11 @@ class SetMetric(Protocol):
     unit: str
     higher_is_better: bool
     lowest: float
-    """What it cannot fall below, and its interval neither; -inf where there is no such bound."""
+    """Lower bound of the value and of its interval; -inf if there is none."""
     extractor: Extractor
 
     def distance(self, received: Sequence[Floats], reference: Floats, block: Integers) -> Jackknife:
-        """The distance of a set, and without each block of pictures in turn.
+        """Return the distance of a set, and without each block of pictures in turn.
 
         received: for each realisation the vectors of all pictures received, [n, C]; reference:
         those of the originals in the same order, [n, C]; block: int64 [n], numbers from 0 on of the
@@ -159,7 +166,7 @@ register = METRICS.register
 
 
 def check_pair(name: str, images: Tensor, reference: Tensor) -> None:
-    """Raises DataError unless both are RGB pictures of one shape."""
+    """Raise DataError unless both are RGB pictures of one shape."""
     if images.shape != reference.shape or images.dim() != 4 or images.shape[1] != 3:
         raise DataError(
             f"{name} compares RGB pictures of one shape [N, 3, H, W]; got {tuple(images.shape)} "
@@ -168,7 +175,7 @@ def check_pair(name: str, images: Tensor, reference: Tensor) -> None:
 
 
 def check_size(metric: Metric, images: Tensor) -> None:
-    """Raises DataError where pictures [N, 3, H, W] are of a size that the metric refuses."""
+    """Raise DataError if pictures [N, 3, H, W] are of a size that the metric refuses."""
     reason = metric.unavailable(images.shape[2], images.shape[3])
     if reason is not None:
         raise DataError(reason)

@@ -50,12 +50,11 @@ class Delta:
 def bd_rate(
     anchor: Curve, test: Curve, *, higher_is_better: bool, min_overlap: float = MIN_OVERLAP
 ) -> Delta:
-    """Mean difference in rate of `test` against `anchor` at equal metric, per cent.
+    """Return the mean difference in rate of `test` against `anchor` at equal metric, per cent.
 
     Below 0, `test` needs fewer bits, whichever way the metric runs. There is no number, but a
     reason, where a curve has fewer than MIN_POINTS points, does not get strictly better with rate,
-    or the curves overlap by less than `min_overlap`. Raises DataError for points that are
-    none.
+    or the curves overlap by less than `min_overlap`. Raises DataError for points that are none.
 
     >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
     >>> test = Curve([0.09, 0.18, 0.36], [30.0, 33.0, 36.0])
@@ -85,7 +84,8 @@ def bd_rate(
 
 
 def bd_metric(anchor: Curve, test: Curve, *, min_overlap: float = MIN_OVERLAP) -> Delta:
-    """Mean difference in the metric of `test` against `anchor` at equal rate, in the metric's unit.
+    """Return the mean difference in the metric of `test` against `anchor` at equal rate, in its
+    unit.
 
     For PSNR and mIoU above 0 is better, for LPIPS below 0. Refuses as `bd_rate` does, but the
     metric need not rise with rate.
@@ -109,7 +109,7 @@ def bd_metric(anchor: Curve, test: Curve, *, min_overlap: float = MIN_OVERLAP) -
 
 
 def front(curve: Curve, *, higher_is_better: bool) -> Curve:
-    """The curve without the points that one at a lower rate equals or betters.
+    """Remove the points of a curve that a point at a lower rate equals or betters.
 
     A codec that gets no better for more bits would be used at the fewer. What is left gets strictly
     better with rate, as `bd_rate` needs it.
@@ -126,7 +126,9 @@ def front(curve: Curve, *, higher_is_better: bool) -> Curve:
 
 
 def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Rates ascending and `sign` times the metric. Raises DataError for points that are none."""
+    """Return rates ascending and `sign` times the metric. Raises DataError for points that are
+    none.
+    """
     rates = np.asarray(curve.rates, dtype=np.float64)
     metric = np.asarray(curve.metric, dtype=np.float64)
     if rates.ndim != 1 or rates.shape != metric.shape or rates.size == 0:
@@ -142,7 +144,7 @@ def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDA
 
 
 def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Share of the narrower range that is common, and the bounds of what is common."""
+    """Return the common share of the narrower range, and the bounds of the common range."""
     low, high = max(a.min(), b.min()), min(a.max(), b.max())
     narrower = min(np.ptp(a), np.ptp(b))
     share = max(high - low, 0.0) / narrower if narrower > 0 else 0.0

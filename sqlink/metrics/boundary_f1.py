@@ -27,7 +27,7 @@ from sqlink.errors import ConfigError
 from sqlink.metrics.base import Compared, register
 
 TOLERANCE = 0.0075
-"""Of the picture's diagonal."""
+"""Tolerance as a share of the picture's diagonal."""
 
 Mask = npt.NDArray[np.bool_]
 Map = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ Map = npt.NDArray[np.int64]
 
 @register("boundary_f1")
 class BoundaryF1:
-    """Of what the judge sees in the picture received, against the labels.
+    """Boundary F1 of the judge's map of the picture received, against the labels.
 
     tolerance: share of the diagonal; above 0.
     """
@@ -56,7 +56,9 @@ class BoundaryF1:
         self.kept = "boundary" if tolerance == TOLERANCE else f"boundary_{tolerance:g}"
 
     def counts(self, found: Tensor, truth: Tensor) -> Tensor:
-        """int64 [N, C, 4]: boundary seen, of it within reach; true boundary, of it within reach."""
+        """Return int64 [N, C, 4]: boundary seen, of it within reach; true boundary, of it within
+        reach.
+        """
         rows = [
             self._of_pair(one.cpu().numpy(), other.cpu().numpy())
             for one, other in zip(found, truth, strict=True)
@@ -86,7 +88,7 @@ class BoundaryF1:
 
 
 def _beside(mask: Mask) -> Mask:
-    """Pixels with one of `mask` above, below, left or right of them."""
+    """Return the pixels with one of `mask` above, below, left or right of them."""
     found = np.zeros_like(mask)
     found[1:] |= mask[:-1]
     found[:-1] |= mask[1:]
@@ -100,7 +102,7 @@ def _boundary(mask: Mask) -> Mask:
 
 
 def _within(mask: Mask, reach: float) -> Mask:
-    """Pixels no farther than `reach` from one of `mask`."""
+    """Return the pixels no farther than `reach` from one of `mask`."""
     if not mask.any():
         return np.zeros_like(mask)
     return np.asarray(distance_transform_edt(~mask) <= reach)

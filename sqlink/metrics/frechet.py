@@ -60,7 +60,7 @@ class FrechetDistance:
 
 
 def moments(vectors: npt.ArrayLike) -> Floats:
-    """[..., n, d] vectors to what adds up over sets of them, [..., 1 + d + d (d + 1) / 2].
+    """Convert [..., n, d] vectors to what adds up over sets of them, [..., 1 + d + d (d + 1) / 2].
 
     n, the sum, and the upper triangle of the sum of outer products.
     """
@@ -73,7 +73,7 @@ def moments(vectors: npt.ArrayLike) -> Floats:
 
 
 def frechet(ours: Floats, theirs: Floats) -> Floats:
-    """FD between sets given by their `moments`, [..., k] each; returns [...].
+    """Return FD between sets given by their `moments`, [..., k] each; returns [...].
 
     NaN where a set has fewer than two vectors.
     """
@@ -88,7 +88,7 @@ def frechet(ours: Floats, theirs: Floats) -> Floats:
 
 
 def of_vectors(ours: Floats, theirs: Floats) -> float:
-    """FD between sets of no more vectors than dimensions, [n, d] and [m, d].
+    """Return FD between sets of no more vectors than dimensions, [n, d] and [m, d].
 
     tr (S S')^(1/2) is then the sum of the singular values of the n x m matrix of inner products.
     NaN where a set has fewer than two vectors.
@@ -104,7 +104,7 @@ def of_vectors(ours: Floats, theirs: Floats) -> float:
 
 
 def _root(covariance: Floats) -> Floats:
-    """A matrix whose product with its transpose is the covariance, [..., d, d]."""
+    """Return a matrix whose product with its transpose is the covariance, [..., d, d]."""
     try:
         return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
     except np.linalg.LinAlgError:  # as few vectors as dimensions, or a feature that never moves
@@ -113,7 +113,7 @@ def _root(covariance: Floats) -> Floats:
 
 
 def _gaussian(sums: Floats) -> tuple[Floats, Floats]:
-    """Mean [..., d] and unbiased covariance [..., d, d]."""
+    """Return the mean [..., d] and the unbiased covariance [..., d, d]."""
     d = round((np.sqrt(8 * sums.shape[-1] + 1) - 3) / 2)
     n = sums[..., :1]
     mean = sums[..., 1 : 1 + d] / n.clip(min=1)
@@ -127,23 +127,23 @@ def _gaussian(sums: Floats) -> tuple[Floats, Floats]:
 
 @register("fid")
 def fid(weights: Path | str | None = None) -> FrechetDistance:
-    """FID. weights: the Inception file; see `inception.InceptionFeatures`."""
+    """Make FID. weights: the Inception file; see `inception.InceptionFeatures`."""
     return FrechetDistance("fid", InceptionFeatures(weights))
 
 
 @register("fid_patch")
 def fid_patch(weights: Path | str | None = None, patch: int = PATCH) -> FrechetDistance:
-    """FID over patches of so many pixels."""
+    """Make FID over patches of so many pixels."""
     return FrechetDistance("fid_patch", Patches(InceptionFeatures(weights), patch))
 
 
 @register("fd_judge")
 def fd_judge(judge: Segmenter) -> FrechetDistance:
-    """FD on the judge's own features. judge: the sweep's."""
+    """Make FD on the judge's own features. judge: the sweep's."""
     return FrechetDistance("fd_judge", JudgeCells(judge))
 
 
 @register("fd")
 def fd(weights: Path | str | None = None) -> FrechetDistance:
-    """FD on EfficientNet-Lite1's features. weights: see `features.EfficientNetCells`."""
+    """Make FD on EfficientNet-Lite1's features. weights: see `features.EfficientNetCells`."""
     return FrechetDistance("fd", EfficientNetCells(weights))

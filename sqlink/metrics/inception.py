@@ -216,7 +216,7 @@ class Inception(nn.Module):
 
 
 def resized(images: Tensor, side: int = SIDE) -> Tensor:
-    """Bilinear to side x side as TensorFlow 1 does it: place i of the result is i · H / side.
+    """Resize bilinearly to side x side as TensorFlow 1 does: place i of the result is i · H / side.
 
     images: [N, C, H, W].
     """

@@ -44,12 +44,12 @@ Statistic = Callable[[Floats], Floats]
 
 LEVEL = 0.95
 MIN_BLOCKS = 3
-"""Blocks below which there is no interval: a spread of two says next to nothing."""
+"""Blocks below which there is no interval: the spread of two says next to nothing."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval; low and high are NaN where there is none, and `reason` is why.
+    """An estimate and its interval; low and high are NaN if there is none, and `reason` says why.
 
     >>> str(Interval(3.0, 2.0, 4.0, 0.95, 7)), str(Jackknife(3.0, np.ones(2)).interval())
     ('3 [2, 4]', '3 [n/a: 2 blocks]')
@@ -69,10 +69,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Jackknife:
-    """A result, and what it is without each block in turn.
+    """A result, and its value without each block in turn.
 
-    without: [G]. counted: bool [G], the blocks that hold anything of it (a block without labels
-    has no part in an mIoU); all of them by default.
+    without: [G]. counted: bool [G], the blocks that hold anything of it (a block without labels has
+    no part in an mIoU); all of them by default.
     """
 
     estimate: float
@@ -80,7 +80,7 @@ class Jackknife:
     counted: Booleans | None = None
 
     def __sub__(self, other: Jackknife) -> Jackknife:
-        """The difference of two results over the same blocks."""
+        """Return the difference of two results over the same blocks."""
         return Jackknife(
             self.estimate - other.estimate, self.without - other.without, self._either(other)
         )
@@ -88,7 +88,7 @@ class Jackknife:
     def interval(
         self, level: float = LEVEL, low: float = -math.inf, high: float = math.inf
     ) -> Interval:
-        """The interval of the result. low, high: what it cannot fall below or exceed."""
+        """Return the interval of the result. low, high: bounds of the statistic."""
         counted = np.ones(len(self.without), bool) if self.counted is None else self.counted
         found, count = self.without[counted], int(counted.sum())
         reason = None
@@ -112,7 +112,7 @@ class Jackknife:
 
 
 def consecutive_blocks(pictures: int, length: int) -> Integers:
-    """Block numbers [pictures] of runs of `length` consecutive pictures; the last may be shorter.
+    """Number runs of `length` consecutive pictures as blocks, [pictures]; the last may be shorter.
 
     >>> consecutive_blocks(5, 2).tolist()
     [0, 0, 1, 1, 2]
@@ -121,7 +121,7 @@ def consecutive_blocks(pictures: int, length: int) -> Integers:
 
 
 def mean_sums(values: npt.ArrayLike) -> Floats:
-    """[pictures, realisations] values, NaN where there is none, to the sums that `mean` reads.
+    """Convert [pictures, realisations] values, NaN if missing, to the sums that `mean` reads.
 
     Returns [pictures, realisations, 2]: value and count. A NaN has no part in the mean: a metric
     given delivery is the mean over what was delivered.
@@ -132,13 +132,13 @@ def mean_sums(values: npt.ArrayLike) -> Floats:
 
 
 def mean(sums: Floats) -> Floats:
-    """[B, 2] sums of values and counts to [B] means; NaN where nothing was counted."""
+    """Convert [B, 2] sums of values and counts to [B] means; NaN if nothing was counted."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
 
 
 def mean_iou(sums: Floats) -> Floats:
-    """[B, C, C] summed confusion matrices to [B] mIoUs, by the rule of `semantic.miou`."""
+    """Convert [B, C, C] summed confusion matrices to [B] mIoUs, by the rule of `semantic.miou`."""
     return np.asarray(miou(torch.from_numpy(sums)).numpy(), dtype=np.float64)
 
 
@@ -148,7 +148,7 @@ def leave_one_out(
     *,
     blocks: npt.ArrayLike | None = None,
 ) -> Jackknife:
-    """The statistic of the summed data, and without each block in turn.
+    """Return the statistic of the summed data, and without each block in turn.
 
     sums: [pictures, realisations, ...], what each realisation adds (`mean_sums`, or confusion
     matrices [pictures, realisations, C, C]). blocks: [pictures] block numbers; by default each
@@ -175,7 +175,7 @@ def by_leaving_out(
     reference: Floats,
     block: Integers,
 ) -> Jackknife:
-    """A jackknife of a function of two sets of vectors, [m, C] each.
+    """Return a jackknife of a function of two sets of vectors, [m, C] each.
 
     received: for each realisation the vectors of all pictures, [n, C]; the function is given those
     of all realisations, and the reference's as often. block: int64 [n], block numbers from 0 on.
@@ -196,7 +196,7 @@ def interval(
     blocks: npt.ArrayLike | None = None,
     level: float = LEVEL,
 ) -> Interval:
-    """The statistic of the summed data, with its interval; arguments as for `leave_one_out`.
+    """Return the statistic of the summed data, with its interval; arguments as for `leave_one_out`.
 
     >>> interval(mean_sums([[1.0], [2.0], [3.0], [6.0]])).estimate
     3.0
@@ -212,7 +212,7 @@ def paired_difference(
     blocks: npt.ArrayLike | None = None,
     level: float = LEVEL,
 ) -> Interval:
-    """statistic(sums) - statistic(baseline) on the same pictures and realisations.
+    """Return statistic(sums) - statistic(baseline) on the same pictures and realisations.
 
     Both of one shape, as for `leave_one_out`: entry [p, r] of either is the same picture p over the
     same realisation r. Raises DataError if they are not of one shape.
@@ -228,7 +228,7 @@ def paired_difference(
 
 
 def block_numbers(blocks: npt.ArrayLike | None, pictures: int) -> Integers:
-    """Block numbers [pictures] from 0 on without a gap; each picture its own if none are given.
+    """Number blocks [pictures] from 0 on without a gap; each picture is a block if none are given.
 
     Raises DataError unless there are as many as pictures.
     """

@@ -46,7 +46,7 @@ class KernelDistance:
 
 
 def _each(ours: Floats, theirs: Floats, block: Integers) -> Floats:
-    """[1 + G]: the estimate, and without each block in turn. NaN below two vectors."""
+    """Return [1 + G]: the estimate, and without each block in turn. NaN below two vectors."""
     count = int(block.max()) + 1
     member = (block[:, None] == np.arange(count)).astype(np.float64)  # [n, G]
     sizes = member.sum(axis=0)
@@ -67,17 +67,17 @@ def _each(ours: Floats, theirs: Floats, block: Integers) -> Floats:
 
 @register("kid")
 def kid(weights: Path | str | None = None) -> KernelDistance:
-    """KID. weights: the Inception file; see `inception.InceptionFeatures`."""
+    """Make KID. weights: the Inception file; see `inception.InceptionFeatures`."""
     return KernelDistance("kid", InceptionFeatures(weights))
 
 
 @register("kid_patch")
 def kid_patch(weights: Path | str | None = None, patch: int = PATCH) -> KernelDistance:
-    """KID over patches of so many pixels."""
+    """Make KID over patches of so many pixels."""
     return KernelDistance("kid_patch", Patches(InceptionFeatures(weights), patch))
 
 
 @register("kd")
 def kd(weights: Path | str | None = None) -> KernelDistance:
-    """KD on EfficientNet-Lite1's features. weights: see `features.EfficientNetCells`."""
+    """Make KD on EfficientNet-Lite1's features. weights: see `features.EfficientNetCells`."""
     return KernelDistance("kd", EfficientNetCells(weights))

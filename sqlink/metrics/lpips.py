@@ -43,11 +43,11 @@ _HEADS_DIGESTS = {
 _NORM_EPSILON = 1e-8
 _BATCH = 8
 _KEPT_BYTES = 1 << 29
-"""Of features of references; 14 pictures of 480x360 (squeeze)."""
+"""Bytes of cached features of references: 14 pictures of 480x360 (squeeze)."""
 
 
 def too_small(height: int, width: int, net: str = "squeeze") -> str | None:
-    """Why LPIPS is not defined at that size; None where it is."""
+    """Say why LPIPS is not defined at that size; None if it is."""
     side = TRUNKS[net].min_side
     if min(height, width) >= side:
         return None
@@ -78,16 +78,16 @@ class LPIPS(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> LPIPS:
-        """Stays frozen, whatever the module around it does."""
+        """Stay frozen, whatever the module around it does."""
         return super().train(False)
 
     def forward(self, images: Tensor, reference: Tensor, autocast: bool = False) -> Tensor:
-        """LPIPS of N pairs.
+        """Return LPIPS of N pairs.
 
-        images, reference: float [N, 3, H, W], RGB in [0, 1]. Returns float32
-        [N]. Differentiable in both; what needs no gradient keeps no graph. `autocast` runs the
-        convolutions in bfloat16 (for training); without it they run in float32 even inside an
-        autocast region. Raises DataError if the shapes differ or a side is too short.
+        images, reference: float [N, 3, H, W], RGB in [0, 1]. Returns float32 [N]. Differentiable in
+        both; what needs no gradient keeps no graph. `autocast` runs the convolutions in bfloat16
+        (for training); without it they run in float32 even inside an autocast region. Raises
+        DataError if the shapes differ or a side is too short.
         """
         check_pair("LPIPS", images, reference)
         reason = too_small(images.shape[2], images.shape[3], self.net)
@@ -102,7 +102,7 @@ class LPIPS(nn.Module):
         weight: Tensor | None = None,
         root: bool = False,
     ) -> Tensor:
-        """LPIPS of N pairs, float32 [N], from the `taps` of either.
+        """Return LPIPS of N pairs, float32 [N], from the `taps` of either.
 
         For losses: weight, float32 [N, H, W] that distances are multiplied by, place by place;
         root, whether to take each place's square root first, which makes them a metric.
@@ -118,7 +118,7 @@ class LPIPS(nn.Module):
         return total
 
     def taps(self, images: Tensor, autocast: bool = False) -> list[Tensor]:
-        """The taps of [N, 3, H, W], float32 [N, C, h, w] each, of unit length over C."""
+        """Return the taps of [N, 3, H, W], float32 [N, C, h, w] each, of unit length over C."""
         x = (images.float() * 2 - 1 - self.shift) / self.scale
         taps = []
         wanted = TRUNKS[self.net].taps
@@ -135,7 +135,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def load_lpips(folder: Path | str | None = None, net: str = "squeeze") -> LPIPS:
-    """LPIPS on the network `net` ("squeeze", "alex", "vgg") with its published weights.
+    """Load LPIPS on the network `net` ("squeeze", "alex", "vgg") with its published weights.
 
     folder: where torchvision's file lies (see `trunks.TRUNKS`), or else as for `published.find`.
     Raises WeightsError, saying which file and where it comes from, if it is not there or another.
@@ -191,7 +191,7 @@ class Lpips:
         return torch.cat(scores)
 
     def _references(self, reference: Tensor) -> list[list[Tensor]]:
-        """The taps of N pictures, [1, C, h, w] each, computed for those not seen of late."""
+        """Return the taps of N pictures, [1, C, h, w] each, cached for those seen lately."""
         keys = [
             hashlib.blake2b(
                 f"{picture.device} {tuple(picture.shape)}".encode()
@@ -216,17 +216,17 @@ class Lpips:
 
 @register("lpips")
 def lpips(folder: Path | str | None = None) -> Lpips:
-    """LPIPS on SqueezeNet 1.1."""
+    """Make LPIPS on SqueezeNet 1.1."""
     return Lpips(folder)
 
 
 @register("lpips_alex")
 def lpips_alex(folder: Path | str | None = None) -> Lpips:
-    """LPIPS on AlexNet."""
+    """Make LPIPS on AlexNet."""
     return Lpips(folder, net="alex")
 
 
 @register("lpips_vgg")
 def lpips_vgg(folder: Path | str | None = None) -> Lpips:
-    """LPIPS on VGG16."""
+    """Make LPIPS on VGG16."""
     return Lpips(folder, net="vgg")

@@ -36,23 +36,23 @@ class MeanIou:
 
 @register("miou")
 def of_picture() -> MeanIou:
-    """What the judge still understands of the picture received, against the labels."""
+    """Make `miou`: what the judge still recognises in the picture received, against the labels."""
     return MeanIou("miou", "image")
 
 
 @register("miou_map")
 def of_map() -> MeanIou:
-    """The map received, against the labels."""
+    """Make `miou_map`: the map received, against the labels."""
     return MeanIou("miou_map", "map")
 
 
 @register("map_fidelity")
 def map_fidelity() -> MeanIou:
-    """The map received, against the map that was sent."""
+    """Make `map_fidelity`: the map received, against the map that was sent."""
     return MeanIou("map_fidelity", "sent")
 
 
 @register("consistency")
 def consistency() -> MeanIou:
-    """What the judge sees in the picture received, against what it sees in the original."""
+    """Make `consistency`: what the judge sees in the picture received, against the original."""
     return MeanIou("consistency", "original")

@@ -18,7 +18,7 @@ _BATCH = 8
 
 
 def ms_ssim(images: Tensor, reference: Tensor) -> Tensor:
-    """Multi-scale structural similarity, at most 1.
+    """Return the multi-scale structural similarity, at most 1.
 
     images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N]. A negative mean contrast of a
     scale counts as 0. Raises DataError below MIN_SIDE pixels a side: fewer scales would be another

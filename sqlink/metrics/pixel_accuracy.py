@@ -1,4 +1,4 @@
-"""Pixel accuracy: the share of labelled pixels that the judge takes for what they are."""
+"""Pixel accuracy: the share of labelled pixels that the judge classifies correctly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlink.metrics.semantic import accuracy, confusion
 
 @register("pixel_accuracy")
 class PixelAccuracy:
-    """Of the picture received, against the labels."""
+    """Pixel accuracy of the picture received, against the labels."""
 
     name = "pixel_accuracy"
     unit = ""

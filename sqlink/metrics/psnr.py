@@ -13,7 +13,7 @@ picture that is off by 1/255 gives 105 dB: a larger PSNR says nothing more."""
 
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, peak 1, over all samples of a picture.
+    """Return the peak signal-to-noise ratio, peak 1, over all samples of a picture.
 
     images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N], dB, at most PSNR_CEILING.
 

@@ -28,7 +28,7 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, whatever the file's own layout."""
+    """Hash names, types, shapes and values with SHA-256, whatever the file's own layout."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].contiguous()
@@ -38,7 +38,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def find(owner: str, names: Iterable[str], place: Path | str | None = None) -> Path:
-    """The first of `names` that is there.
+    """Find the first of `names` that exists.
 
     place: the folder to look in, or the file itself; by default the folders that FOLDER_VARIABLES
     name and the cache of `torch.hub`. Raises WeightsError, saying for which metric, if none is.
@@ -61,7 +61,7 @@ def find(owner: str, names: Iterable[str], place: Path | str | None = None) -> P
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or a `.pth` file, on the CPU.
+    """Read the tensors of a `.safetensors` file or a `.pth` file, on the CPU.
 
     Raises WeightsError if it cannot be read, holds more than tensors, or is not the file that its
     name says: names as `vgg16-397923af.pth` end in the first digits of the file's SHA-256.
@@ -98,9 +98,9 @@ def checked(
     expected: Mapping[str, Tensor],
     sha256: str | None = None,
 ) -> dict[str, Tensor]:
-    """The tensors that `expected` names, in its order; others in the file are left out.
+    """Return the tensors that `expected` names, in its order; others in the file are left out.
 
-    sha256: the `digest` that they must have. Raises WeightsError where one is missing, of another
+    sha256: the `digest` that they must have. Raises WeightsError if one is missing, of another
     shape, or they are not the published ones.
     """
     found = {name: tensors[name] for name in expected if name in tensors}

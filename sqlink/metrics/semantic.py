@@ -1,4 +1,4 @@
-"""Distortion of meaning: confusion matrices between maps, and what they say.
+"""Semantic distortion: confusion matrices between maps, and the scores made of them.
 
 Results keep the matrix, because only matrices add up: the mIoU of a data set is that of the sum of
 its pictures' matrices, not the mean of their mIoUs.
@@ -14,7 +14,7 @@ from sqlink.errors import DataError
 
 
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int = NUM_CLASSES) -> Tensor:
-    """Pixels by what they are and what they are taken for, picture by picture.
+    """Count pixels by true and predicted class, picture by picture.
 
     predicted: [N, H, W] class ids; labels: [N, H, W] class ids, or 255 where a pixel counts for
     nothing whatever is predicted there. Returns int64 [N, C, C]: rows are labels, columns
@@ -45,7 +45,7 @@ def confusion(predicted: Tensor, labels: Tensor, num_classes: int = NUM_CLASSES)
 
 
 def iou(matrix: Tensor) -> Tensor:
-    """Intersection over union of each class.
+    """Return the intersection over union of each class.
 
     matrix: [..., C, C], rows are labels; sum it over pictures first for the IoU of a set. Returns
     float64 [..., C]; NaN for a class that does not occur in the labels (what was wrongly taken for
@@ -59,7 +59,7 @@ def iou(matrix: Tensor) -> Tensor:
 
 
 def miou(matrix: Tensor) -> Tensor:
-    """Mean IoU over the classes that occur in the labels.
+    """Return the mean IoU over the classes that occur in the labels.
 
     matrix: [..., C, C]. Returns float64 [...]; NaN where no pixel has a label.
     """
@@ -67,7 +67,7 @@ def miou(matrix: Tensor) -> Tensor:
 
 
 def accuracy(matrix: Tensor) -> Tensor:
-    """Share of labelled pixels taken for what they are.
+    """Return the share of labelled pixels classified correctly.
 
     matrix: [..., C, C]. Returns float64 [...]; NaN where no pixel has a label.
     """

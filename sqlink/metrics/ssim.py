@@ -19,7 +19,7 @@ _BATCH = 8
 
 
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity, at most 1.
+    """Return the structural similarity, at most 1.
 
     images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N]. Raises DataError below MIN_SIDE
     pixels a side.

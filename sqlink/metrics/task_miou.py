@@ -42,7 +42,7 @@ class WeightedIou:
 
 @register("task_miou")
 def task_miou(task: str | Path = "driving") -> WeightedIou:
-    """mIoU under a task's weights; task: a shipped one, or a file.
+    """Make mIoU with a task's weights; task: a shipped one, or a file.
 
     Raises ConfigError for an unknown task or a file that is none.
     """
@@ -53,7 +53,7 @@ def task_miou(task: str | Path = "driving") -> WeightedIou:
 
 @register("relevant_miou")
 def relevant_miou(task: str | Path = "driving", classes: list[str] | None = None) -> WeightedIou:
-    """mIoU over the classes that a task is about, or over `classes` by name.
+    """Make mIoU over the classes that a task is about, or over `classes` by name.
 
     Raises ConfigError for an unknown task or class.
     """

@@ -1,4 +1,4 @@
-"""The ImageNet networks that LPIPS and DISTS look through: SqueezeNet 1.1, AlexNet, VGG16.
+"""The ImageNet networks of LPIPS and DISTS: SqueezeNet 1.1, AlexNet, VGG16.
 
 Only their convolutional parts, layer by layer as torchvision numbers them, with weights from
 torchvision's own files.
@@ -39,7 +39,7 @@ class Fire(nn.Module):
 
 
 def squeezenet_features() -> nn.Sequential:
-    """The convolutional part of SqueezeNet 1.1, untrained."""
+    """Build the convolutional part of SqueezeNet 1.1, untrained."""
 
     def pool() -> nn.Module:
         return nn.MaxPool2d(3, stride=2, ceil_mode=True)
@@ -62,7 +62,7 @@ def squeezenet_features() -> nn.Sequential:
 
 
 def alexnet_features() -> nn.Sequential:
-    """The convolutional part of AlexNet, untrained."""
+    """Build the convolutional part of AlexNet, untrained."""
     return nn.Sequential(
         nn.Conv2d(3, 64, 11, stride=4, padding=2),
         nn.ReLU(),
@@ -80,7 +80,7 @@ def alexnet_features() -> nn.Sequential:
 
 
 def vgg16_features() -> nn.Sequential:
-    """The convolutional part of VGG16 up to its last ReLU, untrained."""
+    """Build the convolutional part of VGG16 up to its last ReLU, untrained."""
     layers: list[nn.Module] = []
     before = 3
     for width, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -96,7 +96,7 @@ class Trunk:
     """A network and where LPIPS looks at it.
 
     files: names that its weights are published under, or converted to. sha256: of the tensors, by
-    `published.digest`; None where the file's own name tells. taps: layers whose output is taken, of
+    `published.digest`; None if the file's own name tells. taps: layers whose output is taken, of
     `channels`. min_side: pixels below which a pooling has nothing left to pool.
     """
 
@@ -109,7 +109,7 @@ class Trunk:
     min_side: int
 
     def load(self, owner: str, place: Path | str | None = None) -> nn.Sequential:
-        """The network with its published weights; place: as for `published.find`.
+        """Load the network with its published weights; place: as for `published.find`.
 
         Raises WeightsError, saying for which metric, where they are not there or others.
         """

@@ -16,7 +16,7 @@ from sqlink.metrics.psnr import PSNR_CEILING
 
 
 def ws_psnr(images: Tensor, reference: Tensor) -> Tensor:
-    """PSNR, peak 1, of squared errors weighted by cos((j + 1/2 - H/2) π / H) in row j.
+    """Return PSNR, peak 1, of squared errors weighted by cos((j + 1/2 - H/2) π / H) in row j.
 
     images, reference: [N, 3, H, 2 H] in [0, 1], latitude from +90° at the top to -90°. Returns
     float64 [N], dB, at most PSNR_CEILING. Raises DataError for another shape.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from channels.registry import nearest
 from sqlink.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ABLATIONS = {
     "samm-map": "SAMM scores places without seeing the map, as MQ-VAE's masking does",
@@ -16,6 +19,23 @@ ABLATIONS = {
     "spade": "D_x is steered by the same map for every picture, one without classes",
 }
 """What `ModelConfig.without` may name; the layers and their number of parameters stay."""
+
+
+Sizes = TypeVar("Sizes", bound="DataclassInstance")
+
+
+def sizes_to_json(sizes: DataclassInstance) -> str:
+    """Return a dataclass of numbers, texts and tuples of them as JSON text."""
+    return json.dumps(dataclasses.asdict(sizes), sort_keys=True)
+
+
+def sizes_from_json(kind: type[Sizes], text: str, title: str) -> Sizes:
+    """Read what `sizes_to_json` wrote. Raises ConfigError, naming `title`, for anything else."""
+    try:
+        values: dict[str, Any] = json.loads(text)
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{title} cannot be read: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -70,23 +90,19 @@ class ModelConfig:
         return int(self.stem * 2 ** (len(self.channels) - 1))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of latent vectors of a picture of that size, padding included."""
+        """Return the rows and columns of latent vectors of a picture of that size, padding
+        included.
+        """
         return -(-height // self.downsampling), -(-width // self.downsampling)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return the sizes as text, for a weights file."""
+        return sizes_to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """The inverse of `to_json`. Raises ConfigError on unknown or missing keys."""
-        try:
-            values: dict[str, Any] = json.loads(text)
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-            }
-            return cls(**fields)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"model configuration cannot be read: {error}") from None
+        """Read what `to_json` wrote. Raises ConfigError on unknown or missing keys."""
+        return sizes_from_json(cls, text, "model configuration")
 
 
 PAPER = ModelConfig(
@@ -136,7 +152,7 @@ CONFIGS = {config.name: config for config in (PAPER, STREETS)}
 
 
 def model_config(name: str) -> ModelConfig:
-    """A configuration by name. Raises ConfigError naming the nearest known one.
+    """Return a configuration by name. Raises ConfigError naming the nearest known one.
 
     >>> model_config("streets").grid(360, 480)
     (23, 30)

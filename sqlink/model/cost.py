@@ -128,7 +128,7 @@ def cost(config: ModelConfig, height: int, width: int) -> Cost:
 
 
 def _training_pass(network: SQGAN, images: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
-    """What a training step computes of both branches, with all that its backward pass needs."""
+    """Compute both branches as a training step does, with all that the backward pass needs."""
     v_x, scores_x = network.encode_image(images, maps)
     v_s, scores_s = network.encode_map(maps)
     logits = network.decode_map(v_s, scores_s >= 0)
@@ -136,7 +136,7 @@ def _training_pass(network: SQGAN, images: Tensor, maps: Tensor) -> tuple[Tensor
 
 
 def table(costs: Sequence[Cost]) -> str:
-    """The costs as a table in Markdown."""
+    """Format the costs as a table in Markdown."""
     lines = [
         "| configuration | picture | parameters | encoder | decoder | activations, coding "
         "| activations, training |",

@@ -30,7 +30,7 @@ class Level(nn.Module):
         )
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """x: [N, width, h, w]; labels: [N, L, h, w] where the norms are SPADE."""
+        """Decode x: [N, width, h, w]; labels: [N, L, h, w] if the norms are SPADE."""
         for block in self.blocks:
             x = block(x, labels)
         return x
@@ -60,8 +60,8 @@ class FineLevel(nn.Module):
         seed: int | Tensor,
         strength: float = 1.0,
     ) -> tuple[Tensor, Tensor | None]:
-        """x: [N, inputs, h, w]; segmentation: int64 [N, H, W]. Returns [N, width, 2h, 2w] and the
-        features of the map there.
+        """Decode x: [N, inputs, h, w]; segmentation: int64 [N, H, W]. Returns [N, width, 2h, 2w]
+        and the map's features there.
         """
         x = convolved(self.narrow, x)
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -128,11 +128,13 @@ class Decoder(nn.Module):
     def forward(
         self, z: Tensor, segmentation: Tensor | None = None, seed: int | Tensor = 0
     ) -> Tensor:
-        """z: [N, C, h, w]; segmentation: int64 [N, h * f, w * f] for D_x; seed: of the noise."""
+        """Decode z: [N, C, h, w]; segmentation: int64 [N, h * f, w * f] for D_x; seed: of the
+        noise.
+        """
         return F.pixel_shuffle(self._phases(z, segmentation, seed), self.shuffle)
 
     def likeliest(self, z: Tensor) -> Tensor:
-        """The output of the highest value in each place, int64 [N, h * f, w * f]; no gradient."""
+        """Return the most likely class in each place, int64 [N, h * f, w * f]; no gradient."""
         # Pooled over classes of the phases of a place, in memory as they lie.
         phases = self._phases(z, None, 0).permute(0, 2, 3, 1)
         n, height, width, channels = phases.shape
@@ -147,7 +149,8 @@ class Decoder(nn.Module):
     def with_features(
         self, z: Tensor, segmentation: Tensor, seed: int | Tensor = 0, strength: float = 1.0
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The features of the second finest and the finest level, and the output of `forward`.
+        """Return the features of the second finest and the finest level, and the output of
+        `forward`.
 
         strength: what the noise is multiplied by.
         """
@@ -163,8 +166,8 @@ class Decoder(nn.Module):
         strength: float = 1.0,
         kept: list[Tensor] | None = None,
     ) -> Tensor:
-        """All outputs of a place as channels, before they are shuffled up; each level's features
-        are added to `kept`.
+        """Return all outputs of a place as channels, before the shuffle; adds each level's features
+        to `kept`.
         """
         features = None
         if self.pyramid is not None and segmentation is not None:

@@ -33,13 +33,14 @@ Jakubczak, Katabi, "A cross-layer design for scalable mobile video", MobiCom 201
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sqlink.model.config import sizes_from_json, sizes_to_json
 
 STRIDE = 8
 """Pixels of a place of the latent, each way."""
@@ -57,13 +58,13 @@ GREY = 0.45
 """Taken from every pixel before the transform."""
 
 _SIDE_SNR_DB = (-10.0, 30.0)
-"""Range in which the networks are told an SNR; what lies outside is told as its end."""
+"""Range of SNRs that the networks are given; values outside are clipped to it."""
 
 _PHASE = 1.25
 """Radians a unit of the scale's natural logarithm."""
 
 _SCALE_VARIANCE = 0.15
-"""Of the scale's logarithm over pictures, as the receiver expects it."""
+"""Variance of the scale's logarithm over pictures, as the receiver expects it."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,17 @@ class DeepJSCCConfig:
         return self.latents * DCT * DCT
 
     def to_json(self) -> str:
-        """The sizes as text, for a weights file."""
-        return json.dumps(asdict(self))
+        """Return the sizes as text, for a weights file."""
+        return sizes_to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> DeepJSCCConfig:
-        """The inverse. Raises ValueError or TypeError for what is no configuration."""
-        return cls(**{key: int(value) for key, value in json.loads(text).items()})
+        """Read what `to_json` wrote. Raises ConfigError for anything else."""
+        return sizes_from_json(cls, text, "DeepJSCC configuration")
 
 
 def places(height: int, width: int) -> int:
-    """Places of 32×32 pixels of a picture; what is incomplete at an edge counts as a whole one.
+    """Count the places of 32×32 pixels of a picture; incomplete ones at an edge count as whole.
 
     >>> places(360, 480), places(384, 481)
     (180, 192)
@@ -104,7 +105,7 @@ def places(height: int, width: int) -> int:
 
 
 def scale_symbols(symbols: int) -> int:
-    """How many of so many symbols carry the scale.
+    """Return how many of so many symbols carry the scale.
 
     >>> scale_symbols(2700), scale_symbols(40), scale_symbols(1)
     (16, 5, 0)
@@ -113,7 +114,8 @@ def scale_symbols(symbols: int) -> int:
 
 
 def scattered(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """int64 [count]: the order in which a coefficient's places are sent, neighbours far apart.
+    """Return the order in which a coefficient's places are sent, neighbours far apart: int64
+    [count].
 
     >>> scattered(8).tolist()
     [0, 5, 2, 7, 4, 1, 6, 3]
@@ -125,7 +127,7 @@ def scattered(count: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def sent_mask(values: Tensor, coefficients: int, height: int, width: int) -> Tensor:
-    """Which coefficients are sent: the first so many real values of each picture.
+    """Return which coefficients are sent: the first so many real values of each picture.
 
     values: int64 [N]. Returns bool [N, coefficients, height, width].
     """
@@ -137,14 +139,16 @@ def sent_mask(values: Tensor, coefficients: int, height: int, width: int) -> Ten
 
 
 def to_symbols(values: Tensor, symbols: int) -> Tensor:
-    """complex64 [N, symbols] of float32 [N, C, h, w], in the order in which they are sent."""
+    """Convert float32 [N, C, h, w] to complex64 [N, symbols], in the order in which they
+    are sent.
+    """
     order = scattered(values.shape[2] * values.shape[3], values.device)
     flat = values.flatten(2)[:, :, order].flatten(1)[:, : 2 * symbols]
     return torch.view_as_complex(flat.reshape(len(values), symbols, 2).contiguous())
 
 
 def from_symbols(symbols: Tensor, coefficients: int, height: int, width: int) -> Tensor:
-    """The inverse of `to_symbols`; values that were not sent are 0."""
+    """Invert `to_symbols`; values that were not sent are 0."""
     count = height * width
     flat = torch.view_as_real(symbols).flatten(1)
     flat = F.pad(flat, (0, coefficients * count - flat.shape[1]))
@@ -154,7 +158,7 @@ def from_symbols(symbols: Tensor, coefficients: int, height: int, width: int) ->
 
 
 def dct_matrix(size: int) -> Tensor:
-    """The orthonormal DCT-II, float32 [size, size]; row k is its basis function k."""
+    """Return the orthonormal DCT-II, float32 [size, size]; row k is its basis function k."""
     k, j = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size)[None]
     matrix = torch.cos(math.pi * (2 * j + 1) * k / (2 * size)) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
@@ -162,7 +166,7 @@ def dct_matrix(size: int) -> Tensor:
 
 
 def spread_power(power: Tensor, sent: Tensor, noise: Tensor) -> Tensor:
-    """Mean transmitted power of each coefficient under the best linear code, mean 1/2.
+    """Return the mean transmitted power of each coefficient under the best linear code, mean 1/2.
 
     Minimises the sum of power_i N / (p_i + N): p_i = max(0, level sqrt(power_i N) - N).
 
@@ -179,7 +183,9 @@ def spread_power(power: Tensor, sent: Tensor, noise: Tensor) -> Tensor:
 
 
 def side_information(snr_db: Tensor, ratio: Tensor) -> Tensor:
-    """float32 [N, 2], of order 1: SNR in dB, float [N]; ratio: k / (3 H W) after padding, [N]."""
+    """Scale SNR in dB, float [N], and k / (3 H W) after padding, [N], to order 1: float32
+    [N, 2].
+    """
     told = (snr_db.clamp(*_SIDE_SNR_DB) - 10) / 10
     return torch.stack([told, (torch.log2(ratio.clamp(min=1e-6)) + 5) / 2], dim=1).float()
 
@@ -293,14 +299,14 @@ class DeepJSCC(nn.Module):
         self.register_buffer("order", torch.arange(count))  # place in the latent of each as sent
 
     def coefficients(self, latents: Tensor) -> Tensor:
-        """[N, latents, h, w] to [N, coefficients, h/4, w/4], in the order of sending."""
+        """Rearrange [N, latents, h, w] to [N, coefficients, h/4, w/4], in the order of sending."""
         count, channels, height, width = latents.shape
         blocks = latents.reshape(count, channels, height // DCT, DCT, width // DCT, DCT)
         found = torch.einsum("nciajb,pa,qb->ncpqij", blocks, self.dct, self.dct)
         return found.flatten(1, 3)[:, self.order]
 
     def latents(self, coefficients: Tensor) -> Tensor:
-        """The inverse of `coefficients`."""
+        """Invert `coefficients`."""
         count, _, height, width = coefficients.shape
         blocks = coefficients[:, torch.argsort(self.order)]
         blocks = blocks.reshape(count, self.config.latents, DCT, DCT, height, width)
@@ -310,7 +316,8 @@ class DeepJSCC(nn.Module):
     def encode(
         self, images: Tensor, snr_db: Tensor, symbols: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Coefficients to send, which of them are sent, and the symbols of the scale.
+        """Encode: returns coefficients to send, which of them are sent, and the symbols of the
+        scale.
 
         images: float32 [N, 3, H, W] in [0, 1], H and W multiples of 32. snr_db: float [N], the mean
         SNR. symbols: int64 [N], complex symbols of the coefficients of each picture, up to half of
@@ -334,7 +341,7 @@ class DeepJSCC(nn.Module):
     def decode(
         self, received: Tensor, variance: Tensor, snr_db: Tensor, scale: Tensor, scale_noise: Tensor
     ) -> Tensor:
-        """Pictures float32 [N, 3, H, W], not clamped.
+        """Decode to pictures float32 [N, 3, H, W], not clamped.
 
         received: float32 [N, C, h, w], equalised. variance: of the noise on each real value, the
         same shape, infinite where nothing was sent. snr_db: [N], the mean SNR, as at the sender.
@@ -360,7 +367,9 @@ class DeepJSCC(nn.Module):
         return pictures
 
     def _gains(self, side: Tensor, sent: Tensor, snr_db: Tensor) -> tuple[Tensor, Tensor]:
-        """What coefficients are multiplied by, and their nominal power then; [N, C, 1, 1] each."""
+        """Return the factors of the coefficients, and their nominal power then; [N, C, 1,
+        1] each.
+        """
         power = torch.exp(self.log_power)
         noise = 0.5 * torch.pow(10.0, -snr_db.clamp(*_SIDE_SNR_DB) / 10).to(power)
         spread = spread_power(power, sent.float().mean(dim=(2, 3)), noise)

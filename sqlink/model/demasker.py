@@ -1,4 +1,4 @@
-"""ADM, the attention demasker: what was not sent, or not received, is made up from what was.
+"""ADM, the attention demasker: it fills in what was not sent, or not received, from what was.
 
     codes at their places, a learned mask token elsewhere ── conv1x1 ── B x [residual ── attention]
     ──>
@@ -29,7 +29,9 @@ class AttentionDemasker(nn.Module):
         self.attentions = nn.ModuleList(SelfAttention(width, groups) for _ in range(blocks))
 
     def forward(self, codes: Tensor, received: Tensor) -> Tensor:
-        """codes: [N, h, w, code_dim]; received: bool [N, h, w]. Returns [N, width, h, w]."""
+        """Fill in masked codes: [N, h, w, code_dim]; received: bool [N, h, w]. Returns [N, width,
+        h, w].
+        """
         placed = torch.where(received.unsqueeze(-1), codes, self.mask_token.to(codes.dtype))
         x = convolved(self.project, placed.permute(0, 3, 1, 2))
         weights = torch.where(received, 1.0, self.start).flatten(1)  # [N, h*w]

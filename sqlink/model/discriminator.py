@@ -65,7 +65,8 @@ class PatchDiscriminator(nn.Module):
             return F.conv2d(images.float() - 0.5, self.bands, stride=STEP, padding=padding)
 
     def forward(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """images: [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; both sides multiples of 8.
+        """Judge images: [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; both sides multiples
+        of 8.
 
         Returns verdicts [N, 1, H/8, W/8] and each layer's features.
         """
@@ -77,8 +78,8 @@ class PatchDiscriminator(nn.Module):
 
 
 def _cosine_bands() -> Tensor:
-    """[3 * BLOCK**2, 3, BLOCK, BLOCK]: an orthonormal cosine transform of luma, red less luma and
-    blue less luma (ITU-R BT.601).
+    """Return an orthonormal cosine transform of luma, red less luma and blue less luma (ITU-R
+    BT.601), [3 * BLOCK**2, 3, BLOCK, BLOCK].
     """
     places = torch.arange(BLOCK, dtype=torch.float64)
     basis = torch.cos(math.pi / BLOCK * (places + 0.5) * places.view(-1, 1)) * (2 / BLOCK) ** 0.5
@@ -110,19 +111,19 @@ class FeatureDiscriminator(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """features: [N, channels[i], h, w] each. Returns verdicts [N, 1, h, w] of each."""
+        """Judge features: [N, channels[i], h, w] each. Returns verdicts [N, 1, h, w] of each."""
         return [head(x) for head, x in zip(self.heads, features, strict=True)]
 
 
 def is_one_of(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
-    """Where a map [...] holds one of `classes`, bool [...]."""
+    """Return where a map [...] holds one of `classes`, bool [...]."""
     return torch.isin(segmentation, torch.tensor(classes, device=segmentation.device))
 
 
 def blend_towards_real(
     fake: Tensor, real: Tensor, segmentation: Tensor, classes: Sequence[int], share: float
 ) -> Tensor:
-    """`fake` with `share` of `real` mixed in wherever `segmentation` is one of `classes`.
+    """Mix `share` of `real` into `fake` wherever `segmentation` is one of `classes`.
 
     fake, real: [N, C, H, W]; segmentation: int64 [N, H, W]; share in [0, 1]. Each pixel has one
     class, so no weight exceeds `share`.

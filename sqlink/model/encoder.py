@@ -27,7 +27,9 @@ class SemanticPreEmbedding(nn.Module):
         self.conv2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, cells: Cells) -> Tensor:
-        """cells: of L classes, stem x stem pixels each. Returns [N, outputs, H/stem, W/stem]."""
+        """Embed cells: of L classes, stem x stem pixels each. Returns [N, outputs, H/stem,
+        W/stem].
+        """
         return convolved(self.conv2, F.relu(cells.through(self.conv1)))
 
 
@@ -58,8 +60,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], channels[-1], 1)
 
     def forward(self, x: Tensor | Cells, pre_embedding: Tensor | None = None) -> Tensor:
-        """x: [N, inputs * stem**2, H/stem, W/stem], or cells of stem x stem pixels; pre_embedding:
-        [N, channels[0], H/stem, W/stem] with a tensor, or None.
+        """Encode x: [N, inputs * stem**2, H/stem, W/stem], or cells of stem x stem pixels;
+        pre_embedding: [N, channels[0], H/stem, W/stem] with a tensor, or None.
         """
         if isinstance(x, Cells):
             h = x.through(self.conv_in)

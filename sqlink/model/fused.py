@@ -21,7 +21,7 @@ _ADDING = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None)
 
 
 def fusable(x: Tensor) -> bool:
-    """Whether what is computed of x may be fused."""
+    """Say whether operations on x may be fused."""
     return (
         not torch.is_grad_enabled()
         and _get_current_dispatch_mode() is None  # what counts or fakes operations knows layers
@@ -37,7 +37,7 @@ def fusable(x: Tensor) -> bool:
 def convolved(
     layer: nn.Conv2d, x: Tensor, plus: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    """`layer(x)`, to which `plus` of the same shape is added, and rectified where `relu`."""
+    """Compute `layer(x)`, plus `plus` of the same shape, rectified if `relu`."""
     if fusable(x) and layer.padding_mode == "zeros" and layer.padding != "valid":
         assert _POINTWISE is not None
         if isinstance(layer.padding, str):  # "same"
@@ -60,8 +60,8 @@ def convolved(
 
 
 def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
-    """normed [N, C, h, w], scaled and shifted by what a 1x1 layer of 2 C outputs, with a bias,
-    makes of features.
+    """Scale and shift normed [N, C, h, w] by the outputs of a 1x1 layer (2 C, with a bias) on
+    features.
     """
     if not fusable(features):
         scale, shift = layer(features).chunk(2, dim=1)
@@ -77,5 +77,5 @@ def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """SiLU, in place of x where no gradient is wanted."""
+    """Compute SiLU, in place if no gradient is wanted."""
     return F.silu(x, inplace=not torch.is_grad_enabled())

@@ -11,8 +11,8 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def channels_last(module: M) -> M:
-    """The same module, its convolution weights laid out channels last: on CPUs 1.3 to 1.7
-    times as quick.
+    """Lay the convolution weights of a module out channels last: on CPUs 1.3 to 1.7 times
+    as fast.
     """
     for parameter in module.parameters():
         if parameter.dim() == 4:

@@ -18,7 +18,7 @@ GAIN = 20.0
 
 
 def noise_field(height: int, width: int, device: torch.device, seed: int | Tensor = 0) -> Tensor:
-    """float32 [1, 1, height, width], or [N, 1, ...] for int64 seeds [N]: mean 0, variance 1.
+    """Draw float32 [1, 1, height, width], or [N, 1, ...] for int64 seeds [N]: mean 0, variance 1.
 
     Uniform, from a 32-bit integer hash (Wellons, "Prospecting for hash functions", 2018) of row,
     column and seed.
@@ -31,7 +31,7 @@ def noise_field(height: int, width: int, device: torch.device, seed: int | Tenso
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """A bijection of 32-bit integers, held in int64, in which every bit depends on every other."""
+    """Apply a bijection of 32-bit integers, in int64, in which every bit depends on every other."""
     bits = ((bits ^ (bits >> 16)) * 0x21F0AAAD) & _MASK
     bits = ((bits ^ (bits >> 15)) * 0x735A2D97) & _MASK
     return bits ^ (bits >> 15)
@@ -45,8 +45,8 @@ class NoiseInjection(nn.Module):
         self.scale = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, seed: int | Tensor = 0, strength: float = 1.0) -> Tensor:
-        """x: [N, channels, h, w]; seed: one for all, or int64 [N]; strength: multiplies the noise,
-        0 for none.
+        """Add noise to x: [N, channels, h, w]; seed: one for all, or int64 [N]; strength:
+        multiplies the noise, 0 for none.
         """
         if strength == 0:
             return x

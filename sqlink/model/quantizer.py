@@ -43,23 +43,25 @@ class VectorQuantizer(nn.Module):
         self.sums.copy_(self.codebook)
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """[..., dim] to the int64 [...] index of the nearest code, in float32."""
+        """Find the index of the nearest code of [..., dim], int64 [...], in float32."""
         flat = vectors.detach().reshape(-1, vectors.shape[-1]).float()
         with torch.autocast(flat.device.type, enabled=False):
             distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.t()
         return distance.min(1).indices.reshape(vectors.shape[:-1])
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 [...] to [..., dim]; an index of -1 gives the first code (mask it yourself)."""
+        """Look up int64 [...]: [..., dim]; an index of -1 gives the first code (mask it
+        yourself).
+        """
         return self.codebook[indices.clamp(min=0)]
 
     def perplexity(self) -> Tensor:
-        """The exponential of the entropy of how often codes are used: 1 to `codes`."""
+        """Return the exponential of the entropy of code use: 1 to `codes`."""
         share = self.counts / self.counts.sum().clamp(min=1e-9)
         return torch.exp(-torch.xlogy(share, share).sum())
 
     def forward(self, vectors: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """vectors: [N, h, w, dim]; kept: bool [N, h, w].
+        """Quantise vectors: [N, h, w, dim]; kept: bool [N, h, w].
 
         Returns the quantised vectors with a straight-through gradient, int64 indices [N, h, w], and
         the commitment loss, a mean over the kept places. In training the codebook follows them.

@@ -26,17 +26,15 @@ that needs no learning.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlink.errors import ConfigError
+from sqlink.model.config import sizes_from_json, sizes_to_json
 from sqlink.model.fused import convolved, silu
 
 KINDS = ("squared", "perceptual", "semantic")
@@ -67,19 +65,13 @@ class RefinementConfig:
                 )
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return the sizes as text, for a weights file."""
+        return sizes_to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> RefinementConfig:
-        """The inverse of `to_json`. Raises ConfigError on unknown or missing keys."""
-        try:
-            values: dict[str, Any] = json.loads(text)
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-            }
-            return cls(**fields)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"refinement cannot be read: {error}") from None
+        """Read what `to_json` wrote. Raises ConfigError on unknown or missing keys."""
+        return sizes_from_json(cls, text, "refinement")
 
 
 ROUND_UP = 0.25
@@ -116,7 +108,9 @@ class ScalarQuantizer(nn.Module):
         return (within + (rounded - within).detach()) / halves
 
     def indices(self, values: Tensor) -> Tensor:
-        """Rounded values [N, D, h, w] to int64 [N, h, w], the first value the most significant."""
+        """Return rounded values [N, D, h, w] to int64 [N, h, w], the first value the most
+        significant.
+        """
         steps = ((values + 1) * self.halves.view(1, -1, 1, 1)).round().long()
         index = torch.zeros_like(steps[:, 0])
         for place, count in enumerate(self.levels):
@@ -124,7 +118,7 @@ class ScalarQuantizer(nn.Module):
         return index
 
     def values(self, indices: Tensor) -> Tensor:
-        """int64 [...] to float32 [..., D]; -1 (masked) gives some code: mask it yourself."""
+        """Return int64 [...] to float32 [..., D]; -1 (masked) gives some code: mask it yourself."""
         rest, parts = indices.clamp(min=0), []
         for count in reversed(self.levels):
             parts.append(rest % count)
@@ -358,8 +352,8 @@ STEP8, STEP4 = 0.75, 0.65
 
 
 def _basis(values: int, side: int) -> Tensor:
-    """[values, 3 side^2]: the means of grey, red and blue, then slopes of grey; without the two of
-    colour in blocks of under 8 pixels. Orthonormal.
+    """Return [values, 3 side^2]: the means of grey, red and blue, then slopes of grey; without the
+    two of colour in blocks of under 8 pixels. Orthonormal.
     """
     grey = torch.full((3,), 3**-0.5)
     red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5
@@ -375,7 +369,7 @@ def _basis(values: int, side: int) -> Tensor:
 
 
 def _analysis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
-    """A 1x1 convolution of unshuffled blocks to cosine coefficients, in steps."""
+    """Return a 1x1 convolution of unshuffled blocks to cosine coefficients, in steps."""
     layer = nn.Conv2d(3 * side**2, len(levels), 1, bias=False)
     with torch.no_grad():
         basis = _basis(len(levels), side) / (STEP8 if side == 8 else STEP4)
@@ -384,7 +378,7 @@ def _analysis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
 
 
 def _synthesis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
-    """The way back, to be shuffled up."""
+    """Return the way back, to be shuffled up."""
     layer = nn.Conv2d(len(levels), 3 * side**2, 1, bias=False)
     halves = (torch.tensor(levels) - 1) / 2
     with torch.no_grad():
@@ -410,7 +404,7 @@ def _smooth(picture: Tensor) -> Tensor:
 
 
 def _placed(values: Tensor, came: Tensor) -> Tensor:
-    """Values where they came, 0 elsewhere, and a plane that says which is which."""
+    """Return values where they came, 0 elsewhere, and a plane that says which is which."""
     there = came.unsqueeze(1).to(values.dtype)
     return torch.cat((values * there, there), 1)
 

@@ -32,7 +32,9 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: [N, inputs, h, w]; labels: [N, L, h, w] for SPADE. Returns [N, outputs, h, w]."""
+        """Transform x: [N, inputs, h, w]; labels: [N, L, h, w] for SPADE. Returns [N, outputs, h,
+        w].
+        """
         condition = () if labels is None else (labels,)
         y = self.conv1(silu(self.norm1(x, *condition)))
         return convolved(self.conv2, silu(self.norm2(y, *condition)), plus=self.skip(x))
@@ -53,7 +55,9 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.project_out.weight)
 
     def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        """x: [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns [N, C, h, w]."""
+        """Attend over x: [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns [N,
+        C, h, w].
+        """
         n, c, h, w = x.shape
         rows = convolved(self.project_in, self.norm(x)).permute(0, 2, 3, 1)  # in memory as they lie
         qkv = rows.reshape(n, h * w, 3, self.heads, c // self.heads)
@@ -90,7 +94,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, h, w] to [N, outputs, 2h, 2w]."""
+        """Double [N, inputs, h, w] to [N, outputs, 2h, 2w]."""
         if self.conv_first:
             return self._doubled(self.conv(x))
         out: Tensor = self.conv(self._doubled(x))

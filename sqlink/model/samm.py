@@ -31,7 +31,7 @@ class SemanticAwareMasking(nn.Module):
         self.project = nn.Linear(channels, code_dim)
 
     def forward(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """z: [N, C, h, w]; labels: one-hot map at the latent grid [N, L, h, w].
+        """Score z: [N, C, h, w]; labels: one-hot map at the latent grid [N, L, h, w].
 
         Returns vectors [N, h, w, code_dim] and scores [N, h, w] in (0, 1).
         """
@@ -41,15 +41,17 @@ class SemanticAwareMasking(nn.Module):
         return self.project(vectors), scores
 
     def _weigh(self, hidden: Tensor) -> Tensor:
-        """conv2, [N, width, h, w] to [N, h, w], summed alike whatever the number of threads."""
+        """Apply conv2, [N, width, h, w] to [N, h, w], with the same sums whatever the number of
+        threads.
+        """
         weight, bias = self.conv2.weight.float(), self.conv2.bias
         assert bias is not None
         return (hidden.float() * weight.view(1, -1, 1, 1)).sum(1) + bias.float()
 
 
 def keep_most_relevant(scores: Tensor, fraction: Tensor) -> Tensor:
-    """bool [N, h, w]: the ceil(fraction * h * w) places of highest score, ties to the earlier
-    place.
+    """Keep the ceil(fraction * h * w) places of highest score, ties to the earlier place: bool [N,
+    h, w].
 
     scores: [N, h, w]; fraction: [N] in [0, 1].
 

@@ -20,8 +20,8 @@ from sqlink.model.fused import convolved, fusable, modulated
 
 
 def one_hot_map(segmentation: Tensor, num_classes: int) -> Tensor:
-    """int64 [N, H, W] class ids to float32 [N, num_classes + 1, H, W]; any other id is the null
-    class.
+    """Convert int64 [N, H, W] class ids to float32 [N, num_classes + 1, H, W]; any other id is the
+    null class.
 
     >>> one_hot_map(torch.tensor([[[0, 255]]]), 2)[0, :, 0].tolist()
     [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
@@ -33,7 +33,7 @@ def one_hot_map(segmentation: Tensor, num_classes: int) -> Tensor:
 
 
 def unshuffled_map(segmentation: Tensor, num_classes: int, factor: int) -> Tensor:
-    """`pixel_unshuffle(one_hot_map(segmentation, num_classes), factor)`, made in one go.
+    """Compute `pixel_unshuffle(one_hot_map(segmentation, num_classes), factor)` in one step.
 
     int64 [N, H, W] to float32 [N, (num_classes + 1) * factor**2, H / factor, W / factor].
     """
@@ -54,7 +54,7 @@ class Cells:
 
     @classmethod
     def of(cls, segmentation: Tensor, num_classes: int, factor: int) -> Cells:
-        """Of int64 [N, h * factor, w * factor]; see `unshuffled_map`."""
+        """Make the cells of int64 [N, h * factor, w * factor]; see `unshuffled_map`."""
         known = (segmentation >= 0) & (segmentation < num_classes)
         ids = torch.where(known, segmentation, num_classes).to(torch.int32)
         n, height, width = ids.shape
@@ -73,7 +73,7 @@ class Cells:
         return out.permute(0, 3, 1, 2)
 
     def through(self, layer: nn.Conv2d) -> Tensor:
-        """What a convolution makes of the one-hot values, [N, C, h, w].
+        """Apply a convolution to the one-hot values, [N, C, h, w].
 
         One of 1x1 (stride 1, one group) adds up as many columns of its weights as a cell has
         pixels.
@@ -117,7 +117,7 @@ class SpadeNorm(nn.Module):
             self.modulation = nn.Conv2d(label_channels, 2 * channels, 1)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """x: [N, C, h, w]; labels: [N, L, h, w]."""
+        """Normalise x: [N, C, h, w]; labels: [N, L, h, w]."""
         last = self.modulation
         if isinstance(last, nn.Sequential):
             labels, last = last[:-1](labels), last[-1]
@@ -146,8 +146,8 @@ class LabelPyramid(nn.Module):
         )
 
     def forward(self, segmentation: Tensor) -> list[Tensor]:
-        """segmentation: int64 [N, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2 stem,
-        ...
+        """Embed segmentation: int64 [N, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2
+        stem, ...
         """
         if self.finest is None:
             factors = [self.stem * 2**level for level in range(self.levels)]

@@ -38,7 +38,7 @@ _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the transmitter knows of a batch: a code for every place, and how much it matters.
+    """The transmitter's view of a batch: a code for every place, and its relevance.
 
     image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0,
     1). refinements: the layers at 1/8 and at 1/4, where the network has them.
@@ -141,11 +141,13 @@ class SQGAN(nn.Module):
         return self.refinement
 
     def weights(self) -> dict[str, Tensor]:
-        """What is stored of a trained network: its state without the codebooks' averages."""
+        """Return the stored state of a trained network, without the codebooks' averages."""
         return {k: v for k, v in self.state_dict().items() if k not in _AVERAGES}
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse. Raises RuntimeError for other tensors than this network's."""
+        """Load what `weights` returned. Raises RuntimeError for other tensors than this
+        network's.
+        """
         missing, unknown = self.load_state_dict(state, strict=False)
         wrong = sorted(set(missing) - _AVERAGES) + unknown
         if wrong:
@@ -156,11 +158,11 @@ class SQGAN(nn.Module):
             quantizer.adopt()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of a picture of that size."""
+        """Return the rows and columns of tokens of a picture of that size."""
         return self.config.grid(height, width)
 
     def pad(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """Both padded at the bottom and right, edges repeated, to whole latent vectors."""
+        """Pad both at the bottom and right, edges repeated, to whole latent vectors."""
         f = self.config.downsampling
         height, width = segmentation.shape[-2:]
         rows, columns = -height % f, -width % f
@@ -171,18 +173,19 @@ class SQGAN(nn.Module):
         return F.pad(images, padding, mode="replicate"), maps.round().long()
 
     def encode_image(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """images: [N, 3, H, W] in [0, 1] and segmentation: [N, H, W], H and W multiples of f.
+        """Encode images: [N, 3, H, W] in [0, 1] and segmentation: [N, H, W], H and W multiples of
+        f.
 
         Returns vectors [N, h, w, d] and scores [N, h, w].
         """
         return self._encode_image(images, self._cells(segmentation))
 
     def encode_map(self, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode_image`, of the map stream."""
+        """Encode the map stream as `encode_image` does."""
         return self._encode_map(self._cells(segmentation))
 
     def _cells(self, segmentation: Tensor) -> Cells:
-        """The map as the stems take it."""
+        """Return the map as the stems need it."""
         return Cells.of(segmentation, self.config.num_classes, self.config.stem)
 
     def _encode_image(self, images: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
@@ -202,7 +205,7 @@ class SQGAN(nn.Module):
         return torch.zeros_like(coarse) if "samm-map" in self.config.without else coarse
 
     def ranking(self, scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """By what places are kept and ordered: SAMM's scores, or chance in the ablation of it.
+        """Return what places are ranked by: SAMM's scores, or chance in the ablation of it.
 
         scores: [N, h, w]. Without a generator chance is the same for every picture of a size.
         """
@@ -215,14 +218,17 @@ class SQGAN(nn.Module):
         return drawn.to(scores.device).expand_as(scores)
 
     def decode_map(self, codes: Tensor, received: Tensor) -> Tensor:
-        """codes: [N, h, w, d]; received: bool [N, h, w]. Returns logits [N, classes, h*f, w*f]."""
+        """Decode codes: [N, h, w, d]; received: bool [N, h, w]. Returns logits [N, classes, h*f,
+        w*f].
+        """
         logits: Tensor = self.map_decoder(self.map_demasker(codes, received))
         return logits
 
     def decode_image(
         self, codes: Tensor, received: Tensor, segmentation: Tensor, seed: int | Tensor = 0
     ) -> Tensor:
-        """As `decode_map`, with the decoded map, int64 [N, h*f, w*f]. Returns RGB, not clamped.
+        """Decode as `decode_map`, with the decoded map, int64 [N, h*f, w*f]. Returns RGB, not
+        clamped.
 
         seed: of the noise that textures are made of, one for all, or int64 [k N] for k pictures of
         each, one after the other.
@@ -239,7 +245,9 @@ class SQGAN(nn.Module):
 
     @torch.inference_mode()
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
-        """images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; any H, W >= 16."""
+        """Analyse images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; any H, W
+        >= 16.
+        """
         padded, maps = self.pad(images, segmentation)
         cells = self._cells(maps)
         v_x, scores_x = self._encode_image(padded, cells)
@@ -257,7 +265,7 @@ class SQGAN(nn.Module):
     def _layers(
         self, images: Tensor, cells: Cells, image_indices: Tensor, map_indices: Tensor
     ) -> tuple[Layer, ...]:
-        """The refinement's tokens of padded pictures, given all of the base's."""
+        """Return the refinement's tokens of padded pictures, given all of the base's."""
         if self.refinement is None:
             return ()
         encoder = self.refinement.encoder
@@ -292,7 +300,9 @@ class SQGAN(nn.Module):
         refinements: Sequence[Tensor],
         realism: float,
     ) -> Tensor:
-        """The picture at realism 0 or 1, from the base's tokens and those of the refinement."""
+        """Return the picture at realism 0 or 1, from the base's tokens and those of the
+        refinement.
+        """
         assert self.refinement is not None
         grid = self.image_demasker(codes, received)
         coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
@@ -320,7 +330,8 @@ class SQGAN(nn.Module):
         refinements: Sequence[Tensor] = (),
         realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x width.
+        """Decode int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x
+        width.
 
         refinements: int64 [N, 2 h, 2 w] and [N, 4 h, 4 w], -1 where nothing came; realism: 0 the
         most probable picture to 1 the most natural one, for a network with refinement layers.

@@ -8,7 +8,7 @@ from sqlink.errors import ConfigError
 
 
 def select_device(name: str, where: str) -> torch.device:
-    """Return a device that is there. Raises ConfigError, naming `where` it was asked for.
+    """Return a device that exists. Raises ConfigError, naming `where` it was asked for.
 
     >>> select_device("cpu", "--device")
     device(type='cpu')
@@ -16,7 +16,7 @@ def select_device(name: str, where: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"{where}: '{name}' is no device: use cpu, cuda or cuda:N") from None
+        raise ConfigError(f"{where}: '{name}' is not a device: use cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"{where}: '{name}' is not supported: use cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -9,10 +9,10 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, for the whole process; says whether it could.
+    """Make glibc keep freed memory, for the whole process; says whether it could.
 
-    By default it hands every large tensor's memory back at once, and the kernel zeroes the next
-    one of that size again, page by page: on a CPU a tenth to a seventh of the networks' time. The
+    By default it hands every large tensor's memory back at once, and the kernel zeroes the next one
+    of that size again, page by page: on a CPU a tenth to a seventh of the networks' time. The
     process then stays as large as it once was, or, if sizes vary much, somewhat larger. All threads
     share one arena, so that what one freed another takes. Elsewhere nothing is changed. `sqlink`
     does this; a program of one's own may. Source: mallopt(3).

@@ -15,7 +15,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Within it, or within a function it decorates: no TF32 and no choice of algorithms by timing.
+    """Disable TF32 and timing-based choice of algorithms, as a context or a decorator.
 
     >>> with full_precision():
     ...     torch.backends.cuda.matmul.allow_tf32

@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 def side_by_side(
     work: Callable[[Part], Answer], parts: Iterable[Part], device: torch.device
 ) -> list[Answer]:
-    """`work` of every part, in order; on a CPU as many at once as torch has threads.
+    """Return `work` of every part, in order; on a CPU as many at once as torch has threads.
 
     An error of any part is raised here. `work` enters `torch.inference_mode` itself: modes of this
     kind are a thread's own.
@@ -40,7 +40,7 @@ def side_by_side(
 
 @lru_cache(maxsize=1)
 def _workers(threads: int) -> ThreadPoolExecutor:
-    """That many threads, in which torch uses no others."""
+    """Return so many threads, in each of which torch uses one."""
     ready = threading.Barrier(threads, timeout=60)
 
     def begin() -> None:

@@ -29,30 +29,32 @@ GROUND_TRUTH = "ground_truth"
 
 
 def segmenter_names() -> list[str]:
-    """Every segmenter's name, sorted: the built-in ones and those of installed packages."""
+    """List every segmenter's name, sorted: the built-in ones and those of installed packages."""
     from sqlink.segmentation.base import SEGMENTERS
 
     return SEGMENTERS.names()
 
 
 def check_segmenter(owner: str, segmenter: object) -> None:
-    """Raises ConfigError unless `segmenter` is a name or has `segment`."""
-    if not isinstance(segmenter, str) and not hasattr(segmenter, "segment"):
+    """Raise ConfigError unless `segmenter` is a name or a segmenter."""
+    from sqlink.segmentation.base import Segmenter
+
+    if not isinstance(segmenter, (str, Segmenter)):
         raise ConfigError(
             f"{owner}: segmenter={segmenter!r} must be a name: {', '.join(segmenter_names())}"
         )
 
 
 def load_segmenter(name: str, /, device: torch.device | str = "cpu", **options: Any) -> Segmenter:
-    """The segmenter called `name`, on `device`, built with `options` (`weights`, `chunk`, ...).
+    """Make the segmenter called `name`, on `device`, with `options` (`weights`, `chunk`, ...).
 
     Raises ConfigError, naming the nearest one, if there is no such segmenter or it has no such
-    option; WeightsError where its weights are missing or damaged.
+    option; WeightsError if its weights are missing or damaged.
     """
     from sqlink.segmentation.base import SEGMENTERS
 
     if name == GROUND_TRUTH:
         raise ConfigError(
-            f"'{GROUND_TRUTH}' is no network: give the labels themselves as the segmentation"
+            f"'{GROUND_TRUTH}' is not a network: give the labels themselves as the segmentation"
         )
     return SEGMENTERS.make(name, {"device": device, **options})

@@ -17,7 +17,7 @@ class Segmenter(Protocol):
     name: str
 
     def segment(self, images: Tensor) -> Tensor:
-        """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16.
+        """Segment images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16.
 
         Returns int64 [N, H, W] class ids; those of a picture do not depend on its batch.
         """

@@ -71,7 +71,7 @@ class ConvNorm(nn.Module):
         return F.relu(x, inplace=True) if self.act == "relu" else F.relu6(x, inplace=True)
 
     def folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the one convolution that does what both layers do."""
+        """Return kernel and bias of the one convolution equal to both layers."""
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError("a normalisation without running statistics cannot be folded")
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -95,5 +95,5 @@ def fold(network: nn.Module) -> nn.Module:
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, to the height and width of `like`."""
+    """Resize bilinearly to the height and width of `like`."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -55,7 +55,7 @@ class BuiltIn:
             )
 
     def logits(self, images: Tensor) -> Tensor:
-        """Differentiable, one batch as it comes: float32 [N, 3, H, W] -> [N, 11, H, W].
+        """Return differentiable logits, as one batch: float32 [N, 3, H, W] -> [N, 11, H, W].
 
         For losses; `segment` is the one whose result does not depend on the batch.
         """
@@ -71,7 +71,8 @@ class BuiltIn:
     @full_precision()
     @torch.inference_mode()
     def segment(self, images: Tensor) -> Tensor:
-        """images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16, on any device, where maps go too.
+        """Segment images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16, on any device; maps stay
+        there.
 
         Returns int64 [N, H, W] class ids. Raises DataError for another shape.
         """
@@ -91,9 +92,9 @@ class BuiltIn:
 def built_in(
     name: str, device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 1
 ) -> BuiltIn:
-    """`tx` or `judge` with its shipped weights, or those of a file that training wrote.
+    """Load `tx` or `judge` with its shipped weights, or those of a file that training wrote.
 
-    Raises WeightsError where they are missing, damaged or of the other network.
+    Raises WeightsError if they are missing, damaged or of the other network.
     """
     loaded = load(weights if weights is not None else name, "segmenter")
     if loaded.metadata.get("network") != name:
@@ -117,7 +118,7 @@ def built_in(
 def tx(
     device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 1
 ) -> BuiltIn:
-    """The transmitter's segmenter."""
+    """Make the transmitter's segmenter."""
     return built_in("tx", device, weights, chunk)
 
 
@@ -125,5 +126,5 @@ def tx(
 def judge(
     device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 1
 ) -> BuiltIn:
-    """The segmenter that measures."""
+    """Make the segmenter that measures."""
     return built_in("judge", device, weights, chunk)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sqlink.segmentation.blocks import ConvNorm
 
 EPS = 1e-3
-"""Of the trunk's normalisations."""
+"""Epsilon of the trunk's normalisations."""
 
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -49,7 +49,7 @@ VARIANTS = {
 
 
 def scaled_width(width: int, factor: float) -> int:
-    """`width` times `factor`, to a multiple of 8 that is not below nine tenths of it.
+    """Multiply `width` by `factor`, to a multiple of 8 not below nine tenths of it.
 
     >>> scaled_width(40, 1.1), scaled_width(24, 1.1)
     (48, 24)

@@ -6,7 +6,7 @@
 A network is run one picture at a time, so that no map depends on other pictures. Which of our
 classes each of its outputs stands for is by name: CamVid's own names, Cityscapes', or what the user
 says. An output without an answer is refused: scored against labels of other classes a network would
-look bad, or good, for no reason of its own.
+look bad, or good, for reasons outside it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ForeignSegmenter:
     run: from a normalised picture to logits. outputs: the names of its K outputs in order. classes:
     what `class_table` takes. mean, std: of RGB in [0, 1]. weights_sha256: of its file.
 
-    Raises ConfigError where an output stands for nothing that is known.
+    Raises ConfigError if an output stands for nothing that is known.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class ForeignSegmenter:
 
     @torch.inference_mode()
     def segment(self, images: Tensor) -> Tensor:
-        """images: float32 [N, 3, H, W] in [0, 1]. Returns int64 [N, H, W] class ids.
+        """Segment images: float32 [N, 3, H, W] in [0, 1]. Returns int64 [N, H, W] class ids.
 
-        Raises DataError where the network refuses the size, or answers in another shape.
+        Raises DataError if the network refuses the size, or answers in another shape.
         """
         left_out = self._table < 0
         maps = []
@@ -110,7 +110,7 @@ class ForeignSegmenter:
 def class_table(
     name: str, outputs: Sequence[str], classes: Mapping[str, str] | None = None
 ) -> Tensor:
-    """Our class id of each output, int64 [K]; -1 for one that stands for none.
+    """Return our class id of each output, int64 [K]; -1 for an output without a class.
 
     outputs: their names. classes: what outputs stand for whose name is none of CamVid's or
     Cityscapes', or stands for another; `none` for nothing. Raises ConfigError for an output without
@@ -134,8 +134,8 @@ def class_table(
             ids.append(CAMVID.index(target))
         else:
             raise ConfigError(
-                f"segmenter {name}: output {number}, '{output}', is no class of ours: say what it "
-                f"stands for, classes: {{'{output}': {CAMVID.names[1]}}}, or none; ours: "
+                f"segmenter {name}: output {number}, '{output}', is not a class of ours: say what "
+                f"it stands for, classes: {{'{output}': {CAMVID.names[1]}}}, or none; ours: "
                 f"{', '.join(CAMVID.names)}"
             )
     if not any(i >= 0 for i in ids):
@@ -144,7 +144,8 @@ def class_table(
 
 
 def output_names(name: str, outputs: str | Sequence[str]) -> list[str]:
-    """The names of a network's outputs: those of a class set by its name, or a list of names.
+    """Return the names of a network's outputs: those of a class set by its name, or a list of
+    names.
 
     Raises ConfigError for neither.
     """
@@ -163,7 +164,7 @@ def output_names(name: str, outputs: str | Sequence[str]) -> list[str]:
 
 
 def file_digest(name: str, paths: Iterable[Path]) -> str:
-    """SHA-256 over the contents of files. Raises WeightsError where one cannot be read."""
+    """Hash the contents of files with SHA-256. Raises WeightsError if one cannot be read."""
     total = hashlib.sha256()
     for path in paths:
         try:

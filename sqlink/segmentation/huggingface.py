@@ -33,7 +33,7 @@ def huggingface(
     revision: str | None = None,
     device: torch.device | str = "cpu",
 ) -> ForeignSegmenter:
-    """A network for semantic segmentation by the name that the hub knows it by, or its folder.
+    """Load a network for semantic segmentation by its name on the hub, or its folder.
 
     classes: see `foreign.class_table`. revision: of the hub's repository. Raises MissingExtraError
     without transformers, WeightsError for a model that is not there or is none for semantic
@@ -83,7 +83,7 @@ def huggingface(
 
 
 def _normalisation(preprocessor: Path | None) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation from a preprocessor's configuration; ImageNet's without one."""
+    """Return mean and deviation from a preprocessor's configuration; ImageNet's without one."""
     if preprocessor is None:
         return IMAGENET_MEAN, IMAGENET_STD
     said = json.loads(preprocessor.read_text(encoding="utf-8"))

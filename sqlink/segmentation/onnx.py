@@ -36,7 +36,7 @@ def onnx(
     resize: bool = False,
     device: torch.device | str = "cpu",
 ) -> ForeignSegmenter:
-    """The network of an ONNX file, on the CPU.
+    """Load the network of an ONNX file, on the CPU.
 
     outputs: the names of its outputs. classes: see `foreign.class_table`. mean, std: what pictures
     in [0, 1] are normalised by. resize: bring pictures to the size that the file is made for, where

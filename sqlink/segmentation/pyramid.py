@@ -44,8 +44,8 @@ class Pyramid(nn.Module):
         self.classify = nn.Conv2d(fine, 4 * NUM_CLASSES, 1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the levels see, [N, 48, H/4, W/4], [N, 40, H/8, W/8], [N, 96, H/16, W/16]: the
-        losses that look through this network compare them.
+        """Return the features of the levels, [N, 48, H/4, W/4], [N, 40, H/8, W/8], [N, 96, H/16,
+        W/16], which losses on this network compare.
         """
         x2, x4, x8, x16, x32 = self.trunk(images)
         fine = self.from4(torch.cat([F.pixel_unshuffle(x2, 2), x4], dim=1))
@@ -55,7 +55,7 @@ class Pyramid(nn.Module):
         return cast(Tensor, fine), x8, cast(Tensor, deep)
 
     def classes(self, fine: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
-        """Logits from `features`."""
+        """Return the logits of `features`."""
         x = F.relu(self.from8(middle) + resize(self.to8(deep), middle))
         x = cast(Tensor, self.middle(x))  # N×64×H/8×W/8
         x = F.relu(fine + resize(self.to4(x), fine))  # N×48×H/4×W/4

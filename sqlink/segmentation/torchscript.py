@@ -3,7 +3,7 @@
     judge: {name: torchscript, options: {model: net.pt, outputs: camvid}}
 
 The network takes float32 [1, 3, H, W] and returns logits [1, K, h, w], alone, first in a tuple, or
-as `out` in a dictionary. TorchScript is a language of its own: loading a file runs no Python.
+as `out` in a dictionary. TorchScript has its own interpreter: loading a file runs no Python.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def torchscript(
     std: Sequence[float] = IMAGENET_STD,
     device: torch.device | str = "cpu",
 ) -> ForeignSegmenter:
-    """The network of a TorchScript file.
+    """Load the network of a TorchScript file.
 
     outputs, classes, mean, std: as for `onnx`. Raises WeightsError for a file that is none,
     ConfigError for classes that do not fit.

@@ -28,8 +28,8 @@ from sqlink.training.objective import Views, laid_out
 from sqlink.training.task import Task
 
 GRAIN = 0.02
-"""Spread of the noise on what the patch discriminator sees, five grey levels: it shall not tell
-pictures apart by what no eye sees, the rounding or compression of their files.
+"""Spread of the noise on the patch discriminator's input, five grey levels: it must not use what no
+eye sees, such as the rounding or compression of files.
 """
 
 

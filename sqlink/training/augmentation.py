@@ -51,7 +51,7 @@ class CropSettings:
 
 
 def step_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
-    """A generator of its own for every step and rank, so that resuming changes nothing."""
+    """Make a generator for each step and rank, so that resuming changes nothing."""
     mixed = (
         seed * 0x9E3779B97F4A7C15 + step * 0xC2B2AE3D27D4EB4F + rank * 0x165667B19E3779F9
     ) % 2**63
@@ -65,7 +65,7 @@ def draw_crops(
     generator: torch.Generator,
     bank: ComponentBank | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random zoomed, shifted, mirrored and relit crops of the pictures `chosen` (int64 [B]).
+    """Draw random zoomed, shifted, mirrored and relit crops of the pictures `chosen` (int64 [B]).
 
     bank: components of the same pictures to be pasted in; see `sqlink.training.pasting`.
 
@@ -130,7 +130,8 @@ PHASES = 16
 def draw_window(
     size: tuple[int, int], generator: torch.Generator, halved: bool = False
 ) -> tuple[slice, slice, slice, slice]:
-    """Where in N x C x H x W pictures the losses look: a window `PHASES` smaller at a random shift.
+    """Draw the window in N x C x H x W pictures that losses use, `PHASES` smaller, at a random
+    shift.
 
     Crops lie on the grid of tokens, and so would the strided layers of LPIPS, of a segmenter and of
     a discriminator: a decoder soon draws hatching in whatever phase of the grid they overlook. From
@@ -151,7 +152,7 @@ FRACTION_MEDIAN, FRACTION_SPREAD = 0.3, 0.8
 
 
 def draw_fractions(count: int, limits: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """float32 [count]: shares of tokens that are sent, log-normal and clipped to the limits.
+    """Draw float32 [count]: shares of tokens that are sent, log-normal and clipped to the limits.
 
     As in arXiv 2502.09520, but twice as wide, so that the lowest and the highest are met too.
     """

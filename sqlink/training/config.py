@@ -81,7 +81,7 @@ class Recipe(Section):
     crop: Pair[Pixels] = (128, 256)
     batch_size: Annotated[int, Field(gt=0)] = 4
     realisations: Literal[1, 2] = 1
-    """Pictures that D_x makes of each crop, each with noise of its own."""
+    """Pictures that D_x makes of each crop, each with other noise."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
     discriminator_rate: Annotated[float, Field(gt=0)] = 2e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 200
@@ -107,7 +107,7 @@ class Stage(Recipe):
     max_steps: Annotated[int, Field(gt=0)] | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     freeze_map: bool = False
-    """Stage `joint` alone: leave the map branch as it is, as the paper does."""
+    """Stage `joint` only: leave the map branch unchanged, as the paper does."""
 
 
 class Stages(Section):
@@ -139,7 +139,7 @@ class TrainConfig(Section):
     without: list[Literal["samm-map", "relevance", "spade", "semantic-discriminator", "losing"]] = (
         Field(default_factory=list)
     )
-    """Parts left out, to learn what they are worth; see docs/guide/training.md."""
+    """Parts left out, to measure what they contribute; see docs/guide/training.md."""
     lpips_weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(gt=0)] = 1
@@ -154,7 +154,7 @@ class TrainConfig(Section):
     validate_minutes: Annotated[float, Field(gt=0)] = 10.0
 
     def plan(self) -> dict[StageName, Stage]:
-        """The stages to run, in their order, each the recipe with what it says itself."""
+        """Return the stages to run, in order, each the recipe with the stage's own settings."""
         shared = self.recipe.model_dump(exclude_unset=True)
         stages = self.stages
         named = dict(zip(STAGES, (stages.map, stages.image, stages.joint), strict=True))

@@ -71,7 +71,7 @@ class Training:
 
     @classmethod
     def of(cls, analyses: Sequence[Analysis], codes: tuple[int, int]) -> list[Training]:
-        """Of what a model says of pictures, those of one grid together."""
+        """Collect a model's analyses of pictures, those of one grid together."""
         grids = sorted({tuple(a.map_indices.shape[1:]) for a in analyses})
         found = []
         for height, width in grids:
@@ -99,12 +99,12 @@ def fit_tables(
     steps: int = STEPS_OF_FIT,
     report: Callable[[str], None] | None = None,
 ) -> Tables:
-    """Tables from what a model says of training pictures.
+    """Fit tables to a model's tokens of training pictures.
 
     codebooks: float [J, d] of map and image, from whose geometry the fit starts. Draws the same
     random numbers every time, none of them from global state, whatever mode of gradients it is
-    called in. 1000 steps of 302 + 240 pictures take
-    four minutes a stream on one core; 50 give tables a sixth dearer.
+    called in. 1000 steps of 302 + 240 pictures take four minutes a stream on one core; 50 give
+    tables a sixth dearer.
     """
     with torch.inference_mode(False), torch.enable_grad():
         return _fitted(analyses, codebooks, steps, report)
@@ -150,7 +150,9 @@ class _Network(nn.Module):
         self.mask_bias = nn.Parameter(torch.logit(middles))
 
     def forward(self, around: Tensor, under: Tensor | None, bands: Tensor, level: Tensor) -> Tensor:
-        """Hidden values [n, H] of n places, 0.._CLIP; states and bands as in `StreamTable.look`."""
+        """Return hidden values [n, H] of n places, 0.._CLIP; states and bands as in
+        `StreamTable.look`.
+        """
         inputs = F.embedding(around, self._book(self.embedding)).flatten(1)
         if under is not None and self.map_embedding is not None:
             below = F.embedding(under, self._book(self.map_embedding)).flatten(1)
@@ -167,7 +169,7 @@ class _Network(nn.Module):
     def bits(
         self, hidden: Tensor, level: Tensor, kept: Tensor, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Information of n masks, and of the indices of those kept."""
+        """Return information of n masks, and of the indices of those kept."""
         bias = F.embedding(level, self.mask_bias[:, None])[:, 0]
         odds = hidden @ self._rounded(self.mask_weights, self._mask_scale) + bias
         mask = F.binary_cross_entropy_with_logits(odds, kept.float(), reduction="none")
@@ -199,7 +201,7 @@ class _Network(nn.Module):
 
     @torch.no_grad()
     def stored(self) -> StreamTable:
-        """The table, in integers."""
+        """Return the table, in integers."""
         to_steps = STEPS / math.log(2)
         hidden_scale, hidden_shift = _scale(self.weights, HIDDEN_LIMIT / _CLIP / EMBEDDING_LIMIT)
         outputs = to_steps * _CLIP / HIDDEN_LIMIT
@@ -234,7 +236,9 @@ def _descend(
     share: float = 0.25,
     rate: float = 4e-3,
 ) -> None:
-    """Gradient descent on random pictures, fractions and packings, a share of the places each."""
+    """Run gradient descent on random pictures, fractions and packings, a share of the
+    places each.
+    """
     generator = torch.Generator().manual_seed(7 + stream)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-3
@@ -266,7 +270,7 @@ def _descend(
 def _draw(
     part: Training, stream: int, batch: int, share: float, generator: torch.Generator
 ) -> tuple[tuple[Tensor, Tensor | None, Tensor], Tensor, Tensor, Tensor]:
-    """(around, under, bands), level, kept and indices of random places of random pictures."""
+    """Draw (around, under, bands), level, kept and indices of random places of random pictures."""
     height, width = part.size
     places = height * width
     geometry = window(height, width)
@@ -289,7 +293,7 @@ def _draw(
     drawn = uniform(batch, places).argsort(1)[:, :count]  # [B, n]
 
     def states(number: int, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, P + 1] of a stream, the last unknown, and counts kept [B]."""
+        """Return states [B, P + 1] of a stream, the last unknown, and counts kept [B]."""
         kept = (shares * places).round().clamp(1, places).long()
         indices = part.indices[number][which]
         masked = part.codes[number]
@@ -318,7 +322,9 @@ def _draw(
 
 
 def _embedded(book: Tensor) -> Tensor:
-    """Where the embedding starts, [J + 2, e]: the codebook's principal axes; the two rest at 0."""
+    """Return where the embedding starts, [J + 2, e]: the codebook's principal axes; the two rest at
+    0.
+    """
     centred = book.detach().cpu().float() - book.detach().cpu().float().mean(0)
     left, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
     axes = (left * sizes)[:, :EMBEDDED]
@@ -327,7 +333,9 @@ def _embedded(book: Tensor) -> Tensor:
 
 
 def _scale(values: Tensor, unit: float) -> tuple[Tensor, int]:
-    """unit * 2^shift, the largest (shift 0..20) under which values fit 8 bits; and the shift."""
+    """Return unit * 2^shift, with the largest shift (0..20) under which values fit 8 bits; and the
+    shift.
+    """
     largest = float(values.detach().abs().max()) * unit
     shift = min(20, max(0, math.floor(math.log2(127.49 / max(largest, 1e-9)))))
     return torch.tensor(unit * 2.0**shift), shift
@@ -343,7 +351,7 @@ def _ranked(scores: Sequence[Tensor]) -> Tensor:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: weights with tables fitted anew."""
+    """Run the command: fit tables anew and write the weights with them."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.training.context_tables")
     parser.add_argument("--weights", default="streets", help="a shipped name or a file")
     parser.add_argument("--camvid", type=Path, required=True, help="folder of CamVid")
@@ -373,7 +381,7 @@ def refit(
 ) -> int:
     """Fit tables on CamVid `fit` and rendered streets, and write the weights with them.
 
-    Returns the tables' bytes. Raises WeightsError or DataError where weights or pictures are amiss.
+    Returns the tables' bytes. Raises WeightsError or DataError if weights or pictures are amiss.
     """
     from sqlink.data import open_dataset
     from sqlink.model.sqgan import load_model

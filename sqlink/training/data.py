@@ -74,7 +74,7 @@ def load_pictures(
 
 
 class TrainingData:
-    """The sources of a run, and its held-out pictures (None where there are none)."""
+    """The sources of a run, and its held-out pictures (None if there are none)."""
 
     def __init__(
         self, config: TrainConfig, classes: ClassSet, task: Task, device: torch.device

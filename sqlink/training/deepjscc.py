@@ -136,12 +136,12 @@ class Crops:
         self.shares = torch.tensor([source.share for source in plan.sources])
 
     def many(self, count: int) -> Tensor:
-        """float32 [count, 3, crop, crop]: crops for the KLT."""
+        """Draw float32 [count, 3, crop, crop]: crops for the KLT."""
         generator = torch.Generator().manual_seed(self.plan.seed)
         return torch.stack([self._crop(generator) for _ in range(count)])
 
     def draw(self, step: int) -> Drawn:
-        """The crops of a step and the channels that they meet."""
+        """Draw the crops of a step and the channels that they cross."""
         plan, batch = self.plan, self.plan.batch
         generator = torch.Generator().manual_seed((plan.seed << 32) + step)
         images = torch.stack([self._crop(generator) for _ in range(batch)])
@@ -169,7 +169,7 @@ class Crops:
 
 
 def noise_met(drawn: Drawn) -> Tensor:
-    """float32 [N, most symbols]: N0 / |h|² of each, dealt in turn over the packets."""
+    """Return float32 [N, most symbols]: N0 / |h|² of each, dealt in turn over the packets."""
     most = int(drawn.symbols.max())
     packet = torch.arange(most)[None] % drawn.count[:, None]
     n0 = torch.pow(10.0, -drawn.snr_db / 10)[:, None]
@@ -177,7 +177,7 @@ def noise_met(drawn: Drawn) -> Tensor:
 
 
 def rebuild(network: DeepJSCC, drawn: Drawn, noise: torch.Generator) -> Tensor:
-    """The crops as they come out of the channels drawn, equalised."""
+    """Send the crops over the channels drawn; returns them as received, equalised."""
     values, sent, scale = network.encode(drawn.images, drawn.snr_db, drawn.symbols)
     met = noise_met(drawn)
     halves = from_symbols(torch.complex(met, met) / 2, *values.shape[1:])
@@ -243,7 +243,7 @@ class Run(TimedRun):
 def psnr_table(
     network: DeepJSCC, images: Tensor, parts: tuple[int, ...], snrs_db: tuple[float, ...]
 ) -> dict[str, float]:
-    """Mean PSNR in dB over AWGN of pictures [N, 3, H, W], by `1/48@10` (CBR and SNR)."""
+    """Measure mean PSNR in dB over AWGN of pictures [N, 3, H, W], by `1/48@10` (CBR and SNR)."""
     table = {}
     ones = torch.ones(len(images), MOST_GAINS)
     most = places(images.shape[2], images.shape[3]) * network.config.coefficients // 2

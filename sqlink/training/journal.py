@@ -30,7 +30,7 @@ class Journal:
         self._events: Any = None
 
     def write(self, step: int, figures: dict[str, float | str]) -> None:
-        """One row of figures: reported, added to the table, and to TensorBoard's scalars."""
+        """Report a row of figures, and add it to the table and to TensorBoard's scalars."""
         row = {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()}
         self.report("  ".join(f"{name}={value}" for name, value in row.items()))
         path = self.output / "log.csv"
@@ -53,7 +53,7 @@ class Journal:
             events.flush()
 
     def draw(self, step: int, sheet: Tensor) -> None:
-        """A sheet of samples, uint8 [H, W, 3]."""
+        """Save a sheet of samples, uint8 [H, W, 3]."""
         from PIL import Image
 
         folder = self.output / "samples"
@@ -87,8 +87,8 @@ def sample_sheet(
     classes: ClassSet,
     columns: int = 4,
 ) -> Tensor:
-    """uint8 [6 * H, columns * W, 3]: rows as `output/samples` has them, relevance of the picture's
-    tokens and then of the map's, each from its lowest (black) to its highest (white).
+    """Draw a sheet uint8 [6 * H, columns * W, 3]: rows as in `output/samples`; relevance of the
+    picture's tokens, then of the map's, each from its lowest (black) to its highest (white).
 
     originals, rebuilt: float32 [N, 3, H, W]. sent, decoded: int64 [N, H, W]. scores: [N, h, w].
     """

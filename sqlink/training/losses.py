@@ -18,7 +18,7 @@ _LEAST = 1e-6
 
 
 def map_loss(logits: Tensor, segmentation: Tensor, weights: Tensor) -> Tensor:
-    """Class-weighted cross-entropy, a mean by weight; 0 where no pixel has any.
+    """Compute the class-weighted cross-entropy, a mean by weight; 0 if no pixel has any.
 
     logits: [N, C, H, W]; segmentation: int64 [N, H, W], 255 left out; weights: [C] in [0, 1].
     """
@@ -30,7 +30,7 @@ def map_loss(logits: Tensor, segmentation: Tensor, weights: Tensor) -> Tensor:
 
 
 def image_loss(images: Tensor, reference: Tensor, segmentation: Tensor, weights: Tensor) -> Tensor:
-    """Class-weighted L1 per channel, a mean by weight; 0 where no pixel has any.
+    """Compute the class-weighted L1 per channel, a mean by weight; 0 if no pixel has any.
 
     images, reference: [N, 3, H, W]; segmentation: int64 [N, H, W]; weights: [C] in [0, 1]. Void
     pixels weigh as the least relevant class does.
@@ -42,7 +42,8 @@ def image_loss(images: Tensor, reference: Tensor, segmentation: Tensor, weights:
 
 
 def colour_loss(images: Tensor, reference: Tensor, cell: int = 8) -> Tensor:
-    """L1 of the mean colour of cells of 8x8 pixels, in luma and, twice as heavy, in chroma.
+    """Compute the L1 of the mean colour of cells of 8x8 pixels, in luma and, twice as heavy, in
+    chroma.
 
     The eye, and a segmenter, forgive a lost texture sooner than a car of the wrong colour. Chroma
     as in ITU-R BT.601, unscaled: blue and red less luma.
@@ -63,7 +64,8 @@ _UNSEEN = (2 / 255) ** 2
 
 
 def spectrum_loss(images: Tensor, reference: Tensor) -> Tensor:
-    """L1 between the logarithms of local power spectra of luma, frequencies weighted by 1/f.
+    """Compute the L1 between the logarithms of local power spectra of luma, frequencies weighted by
+    1/f.
 
     Which strokes make up foliage no decoder can know at a hundredth of a bit, but a spectrum it
     can: where the original has a texture without direction, this forbids a hatching that LPIPS is
@@ -82,7 +84,7 @@ def spectrum_loss(images: Tensor, reference: Tensor) -> Tensor:
 
 
 def _log_spectra(images: Tensor) -> Tensor:
-    """[N, 3, H, W] to log power [N, frequencies, h, w]."""
+    """Convert [N, 3, H, W] to log power [N, frequencies, h, w]."""
     size = SPECTRUM_BLOCK
     luma = 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
     blocks = luma.float().unfold(1, size, size // 2).unfold(2, size, size // 2)
@@ -96,16 +98,18 @@ def _log_spectra(images: Tensor) -> Tensor:
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss of a discriminator on its verdicts."""
+    """Compute the hinge loss of a discriminator on its verdicts."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def unit_power(features: Tensor, reference: Tensor) -> Tensor:
-    """`features` over the root mean square of `reference`, [N, C, h, w] both."""
+    """Divide `features` by the root mean square of `reference`, [N, C, h, w] both."""
     return features / reference.square().mean().add(1e-12).sqrt()
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
-    """Mean L1 between the discriminator's features of the fake and of the real picture."""
+    """Compute the mean L1 between the discriminator's features of the fake and of the real
+    picture.
+    """
     distances = [(f - r.detach()).abs().mean() for f, r in zip(fake, real, strict=True)]
     return torch.stack(distances).mean()

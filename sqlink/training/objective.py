@@ -36,7 +36,7 @@ class Views:
 
     @property
     def coarse(self) -> list[Tensor]:
-        """Those that a discriminator looks at: LPIPS's at 1/4 and, twice, 1/16; `tx`'s."""
+        """The views that a discriminator sees: LPIPS's at 1/4 and, twice, 1/16; those of `tx`."""
         return [*self.taps[1:6:2], *self.tx]
 
 

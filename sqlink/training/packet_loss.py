@@ -54,10 +54,10 @@ def draw_packet_losses(
     settings: PacketLoss,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """bool [B, h, w] each, image and map: the places whose tokens arrive if they are sent.
+    """Draw the places whose tokens arrive if they are sent: bool [B, h, w] each, image and map.
 
-    grid: B, h, w. fractions: kept share of the image's and the map's places, [B] each, in [0, 1].
-    A picture of which nothing would arrive loses nothing: there is nothing to learn from it.
+    grid: B, h, w. fractions: kept share of the image's and the map's places, [B] each, in [0, 1]. A
+    picture of which nothing would arrive loses nothing: there is nothing to learn from it.
 
     >>> share = torch.full((2,), 0.4)
     >>> lost = PacketLoss(clean=0.0, kinds=(0, 0, 0, 1, 0), rate=(0.5, 0.5), stream=0.0)
@@ -117,14 +117,14 @@ def packets_of(
     packet_bytes: Tensor,
     index_bits: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Number of the packet that each place's token goes in, and how many packets there are.
+    """Return the number of each place's packet, and how many packets there are.
 
     grid: h, w. fractions, packet_bytes: [B]. Returns int64 [B, h * w] of the image and of the map,
     in raster order, and int64 [B].
 
     A place costs its share of the kept tokens' indices and of the mask; the map's places go first,
-    both in sending order. (The packetiser knows which places are kept and what each index costs,
-    so that its cuts lie some places before or after these.)
+    both in sending order. (The packetiser knows which places are kept and what each index costs, so
+    that its cuts lie some places before or after these.)
     """
     device = packet_bytes.device
     order = _ranks(*grid, device)
@@ -144,7 +144,7 @@ def packets_of(
 
 
 def bits_of_a_place(fraction: Tensor, index_bits: float) -> Tensor:
-    """Mean bits of a place of a stream of which `fraction` is kept; any shape.
+    """Return the mean bits of a place of a stream of which `fraction` is kept; any shape.
 
     >>> bits_of_a_place(torch.tensor([0.5, 1.0]), 7.0).tolist()
     [4.269999980926514, 7.0]
@@ -157,13 +157,15 @@ def bits_of_a_place(fraction: Tensor, index_bits: float) -> Tensor:
 
 
 def most_packets(grid: tuple[int, int], settings: PacketLoss) -> int:
-    """The most packets that a picture of h x w places can take; known without asking a device."""
+    """Return the most packets that a picture of h x w places can take; known without asking a
+    device.
+    """
     bits = sum(each + _MASK_SHARE for each in settings.index_bits) * grid[0] * grid[1]
     return int(bits / (8 * min(settings.packet_bytes) - _CHUNK_BITS)) + 2
 
 
 @lru_cache(maxsize=16)
 def _ranks(height: int, width: int, device: torch.device) -> Tensor:
-    """int64 [h * w]: when each place, in raster order, is sent."""
+    """Return int64 [h * w]: when each place, in raster order, is sent."""
     places = torch.from_numpy(sending_order(height, width).places.copy())
     return places.argsort().to(device)

@@ -65,7 +65,7 @@ class ComponentBank:
 
 
 def component_bank(images: Tensor, maps: Tensor, classes: Sequence[int]) -> ComponentBank | None:
-    """The components of `classes` in resident pictures, on their device; None without any.
+    """Collect the components of `classes` in resident pictures, on their device; None without any.
 
     images: uint8 [M, 3, H, W]; maps: uint8 [M, H, W]. Left out are specks, what would not fit the
     window, and what the picture's edge cuts off.
@@ -98,7 +98,7 @@ def component_bank(images: Tensor, maps: Tensor, classes: Sequence[int]) -> Comp
 
 
 def _boxes(mask: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
-    """Top, left, height, width of the components of a mask that can be pasted."""
+    """Return top, left, height, width of the components of a mask that can be pasted."""
     components, count = label(mask, np.ones((3, 3)))
     pixels = np.bincount(components.ravel(), minlength=count + 1)
     kept = []
@@ -127,7 +127,7 @@ def paste_components(
     share: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops with components of other pictures pasted in; what is given is left as it is.
+    """Paste components of other pictures into crops; the arguments stay unchanged.
 
     images: float32 [B, 3, h, w]. labels, inputs: int64 [B, h, w], what crops show and what is sent.
     source: the resident pictures uint8 [M, 3, H, W] and their maps uint8 [M, H, W]. chosen: int64
@@ -205,8 +205,9 @@ def _cut(
     mirrored: Tensor,
     window: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """The window of each picked component at its zoom, float32 [P, 3, rows, columns] in [0, 1], and
-    which of its pixels are of the component's class and in its box, bool [P, rows, columns]."""
+    """Cut the window of each picked component at its zoom, float32 [P, 3, rows, columns] in [0, 1],
+    and which of its pixels belong to the component, bool [P, rows, columns].
+    """
     (pictures, maps), device, (rows, columns) = source, picks.device, window
     box, picture = bank.boxes[picks], bank.pictures[picks]
     tall, wide = (box[:, side].view(-1, 1) for side in (2, 3))

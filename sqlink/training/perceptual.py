@@ -3,7 +3,7 @@
     rebuilt, original ── 1/4, 1/8 and 1/16 of the segmenter ─┬─ |difference| of the features
                                                              └─ and of their local mean and spread
 
-It stands beside LPIPS, whose network has seen a thousand classes but few streets, and in its place
+It complements LPIPS, whose network has seen a thousand classes but few streets, and replaces it
 where LPIPS's files are not there. What falls on a place no decoder can know at a hundredth of a
 bit, but how much of it there is about the place it can: the local moments ask for that. Source:
 Johnson, Alahi, Fei-Fei, "Perceptual losses for real-time style transfer and super-resolution", ECCV
@@ -30,13 +30,13 @@ def features_loss(
     weight: Tensor | None = None,
     realisations: int = 1,
 ) -> Tensor:
-    """Relative L1 of features [N, C, h, w], and of their means and standard deviations in windows
-    of 64 pixels: half and half, a mean over the levels. 0 where they are alike.
+    """Compute the relative L1 of features [N, C, h, w], and of their means and standard deviations
+    in windows of 64 pixels: half and half, a mean over the levels. 0 if they are equal.
 
     strides: pixels of the picture for a place of each level; weight: float32 [N, H, W] that the
-    differences place by place, not the moments, are multiplied by.
-    realisations: with 2, every two of `found` are of one picture, and half of what lies between
-    them is taken off: see `energy_score`.
+    differences place by place, not the moments, are multiplied by. realisations: with 2, every two
+    of `found` are of one picture, and half of what lies between them is taken off: see
+    `energy_score`.
     """
     distances = []
     for f, w, stride in zip(found, wanted, strides, strict=True):
@@ -53,7 +53,7 @@ def features_loss(
 
 
 def _weighted(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of [N, h, w], weighted by float32 [N, H, W] scaled to its size."""
+    """Average [N, h, w], weighted by float32 [N, H, W] scaled to its size."""
     if weight is not None:
         x = x * F.adaptive_avg_pool2d(weight, (x.shape[1], x.shape[2]))
     return x.mean()
@@ -67,8 +67,8 @@ def energy_score(
     realisations: int = 2,
     root: bool = False,
 ) -> Tensor:
-    """Mean LPIPS from the original, less half of that between two realisations of one picture where
-    there are two.
+    """Compute the mean LPIPS from the original, less half of that between the two realisations of a
+    picture if there are two.
 
     Without the second part, the best texture for a place where the original cannot be known is one
     fixed compromise, drawn wherever the tokens are alike: a hatching. With it, and `root`, no
@@ -86,7 +86,7 @@ def energy_score(
 
 
 def _moments(x: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel in windows that overlap by half."""
+    """Return the mean and standard deviation of each channel in windows that overlap by half."""
     step = max(1, window // 2)
     mean = F.avg_pool2d(x, window, step)
     square = F.avg_pool2d(x.square(), window, step)
@@ -107,7 +107,9 @@ class SegmenterFeatures(nn.Module):
         weight: Tensor | None = None,
         realisations: int = 1,
     ) -> Tensor:
-        """Differentiable in `images`; weight and realisations as in `features_loss`."""
+        """Compute the distance, differentiable in `images`; weight and realisations as in
+        `features_loss`.
+        """
         with torch.no_grad():
             wanted = self.network.features(reference)
         found = self.network.features(images)

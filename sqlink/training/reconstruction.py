@@ -30,7 +30,7 @@ IMAGE_BRANCH = (
 
 @dataclass
 class Rebuilt:
-    """One pass through both halves of the codec; None where the stage does not run a branch.
+    """One pass through both halves of the codec; None if the stage does not run a branch.
 
     images: float32 [k N, 3, H, W], not clamped, the k realisations of a crop one after the other.
     logits: float32 [N, classes, H, W]. commitment: the sum of the branches' commitment losses.
@@ -68,8 +68,8 @@ class ThroughTheLink(nn.Module):
     def forward(
         self, images: Tensor, segmentation: Tensor, way: OnTheWay, stage: StageName, true_map: bool
     ) -> Rebuilt:
-        """images [N, 3, H, W] in [0, 1]; segmentation int64 [N, H, W]; true_map: steer D_x by the
-        map as it was, not as it was decoded.
+        """Pass images [N, 3, H, W] in [0, 1] and segmentation int64 [N, H, W] through both halves;
+        true_map: steer D_x by the map sent, not the decoded one.
         """
         net = self.network
         logits = rebuilt = None

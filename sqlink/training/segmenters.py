@@ -146,7 +146,7 @@ def read_frames(samples: DataSet, title: str) -> Frames:
 
 
 def rendered_frames(plan: StreetsPlan, size: tuple[int, int], cache: Path) -> Frames:
-    """`plan.pictures` scenes of `size` (height, width), kept in `cache` for the next time."""
+    """Render `plan.pictures` scenes of `size` (height, width), cached in the file `cache`."""
     wanted = {"seed": plan.seed, "shape": [plan.pictures, *size]}
     if cache.exists():
         state, facts = load_checkpoint(cache)
@@ -162,7 +162,9 @@ def rendered_frames(plan: StreetsPlan, size: tuple[int, int], cache: Path) -> Fr
 
 
 def coarse_frames(samples: Iterable[Sample], size: tuple[int, int]) -> Frames:
-    """Pictures of IDD at `size` (height, width), their labels raised by 11: see `NUM_SETS`."""
+    """Scale pictures of IDD to `size` (height, width), their labels raised by 11: see
+    `NUM_SETS`.
+    """
     images: list[Tensor] = []
     labels: list[Tensor] = []
     for sample in samples:
@@ -224,7 +226,9 @@ class Sampler:
         self.kinds = torch.tensor([max(1, len(ids)) for ids in held])
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """Batch of a step: images float32 [B, 3, h, w] in [0, 1], labels int64 [B, h/2, w/2]."""
+        """Draw the batch of a step: images float32 [B, 3, h, w] in [0, 1], labels int64 [B, h/2,
+        w/2].
+        """
         plan, batch = self.plan, self.plan.batch
         streams = Streams.derive(plan.seed, [("crop", step, n) for n in range(batch)])
         u = streams.uniform(40, dtype=torch.float32)  # [B, 40]
@@ -289,7 +293,9 @@ class Sampler:
 
 
 def recolour(images: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Random gain, contrast, saturation, white balance and gamma. u: [B, 7], uniform draws."""
+    """Apply random gain, contrast, saturation, white balance and gamma. u: [B, 7], uniform
+    draws.
+    """
     signed = ((u * 2 - 1) * strength)[:, :, None, None, None].unbind(1)  # [B, 1, 1, 1] each
     gain, contrast, saturation, red, blue, gamma, offset = signed
     x = images.clamp(1e-3, 1) ** torch.exp(0.6 * gamma)
@@ -334,7 +340,8 @@ def degrade(images: Tensor, u: Tensor, plan: NetworkPlan, noise: torch.Generator
 
 
 def class_weights(labels: Tensor, classes: int = NUM_CLASSES) -> Tensor:
-    """Square roots of median-frequency weights within [0.3, 4], float32 [classes], of uint8 maps.
+    """Return square roots of median-frequency weights within [0.3, 4], float32 [classes], of uint8
+    maps.
 
     Ids from `classes` on are left out; a class that no map shows weighs 4.
     """
@@ -348,7 +355,7 @@ def class_weights(labels: Tensor, classes: int = NUM_CLASSES) -> Tensor:
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
-    """Lovász extension of the Jaccard loss over the classes that occur in the batch, their mean.
+    """Compute the Lovász extension of the Jaccard loss, a mean over the classes in the batch.
 
     logits: [M, C]; labels: int64 [M], all of them in [0, C).
     """
@@ -365,8 +372,9 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def set_weights(sources: Sequence[Frames], emphasis: Mapping[str, float]) -> Tensor:
-    """Weights of all ids of labels, float32 [18]: those of classes from the first source, those of
-    coarse classes from the source that holds them. Raises ConfigError for an unknown class.
+    """Return the weights of all ids of labels, float32 [18]: those of classes from the first
+    source, those of coarse classes from the source that holds them. Raises ConfigError for an
+    unknown class.
     """
     weights = torch.ones(NUM_SETS)
     weights[:NUM_CLASSES] = class_weights(sources[0].labels)
@@ -381,7 +389,8 @@ def set_weights(sources: Sequence[Frames], emphasis: Mapping[str, float]) -> Ten
 
 
 def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, lovasz: float, step: int) -> Tensor:
-    """Weighted cross-entropy at the labels' size, and Lovász-Softmax on every fourth pixel.
+    """Compute the weighted cross-entropy at the labels' size, and Lovász-Softmax on every fourth
+    pixel.
 
     labels: int64 [B, h, w], a crop's either all classes or all coarse ones, which say of a set of
     classes that it is one of them. weights: float32 [18].
@@ -418,7 +427,9 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, lovasz: float, step
 
 
 def confusion_of(network: nn.Module, frames: Frames) -> Tensor:
-    """int64 [N, 11, 11], a matrix a frame, rows the truth; unlabelled pixels left out."""
+    """Count a confusion matrix a frame, rows the truth, unlabelled pixels left out: int64 [N, 11,
+    11].
+    """
     segmenter = BuiltIn("in training", network)
     return torch.cat(
         [
@@ -584,7 +595,7 @@ def train_segmenters(path: Path | str, report: Callable[[str], None] = print) ->
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command: train one network of a configuration."""
+    """Run the command: train one network of a configuration."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.training.segmenters")
     parser.add_argument("config", type=Path)
     parser.add_argument("--network", required=True, choices=sorted(NETWORKS))

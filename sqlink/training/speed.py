@@ -42,12 +42,12 @@ class Speed:
 
     @property
     def share(self) -> float:
-        """Of the matrix-product rate, 0 to 1."""
+        """Speed as a share of the matrix-product rate, 0 to 1."""
         return self.crops_per_s * self.flops_per_crop / self.matmul_flops
 
 
 def training_speed(config: TrainConfig, steps: int = 20) -> Speed:
-    """Time `steps` steps of the last stage; nothing is written but in a folder of its own.
+    """Time `steps` steps of the last stage; writes nothing outside a temporary folder.
 
     Raises what a training run raises where it cannot begin.
     """
@@ -82,7 +82,9 @@ def training_speed(config: TrainConfig, steps: int = 20) -> Speed:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> float:
-    """Operations/s of a product of square matrices, 8192 a side on CUDA and 2048 on a CPU."""
+    """Measure operations/s of a product of square matrices, 8192 a side on CUDA and 2048 on
+    a CPU.
+    """
     side = 8192 if device.type == "cuda" else 2048
     a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
@@ -101,7 +103,7 @@ def _wait(device: torch.device) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; prints one line. Returns 2 where the run cannot begin."""
+    """Run the command; prints one line. Returns 2 if the run cannot begin."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.training.speed")
     parser.add_argument("config", type=Path)
     parser.add_argument("--steps", type=int, default=20)

@@ -54,6 +54,10 @@ class TaskFile(Section):
     camvid: TaskSection | None = None
     cityscapes: TaskSection | None = None
 
+    def sections(self) -> dict[str, TaskSection | None]:
+        """Return the sections by the names of their class sets."""
+        return {"camvid": self.camvid, "cityscapes": self.cityscapes}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -71,14 +75,14 @@ class Task:
     pasted: tuple[int, ...]
 
     def tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Weights of the map's and of the picture's loss, float32 [classes] each."""
+        """Return weights of the map's and of the picture's loss, float32 [classes] each."""
         return (
             torch.tensor(self.map_weights, device=device),
             torch.tensor(self.image_weights, device=device),
         )
 
     def to_json(self) -> str:
-        """All that the task is, classes by name; what the record of weights holds."""
+        """Return the whole task, classes by name, for the record of weights."""
         names = self.classes.names
         return json.dumps(
             {
@@ -94,7 +98,7 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        """The inverse of `to_json`. Raises ConfigError for anything else."""
+        """Read what `to_json` wrote. Raises ConfigError for anything else."""
         try:
             said: dict[str, Any] = json.loads(text)
             classes = class_set(said["classes"])
@@ -112,13 +116,13 @@ class Task:
 
 
 def task_names() -> list[str]:
-    """The tasks that come with the package, sorted."""
+    """List the tasks that come with the package, sorted."""
     folder = files("sqlink.training.tasks")
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
 
 
 def load_task(task: str | Path, classes: ClassSet) -> Task:
-    """The task called `task`, or in the file `task`, for `classes`.
+    """Load the task called `task`, or of the file `task`, for `classes`.
 
     A text that holds a path separator or ends in .yaml or .yml is a file. Raises ConfigError, one
     line: for an unknown task, a file that cannot be read, a key, class or weight that cannot be, a
@@ -144,7 +148,7 @@ def load_task(task: str | Path, classes: ClassSet) -> Task:
     resolved = {
         known.name: _resolve(name, section, known, where)
         for known in CLASS_SETS.values()
-        if (section := getattr(found, known.name)) is not None
+        if (section := found.sections()[known.name]) is not None
     }
     if classes.name not in resolved:
         said = ", ".join(resolved) or "no classes"
@@ -156,7 +160,9 @@ def load_task(task: str | Path, classes: ClassSet) -> Task:
 
 
 def _resolve(name: str, section: TaskSection, classes: ClassSet, where: str) -> Task:
-    """A section's names as ids. Raises ConfigError for a name that is no class of the set."""
+    """Replace a section's names by ids. Raises ConfigError for a name that is not a class of
+    the set.
+    """
     place = f"{where}: {classes.name}"
     named = {
         "map.classes": list(section.map.classes),

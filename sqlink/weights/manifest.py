@@ -1,4 +1,4 @@
-"""Weights as safetensors, checked against a manifest of what is shipped.
+"""Weights as safetensors, checked against a manifest of the shipped ones.
 
     save ──> FILE.safetensors ── ship ──> sqlink/weights/KIND-NAME.safetensors + manifest.json
     load("streets", "sqgan")      a shipped name: its SHA-256 must be the manifest's
@@ -66,7 +66,7 @@ class Loaded:
 
 
 def entries(folder: Path = FOLDER) -> list[Entry]:
-    """What is shipped. Raises WeightsError where the manifest is damaged."""
+    """List what is shipped. Raises WeightsError if the manifest is damaged."""
     path = folder / MANIFEST
     if not path.exists():
         return []
@@ -79,7 +79,7 @@ def entries(folder: Path = FOLDER) -> list[Entry]:
 
 
 def names(kind: str, folder: Path = FOLDER) -> list[str]:
-    """Shipped names of one kind."""
+    """List the shipped names of one kind."""
     return [entry.name for entry in entries(folder) if entry.kind == kind]
 
 
@@ -87,7 +87,7 @@ def load(name_or_path: str | Path, kind: str, folder: Path = FOLDER) -> Loaded:
     """Read weights of a kind ("sqgan", "segmenter", ...): a shipped name or a path.
 
     A shipped name wins over a file of that name; a path is what has a separator or ends in
-    ".safetensors". Raises WeightsError where the file is missing, truncated, of the wrong kind or,
+    ".safetensors". Raises WeightsError if the file is missing, truncated, of the wrong kind or,
     if shipped, not the one that the manifest describes.
     """
     text = os.fspath(name_or_path)
@@ -187,7 +187,7 @@ def _read(path: Path, kind: str, entry: Entry | None) -> Loaded:
         metadata = json.loads(content[8 : 8 + header]).get("__metadata__") or {}
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(
-            f"{path} is no whole safetensors file ({_line(error)}): fetch or save it again"
+            f"{path} is not a whole safetensors file ({_line(error)}): fetch or save it again"
         ) from error
     if metadata.get("kind") != kind:
         raise WeightsError(
@@ -211,12 +211,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _line(error: Exception) -> str:
-    """An error's text on one line."""
+    """Return an error's text on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: `add` a file to the shipped ones, or `check` them all."""
+    """Run the command: `add` a file to the shipped ones, or `check` them all."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.weights.manifest")
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("add", help="copy a file among the shipped ones and record it")

@@ -69,7 +69,7 @@ def test_pictures_of_a_folder_at_rates_of_ones_own(tmp_path: Path) -> None:
         ("every: 2", "evry: 2", "unknown key 'evry': did you mean 'every'"),
         ("jpeg2000", "jpg2000", "did you mean 'jpeg2000'"),
         ("[0.15, 0.5]", "0.01", "map_only cannot code 96x64 in 7 bytes"),
-        ("codec:", "device: gpu\ncodec:", "'gpu' is no device"),
+        ("codec:", "device: gpu\ncodec:", "'gpu' is not a device"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_one_line(

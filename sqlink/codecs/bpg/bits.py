@@ -19,18 +19,18 @@ class BitWriter:
         self._length = 0
 
     def u(self, count: int, value: int) -> None:
-        """An unsigned number in `count` bits."""
+        """Write an unsigned number in `count` bits."""
         if not 0 <= value < 1 << count:
             raise ValueError(f"{value} does not fit in {count} bits")
         self._value = self._value << count | value
         self._length += count
 
     def ue(self, value: int) -> None:
-        """An unsigned number as an Exp-Golomb code of order 0."""
+        """Write an unsigned number as an Exp-Golomb code of order 0."""
         self.u(2 * (value + 1).bit_length() - 1, value + 1)
 
     def to_bytes(self) -> bytes:
-        """The bits so far, zeros up to a whole byte."""
+        """Return the bits so far, zeros up to a whole byte."""
         padding = -self._length % 8
         return (self._value << padding).to_bytes((self._length + padding) // 8, "big")
 
@@ -48,14 +48,14 @@ class BitReader:
         self._left = 8 * len(data)
 
     def u(self, count: int) -> int:
-        """An unsigned number of `count` bits."""
+        """Read an unsigned number of `count` bits."""
         if count > self._left:
             raise DataError("the HEVC header ends too early")
         self._left -= count
         return self._value >> self._left & (1 << count) - 1
 
     def ue(self) -> int:
-        """An Exp-Golomb code of order 0. DataError above 32 bits."""
+        """Read an Exp-Golomb code of order 0. Raises DataError above 32 bits."""
         zeros = 0
         while self.u(1) == 0:
             zeros += 1

@@ -9,8 +9,9 @@ from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
 from sqlink.codecs.bpg.container import BPGFile
 from sqlink.codecs.bpg.decoder import load_av
 from sqlink.codecs.bpg.encoder import CHROMA, PRESET, TUNE, X265_PARAMS, encode_bpg
-from sqlink.codecs.file_codec import FileCodec, Pixels
+from sqlink.codecs.file_codec import FileCodec
 from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STEPS
+from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError
 
 
@@ -43,11 +44,15 @@ class BPG(FileCodec):
         load_av()
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """A file of uint8 [H, W, 3]. Raises DataError if x265 refuses the picture (too large)."""
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if x265 refuses the picture (too
+        large).
+        """
         return encode_bpg(picture, LADDER[setting], self.chroma)
 
     def setting(self, quality: float) -> int:
-        """The setting of a QP. Raises ConfigError unless it is a whole number from 0 to 51."""
+        """Return the setting of a QP. Raises ConfigError unless it is a whole number from 0
+        to 51.
+        """
         if not MIN_QP <= quality <= MAX_QP or quality != int(quality):
             raise ConfigError(
                 f"bpg quality={quality:g} is a QP: a whole number from {MIN_QP} (best) to {MAX_QP}"
@@ -59,7 +64,7 @@ class BPG(FileCodec):
         return LADDER[setting]
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         av = load_av()
         return {
             "PyAV": str(av.__version__),

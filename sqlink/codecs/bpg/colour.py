@@ -29,19 +29,19 @@ def _fixed(value: float) -> int:
 
 
 def halve(plane: Plane) -> Plane:
-    """A chroma plane [H, W] at half its size [ceil(H/2), ceil(W/2)], between the pixels."""
+    """Halve a chroma plane [H, W] to [ceil(H/2), ceil(W/2)], samples between the pixels."""
     rows = (_decimate(plane.astype(np.int32)) + 1) >> 1
     both = _decimate(np.ascontiguousarray(rows.T))
     return _clip((both.T + (1 << 12)) >> 13)
 
 
 def halve_columns(plane: Plane) -> Plane:
-    """A chroma plane [H, W] at half its width [H, ceil(W/2)], between the pixels."""
+    """Halve the width of a chroma plane [H, W] to [H, ceil(W/2)], samples between the pixels."""
     return _clip((_decimate(plane.astype(np.int32)) + (1 << 6)) >> 7)
 
 
 def _decimate(plane: Wide) -> Wide:
-    """Every second sample of each row, filtered: [H, W] -> [H, ceil(W/2)]."""
+    """Keep every second sample of each row, filtered: [H, W] -> [H, ceil(W/2)]."""
     half = (plane.shape[1] + 1) // 2
     padded = np.pad(plane, ((0, 0), (_REACH_DOWN - 1, _REACH_DOWN + 1)), mode="edge")
     out = np.zeros((plane.shape[0], half), np.int32)
@@ -51,19 +51,19 @@ def _decimate(plane: Wide) -> Wide:
 
 
 def double(plane: Plane, height: int, width: int) -> Plane:
-    """A chroma plane [ceil(H/2), ceil(W/2)] at full size [height, width]."""
+    """Double a chroma plane [ceil(H/2), ceil(W/2)] to [height, width]."""
     columns = _interpolate(np.ascontiguousarray(plane.T).astype(np.int32), height)  # [W/2, H]
     both = _interpolate(np.ascontiguousarray(columns.T), width)
     return _clip((both + (1 << 11)) >> 12)
 
 
 def double_columns(plane: Plane, width: int) -> Plane:
-    """A chroma plane [H, ceil(W/2)] at full width [H, width]."""
+    """Double the width of a chroma plane [H, ceil(W/2)] to [H, width]."""
     return _clip((_interpolate(plane.astype(np.int32), width) + (1 << 5)) >> 6)
 
 
 def _interpolate(plane: Wide, width: int) -> Wide:
-    """Twice the samples of each row, 64 times as large: [H, ceil(W/2)] -> [H, width]."""
+    """Double the samples of each row, 64 times as large: [H, ceil(W/2)] -> [H, width]."""
     half = plane.shape[1]
     padded = np.pad(plane, ((0, 0), (_REACH_UP, _REACH_UP)), mode="edge")
     out = np.zeros((plane.shape[0], 2 * half), np.int32)
@@ -74,7 +74,7 @@ def _interpolate(plane: Wide, width: int) -> Wide:
 
 
 def rgb_to_ycc(image: Plane) -> tuple[Plane, Plane, Plane]:
-    """Y, Cb, Cr [H, W] of an image uint8 [H, W, 3]: BT.601, full range."""
+    """Convert an image uint8 [H, W, 3] to Y, Cb, Cr [H, W]: BT.601, full range."""
     red, green, blue = (image[..., n].astype(np.int32) for n in range(3))
     luma = _fixed(_KR) * red + _fixed(1 - _KR - _KB) * green + _fixed(_KB) * blue
     cb = _weighted(red, green, blue, (-_KR / (2 - 2 * _KB), -(1 - _KR - _KB) / (2 - 2 * _KB), 0.5))
@@ -88,7 +88,7 @@ def _weighted(red: Wide, green: Wide, blue: Wide, weights: tuple[float, float, f
 
 
 def ycc_to_rgb(luma: Plane, cb: Plane, cr: Plane) -> Plane:
-    """An image uint8 [H, W, 3] of Y, Cb, Cr [H, W]: BT.601, full range."""
+    """Convert Y, Cb, Cr [H, W] to an image uint8 [H, W, 3]: BT.601, full range."""
     height, width = luma.shape
     image = np.empty((height, width, 3), np.uint8)
     step = max(1, (1 << 20) // width)  # rows at a time: 32-bit planes of a large picture are dear

@@ -27,7 +27,7 @@ from sqlink.codecs.bpg.encoder import X265_PARAMS, encode_bpg
 from sqlink.errors import DataError, SQLinkError
 
 QPS = (28, 32, 36, 40, 44, 48, 51)
-"""Of our encoder: their PSNR spans that of the reference's QPs, 31 to 51, on every frame."""
+"""QPs of our encoder: their PSNR covers that of the reference's QPs, 31 to 51, on every frame."""
 REFERENCES = ("x265", "jctvc")
 
 
@@ -41,7 +41,7 @@ class Point:
 
 
 def read_picture(path: Path) -> Plane:
-    """uint8 [H, W, 3]. Raises DataError."""
+    """Read a picture as uint8 [H, W, 3]. Raises DataError."""
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
@@ -50,13 +50,13 @@ def read_picture(path: Path) -> Plane:
 
 
 def psnr(one: Plane, other: Plane) -> float:
-    """Peak signal-to-noise ratio over all samples, dB; infinite between equals."""
+    """Return the peak signal-to-noise ratio over all samples, dB; infinite for equal pictures."""
     error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def vectors(shared: Path) -> Iterator[tuple[str, int, float]]:
-    """Of every conformance file: its name, how many of its samples are wrong, their share."""
+    """Yield, for every conformance file, its name, the number of wrong samples, and their share."""
     files = sorted((shared / "vectors" / "bpg").glob("*.bpg"))
     if not files:
         raise DataError(f"{shared} holds no vectors/bpg/*.bpg")
@@ -71,7 +71,9 @@ def vectors(shared: Path) -> Iterator[tuple[str, int, float]]:
 
 
 def reference_curves(shared: Path) -> dict[str, dict[str, list[Point]]]:
-    """libbpg's points: frame -> encoder -> points, in the order of the table. Raises DataError."""
+    """Read libbpg's points: frame -> encoder -> points, in the order of the table. Raises
+    DataError.
+    """
     path = shared / "vectors" / "bpg" / "reference_rd.csv"
     curves: dict[str, dict[str, list[Point]]] = {}
     try:
@@ -85,7 +87,7 @@ def reference_curves(shared: Path) -> dict[str, dict[str, list[Point]]]:
 
 
 def own_curve(image: Plane, qps: Sequence[float] = QPS) -> list[Point]:
-    """Our encoder's points on one picture."""
+    """Measure our encoder's points on one picture."""
     points = []
     for qp in qps:
         data = encode_bpg(image, qp)
@@ -94,7 +96,9 @@ def own_curve(image: Plane, qps: Sequence[float] = QPS) -> list[Point]:
 
 
 def bd_rate(anchor: Sequence[Point], test: Sequence[Point]) -> float:
-    """Bytes of `test` over those of `anchor` at equal PSNR, percent; below 0 is better."""
+    """Return the bytes of `test` over those of `anchor` at equal PSNR, percent; below 0 is
+    better.
+    """
     from bjontegaard import bd_rate as bjontegaard_rate
 
     a, t = (sorted(points, key=lambda p: p.psnr) for points in (anchor, test))
@@ -152,7 +156,7 @@ def _print_mean(name: str, points: Sequence[Point]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 if all holds, 1 if not, 2 for a user's error."""
+    """Run the command; returns 0 if all holds, 1 if not, 2 for a user's error."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.codecs.bpg.conformance")
     parser.add_argument("shared", type=Path, help="the folder of development data")
     parser.add_argument("--frames", type=int, help="only the first N frames of the table")

@@ -45,7 +45,9 @@ class BPGFile:
         return -(-self.width // block) * block, -(-self.height // block) * block
 
     def to_bytes(self) -> bytes:
-        """The file. It states the length of its data, so that a file cut short shows."""
+        """Return the file's bytes. They state the length of the data, so that a file cut short
+        shows.
+        """
         tools = self.tools.to_bytes()
         data = ue7(len(tools)) + tools + self.units
         return b"".join(
@@ -119,7 +121,7 @@ class BPGFile:
 
 
 def ue7(value: int) -> bytes:
-    """A number in groups of 7 bits, most significant first; 0x80 says that more follow.
+    """Encode a number in groups of 7 bits, most significant first; 0x80 says that more follow.
 
     >>> ue7(480).hex()
     '8360'
@@ -131,7 +133,8 @@ def ue7(value: int) -> bytes:
 
 
 def read_ue7(data: bytes, at: int) -> tuple[int, int]:
-    """The number that starts at `at`, below 2^32, and where it ends. Raises DataError.
+    """Read the number that starts at `at`, below 2^32; returns it and where it ends. Raises
+    DataError.
 
     >>> read_ue7(bytes.fromhex("8360"), 0)
     (480, 2)

@@ -24,7 +24,7 @@ _CHROMA = {
 
 
 def load_av(what: str = "BPG", extra: str = "bpg") -> ModuleType:
-    """PyAV, for a codec that its extra installs. Raises MissingExtraError where it is missing."""
+    """Import PyAV. Raises MissingExtraError if it is not installed."""
     try:
         import av
         import av.error
@@ -35,7 +35,7 @@ def load_av(what: str = "BPG", extra: str = "bpg") -> ModuleType:
 
 
 def decode_bpg(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Plane:
-    """The picture of a BPG file, uint8 [H, W, 3], equal to the reference decoder's to the pixel.
+    """Decode a BPG file to uint8 [H, W, 3], equal to the reference decoder's picture to the pixel.
 
     Raises DataError if the file is damaged where that shows (a flipped bit mostly does not), has
     more than `max_pixels` pixels (None: no limit) or holds what `container` does not read;
@@ -78,7 +78,7 @@ def decode_bpg(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Plan
 
 
 def decode_expected(data: bytes) -> Plane:
-    """`decode_bpg` of a request of `file_codec`: the picture's size is checked before decoding."""
+    """Decode the file in a request of `file_codec`; its size is checked before decoding."""
     file, check = expected(data)
     header = BPGFile.from_bytes(file, None)
     check(header.height, header.width)

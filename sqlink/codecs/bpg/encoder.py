@@ -35,7 +35,7 @@ CHROMA = {"420": YUV420, "422": YUV422, "444": YUV444, "grey": GREY}
 
 
 def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
-    """A BPG file of an image uint8 [H, W, 3].
+    """Encode an image uint8 [H, W, 3] to a BPG file.
 
     qp: 0 (best) to 51, whole or of `fractional_qp.LADDER`. chroma: "420", "422", "444" or "grey"
     (luma alone). Raises ConfigError for another qp or chroma, DataError if x265 refuses the picture
@@ -52,7 +52,9 @@ def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
 
 
 def planes(image: Plane, chroma: str = "420") -> list[Plane]:
-    """What is coded of an image uint8 [H, W, 3]: Y, or Y, Cb and Cr, at their own sizes."""
+    """Split an image uint8 [H, W, 3] into the planes that are coded: Y, or Y, Cb and Cr, at their
+    own sizes.
+    """
     luma, cb, cr = rgb_to_ycc(image)
     if chroma == "grey":
         return [luma]
@@ -65,7 +67,7 @@ def planes(image: Plane, chroma: str = "420") -> list[Plane]:
 def encode_planes(
     coded: list[Plane], height: int, width: int, qp: float, pixel_format: int
 ) -> bytes:
-    """A BPG file of `planes` of an image of height x width; see `encode_bpg`.
+    """Encode `planes` of an image of height x width to a BPG file; see `encode_bpg`.
 
     pixel_format: the number of the planes' format in the file, one of CHROMA.
     """
@@ -106,7 +108,7 @@ def encode_planes(
 
 
 def _frame(av: ModuleType, coded: list[Plane], width: int, height: int, pix_fmt: str) -> Any:
-    """A frame of width x height with the planes in it, their last row and column repeated."""
+    """Make a frame of width x height with the planes in it, their last row and column repeated."""
     frame = av.VideoFrame(width, height, pix_fmt)
     for plane, samples in zip(frame.planes, coded, strict=True):
         rows = plane.height - samples.shape[0]

@@ -25,7 +25,7 @@ _PROFILE_RANGE_EXTENSIONS = 4
 
 @dataclass(frozen=True)
 class PCM:
-    """Uncompressed blocks: how they are written."""
+    """How uncompressed blocks are written."""
 
     luma_depth_minus1: int
     chroma_depth_minus1: int
@@ -36,7 +36,7 @@ class PCM:
 
 @dataclass(frozen=True)
 class Tools:
-    """What of the SPS a BPG file states: block sizes and coding tools."""
+    """The part of the SPS that a BPG file states: block sizes and coding tools."""
 
     log2_min_cb_minus3: int
     log2_diff_cb: int
@@ -47,7 +47,7 @@ class Tools:
     pcm: PCM | None
     strong_intra_smoothing: int
     range_extension: int | None = None
-    """Nine flags, the first the most significant; None where the SPS has no extension."""
+    """Nine flags, the first the most significant; None if the SPS has no extension."""
 
     @property
     def min_cb(self) -> int:
@@ -55,7 +55,7 @@ class Tools:
         return 8 << self.log2_min_cb_minus3
 
     def to_bytes(self) -> bytes:
-        """`hevc_header_and_data` of a BPG file up to its NAL units."""
+        """Return `hevc_header_and_data` of a BPG file up to its NAL units."""
         bits = BitWriter()
         for value in (
             self.log2_min_cb_minus3,
@@ -114,7 +114,7 @@ def _write_extension(bits: BitWriter, flags: int | None) -> None:
 
 
 def parameter_sets(tools: Tools, width: int, height: int, chroma_format: int, depth: int) -> bytes:
-    """VPS and SPS with start codes, for a picture of coded size width x height.
+    """Make VPS and SPS with start codes, for a picture of coded size width x height.
 
     chroma_format: chroma_format_idc, 0 grey, 1 4:2:0, 2 4:2:2, 3 4:4:4. depth: bits a sample.
     """
@@ -173,7 +173,7 @@ def parameter_sets(tools: Tools, width: int, height: int, chroma_format: int, de
 
 
 def _write_profile(bits: BitWriter) -> None:
-    """profile_tier_level(1, 0): range extensions, progressive frames, no level limit."""
+    """Write profile_tier_level(1, 0): range extensions, progressive frames, no level limit."""
     bits.u(2, 0)
     bits.u(1, 0)
     bits.u(5, _PROFILE_RANGE_EXTENSIONS)
@@ -207,20 +207,20 @@ def unescape(data: bytes) -> bytes:
 
 
 def nal_units(stream: bytes) -> list[bytes]:
-    """The NAL units of a stream with start codes, headers first, in order."""
+    """Split a stream with start codes into its NAL units, headers first, in order."""
     pieces = stream.split(b"\0\0\1")
     return [piece.rstrip(b"\0") for piece in pieces[1:]]
 
 
 def nal_type(unit: bytes) -> int:
-    """nal_unit_type of a NAL unit."""
+    """Return the nal_unit_type of a NAL unit."""
     return unit[0] >> 1 & 0x3F
 
 
 def parse_sps(unit: bytes) -> tuple[Tools, int, int]:
-    """The tools, coded width and coded height that an SPS of an intra picture states.
+    """Read the tools, coded width and coded height that an SPS of an intra picture states.
 
-    Raises ValueError where it says what a BPG file cannot: then no genuine file can be made of it.
+    Raises ValueError if it says what a BPG file cannot: then no genuine file can be made of it.
     """
     bits = BitReader(unescape(unit[2:]))
     bits.u(4)

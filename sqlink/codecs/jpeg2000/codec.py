@@ -16,9 +16,6 @@ import io
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image, features
 from torch import Tensor
 
@@ -33,7 +30,6 @@ from sqlink.codecs.base import (
     Session,
     Stream,
     Unreachable,
-    outage_images,
     register,
 )
 from sqlink.codecs.jpeg2000.codestream import (
@@ -43,6 +39,7 @@ from sqlink.codecs.jpeg2000.codestream import (
     read_header,
     strip_comments,
 )
+from sqlink.codecs.slices import Pixels, beginning, cut, decode_each, to_image, to_pixels
 from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError
@@ -50,7 +47,9 @@ from sqlink.errors import ConfigError, DataError
 AUTO = "auto"
 _LAYERS_FOR_LOSSES = 4
 _FILLED = 0.92
-"""Of a budget: where OpenJPEG fills less, as it does in small pictures, fewer layers are tried."""
+"""Share of a budget below which fewer layers are tried, as OpenJPEG fills less in small
+pictures.
+"""
 _STEPS = 14
 """Encodings tried for the largest file within a budget."""
 
@@ -84,7 +83,7 @@ class JPEG2000:
         self.layers = integer(self.name, "layers", asked, 1, 32)
 
     def describe(self) -> Mapping[str, str]:
-        """Versions and parameters."""
+        """Return versions and parameters."""
         order = "ordered for packets lost or cut" if self.layers > 1 else "for links without losses"
         return {
             "OpenJPEG": str(features.version("jpg_2000")),
@@ -97,15 +96,14 @@ class JPEG2000:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1]; a map is ignored. See `Codec`.
 
-        Raises ConfigError for a quality below 1 and for channel uses, DataError where a side is
+        Raises ConfigError for a quality below 1 and for channel uses, DataError if a side is
         below 16 or the picture is too large for OpenJPEG.
         """
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
         budget = rate.budget_bytes(height, width)
-        pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         answers: list[Stream | Unreachable] = []
-        for picture in pixels.cpu().numpy():
+        for picture in to_pixels(images):
             if budget is None:
                 assert rate.quality is not None
                 if rate.quality < 1:
@@ -131,20 +129,10 @@ class JPEG2000:
 
     def decode(self, received: Sequence[Received]) -> Decoded:
         """Decode what came before the first loss; an outage where that is not one packet."""
-        if not received:
-            raise ValueError("nothing to decode")
-        height, width = received[0].session.height, received[0].session.width
-        images = outage_images(len(received), height, width)
-        outage = torch.ones(len(received), dtype=torch.bool)
-        for n, one in enumerate(received):
-            pixels = _decode(one)
-            if pixels is not None:
-                images[n] = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-                outage[n] = False
-        return Decoded(images, None, outage)
+        return decode_each(received, _decode)
 
     def parse(self, data: bytes) -> Stream:
-        """A stored codestream back into its stream. Raises DataError if it is cut or damaged."""
+        """Parse a stored codestream into its stream. Raises DataError if it is cut or damaged."""
         header = read_header(data)
         check_size(header.height, header.width, "the codestream")
         if header.components != 3:
@@ -158,15 +146,14 @@ class JPEG2000:
     def _stream(self, data: bytes) -> Stream:
         header = read_header(data)
         packets = []
-        for rank, start in enumerate(range(0, len(data), self.packet_bytes)):
-            piece = data[start : start + self.packet_bytes]
-            head = min(max(header.body - start, 0), len(piece))
+        for rank, piece in enumerate(cut(data, self.packet_bytes)):
+            head = min(max(header.body - rank * self.packet_bytes, 0), len(piece))
             bits = {"header": 8 * head, "payload": 8 * (len(piece) - head)}
             packets.append(Packet(piece, rank, {k: v for k, v in bits.items() if v}))
         return Stream(Session(self.name, header.height, header.width), tuple(packets))
 
-    def _code(self, picture: npt.NDArray[np.uint8], target: float, layers: int) -> bytes:
-        """One codestream of about `target` bytes of uint8 [H, W, 3]."""
+    def _code(self, picture: Pixels, target: float, layers: int) -> bytes:
+        """Encode uint8 [H, W, 3] to one codestream of about `target` bytes."""
         file = io.BytesIO()
         ratios = [
             max(picture.size * layers / (target * (layer + 1)), 1.0) for layer in range(layers)
@@ -189,8 +176,8 @@ class JPEG2000:
             ) from error
         return strip_comments(file.getvalue())
 
-    def _fit(self, picture: npt.NDArray[np.uint8], budget: int, layers: int) -> bytes:
-        """The largest codestream within `budget` bytes, or the smallest of all if none is.
+    def _fit(self, picture: Pixels, budget: int, layers: int) -> bytes:
+        """Return the largest codestream within `budget` bytes, or the smallest of all if none fits.
 
         OpenJPEG stays below the size that it is asked for, at times by far: so the size asked for
         is bisected, between that of the budget and the smallest one known to overshoot it.
@@ -214,29 +201,22 @@ class JPEG2000:
         return best if best is not None else self._code(picture, 1.0, layers)
 
 
-def _decode(received: Received) -> npt.NDArray[np.uint8] | None:
-    """uint8 [H, W, 3] from the slices before the first loss; None where nothing can be shown."""
+def _decode(received: Received) -> Tensor | None:
+    """Decode the slices before the first loss to float32 [3, H, W]; None for an outage."""
     session = received.session
-    pieces: list[bytes] = []
-    for piece in received.packets:
-        if piece is None:
-            break
-        pieces.append(piece)
-    data: bytes | None = b"".join(pieces)
-    assert data is not None
+    data, whole = beginning(received)
     try:
         header = read_header(data)
         size = (header.height, header.width, header.components)
         if size != (session.height, session.width, 3):
             return None
-        if len(pieces) < len(received.packets):
-            data = cut_to_packets(data, header)
-            if data is None:
-                return None
+        readable = data if whole else cut_to_packets(data, header)
+        if readable is None:
+            return None
         limit_s = DEFAULT_TIME_LIMIT_S + header.height * header.width / _SLOWEST
         pixels = decode_in_worker(
-            "sqlink.codecs.jpeg2000.codestream:decode_codestream", data, limit_s
+            "sqlink.codecs.jpeg2000.codestream:decode_codestream", readable, limit_s
         )
     except DataError:
         return None
-    return pixels if pixels.shape == size else None
+    return to_image(pixels) if pixels.shape == size else None

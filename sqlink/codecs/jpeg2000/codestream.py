@@ -51,7 +51,7 @@ class Header:
 
 
 def _segments(data: bytes) -> list[tuple[int, int, int]]:
-    """Marker, start and end of each segment between SOC and SOT. Raises DataError."""
+    """List marker, start and end of each segment between SOC and SOT. Raises DataError."""
     if data[:2] != SOC:
         raise DataError("this is no JPEG2000 codestream (no SOC marker)")
     found, at = [], 2
@@ -110,7 +110,7 @@ def read_header(data: bytes) -> Header:
 
 
 def strip_comments(data: bytes) -> bytes:
-    """The same codestream without the COM segments of its main header (an encoder's signature)."""
+    """Remove the COM segments (an encoder's signature) from the main header of a codestream."""
     segments = _segments(data)
     kept = [data[start:end] for marker, start, end in segments[:-1] if marker != _COMMENT]
     return data[:2] + b"".join(kept) + data[segments[-1][1] :]
@@ -136,7 +136,7 @@ class _Bits:
         return value
 
     def align(self) -> int:
-        """The offset of the first byte after the header."""
+        """Return the offset of the first byte after the header."""
         if self.byte == 0xFF:
             self.at += 1
         return self.at
@@ -201,7 +201,7 @@ class _Band:
 
 
 def _passes(bits: _Bits) -> int:
-    """Number of coding passes of a code-block (table B.4)."""
+    """Read the number of coding passes of a code-block (table B.4)."""
     if not bits.read():
         return 1
     if not bits.read():
@@ -214,7 +214,7 @@ def _passes(bits: _Bits) -> int:
 
 
 def packet_ends(data: bytes, header: Header) -> list[int]:
-    """Offsets at which the packets that are whole in `data` end, in their order in the codestream.
+    """Return the offsets at which the packets that are whole in `data` end, in codestream order.
 
     Empty where the codestream is of a kind that is not covered here. Nothing is raised for damaged
     bytes: what they say is followed as far as it goes.
@@ -250,7 +250,9 @@ def packet_ends(data: bytes, header: Header) -> list[int]:
 
 
 def _bands(header: Header, resolution: int) -> list[_Band]:
-    """Sub-bands of a resolution (equation B-15, tile at the origin): LL, or HL, LH and HH."""
+    """Return the sub-bands of a resolution (equation B-15, tile at the origin): LL, or HL, LH and
+    HH.
+    """
     if resolution == 0:
         step = 1 << header.levels
         return [_Band(-(-header.width // step), -(-header.height // step), header.block)]
@@ -266,7 +268,7 @@ def _bands(header: Header, resolution: int) -> list[_Band]:
 
 
 def cut_to_packets(prefix: bytes, header: Header) -> bytes | None:
-    """A decodable codestream of the whole packets in `prefix`; None if not even one came whole."""
+    """Cut `prefix` to a decodable codestream of its whole packets; None if no packet is whole."""
     ends = packet_ends(prefix, header)
     if not ends:
         return None

@@ -55,7 +55,7 @@ class Streets:
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(
-                    f"streets: {name}={value!r} is no whole number from {low} to {high}"
+                    f"streets: {name}={value!r} is not a whole number from {low} to {high}"
                 )
         if country not in COUNTRIES:
             raise ConfigError(

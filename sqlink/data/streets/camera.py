@@ -31,7 +31,7 @@ def dot(a: Point, b: Point) -> float:
 
 @lru_cache(maxsize=4096)
 def turn(angle: float) -> tuple[float, float]:
-    """Cosine and sine, rounded so that every machine's mathematics library gives the same."""
+    """Return cosine and sine, rounded so that every machine's mathematics library agrees."""
     return round(math.cos(angle), 9), round(math.sin(angle), 9)
 
 
@@ -47,18 +47,20 @@ class Camera:
     yaw: float
 
     def view(self, p: Point) -> Point:
-        """World to camera axes: right, up, forward, from the camera."""
+        """Convert world to camera axes: right, up, forward, from the camera."""
         c, s = turn(self.yaw)
         x, z = p[0] - self.x, p[2]
         return (x * c - z * s, p[1] - self.height, x * s + z * c)
 
     def direction(self, v: Point) -> Point:
-        """A world direction in camera axes."""
+        """Convert a world direction to camera axes."""
         c, s = turn(self.yaw)
         return (v[0] * c - v[2] * s, v[1], v[0] * s + v[2] * c)
 
     def project(self, points: Sequence[Point]) -> NDArray[np.float64] | None:
-        """World polygon to pixels [N, 2], cut at the near plane; None if all of it is behind."""
+        """Project a world polygon to pixels [N, 2], cut at the near plane; None if all of it is
+        behind.
+        """
         seen = [self.view(p) for p in points]
         if any(p[2] < NEAR for p in seen):
             kept: list[Point] = []
@@ -76,7 +78,7 @@ class Camera:
         )
 
     def spot(self, p: Point) -> tuple[float, float, float]:
-        """Pixel x, y of a point, and pixels a metre there (0 if it is behind the camera)."""
+        """Return pixel x, y of a point, and pixels a metre there (0 if it is behind the camera)."""
         x, y, z = self.view(p)
         if z < NEAR:
             return 0.0, 0.0, 0.0
@@ -86,11 +88,12 @@ class Camera:
     def plane(
         self, origin: Point, u: Point, v: Point, rows: Array, cols: Array
     ) -> tuple[Array, Array, Array]:
-        """Coordinates (a, b) with origin + a u + b v seen at each pixel, and the depth there.
+        """Return coordinates (a, b) with origin + a u + b v seen at each pixel, and the depth
+        there.
 
         rows [R], cols [C]: pixel centres. Returns three [R, C] arrays. With d the ray through a
-        pixel, O the origin seen from the camera and n = u x v: a = -d.(O x v) / d.n,
-        b = d.(O x u) / d.n, depth = O.n / d.n.
+        pixel, O the origin seen from the camera and n = u x v: a = -d.(O x v) / d.n, b = d.(O x u)
+        / d.n, depth = O.n / d.n.
         """
         o, uu, vv = self.view(origin), self.direction(u), self.direction(v)
         normal = cross(uu, vv)

@@ -62,7 +62,9 @@ class Canvas:
         self.label = np.full((self.height, self.width), NO_LABEL, np.uint8)
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice] | None:
-        """Rows and columns whose pixels may lie in a rectangle, or None outside the canvas."""
+        """Return the rows and columns whose pixels may lie in a rectangle, or None outside the
+        canvas.
+        """
         r0, r1 = max(0, int(np.floor(y0))), min(self.height, int(np.ceil(y1)) + 1)
         c0, c1 = max(0, int(np.floor(x0))), min(self.width, int(np.ceil(x1)) + 1)
         if r0 >= r1 or c0 >= c1:
@@ -70,7 +72,7 @@ class Canvas:
         return slice(r0, r1), slice(c0, c1)
 
     def convex(self, points: Points | None) -> Patch | None:
-        """The pixels whose centre is inside a convex polygon [N, 2] of (x, y)."""
+        """Return the pixels whose centre is inside a convex polygon [N, 2] of (x, y)."""
         if points is None:
             return None
         corners = points.tolist()
@@ -126,7 +128,7 @@ class Canvas:
     def polygon(
         self, points: Points | None, top: Colour, label: int | None, bottom: Colour | None = None
     ) -> None:
-        """A convex polygon in one colour, or from `top` to `bottom` down the picture."""
+        """Paint a convex polygon in one colour, or from `top` to `bottom` down the picture."""
         patch = self.convex(points)
         if patch is None or points is None:
             return
@@ -139,7 +141,7 @@ class Canvas:
         self.paint(patch, (upper[:, None] * (1 - t) + lower[:, None] * t)[..., None], label)
 
     def resolved(self) -> tuple[Array, NDArray[np.uint8]]:
-        """Light [3, H, W] and class ids [H, W] at the picture's size."""
+        """Return light [3, H, W] and class ids [H, W] at the picture's size."""
         rgb, label, factor = self.rgb, self.label, self.factor
         while factor > 1:
             rgb = rgb[:, 0::2] + rgb[:, 1::2]
@@ -150,7 +152,7 @@ class Canvas:
 
 
 def _halved(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The majority of each 2 x 2 block."""
+    """Return the majority of each 2 x 2 block."""
     four = (label[0::2, 0::2], label[0::2, 1::2], label[1::2, 0::2], label[1::2, 1::2])
     best = four[0].copy()
     score = np.zeros(best.shape, np.uint8)

@@ -29,18 +29,18 @@ class Dice:
         self._generator = np.random.Generator(np.random.Philox(key=(tag << 64) | seed))
 
     def uniform(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """Draw a number in [low, high)."""
         return low + (high - low) * float(self._generator.random())
 
     def chance(self, probability: float) -> bool:
         return float(self._generator.random()) < probability
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number in [low, high], both included."""
+        """Draw a whole number in [low, high], both included."""
         return low + int(self._generator.random() * (high - low + 1))
 
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        """One of the options, by weight if weights are given."""
+        """Pick one of the options, by weight if weights are given."""
         if weights is None:
             return options[int(self._generator.random() * len(options))]
         mark = float(self._generator.random()) * sum(weights)
@@ -51,5 +51,5 @@ class Dice:
         return options[-1]
 
     def many(self, *shape: int) -> NDArray[np.float64]:
-        """Numbers in [0, 1) of the given shape."""
+        """Draw numbers in [0, 1) of the given shape."""
         return self._generator.random(shape)

@@ -76,7 +76,9 @@ class House:
 
 
 def choose(dice: Dice, side: int, x0: float, x1: float, z0: float, z1: float, town: float) -> House:
-    """A house between two places. `town`: 0 for a suburb's houses, 1 for shops and offices."""
+    """Choose a house between two places. `town`: 0 for a suburb's houses, 1 for shops and
+    offices.
+    """
     material, wall, _ = dice.pick(WALLS, [w for _, _, w in WALLS])
     storey = dice.uniform(2.7, 3.6)
     storeys = dice.pick((2, 3, 4), (4 - 3 * town, 2 + 2 * town, 0.3 + 1.6 * town))
@@ -200,7 +202,7 @@ def _block(
     size: tuple[float, float, float],
     pot: bool = False,
 ) -> None:
-    """An upright block: half width, top, half depth."""
+    """Paint an upright block: half width, top, half depth."""
     x, y, z = at
     w, top, d = size
     tone = (0.22, 0.10, 0.05) if pot else house.wall
@@ -224,7 +226,7 @@ def _block(
 
 
 def _step(s: Array) -> Array:
-    """Metres from a column to the next, at each column [C]."""
+    """Return metres from a column to the next, at each column [C]."""
     row = s[s.shape[0] // 2]
     if len(row) < 2:
         return np.full(len(row), 0.05, np.float32)
@@ -234,7 +236,7 @@ def _step(s: Array) -> Array:
 
 
 def _wall(house: House, s: Array, y: Array, step: Array) -> Array:
-    """Brightness of the bare wall [R, C] at s metres along it and y up."""
+    """Return brightness of the bare wall [R, C] at s metres along it and y up."""
     salt = np.float32(house.seed % 389)
     stain = sample("fractal", s + salt, y, 22.0)
     near = np.clip(1.25 - step / np.float32(0.09), 0, 1)
@@ -385,7 +387,7 @@ def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Arr
 def _shop(
     house: House, which: NDArray[np.uint8], bright: Array, glow: Array, s: Array, y: Array
 ) -> None:
-    """Ground floor of a shop: fascia with lettering, glass, pilasters, stall riser."""
+    """Paint the ground floor of a shop: fascia with lettering, glass, pilasters, stall riser."""
     storey = np.float32(house.storey)
     ground = y < storey
     which[ground], bright[ground], glow[ground] = SHOP, 0.85, 0
@@ -411,7 +413,7 @@ def _shop(
 
 
 def _projecting(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:
-    """A sign hung out over the pavement."""
+    """Paint a sign hung out over the pavement."""
     z = house.z0 + (house.z1 - house.z0) * (0.2 + 0.6 * (house.seed % 97) / 97)
     share = (z - house.z0) / (house.z1 - house.z0)
     x = house.x0 + (house.x1 - house.x0) * share

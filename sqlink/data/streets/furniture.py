@@ -62,7 +62,7 @@ class _Drawing:
     def post(
         self, low: float, high: float, wide_low: float, wide_high: float, colour: Colour, label: int
     ) -> None:
-        """A round post, shaded across; never thinner than the canvas can show."""
+        """Paint a round post, shaded across; never thinner than the canvas can show."""
         x, y, scale = self.camera.spot((self.item.x, 0.0, self.item.z))
         if scale == 0:
             return
@@ -94,7 +94,7 @@ class _Drawing:
         bright: float = 1.0,
         glow: bool = False,
     ) -> None:
-        """A flat polygon of (metres right, metres up)."""
+        """Paint a flat polygon of (metres right, metres up)."""
         x, y, scale = self.camera.spot((self.item.x, 0.0, self.item.z))
         if scale == 0:
             return
@@ -237,7 +237,7 @@ def barrier(
     tone: Colour,
     lit: float,
 ) -> None:
-    """A fence along the ground from one (x, z) to another: `railing` or `boards`.
+    """Paint a fence along the ground from one (x, z) to another: `railing` or `boards`.
 
     What is seen between rails belongs to the fence, as an annotator's outline has it.
     """

@@ -48,13 +48,15 @@ class Road:
     grass_strip: tuple[bool, bool]
 
     def axis(self, z: float) -> float:
-        """x of the road's middle at z."""
+        """Return x of the road's middle at z."""
         z = min(z, 160.0)
         return self.bend * z * z / 2
 
 
 def paint(canvas: Canvas, camera: Camera, light: Light, road: Road, roofs: Array) -> None:
-    """roofs: height of what casts a shadow along each side, [2, LENGTH] metres."""
+    """Paint the ground. roofs: height of what casts a shadow along each side, [2, LENGTH]
+    metres.
+    """
     r0 = max(0, int(np.ceil(camera.cy + 0.5)))
     if r0 >= canvas.height:
         return
@@ -133,7 +135,9 @@ GRASS_TONE = 2
 def _carriageway(
     road: Road, camera: Camera, at: _Ground
 ) -> tuple[list[Colour], NDArray[np.uint8], Array, Array]:
-    """Reflectances, which of them, brightness, and blotches of dust."""
+    """Return the carriageway's reflectances, which pixels have which, brightness, and blotches of
+    dust.
+    """
     u, z = at.u, at.z
     half, away = np.float32(road.half), np.abs(at.u)
     near = np.clip(1.4 - at.depth * np.float32(12 / camera.focal), 0, 1)
@@ -167,7 +171,7 @@ def _carriageway(
 def _pavement(
     road: Road, camera: Camera, at: _Ground, verge: NDArray[np.uint8]
 ) -> tuple[list[Colour], NDArray[np.uint8], Array, Array]:
-    """The same for kerbs, slabs and grass."""
+    """Return the same for kerbs, slabs and grass."""
     u, z = at.u, at.z
     edge = np.abs(u) - np.float32(road.half)
     near = np.clip(1.4 - at.depth * np.float32(12 / camera.focal), 0, 1)
@@ -213,7 +217,9 @@ def sunlit(light: Light, road: Road, roofs: Array, u: Array, y: Array, z: Array)
 
 
 def shadow_line(light: Light, road: Road, roofs: Array, side: int) -> Array | None:
-    """Height of the shadow on the faces of one side at each metre, or None where none falls."""
+    """Return the shadow's height on the faces of one side at each metre, or None if there
+    is none.
+    """
     sx, sy, sz = light.to_sun
     other = 1 - side
     if (sx > 0) != (other == 1) or abs(sx) < 0.05:
@@ -228,7 +234,7 @@ def shadow_line(light: Light, road: Road, roofs: Array, side: int) -> Array | No
 def _markings(
     road: Road, u: Array, z: Array, away: Array, side: NDArray[np.int32], flat: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """White and yellow paint."""
+    """Return the white and yellow paint."""
     half = np.float32(road.half)
     mark, gap = road.dash
     period = np.float32(mark + gap)

@@ -21,7 +21,7 @@ Array = NDArray[np.float32]
 
 
 def linear(colour: Colour) -> Colour:
-    """Display values to linear light."""
+    """Convert display values to linear light."""
     return (colour[0] * colour[0], colour[1] * colour[1], colour[2] * colour[2])
 
 
@@ -30,7 +30,7 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:
-    """a where share is 0, b where it is 1."""
+    """Mix: a where share is 0, b where it is 1."""
     return (
         a[0] + (b[0] - a[0]) * share,
         a[1] + (b[1] - a[1]) * share,
@@ -63,7 +63,9 @@ class Light:
     lamps: Colour = (0.0, 0.0, 0.0)
 
     def on(self, normal: Point, lit: float = 1.0) -> Colour:
-        """Light on a surface of that normal; `lit` is the share of the sun that reaches it."""
+        """Return the light on a surface of that normal; `lit` is the share of the sun that reaches
+        it.
+        """
         sky = 0.62 + 0.38 * normal[1]
         sun = max(0.0, dot(normal, self.to_sun)) * lit
         return (
@@ -73,12 +75,12 @@ class Light:
         )
 
     def shade(self, albedo: Colour, normal: Point, depth: float, lit: float = 1.0) -> Colour:
-        """Linear colour of a surface as it is seen from `depth` metres away."""
+        """Return linear colour of a surface as it is seen from `depth` metres away."""
         on = self.on(normal, lit)
         return self.through((albedo[0] * on[0], albedo[1] * on[1], albedo[2] * on[2]), depth)
 
     def through(self, colour: Colour, depth: float) -> Colour:
-        """A colour with the haze of `depth` metres before it."""
+        """Return a colour seen through the haze of `depth` metres."""
         return mixed(colour, self.horizon, self.haze_share(depth))
 
     def haze_share(self, depth: float) -> float:
@@ -96,7 +98,7 @@ class Light:
         mirror: Array | None = None,
         glow: Array | None = None,
     ) -> Array:
-        """Linear colour [3, ...] of surfaces [...] as the camera sees them.
+        """Return linear colour [3, ...] of surfaces [...] as the camera sees them.
 
         tones: reflectances, of which `which` picks each pixel's; bright: a factor on it. sky, sun:
         share of the ambient light and of the sun that arrive. mirror: share of the horizon's light
@@ -121,7 +123,7 @@ class Light:
 
 
 def choose(dice: Dice) -> Light:
-    """A time of day and a weather, mostly those of a pale English winter."""
+    """Choose a time of day and a weather, mostly those of a pale English winter."""
     weather = dice.pick(("sun", "milky", "overcast", "dusk"), (0.42, 0.26, 0.22, 0.10))
     azimuth = dice.uniform(-3.14159, 3.14159)
     height = dice.uniform(0.28, 0.75) if weather != "dusk" else dice.uniform(0.1, 0.2)
@@ -171,7 +173,7 @@ def choose(dice: Dice) -> Light:
 
 
 def choose_anywhere(dice: Dice) -> Light:
-    """As `choose`, and in two scenes of five a night or rain, which the English winter lacks.
+    """Choose as `choose` does, but in two scenes of five a night or rain.
 
     By night the lamps stand for the sun: their light falls from above, warm and weak.
     """
@@ -212,7 +214,7 @@ def choose_anywhere(dice: Dice) -> Light:
 
 
 def paint_sky(canvas: Canvas, camera: Camera, light: Light) -> None:
-    """Sky down to the horizon: a gradient, clouds on a plane far up, and the sun's glow.
+    """Paint the sky down to the horizon: a gradient, clouds on a plane far up, and the sun's glow.
 
     Painted at half the canvas's resolution, which a sky does not show.
     """
@@ -259,7 +261,7 @@ def paint_sky(canvas: Canvas, camera: Camera, light: Light) -> None:
 def develop(
     canvas: Canvas, light: Light, dice: Dice
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The canvas as the camera stores it: metering, lens fall-off, tone curve, noise, 8 bits.
+    """Develop the canvas as a camera does: metering, lens fall-off, tone curve, noise, 8 bits.
 
     The meter looks at the lower two thirds, so that a bright sky washes out as it does in a car.
     """

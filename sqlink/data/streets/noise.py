@@ -17,7 +17,7 @@ Array = NDArray[np.float32]
 
 
 def _octave(cells: int, name: str) -> Array:
-    """Value noise of `cells` x `cells` lattice points over the tile, periodic, smooth."""
+    """Return value noise of `cells` x `cells` lattice points over the tile, periodic, smooth."""
     lattice = Dice(0, "noise", name, cells).many(cells, cells).astype(np.float32)
     step = SIZE // cells
     at = (np.arange(SIZE) // step) % cells
@@ -30,7 +30,9 @@ def _octave(cells: int, name: str) -> Array:
 
 @lru_cache(maxsize=8)
 def tile(kind: str) -> Array:
-    """512 x 512 in [0, 1]: `grain` (white), `fine` (small clumps), `fractal` (1/f), `soft`."""
+    """Return a tile 512 x 512 in [0, 1]: `grain` (white), `fine` (small clumps), `fractal` (1/f),
+    `soft`.
+    """
     if kind == "grain":
         return Dice(0, "grain").many(SIZE, SIZE).astype(np.float32)
     first, last, fall = {"fine": (64, 512, 0.8), "fractal": (4, 512, 0.56), "soft": (4, 64, 0.5)}[
@@ -48,12 +50,14 @@ def tile(kind: str) -> Array:
 
 
 def whole(values: Array) -> NDArray[np.int32]:
-    """Floor as int32; what lies beyond int32, near a horizon, is cut, as machines differ there."""
+    """Round down to int32; values beyond int32, near a horizon, are clipped, as machines differ
+    there.
+    """
     return np.clip(np.floor(values), -2e9, 2e9).astype(np.int32)
 
 
 def sample(kind: str, u: Array, v: Array, scale: float) -> Array:
-    """The tile's nearest texel at (u, v), `scale` texels a unit."""
+    """Return the tile's nearest texel at (u, v), `scale` texels a unit."""
     table = tile(kind).ravel()
     iu = whole(u * np.float32(scale)) & (SIZE - 1)
     iv = whole(v * np.float32(scale)) & (SIZE - 1)
@@ -61,7 +65,7 @@ def sample(kind: str, u: Array, v: Array, scale: float) -> Array:
 
 
 def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
-    """The tile at (u, v), bilinear, `scale` texels a unit."""
+    """Return the tile at (u, v), bilinear, `scale` texels a unit."""
     table = tile(kind).ravel()
     fu, fv = np.broadcast_arrays(u * np.float32(scale), v * np.float32(scale))
     ru, rv = np.floor(fu), np.floor(fv)
@@ -76,7 +80,7 @@ def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
 
 
 def hashed(a: Array, b: Array, salt: int) -> Array:
-    """A number in [0, 1) for each pair of whole numbers: what makes each window itself."""
+    """Return a number in [0, 1) for each pair of whole numbers, to make each window different."""
     mixed = (
         whole(a).astype(np.uint32) * np.uint32(0x9E3779B1)
         + whole(b).astype(np.uint32) * np.uint32(0x85EBCA77)

@@ -61,7 +61,7 @@ class Person:
 
 
 def choose(dice: Dice, x: float, z: float, heading: float, cycling: bool) -> Person:
-    """Somebody in winter clothes."""
+    """Choose a person in winter clothes."""
     return Person(
         x=x,
         z=z,
@@ -93,7 +93,7 @@ class _Figure:
         self.from_right = side
 
     def at(self, forward: float, height: float, right: float) -> Point:
-        """Metres ahead, up, and to the right of the person."""
+        """Return metres ahead, up, and to the right of the person."""
         return (
             self.person.x + forward * self.s + right * self.c,
             height,
@@ -116,7 +116,7 @@ class _Figure:
         albedo: Colour,
         bright: float = 1.0,
     ) -> None:
-        """A limb from a to b, thicknesses in metres, its lit half brighter."""
+        """Paint a limb from a to b, thicknesses in metres, its lit half brighter."""
         xa, ya, sa = self.camera.spot(a)
         xb, yb, sb = self.camera.spot(b)
         if sa == 0 or sb == 0:
@@ -168,7 +168,7 @@ class _Figure:
 
 
 def shadow(canvas: Canvas, camera: Camera, x: float, z: float, across: float, along: float) -> None:
-    """The dark under somebody's feet."""
+    """Paint the shadow under a person's feet."""
     ring = [turn(k * 0.7854) for k in range(8)]
     for grow, weight in ((1.0, 0.3), (0.6, 0.4)):
         points = [(x + c * across * grow, 0.0, z + s * along * grow) for c, s in ring]
@@ -234,7 +234,7 @@ def _bicyclist(canvas: Canvas, camera: Camera, light: Light, person: Person, lit
     ring = [turn(k * 6.283184 / steps) for k in range(steps + 1)]
 
     def wheel(along: float) -> None:
-        """A tyre seen as it stands; its spokes let the street through, its class does not."""
+        """Paint a wheel; the street shows between its spokes, its class does not."""
         points = [body.at(along + c * 0.33, 0.34 + s * 0.33, 0) for c, s in ring[:-1]]
         patch = canvas.convex(camera.project(points))
         if patch is not None:

@@ -41,7 +41,7 @@ class Plot:
 def render(
     seed: int, height: int = 360, width: int = 480, country: str = "england"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Picture uint8 [H, W, 3] and class ids uint8 [H, W] of the scene with that seed.
+    """Render the scene with that seed: picture uint8 [H, W, 3] and class ids uint8 [H, W].
 
     country: `england`, or `anywhere` for nights, rain, other widths of roads and pavements, other
     heights and lenses of the camera, and traffic on the right in half of the scenes.
@@ -113,7 +113,7 @@ def render(
 
 
 def _elsewhere(dice: Dice, camera: Camera, road: ground.Road) -> tuple[Camera, ground.Road, bool]:
-    """Another country's proportions of the same scene, and whether it drives on the right."""
+    """Return another country's proportions of the scene, and whether it drives on the right."""
     camera = replace(
         camera,
         height=dice.uniform(1.1, 2.2),
@@ -132,7 +132,7 @@ def _elsewhere(dice: Dice, camera: Camera, road: ground.Road) -> tuple[Camera, g
 
 
 def _off_street(thing: Thing, road: ground.Road, plots: list[Plot]) -> Plot | None:
-    """The plot that a thing stands on, behind the pavement, where houses may hide it."""
+    """Return the plot that a thing stands on, behind the pavement, where houses may hide it."""
     u = thing.x - road.axis(thing.z)
     side = -1 if u < 0 else 1
     if abs(u) < road.half + road.walk[0 if side < 0 else 1]:
@@ -145,7 +145,7 @@ def _of(paint: Callable[..., None], *arguments: object) -> Paint:
 
 
 def _camera(dice: Dice, canvas: Canvas) -> Camera:
-    """Focal length and horizon go with the picture's height, so that scenes keep their shape."""
+    """Return a camera whose focal length and horizon scale with the picture's height."""
     h = canvas.height
     return Camera(
         x=0.0,
@@ -158,7 +158,7 @@ def _camera(dice: Dice, canvas: Canvas) -> Camera:
 
 
 def _plots(dice: Dice) -> list[Plot]:
-    """Both sides of the street, cut into stretches."""
+    """Cut both sides of the street into plots."""
     town = dice.uniform(0, 1)
     plots = []
     for side in (-1, 1):
@@ -224,7 +224,7 @@ def _road(dice: Dice, plots: list[Plot]) -> ground.Road:
 def _buildings(
     dice: Dice, plots: list[Plot], road: ground.Road, roofs: Array
 ) -> list[facades.House]:
-    """Houses along the plots; `roofs` is filled with their heights."""
+    """Return the houses along the plots, and fill `roofs` with their heights."""
     built = []
     town = dice.uniform(0, 1)
     for plot in plots:
@@ -268,7 +268,7 @@ def _gardens(
     plots: list[Plot],
     jobs: list[tuple[float, Paint]],
 ) -> None:
-    """Hedges, fences, bushes and trees behind the pavement, after the houses behind them."""
+    """Paint hedges, fences, bushes and trees behind the pavement, after the houses behind them."""
     for plot in plots:
         if plot.kind not in ("gardens", "open") or plot.z1 < 3:
             continue
@@ -325,7 +325,7 @@ def _guard_rails(
     lit: Callable[[float, float], float],
     jobs: list[tuple[float, Paint]],
 ) -> None:
-    """Railings at the kerb near junctions and crossings."""
+    """Paint railings at the kerb near junctions and crossings."""
     for k, side in ((0, -1), (1, 1)):
         if not dice.chance(0.22):
             continue
@@ -346,7 +346,7 @@ def _guard_rails(
 
 
 def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]:
-    """Cars, people, street trees and furniture."""
+    """Return the cars, people, street trees and furniture."""
     things: list[Thing] = []
     dice = Dice(seed, "cars")
     parked = [0.0, 0.0]
@@ -456,7 +456,7 @@ def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]
 
 
 def _silhouettes(canvas: Canvas, camera: Camera, weather: Light, dice: Dice) -> None:
-    """What closes the view: trees and roofs far away, in haze."""
+    """Paint what closes the view: trees and roofs far away, in haze."""
     cols = (np.arange(canvas.width, dtype=np.float32) + np.float32(0.5) - np.float32(camera.cx)) / (
         np.float32(camera.focal)
     )
@@ -491,7 +491,7 @@ def _silhouettes(canvas: Canvas, camera: Camera, weather: Light, dice: Dice) -> 
 
 
 def _bonnet(canvas: Canvas, weather: Light) -> None:
-    """The edge of one's own car at the foot of the picture: no class of the street's."""
+    """Paint the edge of the camera's own car at the foot of the picture, without a class."""
     w, h = canvas.width, canvas.height
     ring = []
     for k in range(9):

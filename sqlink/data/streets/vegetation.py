@@ -47,7 +47,7 @@ BARK: tuple[Colour, ...] = ((0.29, 0.24, 0.19), (0.22, 0.19, 0.16), (0.33, 0.29,
 
 
 def choose(dice: Dice, x: float, z: float, kind: str | None = None) -> Plant:
-    """A plant of a kind, or of a winter street's mix."""
+    """Choose a plant of a kind, or of a winter street's mix."""
     kind = kind or dice.pick(("bare", "leafy", "conifer"), (0.55, 0.3, 0.15))
     if kind == "bush":
         height = dice.uniform(0.8, 2.4)
@@ -70,7 +70,8 @@ def paint(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
 
 
 def _branches(plant: Plant, thinnest: float) -> tuple[Lines, Lines, Lines]:
-    """Segments of a bare tree in units of its height: starts [K, 2], ends [K, 2], widths [K].
+    """Return the segments of a bare tree in units of its height: starts [K, 2], ends [K, 2], widths
+    [K].
 
     Levels whose branches are thinner than `thinnest` are left out.
     """
@@ -184,7 +185,7 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
 
 
 def _boxed(field: Array, radius: int) -> Array:
-    """Mean of a field over (2 radius + 1) squares."""
+    """Average a field over (2 radius + 1) squares."""
     size = 2 * radius + 1
     padded = np.pad(field, ((radius + 1, radius), (radius + 1, radius)))
     total = padded.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
@@ -307,7 +308,7 @@ def hedge(
     tint: Colour,
     lit: float,
 ) -> None:
-    """A clipped hedge along the ground from one (x, z) to another."""
+    """Paint a clipped hedge along the ground from one (x, z) to another."""
     (x0, z0), (x1, z1) = ends
     corners = [(x0, 0.0, z0), (x0, height * 1.06, z0), (x1, height * 1.06, z1), (x1, 0.0, z1)]
     patch = canvas.convex(camera.project(corners))

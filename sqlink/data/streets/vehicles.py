@@ -143,7 +143,7 @@ class Vehicle:
 
 
 def choose(dice: Dice, x: float, z: float, heading: float, moving: bool) -> Vehicle:
-    """A vehicle of the usual mix; large ones only where they are moving."""
+    """Choose a vehicle of the usual mix; large ones only where they are moving."""
     body = dice.pick((HATCH, SALOON, VAN, BUS), (9, 5, 2, 1.0 if moving and z > 18 else 0))
     if body is BUS:
         paint = dice.pick(BUS_PAINTS)
@@ -155,7 +155,7 @@ def choose(dice: Dice, x: float, z: float, heading: float, moving: bool) -> Vehi
 
 
 def paint(canvas: Canvas, camera: Camera, light: Light, car: Vehicle, lit: float) -> None:
-    """The vehicle with its shadow. `lit`: the share of the sun that reaches it."""
+    """Paint the vehicle with its shadow. `lit`: the share of the sun that reaches it."""
     depth = camera.view((car.x, 0.5, car.z))[2]
     reach = camera.focal * car.body.length / max(depth, 1.0)
     x = camera.spot((car.x, 0.5, car.z))[0]
@@ -194,7 +194,7 @@ class _Painter:
         )
 
     def edge(self, i: int, side: float) -> Point:
-        """Where station i of the hull meets the flank: a little tucked in, as sheet metal is."""
+        """Return the point where station i of the hull meets the flank, slightly tucked in."""
         along, y, w = self.body.hull[i]
         tuck = 0.006 if self.boxy else 0.022
         if along < 0.12:
@@ -212,7 +212,9 @@ class _Painter:
         return self.light.through(colour, self.depth)
 
     def shaded(self, albedo: Colour, normal: Point, gloss: float) -> tuple[Colour, Colour]:
-        """Colours at the top and the foot of a face: it mirrors more sky above, road below."""
+        """Return the colours at the top and the foot of a face, which reflects sky above and road
+        below.
+        """
         base = self.light.shade(albedo, normal, 0.0, self.lit)
         sky = mixed(self.light.horizon, self.light.zenith, 0.3)
         top = mixed(base, sky, gloss * max(0.0, 0.35 + 0.65 * normal[1]))
@@ -220,7 +222,7 @@ class _Painter:
         return self.veiled(top), self.veiled(low)
 
     def facing(self, points: list[Point]) -> Point | None:
-        """Outward unit normal of a face that the camera sees, or None."""
+        """Return outward unit normal of a face that the camera sees, or None."""
         a, b, d = points[0], points[1], points[-1]
         normal = cross(
             (b[0] - a[0], b[1] - a[1], b[2] - a[2]), (d[0] - a[0], d[1] - a[1], d[2] - a[2])
@@ -245,7 +247,7 @@ class _Painter:
             self.mirrors()
 
     def underneath(self) -> None:
-        """Shadow on the ground, soft at its rim, and the tyres under the floor."""
+        """Paint the shadow on the ground, soft at its rim, and the tyres under the floor."""
         ring = [turn(k * 0.3926991) for k in range(16)]
         for grow in (1.20, 1.12, 1.04, 0.96) if self.size > 16 else (1.08,):
             points = []
@@ -275,7 +277,7 @@ class _Painter:
                     )
 
     def flank(self, side: float) -> None:
-        """One side: body, side windows, doors, wheels."""
+        """Paint one side: body, side windows, doors, wheels."""
         body, hull = self.body, self.body.hull
         back, front = body.belt
         probe = [
@@ -377,7 +379,9 @@ class _Painter:
         )
 
     def skin(self) -> None:
-        """Tail, rear window, roof, windscreen, bonnet, front: a middle and two rounded edges."""
+        """Paint tail, rear window, roof, windscreen, bonnet, front: a middle and two
+        rounded edges.
+        """
         hull = self.body.hull
         back, front = self.body.belt
         for i in range(len(hull) - 1):
@@ -417,7 +421,7 @@ class _Painter:
         normal: Point,
         rear: bool,
     ) -> None:
-        """Glass in a face between two stations of the hull."""
+        """Paint the glass in a face between two stations of the hull."""
 
         def inset(t: float, w: float) -> Point:
             return self.at(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, w)
@@ -457,7 +461,7 @@ class _Painter:
                 )
 
     def tail(self) -> None:
-        """Lamps, plate and bumper strip of the rear."""
+        """Paint lamps, plate and bumper strip of the rear."""
         normal = self.facing(
             [self.at(0, 0.3, -1), self.at(0, 0.9, -1), self.at(0, 0.9, 1), self.at(0, 0.3, 1)]
         )
@@ -507,7 +511,7 @@ class _Painter:
         self.plate(-0.004, y, normal, (0.45, 0.35, 0.03))
 
     def plate(self, along: float, y: float, normal: Point, tone: Colour) -> None:
-        """A number plate with its characters."""
+        """Paint a number plate with its characters."""
         on = self.light.on(normal, self.lit)
         ground = self.veiled((tone[0] * on[0], tone[1] * on[1], tone[2] * on[2]))
         self.poly(
@@ -534,7 +538,7 @@ class _Painter:
                 )
 
     def nose(self) -> None:
-        """Headlamps, grille and plate of the front."""
+        """Paint headlamps, grille and plate of the front."""
         normal = self.facing(
             [self.at(1, 0.3, 1), self.at(1, 0.9, 1), self.at(1, 0.9, -1), self.at(1, 0.3, -1)]
         )
@@ -568,7 +572,7 @@ class _Painter:
         self.plate(1.004, 0.44, normal, (0.52, 0.52, 0.5))
 
     def mirrors(self) -> None:
-        """The ears at the windscreen's foot."""
+        """Paint the wing mirrors."""
         along = 0.69 if self.body is not VAN else 0.80
         y = self.body.hull[self.body.belt[1]][1]
         tone = self.veiled(scaled(self.light.shade(self.car.paint, (0, 0, -1), 0, self.lit), 0.6))

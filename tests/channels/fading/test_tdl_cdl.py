@@ -16,7 +16,7 @@ from channels.errors import ChannelError, ConfigError
 from channels.fading import tdl_cdl
 from channels.fading.base import SYMBOL_CHANNELS, Flat, Observation, Piloted, SymbolChannel, Timing
 from channels.fading.tdl_cdl import Cdl, Tdl
-from channels.random import Streams
+from tests.channels.fading.conftest import data, keys
 
 # Normalised delays and powers in dB, TR 38.901 tables 7.7.2-1 and 7.7.2-3 (CDL-A has TDL-A's).
 TABLE = {
@@ -35,19 +35,10 @@ TABLE = {
         (6.3065, -16.0), (6.6374, -15.7), (7.0427, -21.6), (8.6523, -22.8),
     ],
 }  # fmt: skip
+
+
 SMALL = 64
 """Realisations of a bank where its statistics do not matter."""
-
-
-def keys(links: int) -> Streams:
-    return Streams.derive(4, [("link", n) for n in range(links)])
-
-
-def data(links: int, slots: int, length: int) -> torch.Tensor:
-    """QPSK symbols."""
-    bits = Streams.derive(3, [("data", n) for n in range(links)]).integers(slots * length) % 4
-    angle = (bits.to(torch.float64) + 0.5) * math.pi / 2
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).reshape(links, slots, -1)
 
 
 def send(channel: SymbolChannel, x: torch.Tensor, snr_db: float) -> Observation:
@@ -211,7 +202,7 @@ def test_what_a_packet_meets_depends_on_neither_batch_nor_followers(
     assert whole.noise_variance.shape == x.shape
 
     def assert_alike(links: torch.Tensor, slots: int) -> None:
-        part = Timing(when.picture[links, :slots], when.start_s[links, :slots])
+        part = Timing(when.group[links, :slots], when.start_s[links, :slots])
         got = channel.apply(x[links, :slots], snr_db[links], streams.select(links), part)
         assert torch.equal(got.symbols, whole.symbols[links, :slots])
         assert torch.equal(got.noise_variance, whole.noise_variance[links, :slots])

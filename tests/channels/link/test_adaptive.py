@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,40 +14,14 @@ from channels.config.builder import build
 from channels.errors import ConfigError
 from channels.fading.base import SYMBOL_CHANNELS, Observation, Timing
 from channels.fading.block import Awgn
-from channels.fec.sionna_isolation import untouched_random_state
 from channels.link import bler_table
 from channels.link.adaptive import AdaptiveLink
 from channels.link.bler_table import BlerTable
 from channels.link.coded import CodedLink
-from channels.link.mcs import TABLES, mcs_table
 from channels.random import Streams
 
+pytestmark = pytest.mark.usefixtures("cache")
 FADING = {"rayleigh": {"coherence": "packet"}}
-
-
-@pytest.mark.parametrize(("name", "number"), [("qam64", 1), ("qam256", 2), ("qam64-low", 3)])
-def test_the_tables_are_those_of_the_standard(name: str, number: int) -> None:
-    with untouched_random_state():
-        from sionna.phy.nr.utils import decode_mcs_index
-    rows = mcs_table(name)
-    index = torch.arange(len(rows))
-    order, rate = decode_mcs_index(index, number, is_pusch=False)
-    assert [row.index for row in rows] == index.tolist()
-    bits = {"qpsk": 2, "16qam": 4, "64qam": 6, "256qam": 8}
-    assert [bits[row.modulation] for row in rows] == order.tolist()
-    assert [row.code_rate for row in rows] == pytest.approx(rate.tolist(), rel=1e-6)
-
-
-def test_there_are_three_tables() -> None:
-    assert TABLES == ("qam64", "qam256", "qam64-low")
-    with pytest.raises(ConfigError, match="did you mean 'qam64'"):
-        mcs_table("qam46")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(bler_table.CACHE, str(tmp_path))
-    monkeypatch.setattr(bler_table, "_shipped", dict)
 
 
 def adaptive(**parameters: object) -> AdaptiveLink:
@@ -74,7 +47,7 @@ def run(
     packets = Packets.from_bytes([[bytes(size)] * slots] * links)
     if every_s is not None:
         number = torch.arange(slots, dtype=torch.float64).expand(links, slots)
-        packets = replace(packets, offered_s=number * every_s, picture=(number // 2).long())
+        packets = replace(packets, offered_s=number * every_s, group=(number // 2).long())
     streams = Streams.derive(5, [("n", n) for n in range(links)])
     conditions = {"snr_db": torch.full((links,), snr_db, dtype=torch.float64)}
     return link.transmit(packets, conditions, streams)

@@ -1,4 +1,4 @@
-"""Coded and uncoded links: right bytes, true verdicts, every bit accounted for, any batch alike."""
+"""Coded links: right bytes, true verdicts, every bit accounted for, any batch alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from channels.base import Chain, Packets, Reception
+from channels.base import Chain, Packets
 from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
 from channels.fading.base import Observation, Timing, register
@@ -20,44 +20,13 @@ from channels.link.coded import CodedLink
 from channels.link.uncoded import UncodedLink
 from channels.packet.erasure import IidErasure
 from channels.random import Streams
+from tests.channels.link.conftest import assert_accounts_hold, packets, snr, streams
 
 NEAR_THE_EDGE_DB = {"awgn": 0.9, "rayleigh": 3.0}
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(11, [("link", n) for n in range(links)])
-
-
-def packets(links: int, slots: int = 3, size: int = 20) -> Packets:
-    """Packets of up to `size` bytes, of every length, with empty slots in some links."""
-    words = Streams.derive(5, [("data", n) for n in range(links)]).integers(slots * size) % 256
-    return Packets.from_bytes(
-        [
-            [
-                bytes(words[n, p * size : (p + 1) * size - (n + p) % size].tolist())
-                for p in range(slots - n % 2)
-            ]
-            for n in range(links)
-        ]
-    )
-
-
 def part(sent: Packets, index: torch.Tensor | slice) -> Packets:
     return Packets(sent.payload[index], sent.lengths[index], sent.priority[index])
-
-
-def snr(links: int, snr_db: float) -> dict[str, torch.Tensor]:
-    return {"snr_db": torch.full((links,), snr_db)}
-
-
-def assert_accounts_hold(link: CodedLink | UncodedLink, sent: Packets, got: Reception) -> None:
-    total = torch.stack(list(got.ledger.values())).sum(dim=0)
-    assert torch.equal(total, got.channel_uses * link.bits_per_symbol)
-    assert torch.equal(got.ledger["payload"], 8 * sent.lengths.sum(dim=1))
-    assert all(bool((bits >= 0).all()) for bits in got.ledger.values())
-    sizes = [[n for n in row if n] for row in sent.lengths.tolist()]
-    uses = [sum(link.uses_per_packet(n) or 0 for n in row) for row in sizes]
-    assert got.channel_uses.tolist() == uses
 
 
 @pytest.mark.parametrize("modulation", ["bpsk", "qpsk", "16qam", "64qam", "256qam"])
@@ -258,18 +227,6 @@ def test_packets_wait_for_the_link_and_for_their_own_symbols(
     assert not bool(unhurried.delay_s.any())
     assert torch.equal(starts[1], offered)
     assert torch.equal(unhurried.packets.payload, got.packets.payload)
-
-
-def test_uncoded_packets_come_whole_or_not_at_all() -> None:
-    for modulation in ("qpsk", "64qam"):
-        link, sent = UncodedLink(modulation=modulation), packets(30)
-        good = link.transmit(sent, snr(30, 40.0), streams(30))
-        assert good.packets.to_bytes() == sent.to_bytes()
-        bad = link.transmit(sent, snr(30, 8.0), streams(30))
-        assert 0 < int(bad.delivered.sum()) < int(sent.present.sum())
-        assert torch.equal(bad.packets.payload[bad.delivered], sent.payload[bad.delivered])
-        assert_accounts_hold(link, sent, good)
-        assert_accounts_hold(link, sent, bad)
 
 
 @pytest.mark.parametrize("over", ["awgn", "rayleigh"])

@@ -19,6 +19,7 @@ from channels.link.coded import CodedLink
 from channels.link.ideal import IdealLink
 from channels.random import Streams
 from channels.validation.error_rates import Proportion
+from tests.channels.link.conftest import snr
 
 RAYLEIGH = {"rayleigh": {"coherence": "packet"}}
 
@@ -34,10 +35,6 @@ def full(links: int, slots: int, size: int = 96) -> Packets:
         torch.full(shape, size),
         torch.zeros(shape, dtype=torch.int64),
     )
-
-
-def snr(links: int, snr_db: float) -> dict[str, Tensor]:
-    return {"snr_db": torch.full((links,), snr_db)}
 
 
 def lost(link: IdealLink, snr_db: float, count: int = 40_000) -> Proportion:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from channels.errors import ConfigError
-from channels.link.mcs import mcs_table
+from channels.link.mcs import TABLES, mcs_table
 
 LOW_QPSK = (30, 40, 50, 64, 78, 99)
 QPSK = (120, 157, 193, 251, 308, 379, 449, 526, 602, 679)
@@ -42,5 +42,6 @@ def test_reading_a_table_draws_no_global_random_number() -> None:
 
 
 def test_an_unknown_table_is_refused_with_the_nearest() -> None:
+    assert TABLES == ("qam64", "qam256", "qam64-low")
     with pytest.raises(ConfigError, match="did you mean 'qam64'"):
         mcs_table("qam6")

@@ -16,7 +16,7 @@ from channels.errors import ConfigError
 from channels.link.coded import CodedLink
 from channels.packet.erasure import Lossless
 from channels.packet.interleaver import Interleave
-from channels.packet.occupancy import uses_of_picture
+from channels.packet.occupancy import uses_of_group
 from channels.random import Streams
 
 
@@ -58,14 +58,14 @@ def watched(depth: int, width: int, span: str = "picture") -> tuple[Interleave, 
 def test_what_goes_in_comes_out(depth: int, width: int, slots: int, span: str, seed: int) -> None:
     words = Streams.derive(seed, [("case",)]).integers(slots)[0]
     sent = packets(1, slots)
-    sent = replace(sent, picture=(words % 7 == 0).cumsum(0)[None]).keep((words % 5 > 0)[None])
+    sent = replace(sent, group=(words % 7 == 0).cumsum(0)[None]).keep((words % 5 > 0)[None])
     link, inner = watched(depth, width, span)
     got = link.transmit(sent, {}, streams(1))
     assert torch.equal(got.packets.payload, sent.payload)
     assert torch.equal(got.packets.lengths, sent.lengths)
     assert torch.equal(got.delivered, sent.present)
-    assert got.packets.picture is sent.picture
-    picture = inner.seen[0].pictures
+    assert got.packets.group is sent.group
+    picture = inner.seen[0].groups
     assert bool((picture.diff(dim=1) >= 0).all())
     came = [bytes(p) for p in inner.seen[0].to_bytes()[0] if p]
     assert sorted(came) == sorted(p for p in sent.to_bytes()[0] if p)
@@ -81,7 +81,7 @@ def test_rows_are_written_and_columns_read() -> None:
 
 def test_blocks_start_anew_with_each_picture_or_run_across() -> None:
     picture = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
-    sent = replace(packets(1, 8), picture=picture)
+    sent = replace(packets(1, 8), group=picture)
     link, inner = watched(2, 2)
     link.transmit(sent, {}, streams(1))
     assert (inner.seen[0].payload[0, :, 0] // 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
@@ -89,16 +89,16 @@ def test_blocks_start_anew_with_each_picture_or_run_across() -> None:
     link.transmit(sent, {}, streams(1))
     assert (inner.seen[0].payload[0, :, 0] // 2).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
     # A place keeps the picture in whose time it stands.
-    assert inner.seen[0].pictures.tolist() == picture.tolist()
+    assert inner.seen[0].groups.tolist() == picture.tolist()
 
 
 def test_a_gap_is_left_where_a_block_is_not_full() -> None:
-    sent = replace(packets(1, 5), picture=torch.tensor([[0, 0, 0, 1, 1]]))
+    sent = replace(packets(1, 5), group=torch.tensor([[0, 0, 0, 1, 1]]))
     link, inner = watched(2, 2)
     link.transmit(sent, {}, streams(1))
     assert inner.seen[0].present.tolist() == [[True, True, True, False, True, False, True]]
     assert (inner.seen[0].payload[0, :, 0] // 2).tolist() == [0, 2, 1, 0, 3, 0, 4]
-    assert inner.seen[0].pictures.tolist() == [[0, 0, 0, 0, 1, 1, 1]]
+    assert inner.seen[0].groups.tolist() == [[0, 0, 0, 0, 1, 1, 1]]
 
 
 def losses_of_neighbours(depth: int, width: int, loss: float, burst: float) -> list[list[int]]:
@@ -141,7 +141,7 @@ def test_the_share_lost_is_what_it_was() -> None:
 
 def test_a_packet_waits_for_the_last_of_its_block() -> None:
     times = torch.tensor([[0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0]], dtype=torch.float64)
-    sent = replace(packets(1, 9), offered_s=times, picture=times.to(torch.int64))
+    sent = replace(packets(1, 9), offered_s=times, group=times.to(torch.int64))
     link, inner = watched(2, 4, "sequence")
     got = link.transmit(sent, {}, streams(1))
     # The block is complete after 3 s and takes as long to send as it took to collect.
@@ -167,20 +167,20 @@ def test_nothing_leaves_before_its_block_is_offered(
 ) -> None:
     words = Streams.derive(seed, [("times",)]).integers(2 * slots)[0]
     times = (words[:slots] % 4).cumsum(0).double()[None]
-    sent = replace(packets(1, slots), offered_s=times, picture=(times / 10).to(torch.int64))
+    sent = replace(packets(1, slots), offered_s=times, group=(times / 10).to(torch.int64))
     sent = sent.keep((words[slots:] % 4 > 0)[None])
     link, _ = watched(depth, width, span)
     arrives = times + link.transmit(sent, {}, streams(1)).delay_s
     start = 0
     for p in range(slots):
-        new = span == "picture" and p and int(sent.pictures[0, p] - sent.pictures[0, p - 1])
+        new = span == "picture" and p and int(sent.groups[0, p] - sent.groups[0, p - 1])
         if new or p - start == depth * width:
             start = p
         block = [
             q
             for q in range(start, min(start + depth * width, slots))
             if bool(sent.present[0, q])
-            and (span == "sequence" or int(sent.pictures[0, q]) == int(sent.pictures[0, start]))
+            and (span == "sequence" or int(sent.groups[0, q]) == int(sent.groups[0, start]))
         ]
         if bool(sent.present[0, p]):
             assert float(arrives[0, p]) >= max(float(times[0, q]) for q in block)
@@ -200,7 +200,7 @@ def test_fates_depend_on_neither_batch_nor_empty_slots_behind(span: str) -> None
     words = Streams.derive(2, [("held", n) for n in range(20)]).integers(24)
     sent = replace(
         packets(20, 24),
-        picture=(torch.arange(24) // 9).expand(20, 24),
+        group=(torch.arange(24) // 9).expand(20, 24),
         offered_s=(torch.arange(24) // 9).double().expand(20, 24),
     ).keep(words % 4 > 0)
     over = {"gilbert_elliott": {"loss": 0.3}}
@@ -215,7 +215,7 @@ def test_fates_depend_on_neither_batch_nor_empty_slots_behind(span: str) -> None
         torch.nn.functional.pad(sent.lengths, (0, 5)),
         torch.nn.functional.pad(sent.priority, (0, 5)),
         torch.nn.functional.pad(sent.times_s, (0, 5), value=2.0),
-        torch.nn.functional.pad(sent.pictures, (0, 5), value=2),
+        torch.nn.functional.pad(sent.groups, (0, 5), value=2),
     )
     got = link.transmit(wide, {}, keys)
     assert torch.equal(got.delivered[:, :24], whole.delivered)
@@ -226,7 +226,7 @@ def test_fates_depend_on_neither_batch_nor_empty_slots_behind(span: str) -> None
         sent.lengths[:, :9],
         sent.priority[:, :9],
         sent.times_s[:, :9],
-        sent.pictures[:, :9],
+        sent.groups[:, :9],
     )
     assert torch.equal(link.transmit(front, {}, keys).delivered, whole.delivered[:, :9])
 
@@ -248,8 +248,8 @@ def test_uses_and_bits_are_those_of_the_inner_channel() -> None:
     got = link.transmit(packets(2, 6), {"snr_db": torch.full((2,), 20.0)}, streams(2))
     assert link.needs == ("snr_db",)
     assert link.uses_per_packet(2) == inner.uses_per_packet(2)
-    assert uses_of_picture(link, 6, 2) == 6 * (inner.uses_per_packet(2) or 0)
-    assert got.channel_uses.tolist() == [uses_of_picture(link, 6, 2)] * 2
+    assert uses_of_group(link, 6, 2) == 6 * (inner.uses_per_packet(2) or 0)
+    assert got.channel_uses.tolist() == [uses_of_group(link, 6, 2)] * 2
     assert bool(got.correct.all())
     empty = packets(2, 6).keep(torch.zeros(2, 6, dtype=torch.bool))
     assert not bool(Interleave("lossless", 2, 3).transmit(empty, {}, streams(2)).delivered.any())

@@ -1,4 +1,4 @@
-"""What is limited carries the most relevant first, conserves bits, and queues as theory says."""
+"""Rates a second: the token bucket and the queue conserve bits and queue as theory says."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import pytest
 import torch
 from scipy.stats import binomtest, kstest, ttest_1samp
 
-from channels.base import Chain, Channel, Packets
+from channels.base import Channel, Packets
 from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
-from channels.link.coded import CodedLink
-from channels.packet.erasure import IidErasure
-from channels.packet.occupancy import uses_of_picture
 from channels.packet.queueing import Bottleneck, TokenBucket
 from channels.packet.rate_limit import RateLimit
 from channels.random import Streams
+from tests.channels.packet.conftest import of
 
 CHANNELS: list[tuple[str, dict[str, object]]] = [
     ("rate_limit", {"bits": 1600}),
@@ -32,21 +30,13 @@ CHANNELS: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-def of(sizes: torch.Tensor, times: torch.Tensor | None = None) -> Packets:
-    """Packets of so many bytes, int64 [N, P], at those times."""
-    links, slots = sizes.shape
-    used = torch.arange(int(sizes.max())) < sizes[..., None]
-    ranks = torch.arange(slots).expand(links, slots)
-    return Packets(used.to(torch.uint8), sizes, ranks, times)
-
-
 def mixed(links: int, slots: int, seed: int = 1) -> Packets:
     """Pictures of four packets of 1 to 100 bytes, some missing, ten pictures a second."""
     draws = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, 101, (links, slots), generator=draws)
     sizes = sizes * (torch.rand(links, slots, generator=draws) < 0.85)
     picture = (torch.arange(slots) // 4).expand(links, slots).contiguous()
-    return replace(of(sizes, picture.double() / 10), picture=picture)
+    return replace(of(sizes, picture.double() / 10), group=picture)
 
 
 def poisson(links: int, slots: int, rate: float, seed: int = 1) -> torch.Tensor:
@@ -75,13 +65,13 @@ def test_fates_depend_on_neither_what_follows_nor_on_the_batch(
     whole = channel.transmit(sent, conditions(12), keys)
     few = sent.select(slice(3, 7))
     assert few.offered_s is not None
-    assert few.picture is not None
+    assert few.group is not None
     few = Packets(
         few.payload[:, :14],
         few.lengths[:, :14],
         few.priority[:, :14],
         few.offered_s[:, :14],
-        few.picture[:, :14],
+        few.group[:, :14],
     )
     got = channel.transmit(few, conditions(4), keys.select(slice(3, 7)))
     assert torch.equal(got.delivered, whole.delivered[3:7, :14])
@@ -114,69 +104,6 @@ def test_no_packets_are_no_trouble(name: str, parameters: dict[str, object]) -> 
         got = channel.transmit(sent, conditions(links), streams(links))
         assert not bool(got.delivered.any())
         assert got.statistics["cut_bits"].tolist() == [0] * links
-
-
-# A budget a picture
-
-
-def test_a_budget_is_spent_on_the_most_relevant_packets_of_each_picture() -> None:
-    sent = Packets(
-        torch.ones(1, 6, 50, dtype=torch.uint8),
-        torch.tensor([[50, 20, 30, 40, 40, 10]]),
-        torch.tensor([[2, 0, 1, 2, 1, 1]]),
-        picture=torch.tensor([[0, 0, 0, 1, 1, 1]]),
-    )
-    # By priority: 20, 30, 50 bytes, then 40, 10, 40.
-    for size, fits in ((50, [0, 1, 1, 0, 1, 1]), (99, [0, 1, 1, 1, 1, 1]), (100, [1] * 6)):
-        for limit in ({"bytes": size}, {"bits": 8 * size}):
-            got = RateLimit(**limit).transmit(sent, {}, streams(1))
-            assert got.delivered.int().tolist() == [fits]
-            assert got.delay_s[0, 1] == 0
-
-
-def test_nothing_is_carried_after_the_first_packet_that_does_not_fit() -> None:
-    sent = Packets.from_bytes([[bytes(10), bytes(30), bytes(5)]])
-    got = RateLimit(bytes=30).transmit(sent, {}, streams(1))
-    assert got.delivered.tolist() == [[True, False, False]]
-    assert got.statistics["cut_packets"].tolist() == [2]
-    assert got.statistics["cut_bits"].tolist() == [280]
-
-
-def test_channel_uses_are_counted_as_the_channel_beneath_counts_them() -> None:
-    sent = Packets.from_bytes([[bytes(96)] * 5, [bytes(96)] * 2])
-    each = CodedLink().uses_per_packet(96)
-    assert each is not None
-    for uses, carried in ((3 * each, 3), (4 * each - 1, 3), (4 * each, 4)):
-        limit = build({"rate_limit": {"channel_uses": uses, "over": "awgn"}})
-        assert limit.needs == ("snr_db",)
-        assert limit.uses_per_packet(96) == each
-        got = limit.transmit(sent, {"snr_db": torch.full((2,), 30.0)}, streams(2))
-        assert got.delivered.sum(dim=1).tolist() == [carried, 2]
-        assert got.channel_uses.tolist() == [carried * each, 2 * each]
-        assert got.statistics["snr_db"].tolist() == [30, 30]
-
-
-def test_the_tighter_of_two_limits_holds_and_limits_nest() -> None:
-    sent = Packets.from_bytes([[bytes(10)] * 9])
-    both = build({"rate_limit": {"bytes": 50, "channel_uses": 121, "over": "uncoded"}})
-    got = both.transmit(sent, SNR, streams(1))
-    assert got.delivered.sum() == 3
-    nested = build({"rate_limit": {"bytes": 50, "over": {"rate_limit": {"bits": 160}}}})
-    got = nested.transmit(sent, {}, streams(1))
-    assert got.statistics["cut_packets"].tolist() == [4]
-    assert got.statistics["over.cut_packets"].tolist() == [3]
-
-
-def test_a_limit_shares_its_budget_among_what_reaches_it() -> None:
-    chain = Chain([IidErasure(0.5), RateLimit(bytes=30)])
-    got = chain.transmit(of(torch.full((200, 8), 10)), {}, streams(200))
-    reached = IidErasure(0.5).transmit(
-        of(torch.full((200, 8), 10)), {}, streams(200).child("0:iid_erasure")
-    )
-    assert torch.equal(got.delivered.sum(dim=1), reached.delivered.sum(dim=1).clamp(max=3))
-
-
-# Token bucket
 
 
 @pytest.mark.parametrize("shape", [False, True])
@@ -239,9 +166,6 @@ def test_a_rate_that_is_just_enough_drops_nothing() -> None:
         Bottleneck(96 * 8 * 30, queue_packets=0, deadline_s=1 / 30),
     ):
         assert bool(channel.transmit(sent, {}, streams(1)).delivered.all())
-
-
-# A bottleneck
 
 
 @pytest.mark.parametrize("load", [0.3, 0.7])
@@ -383,31 +307,3 @@ def test_less_than_one_packet_is_refused(channel: Channel, message: str) -> None
     with pytest.raises(ChannelError, match=message) as caught:
         channel.transmit(Packets.from_bytes([[bytes(96)]]), SNR, streams(1))
     assert "\n" not in str(caught.value)
-
-
-def test_channel_uses_are_those_of_what_is_sent_class_by_class() -> None:
-    classes = [{"packets": 2, "code_rate": 0.25}, {"code_rate": 0.5}]
-    over = {"unequal": {"over": {"ideal": {"packet_bytes": 8}}, "classes": classes}}
-    channel, picture = build(over), [bytes(8)] * 6
-    whole = uses_of_picture(channel, 6, 8) or 0
-    assert whole < 6 * (channel.uses_per_packet(8) or 0)
-    sent, snr_db = Packets.from_bytes([picture] * 3), torch.full((3,), 60.0)
-    for packets in range(1, 7):
-        uses = uses_of_picture(channel, packets, 8) or 0
-        for spare in (0, -1):
-            if packets == 1 and spare:
-                continue
-            limit = build({"rate_limit": {"channel_uses": uses + spare, "over": over}})
-            got = limit.transmit(sent, {"snr_db": snr_db}, streams(3))
-            assert got.delivered.sum(dim=1).tolist() == [packets + spare] * 3
-            assert int(got.channel_uses.max()) <= uses + spare
-
-
-def test_repair_packets_are_paid_for_once_a_window() -> None:
-    over = {"raptorq": {"over": {"ideal": {"packet_bytes": 8}}, "repair": 3}}
-    uses = uses_of_picture(build(over), 5, 8)
-    limit = build({"rate_limit": {"channel_uses": uses, "over": over}})
-    sent = Packets.from_bytes([[bytes(8)] * 7])
-    got = limit.transmit(sent, {"snr_db": torch.full((1,), 60.0)}, streams(1))
-    assert got.delivered.tolist() == [[True] * 5 + [False] * 2]
-    assert got.channel_uses.tolist() == [uses]

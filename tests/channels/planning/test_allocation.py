@@ -204,7 +204,7 @@ def test_an_allocation_is_a_channel() -> None:
     link = build(got.spec(over))
     assert isinstance(link, Unequal)
     uses = [CodedLink(code_rate=rate).uses_per_packet(96) or 0 for rate in (0.25, 0.8)]
-    assert link.uses_of_picture(5, 96) == uses[0] + 2 * uses[1]
+    assert link.uses_of_group(5, 96) == uses[0] + 2 * uses[1]
 
 
 def test_measured_delivery_is_that_of_erasures_in_copies() -> None:

@@ -23,10 +23,8 @@ from channels.random import Streams
 
 
 @pytest.fixture(autouse=True)
-def _tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _tables(cache: Path) -> None:
     """Every MCS falls from 1 to 0 about 2 dB over its capacity."""
-    monkeypatch.setenv(bler_table.CACHE, str(tmp_path))
-    monkeypatch.setattr(bler_table, "_shipped", dict)
     for scheme in mcs_table("qam64"):
         link = CodedLink(modulation=scheme.modulation, code_rate=scheme.code_rate)
         middle = 10 * math.log10(2**scheme.efficiency - 1) + 2

@@ -100,7 +100,7 @@ def test_noise_and_fading_have_their_laws() -> None:
     assert torch.equal(picture.gain, picture.gain[:, :1].expand(-1, 20))
     assert len(picture.gain[:, 0].unique()) == 200
 
-    again = Timing(timing.picture, timing.start_s, attempt=1)
+    again = Timing(timing.group, timing.start_s, attempt=1)
     retried = Rayleigh("picture").apply(symbols, snr_db, streams, again)
     assert torch.equal(retried.gain, picture.gain)
     assert not torch.equal(retried.symbols, picture.symbols)

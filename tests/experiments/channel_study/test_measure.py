@@ -186,7 +186,7 @@ def test_link_adaptation_is_shown_beside_its_target(tmp_path: Path) -> None:
     assert max(point.lost.rate for point in found.points) > 0.02
     write_csv(found, tmp_path / "counts.csv")
     with (tmp_path / "counts.csv").open() as file:
-        assert {row["law"] for row in csv.DictReader(file)} == {""}
+        assert {row["reference"] for row in csv.DictReader(file)} == {""}
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_environment_variables_are_put_in(monkeypatch: pytest.MonkeyPatch) -> No
         ("conditions: {snr_db: []}", "f.yaml: conditions.snr_db: needs at least one value"),
         ("conditions: {snr_db: .inf}", "f.yaml: conditions.snr_db[0]: should be a finite number"),
         ("metrics: [psnr, lpip]", "f.yaml: metrics: unknown metric 'lpip': did you mean 'lpips'?"),
-        ("device: gpu", "f.yaml: device: 'gpu' is no device: use cpu, cuda or cuda:N"),
+        ("device: gpu", "f.yaml: device: 'gpu' is not a device: use cpu, cuda or cuda:N"),
         ("judge: 3", "f.yaml: judge: should be a mapping of keys, got 3"),
         ("segmenter: {nam: tx}", "f.yaml: segmenter: unknown key 'nam': did you mean 'name'?"),
         ("channel: awgn", "f.yaml: line 5: key 'channel' is given twice"),

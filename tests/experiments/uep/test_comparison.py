@@ -10,7 +10,7 @@ import pytest
 
 from channels.errors import SQLinkError
 from experiments.uep.comparison import Comparison, Protection, main
-from experiments.uep.search import Tuner, Way, equal_ways, unequal_ways
+from experiments.uep.search import ProtectionPlan, Tuner, equal_plans, unequal_plans
 from sqlink.settings import parse_settings
 
 CONFIG = """
@@ -70,11 +70,11 @@ def test_what_packets_add_never_rises(tmp_path: Path) -> None:
 
 def test_the_protection_taken_scored_no_worse_than_any_equal_one(tmp_path: Path) -> None:
     comparison = Comparison(plan(tmp_path), "uep.yaml", progress=False)
-    ways = comparison._tuner()
+    candidates = comparison._tuner()
     for loss in (0.05, 0.5):
-        ours, equal = comparison._chosen(ways, [1, 2, 4], "loss", loss)
-        best = max(ways.score(way, loss)["psnr_db"] for way in equal)
-        assert ways.score(ours["psnr_db"], loss)["psnr_db"] >= best
+        ours, equal = comparison._chosen(candidates, [1, 2, 4], "loss", loss)
+        best = max(candidates.score(candidate, loss)["psnr_db"] for candidate in equal)
+        assert candidates.score(ours["psnr_db"], loss)["psnr_db"] >= best
 
 
 def test_nothing_that_comes_is_a_tie(tmp_path: Path) -> None:
@@ -88,39 +88,39 @@ def test_nothing_that_comes_is_a_tie(tmp_path: Path) -> None:
 def test_ways_that_a_codec_cannot_code_are_passed_over(tmp_path: Path) -> None:
     text = CONFIG.replace("codec: mosaic", "codec: {{name: mosaic}}\nequal_codecs: [jpeg2000]")
     text = text.replace("packet_bytes: 32", "packet_bytes: 40")
-    ways = Comparison(plan(tmp_path, text), "uep.yaml", progress=False)
-    tuner = ways._tuner()
-    assert not tuner.reaches(Way(1, ((0, 1),)))
-    assert tuner.reaches(Way(0, ((0, 1),)))
-    ours, equal = ways._chosen(tuner, [1, 2, 4], "loss", 0.2)
+    candidates = Comparison(plan(tmp_path, text), "uep.yaml", progress=False)
+    tuner = candidates._tuner()
+    assert not tuner.reaches(ProtectionPlan(1, ((0, 1),)))
+    assert tuner.reaches(ProtectionPlan(0, ((0, 1),)))
+    ours, equal = candidates._chosen(tuner, [1, 2, 4], "loss", 0.2)
     assert ours
-    assert all(tuner.reaches(way) for way in equal)
+    assert all(tuner.reaches(candidate) for candidate in equal)
 
 
 def test_a_guess_is_near_the_score_and_follows_the_protection(tmp_path: Path) -> None:
-    ways = tuner(tmp_path)
-    found = equal_ways(0, [1, 2, 4], 12, 9) + unequal_ways(0, [1, 2, 4], 12, 9)
-    guesses = [ways.guess(way, 0.5)["psnr_db"] for way in found]
-    scores = [ways.score(way, 0.5)["psnr_db"] for way in found]
+    candidates = tuner(tmp_path)
+    found = equal_plans(0, [1, 2, 4], 12, 9) + unequal_plans(0, [1, 2, 4], 12, 9)
+    guesses = [candidates.guess(candidate, 0.5)["psnr_db"] for candidate in found]
+    scores = [candidates.score(candidate, 0.5)["psnr_db"] for candidate in found]
     assert np.corrcoef(guesses, scores)[0, 1] > 0.7
 
 
 def test_what_is_delivered_follows_the_classes(tmp_path: Path) -> None:
-    way = Way(0, ((2, 2), (0, 4)))
-    came = tuner(tmp_path).delivered(way, 0.5, 4000).mean(axis=0)
+    candidate = ProtectionPlan(0, ((2, 2), (0, 4)))
+    came = tuner(tmp_path).delivered(candidate, 0.5, 4000).mean(axis=0)
     assert came == pytest.approx([1 - 0.5**4] * 2 + [0.5] * 4, abs=0.035)
 
 
 def test_ways_fill_the_uses_and_never_rise_in_cost() -> None:
     costs = [900, 400, 400, 100]
-    found = unequal_ways(0, costs, 2000, 12)
+    found = unequal_plans(0, costs, 2000, 12)
     assert len(found) == len(set(found)) > 5
-    for way in found:
-        spent = [costs[option] for option, _ in way.counts]
+    for candidate in found:
+        spent = [costs[option] for option, _ in candidate.counts]
         assert spent == sorted(set(spent), reverse=True)
-        total = sum(costs[option] * count for option, count in way.counts)
+        total = sum(costs[option] * count for option, count in candidate.counts)
         assert total <= 2000
-        assert way.packets == 12 or 2000 - total < spent[-1]
+        assert candidate.packets == 12 or 2000 - total < spent[-1]
 
 
 @pytest.mark.parametrize(

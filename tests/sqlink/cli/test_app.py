@@ -266,8 +266,8 @@ def test_a_channel_may_come_from_a_file(street: Path, tmp_path: Path) -> None:
 
 
 BAD_PICTURES = {
-    "text.png": (b"no picture", "is no picture"),
-    "empty.jpg": (b"", "is no picture"),
+    "text.png": (b"no picture", "is not a picture"),
+    "empty.jpg": (b"", "is not a picture"),
     "missing.png": (None, "does not exist"),
     "tiny.png": ((1, 1), "1x1: at least 16x16"),
     "huge.png": ((20000, 20000), "over the limit of 64000000"),
@@ -360,7 +360,7 @@ def test_maps_that_do_not_fit_are_one_line(street: Path, tmp_path: Path) -> None
     command = ("encode", street, "-o", tmp_path / "out", "--codec", "mapped", "--segmentation")
     save_map(torch.zeros(16, 16, dtype=torch.int64), tmp_path / "small.png")
     assert "16x16, its picture 80x64" in sqlink(*command, tmp_path / "small.png", code=2)
-    assert "is no map" in sqlink(*command, street, code=2)
+    assert "is not a map" in sqlink(*command, street, code=2)
     two = (*command, tmp_path / "small.png", "--segmentation", tmp_path / "small.png")
     assert "2 maps for 1 pictures" in sqlink(*two, code=2)
 
@@ -503,7 +503,7 @@ def test_as_a_process_it_is_quick_to_help_and_short_in_error(tmp_path: Path) -> 
     )
     assert run.returncode == 2
     assert run.stdout == ""
-    assert run.stderr.startswith("sqlink: error: a.png is no picture that can be read")
+    assert run.stderr.startswith("sqlink: error: a.png is not a picture that can be read")
     assert run.stderr.count("\n") == 1
     assert files(tmp_path) == ["a.png"]
 

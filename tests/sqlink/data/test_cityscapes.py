@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sqlink.data import open_dataset
-from sqlink.data.base import DataSet, classes_of, require_classes
+from sqlink.data.base import DataSet, require_classes
 from sqlink.data.cityscapes import Cityscapes, scaled
-from sqlink.data.classes import CAMVID, CITYSCAPES, class_set_of_size
+from sqlink.data.classes import (
+    CAMVID,
+    CITYSCAPES,
+    class_set_of_size,
+    classes_of,
+)
 from sqlink.errors import ConfigError, DataError
 
 # gtFine's label ids in the order of their train ids, as the data set's authors publish them.
@@ -97,8 +102,8 @@ def test_what_is_wrong_is_one_line(root: Path, tmp_path: Path) -> None:
             list(Cityscapes(place)) if read else Cityscapes(place)
         assert "\n" not in str(caught.value)
 
-    fails("nowhere is no folder: set root", tmp_path / "nowhere")
-    fails("leftImg8bit/train is no folder", root / "gtFine")
+    fails("nowhere is not a folder: set root", tmp_path / "nowhere")
+    fails("leftImg8bit/train is not a folder", root / "gtFine")
     for part in ("leftImg8bit", "gtFine"):
         (tmp_path / f"bare/{part}/train").mkdir(parents=True)
     fails(r"holds no CITY/\*_leftImg8bit.png", tmp_path / "bare")

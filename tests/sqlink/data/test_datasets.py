@@ -287,5 +287,5 @@ def test_unknown_data_sets_and_options_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_path_is_refused_in_one_line(name: str, options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="is no path"):
+    with pytest.raises(ConfigError, match="is not a path"):
         open_dataset(name, **options)

@@ -9,8 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sqlink.data.base import DataSet, classes_of, open_dataset, require_classes
-from sqlink.data.classes import CAMVID, IDD
+from sqlink.data.base import DataSet, open_dataset, require_classes
+from sqlink.data.classes import (
+    CAMVID,
+    IDD,
+    classes_of,
+)
 from sqlink.data.idd import CAMVID_SETS, camvid_sets
 from sqlink.errors import ConfigError, DataError
 
@@ -65,7 +69,7 @@ def test_every_coarse_class_stands_for_classes_of_camvid() -> None:
 def test_what_is_wrong_gets_one_line(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"split='val'"):
         open_dataset("idd", root=root, split="val")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         open_dataset("idd", root=root / "none")
     wrong = np.full((24, 40), 9, np.uint8)
     Image.fromarray(wrong).save(root / "trainannot" / "a_1.png")
@@ -78,7 +82,7 @@ def test_what_is_wrong_gets_one_line(root: Path) -> None:
     with pytest.raises(DataError, match="its mode is RGB"):
         open_dataset("idd", root=root)[0]
     (root / "trainannot" / "a_1.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="is no picture"):
+    with pytest.raises(DataError, match="is not a picture"):
         open_dataset("idd", root=root)[0]
     (root / "trainannot" / "a_1.png").unlink()
     with pytest.raises(DataError, match="has no map"):

@@ -87,8 +87,8 @@ def test_no_picture_is_named_in_one_line(tmp_path: Path) -> None:
     whole = saved(tmp_path, "whole.png", Image.fromarray(RAMP)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     for name, says in {
-        "text.png": "is no picture",
-        "empty.png": "is no picture",
+        "text.png": "is not a picture",
+        "empty.png": "is not a picture",
         "cut.png": "cut short",
         "missing.png": "does not exist",
         ".": "is a folder",
@@ -100,7 +100,7 @@ def test_no_picture_is_named_in_one_line(tmp_path: Path) -> None:
 
 def test_a_program_disguised_as_a_picture_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
-    with pytest.raises(DataError, match="is no picture"):
+    with pytest.raises(DataError, match="is not a picture"):
         load_picture(tmp_path / "a.png")
 
 

@@ -94,7 +94,7 @@ def test_without_labels_there_is_no_value() -> None:
 def test_unknown_tasks_and_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match="driving"):
         load_metric("task_miou", task="drivin")
-    with pytest.raises(ConfigError, match="'caar' is no class of camvid: did you mean 'car'"):
+    with pytest.raises(ConfigError, match="'caar' is not a class of camvid: did you mean 'car'"):
         load_metric("relevant_miou", classes=["caar"])
     with pytest.raises(ConfigError, match="no class is named"):
         load_metric("relevant_miou", classes=[])

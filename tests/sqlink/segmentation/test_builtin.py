@@ -123,7 +123,7 @@ def test_names_and_options_are_checked() -> None:
         load_segmenter("juge")
     with pytest.raises(ConfigError, match="has no option 'weight': did you mean 'weights'"):
         load_segmenter("tx", weight="x")
-    with pytest.raises(ConfigError, match="is no network"):
+    with pytest.raises(ConfigError, match="is not a network"):
         load_segmenter("ground_truth")
     with pytest.raises(ConfigError, match="chunk"):
         load_segmenter("tx", chunk=0)

@@ -102,7 +102,11 @@ def test_its_classes_are_brought_to_ours(kind: str, images: Tensor, tmp_path: Pa
     [
         ({"model": "no such file"}, WeightsError, "no such file cannot be read: No such file"),
         ({"outputs": "camvit"}, ConfigError, "no class set 'camvit': did you mean 'camvid'"),
-        ({"outputs": ["road", "boat"]}, ConfigError, "output 1, 'boat', is no class of ours: say"),
+        (
+            {"outputs": ["road", "boat"]},
+            ConfigError,
+            "output 1, 'boat', is not a class of ours: say",
+        ),
         ({"outputs": ["road"], "classes": {"sea": "road"}}, ConfigError, "no output 'sea'"),
         ({"outputs": ["road"], "classes": {"road": "none"}}, ConfigError, "no output stands for"),
         ({"std": [1, 0, 1]}, ConfigError, "mean and std are three numbers each, std above 0"),
@@ -199,7 +203,7 @@ def test_a_hugging_face_model_brings_its_names_and_its_normalisation(
 
 
 def test_hugging_face_models_that_do_not_fit_are_refused(segformer: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="output 10, 'boat', is no class of ours"):
+    with pytest.raises(ConfigError, match="output 10, 'boat', is not a class of ours"):
         load_segmenter("huggingface", model=segformer)
     with pytest.raises(WeightsError, match="cannot be loaded for semantic segmentation") as caught:
         load_segmenter("huggingface", model=tmp_path)

@@ -85,11 +85,11 @@ def no_such_class_set(root: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (nowhere, "no is no folder: set root"),
+        (nowhere, "no is not a folder: set root"),
         (empty_split, "holds no CITY/*_leftImg8bit.png"),
         (empty_list, "fit.txt names no frame"),
         (other_classes, "'cityscapes' has the 19 classes of cityscapes, but"),
-        (unknown_ids, "a.png is no map: it holds the value 33"),
+        (unknown_ids, "a.png is not a map: it holds the value 33"),
         (one_map_missing, "a.png has no map"),
         (no_maps, "'folder': a has no map to train on"),
         (two_sizes, "training wants one size"),

@@ -163,7 +163,7 @@ def test_emphasis_lifts_the_weight_of_a_class(painted: Frames) -> None:
     assert float(lifted[6] / plain[6]) == pytest.approx(1.5)
     assert torch.equal(torch.cat([plain[:6], plain[7:]]), torch.cat([lifted[:6], lifted[7:]]))
     torch.testing.assert_close(plain[:NUM_CLASSES], class_weights(painted.labels))
-    with pytest.raises(ConfigError, match="'sing' is no class of camvid: did you mean 'sign'"):
+    with pytest.raises(ConfigError, match="'sing' is not a class of camvid: did you mean 'sign'"):
         set_weights([painted], {"sing": 2.0})
 
 
