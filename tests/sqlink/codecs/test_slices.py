@@ -18,7 +18,7 @@ def test_slices_join_to_the_file_and_account_for_every_bit(packet_bytes: int, ra
     stream = sliced(SESSION, FILE, packet_bytes, ranked)
     assert b"".join(packet.data for packet in stream.packets) == FILE
     assert {len(packet.data) for packet in stream.packets[:-1]} <= {packet_bytes}
-    assert stream.ledger == {"payload": 8 * len(FILE)}
+    assert stream.ledger == {"session": 0, "payload": 8 * len(FILE)}
     ranks = [packet.priority for packet in stream.packets]
     assert ranks == (list(range(len(ranks))) if ranked else [0] * len(ranks))
     assert beginning(Received.whole(stream)) == (FILE, True)
