@@ -78,7 +78,7 @@ def test_the_protection_taken_scored_no_worse_than_any_equal_one(tmp_path: Path)
 
 
 def test_nothing_that_comes_is_a_tie(tmp_path: Path) -> None:
-    for count, said in (("4", "[n/a: 2 blocks] | n/a"), ("6", "[0.000, 0.000] | even")):
+    for count, said in (("4", "[n/a: 2 blocks] | n/a"), ("6", "[0.000, 0.000] | no difference")):
         text = CONFIG.replace("[0.2, 0.5]", "[1.0]").replace("count: 4", f"count: {count}")
         table = Comparison(plan(tmp_path, text), "uep.yaml", progress=False).run()
         (line,) = [line for line in table.splitlines() if line.startswith("| 1 ")]
