@@ -1,4 +1,4 @@
-"""What coding took: seconds of encoding and decoding by codec, kept over interrupted runs."""
+"""What the parts of a sweep took: seconds by codec, kept over interrupted runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ from pathlib import Path
 
 Spent = Mapping[str, Mapping[str, float]]
 
+ALL = "all"
+"""In place of a codec: what is done of a picture once for all of them."""
+
+PARTS = {
+    "prepare": "prepared",
+    "encode": "encoded",
+    "cross": "crossed",
+    "decode": "decoded",
+    "measure": "measured",
+    "store": "stored",
+}
+"""What is timed -> the name of its count: of pictures, of crossings of the channel for `cross`, of
+rows for `store`. To `prepare` is the map that is sent and what the judge sees in the original."""
+
 
 class Compute:
-    """Seconds and counts by codec: `encode_s` for `encoded` pictures, `decode_s` for `decoded`.
+    """Seconds and counts by codec, such as `encode_s` for `encoded` pictures; see PARTS.
 
     before: what earlier runs of the same sweep took.
 
@@ -41,10 +55,24 @@ class Compute:
 
     @contextmanager
     def measure(self, codec: str, what: str, pictures: int) -> Iterator[None]:
-        """Add the time that the block takes to what `codec` spent; what: `encode` or `decode`."""
+        """Add the time that the block takes to what `codec` spent; what: one of PARTS."""
         start = time.perf_counter()
         yield
         own = self.spent.setdefault(codec, {})
         taken = time.perf_counter() - start
         own[f"{what}_s"] = own.get(f"{what}_s", 0.0) + taken
-        own[f"{what}d"] = own.get(f"{what}d", 0) + pictures
+        count = PARTS[what]
+        own[count] = own.get(count, 0) + pictures
+
+    def add(self, spent: Spent) -> None:
+        """Add what others took.
+
+        >>> compute = Compute({"bpg": {"encoded": 4}})
+        >>> compute.add({"bpg": {"encoded": 2}})
+        >>> compute.spent["bpg"]["encoded"]
+        6
+        """
+        for codec, values in spent.items():
+            own = self.spent.setdefault(codec, {})
+            for name, value in values.items():
+                own[name] = own.get(name, 0) + value

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 
 from experiments.sweep.components import Equipment
-from experiments.sweep.grid import Point
+from experiments.sweep.grid import Point, encodings
 from experiments.sweep.pictures import Picture
-from experiments.sweep.runner import Crossing, Runner, encodings
+from experiments.sweep.runner import Runner
 from experiments.sweep.schema import load_sweep
 from experiments.sweep.store import Store
+from experiments.sweep.worker import Crossing
 from sqlink.runtime.precision import full_precision
 from sqlink.settings import find_settings
 
@@ -94,7 +95,8 @@ def _tried(runner: Runner, store: Store) -> tuple[float, int]:
     Each encoding is tried with one row and with two: the difference is what a row takes, the rest
     of the first what coding takes.
     """
-    chunk = runner.pictures.prepared(next(runner.pictures.chunks()))
+    worker = runner.worker
+    chunk = worker.prepared(next(worker.pictures.chunks(runner.pictures.groups[0])))
     pictures = len(chunk) if runner.sweep.sequence is not None else 1
     seconds, size = 0.0, 0.0
     for group in encodings(runner.points):
@@ -114,7 +116,7 @@ def _timed(
     """Measure the seconds, and bytes of a part file, of pictures at one point."""
     crossings = [Crossing(n, point, r) for r in range(realisations) for n in range(len(chunk))]
     start = time.perf_counter()
-    rows = runner.rows_of(chunk, point.encoding, crossings)
+    rows = runner.worker.rows_of(chunk, point.encoding, crossings)
     took = time.perf_counter() - start
     before = {path.name for path in store.parts.glob("*.parquet")}
     store.add(rows)

@@ -24,10 +24,16 @@ FOLDER = "pictures"
 
 
 class Examples:
-    """Where kept pictures lie, and which are kept, at `seed`."""
+    """Where kept pictures lie, and which are kept, at `seed`.
 
-    def __init__(self, folder: Path, kept: Kept, seed: int) -> None:
+    elsewhere: names of files that are there already, in the folder that these are brought to.
+    """
+
+    def __init__(
+        self, folder: Path, kept: Kept, seed: int, elsewhere: frozenset[str] = frozenset()
+    ) -> None:
         self.folder = folder / FOLDER
+        self.elsewhere = elsewhere
         self.kept = kept
         self.seed = seed
 
@@ -38,8 +44,10 @@ class Examples:
 
     def lacks(self, number: int, name: str, point: Point, realisation: int) -> bool:
         """Say whether it is wanted and not there."""
-        wanted = self.wants(number, point, realisation)
-        return wanted and not received_path(self.folder, name, point.hash, realisation).exists()
+        if not self.wants(number, point, realisation):
+            return False
+        path = received_path(self.folder, name, point.hash, realisation)
+        return path.name not in self.elsewhere and not path.exists()
 
     def keep_original(
         self, name: str, image: Tensor, labels: Tensor | None, seen: Tensor | None

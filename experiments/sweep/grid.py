@@ -86,7 +86,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
     """
 
     def meaning_of(options: Mapping[str, Any]) -> dict[str, Any]:
-        return _meaning(options, identities.files)
+        return meaning(options, identities.files)
 
     measures = {
         "metrics": {
@@ -105,7 +105,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
     for cell in _cells(sweep, identities):
         codec, rate, packet_bytes, channel, seed = (cell[axis] for axis in AXES)
         conditions = tuple((name, value) for name, value in cell.items() if name not in AXES)
-        meaning = {
+        content = {
             "format": FORMAT,
             "title": codec.title,
             "codec": [
@@ -129,7 +129,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
             axes[f"channel_{name}"] = value
         encoding = Encoding(codec, rate, packet_bytes)
         point = Point(
-            encoding, channel, conditions, seed, digest(meaning), tuple(sorted(axes.items()))
+            encoding, channel, conditions, seed, digest(content), tuple(sorted(axes.items()))
         )
         found.setdefault(point.hash, point)
     if not found:
@@ -176,6 +176,18 @@ def _keeps(said: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:
     return all(name in said and said[name] in values for name, values in rule.items())
 
 
+def encodings(grid: Sequence[Point]) -> list[list[Point]]:
+    """Return the points in their order, in groups that share an encoding."""
+    return [list(group) for _, group in itertools.groupby(grid, _encoding_key)]
+
+
+def _encoding_key(point: Point) -> tuple[str, str, int, str]:
+    """What points share that share an encoding: channel uses are bytes on one channel alone."""
+    encoding = point.encoding
+    channel = point.channel if encoding.rate.channel_uses is not None else ""
+    return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes, channel
+
+
 def canonical(value: Any) -> str:
     """Return one text for one meaning: keys sorted, 5.0 written as 5.
 
@@ -190,7 +202,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
-def _meaning(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+def meaning(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
     """Return the options without file places and device: the content of files is hashed."""
     return {key: contents(value, files) for key, value in options.items() if key not in PLACES}
 

@@ -6,7 +6,7 @@ data set ── chunks ──> Picture, its key ── prepared ──> with the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,17 +74,21 @@ class Pictures:
         length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
         return range((part - 1) * length, self._all, parts * length)
 
-    def chunks(self) -> Iterator[list[Picture]]:
-        """Yield the pictures in runs of one size of at most the batch size; or the runs that share
-        a link.
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """Numbers of the pictures; those of a sequence that share a link stand together."""
+        length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
+        return [tuple(range(start, min(start + length, self._all))) for start in self._starts]
+
+    def chunks(self, numbers: Sequence[int]) -> Iterator[list[Picture]]:
+        """Load the pictures of these numbers, in runs of one size of at most the batch size; in a
+        sequence they are one run that shares a link.
         """
-        sequence = self._sweep.sequence
-        if sequence is not None:
-            for start in self._starts:
-                yield self._run_of(start, min(start + sequence.length, self._all))
+        if self._sweep.sequence is not None:
+            yield self._run_of(numbers)
             return
         chunk: list[Picture] = []
-        for number in self._starts:
+        for number in numbers:
             sample = self._equipment.data[number]
             picture = Picture(number, picture_key(sample), sample, sample.block)
             full = len(chunk) == self._sweep.batch_size
@@ -95,11 +99,9 @@ class Pictures:
         if chunk:
             yield chunk
 
-    def _run_of(self, start: int, end: int) -> list[Picture]:
-        """Identify pictures that share a link: the fate of one depends on the others, and so its
-        key does.
-        """
-        samples = [self._equipment.data[number] for number in range(start, end)]
+    def _run_of(self, numbers: Sequence[int]) -> list[Picture]:
+        """Pictures that share a link: what happens to one depends on the others, and so its key."""
+        samples = [self._equipment.data[number] for number in numbers]
         for sample in samples:
             if sample.image.shape != samples[0].image.shape:
                 raise DataError(
@@ -109,12 +111,12 @@ class Pictures:
         keys = [picture_key(sample) for sample in samples]
         together = digest(keys)
         return [
-            Picture(start + i, digest([together, key]), sample, f"sequence {samples[0].name}")
-            for i, (key, sample) in enumerate(zip(keys, samples, strict=True))
+            Picture(number, digest([together, key]), sample, f"sequence {samples[0].name}")
+            for number, key, sample in zip(numbers, keys, samples, strict=True)
         ]
 
-    def prepared(self, chunk: list[Picture]) -> list[Picture]:
-        """Return the pictures with the map that is sent and the judge's view of the original."""
+    def prepared(self, chunk: Sequence[Picture]) -> list[Picture]:
+        """The pictures with the map that is sent of them and the judge's view of the original."""
         equipment = self._equipment
         images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
         if equipment.segmenter is not None:
@@ -131,7 +133,10 @@ class Pictures:
             maps = fill_unlabelled(torch.stack(labels))
             chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
         originals = equipment.measures.originals(images, [p.sample.segmentation for p in chunk])
-        chunk = [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
+        return [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
+
+    def keep(self, chunk: Sequence[Picture]) -> None:
+        """Write those that are examples, as they were before anything was sent."""
         for picture in chunk:
             if self._examples is not None and picture.number < self._sweep.examples.pictures:
                 sample = picture.sample
@@ -141,7 +146,6 @@ class Pictures:
                     sample.segmentation,
                     picture.original.seen,
                 )
-        return chunk
 
 
 def picture_key(sample: Sample) -> str:

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.parquet
 from filelock import FileLock, Timeout
 
@@ -45,6 +48,44 @@ _TYPES: dict[type, pa.DataType] = {
 _KEY_TYPES = dict(zip(KEY, (pa.string(), pa.string(), pa.int64()), strict=True))
 
 
+@dataclass(frozen=True)
+class Done:
+    """Keys of rows, for whoever must not compute them again; small however many there are.
+
+    data: a table of KEY in Arrow's format.
+
+    >>> table = pa.table({"point": ["a", "b"], "picture_key": ["p", "q"], "realisation": [0, 3]})
+    >>> Done.of_table(table).of("q")
+    {('b', 3)}
+    """
+
+    data: bytes = b""
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> Done:
+        """The keys of a table."""
+        if not table.num_rows:
+            return cls()
+        names = [table[name].combine_chunks().dictionary_encode() for name in KEY[:2]]
+        columns = dict(zip(KEY, [*names, table["realisation"].combine_chunks()], strict=True))
+        sink = pa.BufferOutputStream()
+        packed = pa.table(columns)
+        with pa.ipc.new_stream(sink, packed.schema) as writer:
+            writer.write_table(packed)
+        return cls(sink.getvalue().to_pybytes())
+
+    def of(self, picture_key: str) -> set[tuple[str, int]]:
+        """Point and realisation of every row of a picture."""
+        if not self.data:
+            return set()
+        own = self._table.filter(pa.compute.equal(self._table["picture_key"], picture_key))
+        return set(zip(own["point"].to_pylist(), own["realisation"].to_pylist(), strict=True))
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return pa.ipc.open_stream(self.data).read_all()
+
+
 class Store:
     """The results folder of one sweep, held for as long as the `with` block lasts.
 
@@ -55,6 +96,19 @@ class Store:
         self.folder = Path(folder)
         self.parts = self.folder / "parts"
         self._lock = FileLock(self.folder / ".lock")
+
+    @classmethod
+    def of_worker(cls, folder: str | Path) -> Store:
+        """The folder to add rows to, for a worker of the sweep that holds it, or for one alone in a
+        folder of its own. Raises ConfigError if it cannot be written."""
+        store = cls(folder)
+        try:
+            store.parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{store.folder}: cannot be written: {error.strerror or error}"
+            ) from error
+        return store
 
     def __enter__(self) -> Store:
         try:
@@ -84,6 +138,10 @@ class Store:
         """Return the keys of every row in the store."""
         table = self._read(columns=list(KEY))
         return set(zip(*(table[name].to_pylist() for name in KEY), strict=True))
+
+    def rows_there(self) -> Done:
+        """The same, to be looked up by picture."""
+        return Done.of_table(self._read(columns=list(KEY)))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows as one part file; they are there for good when this returns."""

@@ -30,6 +30,25 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Put the tables in place of another sweep's.")
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option("--executor", "-e", metavar="NAME", help="in-process, processes or ray."),
+    ] = "in-process",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="By default one a core, or one a GPU."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="HOST:PORT", help="Of a Ray cluster; auto or local."),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option("--cache", metavar="FOLDER|none", help="Of encodings, shared by sweeps."),
+    ] = None,
+    cache_gb: Annotated[
+        float, typer.Option("--cache-gb", min=0, help="Size of the cache; the oldest entries go.")
+    ] = 2.0,
 ) -> None:
     """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
     if dry_run:
@@ -38,11 +57,21 @@ def sweep(
         print(forecast(config, output))
         return
     from experiments.report.tables import read_tables
+    from experiments.sweep.cache import cache_folder
+    from experiments.sweep.executors.base import Execution
     from experiments.sweep.runner import run_sweep
 
     shows = "json" if json_lines else "none" if quiet else "bar"
     folder = run_sweep(
-        config, output, progress=shows, many=yes, shard=_shard(shard), overwrite=overwrite
+        config,
+        output,
+        progress=shows,
+        many=yes,
+        shard=_shard(shard),
+        overwrite=overwrite,
+        execution=Execution(executor, workers, address),
+        cache=None if cache == "none" else cache_folder() if cache is None else Path(cache),
+        cache_limit=int(cache_gb * 1e9),
     )
     print(read_tables(folder))
     print(folder)
