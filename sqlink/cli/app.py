@@ -57,8 +57,14 @@ app = typer.Typer(
     cls=OneLine,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 120},
+    rich_markup_mode=None,  # its Markdown alone would take half of the time of --help
 )
-results = typer.Typer(no_args_is_help=True, help="List, show, merge, export and prune results.")
+results = typer.Typer(
+    no_args_is_help=True,
+    help="List, show, merge, export and prune results.",
+    rich_markup_mode=None,
+)
 app.callback()(common)
 app.command()(encode)
 app.command()(decode)
