@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sqlink.cli.errors import naming
-from sqlink.cli.files import inputs_of, read_bytes, targets_of, write_received
+from sqlink.cli.files import inputs_of, labels_of, read_bytes, targets_of, write_received
 from sqlink.cli.options import (
     Bpp,
     Bytes,
@@ -28,8 +28,11 @@ from sqlink.cli.options import (
     device_of,
     rate_of,
 )
+from sqlink.cli.quality import QualityMeter, side_by_side
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sqlink.codecs.base import Codec, Stream
     from sqlink.link import LinkResult
 
@@ -112,6 +115,10 @@ def transmit(
     ],
     snr_db: Annotated[float | None, typer.Option("--snr-db", help="Mean Es/N0 in dB.")] = None,
     loss: Annotated[float | None, typer.Option("--loss", help="Packet loss, 0..1.")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option("--condition", metavar="NAME=VALUE", help="Of the channel; any number."),
+    ] = None,
     codec: CodecName = "sqgan",
     codec_option: CodecOptions = None,
     bpp: Bpp = None,
@@ -122,12 +129,21 @@ def transmit(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the channel's randomness.")] = 0,
     segmentation: Maps = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--labels", metavar="MAP.png", help="True labels, to measure; once a picture."
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Quality, and NAME.side.png.")
+    ] = True,
     packet_bytes: PacketBytes = None,
     weights: Weights = None,
     device: Device = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Send pictures over a channel, write what is received, print the ledger of every bit."""
+    """Send pictures over a channel, write what is received, print the ledger and the quality."""
     from channels.config.builder import load
     from sqlink.codecs.base import Unreachable
     from sqlink.crossing import packet_size
@@ -140,7 +156,8 @@ def transmit(
     rate = rate_of(bpp, bytes_, quality, channel_uses)
     coder = codec_of(codec, packet_bytes, weights, device, codec_option)
     carrier = load(channel, packet_size(coder, packet_bytes))
-    conditions = conditions_of(carrier, {"snr_db": snr_db, "loss": loss})
+    conditions = conditions_of(carrier, {"snr_db": snr_db, "loss": loss}, condition)
+    quality_of = QualityMeter() if measure else None
     link = Link(
         Transmitter(coder),
         carrier,
@@ -149,16 +166,22 @@ def transmit(
         device_of(device),
     )
     with pixel_limit(max_pixels):
-        targets = targets_of(pictures, output, ".png", segmentation)
-        for path, target, image, labels in inputs_of(pictures, targets, segmentation, coder):
+        beside = (".map.png", ".side.png") if measure else (".map.png",)
+        maps = [*(segmentation or ()), *(labels or ())]
+        targets = targets_of(pictures, output, ".png", maps, beside)
+        truths = labels_of(labels, pictures)
+        inputs = inputs_of(pictures, targets, segmentation, coder)
+        for (path, target, image, given), truth in zip(inputs, truths, strict=True):
             result = link.run(
-                image, rate, conditions, seed=seed, names=[target.stem], segmentation=labels
+                image, rate, conditions, seed=seed, names=[target.stem], segmentation=given
             )
             (sent,) = result.sent
             if isinstance(sent, Unreachable):
                 raise DataError(f"{path}: {sent}")
             write_received(target, result.image(0), result.segmentation(0), coder)
             _print_ledger(target, sent, result, channel_uses)
+            if quality_of is not None:
+                _print_quality(quality_of, target, image[0], result, truth)
 
 
 def segment(
@@ -185,6 +208,17 @@ def segment(
             shares = sorted(zip(counts, NAMES, strict=True), reverse=True)
             seen = ", ".join(f"{name} {n / labels.numel():.1%}" for n, name in shares[:4] if n)
             print(f"{target} {seen}", flush=True)
+
+
+def _print_quality(
+    quality: QualityMeter, target: Path, original: Tensor, result: LinkResult, labels: Tensor | None
+) -> None:
+    """What the picture received is worth, and a sheet of it beside the original."""
+    image, carried = result.image(0), result.segmentation(0)
+    seen, before = quality.seen(image), quality.seen(original)
+    print(f"  {quality.line(image, original, seen, before, labels)}", flush=True)
+    maps = [before if labels is None else labels, seen, *([] if carried is None else [carried])]
+    side_by_side(target.with_name(f"{target.stem}.side.png"), [original, image], maps)
 
 
 def _print_ledger(target: Path, sent: Stream, result: LinkResult, asked: int | None) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sqlink.codecs.base import Codec
+    from sqlink.data.classes import ClassSet
 
 
 LONGEST_NAME = 255
@@ -19,13 +20,17 @@ LONGEST_NAME = 255
 
 
 def targets_of(
-    sources: Sequence[Path], folder: Path, suffix: str, maps: Sequence[Path] | None = None
+    sources: Sequence[Path],
+    folder: Path,
+    suffix: str,
+    maps: Sequence[Path] | None = None,
+    beside: Sequence[str] = (".map.png",),
 ) -> list[Path]:
     """Return the files to write, one a source, checked before anything is written.
 
     Raises DataError if two sources have one name, if a source or one of the `maps` given with them
     would be overwritten, if a picture that this program did not write would be, or if a source is
-    missing.
+    missing. beside: suffixes of what is written beside a PNG.
     """
     from sqlink.data.pictures import is_ours
     from sqlink.errors import DataError
@@ -38,7 +43,7 @@ def targets_of(
             raise DataError(f"{source} does not exist")
         written = [target]
         if suffix == ".png":
-            written.append(target.with_name(f"{source.stem}.map.png"))
+            written += [target.with_name(f"{source.stem}{one}") for one in beside]
         for file in written:
             if len(os.fsencode(file.name)) > LONGEST_NAME:
                 raise DataError(
@@ -76,26 +81,54 @@ def inputs_of(
     Every file is opened and its size checked before the first one is handed out.
     """
     from sqlink.data.classes import classes_of
-    from sqlink.data.pictures import check_picture, load_map, load_picture
-    from sqlink.errors import ConfigError, DataError
+    from sqlink.data.pictures import check_picture, load_picture
+    from sqlink.errors import ConfigError
 
     if maps and len(maps) != len(pictures):
         raise ConfigError(
             f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
         )
     sizes = [check_picture(path) for path in pictures]
-    classes = classes_of(codec)
-    labels = [load_map(path, classes=classes) for path in maps or []]
-    for path, label, size in zip(maps or [], labels, sizes, strict=False):
+    labels = maps_of(maps or [], sizes, classes_of(codec))
+    if maps and codec is not None and not codec.carries_map:
+        print(f"note: {codec.name} carries no map", file=sys.stderr)
+    for n, path in enumerate(pictures):
+        yield path, targets[n], load_picture(path)[None], labels[n][None] if labels else None
+
+
+def labels_of(paths: Sequence[Path] | None, pictures: Sequence[Path]) -> list[Tensor | None]:
+    """Return the true labels of each picture, int64 [H, W], or None without any.
+
+    Raises ConfigError where there are not as many, DataError as `maps_of` does.
+    """
+    from sqlink.data.classes import CAMVID
+    from sqlink.data.pictures import check_picture
+    from sqlink.errors import ConfigError
+
+    if not paths:
+        return [None] * len(pictures)
+    if len(paths) != len(pictures):
+        raise ConfigError(
+            f"{len(paths)} labels for {len(pictures)} pictures: give --labels once a picture"
+        )
+    return [*maps_of(paths, [check_picture(path) for path in pictures], CAMVID)]
+
+
+def maps_of(
+    paths: Sequence[Path], sizes: Sequence[tuple[int, int]], classes: ClassSet
+) -> list[Tensor]:
+    """Load maps int64 [H, W]. Raises DataError where one is not of its picture's size."""
+    from sqlink.data.pictures import load_map
+    from sqlink.errors import DataError
+
+    labels = [load_map(path, classes=classes) for path in paths]
+    for path, label, size in zip(paths, labels, sizes, strict=False):
         if tuple(label.shape) != size:
             raise DataError(
                 f"{path} is {label.shape[1]}x{label.shape[0]}, its picture {size[1]}x{size[0]}: "
                 "a map must have the size of its picture"
             )
-    if maps and codec is not None and not codec.carries_map:
-        print(f"note: {codec.name} carries no map", file=sys.stderr)
-    for n, path in enumerate(pictures):
-        yield path, targets[n], load_picture(path)[None], labels[n][None] if labels else None
+    return labels
 
 
 def read_bytes(path: Path) -> bytes:

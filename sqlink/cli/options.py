@@ -135,20 +135,35 @@ def codec_of(
     return load_codec(name, **options)
 
 
-def conditions_of(channel: Channel, given: dict[str, float | None]) -> dict[str, float]:
-    """Return the conditions that a channel needs, and no others. Raises ConfigError."""
+def conditions_of(
+    channel: Channel, given: dict[str, float | None], named: list[str] | None = None
+) -> dict[str, float]:
+    """Return the conditions that a channel needs, and no others.
+
+    given: by options of their own. named: NAME=VALUE each. Raises ConfigError.
+    """
     from sqlink.errors import ConfigError
 
     conditions = {name: value for name, value in given.items() if value is not None}
+    for text in named or ():
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise ConfigError(f"--condition {text}: give NAME=VALUE, as snr_db=5") from None
+        if name in conditions:
+            raise ConfigError(f"--condition {name} is given twice: give it once")
+        conditions[name] = number
     for name in channel.needs:
         if name not in conditions:
-            hint = f"give --{name.replace('_', '-')}" if name in given else "set it in its YAML"
-            raise ConfigError(f"channel '{channel.name}' needs {name}: {hint}")
+            option = f"--{name.replace('_', '-')}" if name in given else f"--condition {name}=VALUE"
+            raise ConfigError(f"channel '{channel.name}' needs {name}: give {option}")
     for name in conditions:
         if name not in channel.needs:
             needs = ", ".join(channel.needs) or "none"
+            option = f"--{name.replace('_', '-')}" if name in given else f"--condition {name}"
             raise ConfigError(
-                f"channel '{channel.name}' does not take --{name.replace('_', '-')}: "
+                f"channel '{channel.name}' does not take {option}: "
                 f"the conditions it takes are {needs}"
             )
     return conditions

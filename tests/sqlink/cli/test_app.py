@@ -158,13 +158,54 @@ def test_transmit_prints_a_ledger_that_adds_up(street: Path, tmp_path: Path) -> 
     said = sqlink(*command, "--loss", 0, "--seed", 3).splitlines()
     size = int(said[0].split()[1])
     assert f"packets {-(-size // 96)} delivered 0 lost" in said[0]
-    bits = {line.split()[0]: int(line.split()[1]) for line in said[1:]}
+    bits = {line.split()[0]: int(line.split()[1]) for line in said[1:-1]}
     assert bits.pop("total") == sum(bits.values()) == 8 * size
     assert bits["header"] > 0
     lost = sqlink(*command, "--loss", 1)
     assert "0 delivered" in lost
     assert "nothing could be decoded" in lost
-    assert files(tmp_path / "out") == ["street.png"]
+    assert files(tmp_path / "out") == ["street.png", "street.side.png"]
+
+
+def test_transmit_says_what_the_picture_is_worth(street: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("transmit", street, "-o", out, "--channel", "iid", *J2K, *BUDGET, "--seed", 1)
+    plain = sqlink(*command, "--condition", "loss=0").splitlines()[-1]
+    received, original = load_picture(out / "street.png"), load_picture(street)
+    psnr_db = -10 * ((received - original) ** 2).mean().log10()
+    assert f"PSNR {float(psnr_db):.2f} dB" in plain
+    assert "consistency " in plain
+    sheet = load_picture(out / "street.side.png")
+    assert sheet.shape == (3, 2 * 64 + 8, 2 * 80 + 8)
+    assert torch.equal(sheet[:, :64, :80], original)
+    assert torch.equal(sheet[:, :64, 88:], received)
+    labels = tmp_path / "labels.png"
+    save_map(torch.full((64, 80), 4), labels)
+    told = sqlink(*command, "--loss", 0, "--labels", labels).splitlines()[-1]
+    assert "mIoU " in told
+    (out / "street.side.png").unlink()
+    assert "PSNR" not in sqlink(*command, "--loss", 0, "--no-measure")
+    assert files(out) == ["street.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--condition", "loss"), "--condition loss: give NAME=VALUE, as snr_db=5"),
+        (("--condition", "loss=few"), "--condition loss=few: give NAME=VALUE"),
+        (("--loss", 0, "--condition", "loss=0"), "--condition loss is given twice"),
+        (("--condition", "snr_db=3", "--loss", 0), "does not take --snr-db"),
+        (("--condition", "delay=3", "--loss", 0), "does not take --condition delay"),
+        (("--loss", 0, "--labels", "a.png", "--labels", "b.png"), "2 labels for 1 pictures"),
+    ],
+)
+def test_wrong_conditions_and_labels_are_one_line(
+    street: Path, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    out = tmp_path / "out"
+    line = sqlink("transmit", street, "-o", out, "--channel", "iid", *J2K, *options, code=2)
+    assert message in line
+    assert not out.exists()
 
 
 def test_transmit_pays_for_the_codecs_packets(street: Path, tmp_path: Path) -> None:
