@@ -27,6 +27,7 @@ from channels.config import build
 from channels.random import Streams
 from experiments.report.embedded import data_uri, webp
 from experiments.report.labels import LEDGER, codec_title
+from experiments.report.page import token_layers
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
@@ -224,19 +225,15 @@ class Stage:
     def _tokens(self, codec: Codec, sent: Stream, came: Received) -> dict[str, Any] | None:
         if not isinstance(codec, TokenFate):
             return None
-        fate = codec.token_fate(self.image, self.sent[0], sent, came)
-        names = ("relevance", "image", "map")
-        return {
-            "rows": fate.shape[0],
-            "columns": fate.shape[1],
-            **{name: fate[..., i].tobytes().hex() for i, name in enumerate(names)},
-        }
+        return token_layers(codec.token_fate(self.image, self.sent[0], sent, came))
 
     def _codec(self, name: str, realism: float | None) -> Codec:
         """Return a codec, at a realism if it has one."""
         if name not in self._codecs:
             self._codecs[name] = load_codec(name)
         codec = self._codecs[name]
+        if isinstance(codec, SQGANCodec):
+            codec.chunk = 1  # one picture at a time: no network runs on what fills a chunk
         if isinstance(codec, SQGANCodec) and codec.tables.refinements:
             codec.realism = 1.0 if realism is None else realism
         return codec

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from experiments.report.axes import AXES
@@ -365,15 +366,21 @@ def _tokens(path: Path) -> dict[str, Any] | None:
         return None
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
+            pixels = np.asarray(picture.convert("RGBA" if picture.mode == "RGBA" else "RGB"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a picture: {error}") from error
-    rows, columns = pixels.shape[:2]
-    return {
-        "rows": rows,
-        "columns": columns,
-        **{
-            name: pixels[..., i].tobytes().hex()
-            for i, name in enumerate(("relevance", "image", "map"))
-        },
-    }
+    return token_layers(pixels)
+
+
+def token_layers(pixels: NDArray[np.uint8]) -> dict[str, Any]:
+    """What `TokenFate` tells, for the overlays of a page: the bytes of each layer in hexadecimal.
+
+    pixels: uint8 [h, w, 3], or [h, w, 4] of a codec that refines places.
+
+    >>> sorted(token_layers(np.zeros((2, 3, 4), dtype=np.uint8)))
+    ['columns', 'detail', 'image', 'map', 'relevance', 'rows']
+    """
+    rows, columns, layers = pixels.shape
+    names = ("relevance", "image", "map", "detail")[:layers]
+    found = {name: pixels[..., i].tobytes().hex() for i, name in enumerate(names)}
+    return {"rows": rows, "columns": columns, **found}

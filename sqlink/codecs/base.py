@@ -299,11 +299,12 @@ class TokenFate(Protocol):
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
     ) -> NDArray[np.uint8]:
-        """Return the relevance and fate of the token in every place, uint8 [h, w, 3].
+        """Return relevance and fate of the token in every place, uint8 [h, w, 3] or [h, w, 4].
 
         image: float32 [3, H, W], segmentation: int64 [H, W] or None, as they were encoded. The
-        channels: how relevant the picture's token is, 0 to 255; the fate of the picture's token,
-        and of the map's: NOT_SENT, LOST or CAME.
+        channels: how relevant the picture's token is, 0 to 255; the fate of the picture's token, of
+        the map's, and, where the codec refines places, of what refines this one: NOT_SENT, LOST or
+        CAME.
         """
         ...
 

@@ -119,7 +119,7 @@ const span = (from, to, step) => Array.from({ length: Math.round((to - from) / s
 function controls() {
   const sources = [["original", "original"], ...about.codecs.map((c) => [c.id, c.title])];
   ["left", "right"].forEach((name, place) => pills(byId(name), `${name} picture`, sources, view.sources[place], (source) => { view.sources[place] = source; refresh(); }));
-  pills(byId("layer"), "What is shown", [["image", "picture"], ["seen", "seen by the judge"], ["map", "map"], ["image-tokens", "tokens"], ["relevance", "relevance"]], "image", (layer) => { view.layer = layer; show(); });
+  pills(byId("layer"), "What is shown", [["image", "picture"], ["seen", "seen by the judge"], ["map", "map"], ["image-tokens", "tokens"], ["relevance", "relevance"], ...(about.realism.length ? [["detail", "refinement"]] : [])], "image", (layer) => { view.layer = layer; show(); });
   const snrs = span(-5, 30, 0.5), losses = span(0, 0.6, 0.02), real = span(0, 1, 0.1);
   byId("sliders").append(...[
     slider({ name: "Rate", values: RATES, at: RATES.indexOf(state.bpp), said: (v) => `${v} bpp`, move: (v) => { state.bpp = v; }, ends: ["fewer bits", "more bits"] }),

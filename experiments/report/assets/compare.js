@@ -33,8 +33,9 @@ class Compare {
   }
 }
 
-/* kind: `relevance` of the picture's tokens, or the fate of the `image`'s or the `map`'s. */
+/* kind: `relevance` of the picture's tokens, or the fate of the `image`'s, the `map`'s or of the `detail` of a place. */
 function tokenOverlay(tokens, kind, width, height) {
+  if (!tokens[kind]) return null;
   const values = tokens[kind].match(/../g).map((pair) => parseInt(pair, 16));
   return (canvas) => {
     const cell = 16;
@@ -72,12 +73,14 @@ const OVERLAYS = [
   ["relevance", "relevance of each token"],
   ["image", "picture's tokens: came, lost, masked"],
   ["map", "map's tokens: came, lost, masked"],
+  ["detail", "refinement of each place: came, lost, not sent"],
 ];
 const OVERLAY_LEGEND = {
   relevance: [["hsl(225, 90%, 25%)", "least relevant"], ["hsl(127, 90%, 42%)", "middle"], ["hsl(30, 90%, 60%)", "most relevant, sent first"]],
   image: [["transparent", "came"], ["rgb(230, 40, 70)", "sent, and lost"], ["rgb(40, 44, 52)", "masked: not sent, filled in by the receiver"]],
 };
 OVERLAY_LEGEND.map = OVERLAY_LEGEND.image;
+OVERLAY_LEGEND.detail = [["transparent", "all that was sent came"], ["rgb(230, 40, 70)", "some was lost"], ["rgb(40, 44, 52)", "nothing was sent"]];
 
 /* The ledger of one stream as a bar; entries: [name, title, group, bits]. */
 const LEDGER_COLOURS = {

@@ -169,7 +169,7 @@ function gallery() {
   byId("gallery-controls").append(...[
     D.pictures.length > 1 ? pick("picture", D.pictures.map((p, n) => [String(n), D.folders.length > 1 ? `${p.name} (${D.folders[p.folder].name})` : p.name]), "0", (v) => { state.picture = +v; }, { id: "picture" }) : null,
     realisations.length > 1 ? pick("realisation", realisations.map((r) => [String(r), `draw ${r + 1}`]), "0", (v) => { state.realisation = +v; }, { id: "realisation" }) : null,
-    D.shots.some((s) => s.tokens) ? pick("overlay", OVERLAYS, "none", (v) => { state.overlay = v; }, { id: "overlay" }) : null,
+    D.shots.some((s) => s.tokens) ? pick("overlay", OVERLAYS.filter(([kind]) => kind !== "detail" || D.shots.some((s) => s.tokens && s.tokens.detail)), "none", (v) => { state.overlay = v; }, { id: "overlay" }) : null,
   ].filter(Boolean));
   byId("sides").append(...["left", "right"].map((name, place) => el("div", { class: "pair" },
     pick(name, sources, state.sides[place].source, (v) => { state.sides[place].source = v; }, { id: `${name}-source` }),

@@ -30,6 +30,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,6 +123,8 @@ _STEPS = 4096
 """Points of the path that a budget is fitted to."""
 _REMEMBERED = 256
 """Pictures whose analysis is kept for the next rate."""
+_READ = 8
+"""Receptions whose tokens are kept, for who decodes one and asks for its fate."""
 
 Split = Sequence[Sequence[float]]
 
@@ -247,6 +250,7 @@ class SQGANCodec:
         self.trained_on = tuple(trained_on)
         self._remembered: OrderedDict[bytes, _Analysed] = OrderedDict()
         self._kept: dict[tuple[int, tuple[tuple[float, ...], ...]], list[NDArray[np.int64]]] = {}
+        self._tokens_of = lru_cache(maxsize=_READ)(self._read)
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
@@ -283,6 +287,10 @@ class SQGANCodec:
             return self._stream(packets, height, width)
 
         return self._analysed(images, segmentation, answer)
+
+    def forget(self) -> None:
+        """Drop the analyses of pictures seen so far: the next encoding runs the network again."""
+        self._remembered.clear()
 
     @full_precision()
     def decode(self, received: Sequence[Received]) -> Decoded:
@@ -335,9 +343,9 @@ class SQGANCodec:
             return {}
         return {"refinements": refinements, "realism": self.realism}
 
-    def _tokens_of(self, one: Received, height: int, width: int) -> list[NDArray[np.int64]]:
+    def _read(self, one: Received, height: int, width: int) -> list[NDArray[np.int64]]:
         """Indices of every stream's tokens, -1 where nothing came: int64 [h, w] of map and image,
-        [2 h, 2 w] and [4 h, 4 w] of the refinements.
+        [2 h, 2 w] and [4 h, 4 w] of the refinements; not to be written to.
         """
         header, packing = one.session.header, self.packing
         if len(header) == _HEADER.size and header[:3] == _MAGIC:
@@ -369,7 +377,10 @@ class SQGANCodec:
             np.where(there[stream] >= 0, CAME, np.where(whole[stream] >= 0, LOST, NOT_SENT))
             for stream in (0, 1)  # map, image
         ]
-        return np.stack([relevance, fates[1], fates[0]], axis=-1).astype(np.uint8)
+        layers = [relevance, fates[1], fates[0]]
+        if self.tables.refinements:
+            layers.append(_fate_of_finer(whole[2:], there[2:], relevance.shape))
+        return np.stack(layers, axis=-1).astype(np.uint8)
 
     def parse(self, data: bytes) -> Stream:
         """A stored `.sqg` back into its stream.
@@ -719,6 +730,26 @@ def _checked_layers(sizes: Sequence[int]) -> tuple[int, ...]:
             f"layer_bytes={sizes!r} must be up to {LAYERS - 1} sizes in bytes, rising"
         )
     return tuple(whole)
+
+
+def _fate_of_finer(
+    whole: Sequence[NDArray[np.int64]],
+    there: Sequence[NDArray[np.int64]],
+    grid: tuple[int, ...],
+) -> NDArray[np.int64]:
+    """What became of the refinements in each place of the base's grid, int64 [h, w].
+
+    whole, there: tokens of each layer that were sent and that came, [k h, k w], -1 elsewhere. A
+    place has lost something where any of its tokens is lost.
+    """
+    rows, columns = grid
+    sent, lost = np.zeros(grid, dtype=bool), np.zeros(grid, dtype=bool)
+    for all_, came in zip(whole, there, strict=True):
+        cells = (rows, all_.shape[0] // rows, columns, all_.shape[1] // columns)
+        was_sent = (all_ >= 0).reshape(cells)
+        sent |= was_sent.any(axis=(1, 3))
+        lost |= (was_sent & (came < 0).reshape(cells)).any(axis=(1, 3))
+    return np.where(lost, LOST, np.where(sent, CAME, NOT_SENT))
 
 
 def _checked_split(split: Split, streams: int = 2) -> tuple[tuple[float, ...], ...]:

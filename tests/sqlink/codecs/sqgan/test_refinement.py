@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
 from sqlink.bitstream.refinement_table import RefinementTable
-from sqlink.codecs.base import Rate, Received, Stream, Unreachable
+from sqlink.codecs.base import CAME, LOST, NOT_SENT, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import AIMS, REFINED_SPLIT, SQGANCodec
 from sqlink.errors import ConfigError, DataError
 from sqlink.model.sqgan import Analysis, Layer
@@ -229,3 +230,21 @@ def test_below_the_floor_the_lowest_size_is_named() -> None:
     assert isinstance(answer, Unreachable)
     assert answer.lowest_bytes > 20
     assert len(REFINED_SPLIT[0]) == 4
+
+
+def test_the_fate_of_a_place_tells_its_refinement_too() -> None:
+    codec, images = made(), pictures(1)
+    (stream,) = streams(codec, images, Rate(quality=0.9))
+    labels = torch.zeros(images.shape[2:], dtype=torch.int64)
+    whole = codec.token_fate(images[0], labels, stream, Received.whole(stream))
+    assert whole.shape == (*codec.model.grid(*images.shape[2:]), 4)
+    assert set(np.unique(whole[..., 3])) <= {NOT_SENT, CAME}
+    assert (whole[..., 3] == CAME).any()
+    kept = [p.data if n % 2 == 0 else None for n, p in enumerate(stream.packets)]
+    some = codec.token_fate(images[0], labels, stream, Received(stream.session, tuple(kept)))
+    assert (some[..., 3] == LOST).any()
+    assert ((some[..., 3] == NOT_SENT) == (whole[..., 3] == NOT_SENT)).all()
+    nothing = Received(stream.session, (None,) * len(stream.packets))
+    gone = codec.token_fate(images[0], labels, stream, nothing)
+    assert not (gone[..., 1:] == CAME).any()
+    assert (gone[..., 0] == whole[..., 0]).all()
