@@ -173,6 +173,7 @@ def _marks_tex(curve: Curve, colour: str, mark: str) -> list[str]:
         points = _points(curve.x[lost], curve.y[lost])
         style = f"{colour}, only marks, mark={mark}, mark options={{fill=white, solid}}"
         found.append(rf"\addplot[forget plot, {style}] {points};")
+    never &= np.isfinite(curve.x) & np.isfinite(curve.y)
     if never.any():
         points = _points(curve.x[never], curve.y[never])
         style = f"{colour}, only marks, mark=x, mark size=2.4pt, thick"

@@ -17,6 +17,7 @@ from channels.errors import ConfigError
 from experiments.report.curves import Question, panel
 from experiments.report.figures import plot_results
 from experiments.report.results import Results, read_all
+from experiments.report.sheets import grid, over_channel
 from experiments.report.style import COLOURS, FORMATS
 from experiments.sweep.runner import run_sweep
 
@@ -147,6 +148,63 @@ def test_csv_and_tex_hold_the_summary_s_numbers(column: Path, swept: Path) -> No
     assert tex.count("{") == tex.count("}")
 
 
+def _check_tex(text: str) -> None:
+    """Braces and environments balance, math is closed, and nothing stands there unescaped that TeX
+    takes for a command: a small reader, as there is no LaTeX in CI.
+    """
+    assert text.isascii()
+    opened: list[str] = []
+    math = False
+    code = re.sub(r"(?<!\\)%.*", "", text)
+    assert "%" not in code.replace(r"\%", "")
+    for found in re.finditer(r"\\(begin|end)\{(\w+)\}|\\[A-Za-z]+|\\.|.", code):
+        token, kind, name = found[0], found[1], found[2]
+        if kind == "begin":
+            opened.append(name)
+        elif kind == "end":
+            assert opened.pop() == name
+        elif token == "{":
+            opened.append(token)
+        elif token == "}":
+            assert opened.pop() == "{"
+        elif token == "$":
+            math = not math
+        elif token in "_^":
+            assert math, code[max(0, found.start() - 40) : found.end() + 20]
+        else:
+            assert token not in "&#~", code[max(0, found.start() - 40) : found.end() + 20]
+    assert not opened
+    assert not math
+
+
+def test_twins_are_sound_tex(drawn: tuple[Path, list[Path]], column: Path) -> None:
+    folder, _ = drawn
+    twins = [*folder.glob("*.tex"), *column.glob("*.tex")]
+    assert len(twins) >= 4
+    for path in twins:
+        text = path.read_text()
+        _check_tex("\n".join(line for line in text.splitlines() if not line.startswith("%")))
+        assert all(line.isprintable() for line in text.splitlines())
+        assert r"\begin{tikzpicture}" in text
+    assert any(r"other\_one" in path.read_text() for path in twins)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\begin{a}{",
+        r"\begin{a}\begin{b}\end{a}\end{b}",
+        "a_b",
+        "$a_b",
+        "a & b",
+        "é",
+    ],
+)
+def test_the_reader_of_tex_refuses_what_latex_would(text: str) -> None:
+    with pytest.raises((AssertionError, IndexError)):
+        _check_tex(text)
+
+
 def test_drawing_again_gives_the_same_files(swept: Path, column: Path) -> None:
     before = {path: path.read_bytes() for path in sorted(column.iterdir())}
     plot_results(swept, x="loss", metrics=["psnr_db"], made_for="ieee-column", output=column)
@@ -177,6 +235,28 @@ def test_two_folders_are_drawn_together_and_their_envelope_is_the_best_of_them(
         output=tmp_path / "figures",
     )
     assert any("best of 2" in path.read_text() for path in paths)
+
+
+def test_channels_that_meet_different_conditions_are_drawn_together(tmp_path: Path) -> None:
+    """A condition that a channel does not take is empty in its rows, and no figure stumbles."""
+    path = tmp_path / "mixed.yaml"
+    text = SWEEP.replace("channel: iid", "channels: {lossy: iid, clean: lossless, air: AIR}")
+    text = text.replace("AIR", "{uncoded: {over: awgn, modulation: qpsk}}")
+    text = text.replace("[2, 400]", "[200]").replace("count: 2", "count: 1")
+    path.write_text(text.replace("loss: [0, 0.4]", "loss: [0, 0.4], snr_db: [4, 9]"))
+    folder = run_sweep(path, tmp_path / "out", progress=False)
+    names = {one.stem for one in plot_results(folder, metrics=["psnr_db"], formats=["svg"])}
+    assert any("loss" in name for name in names)
+    assert any("snr-db" in name for name in names)
+    for by in ("channel", "loss"):
+        assert plot_results(
+            folder, x="snr_db", by=by, metrics=["psnr_db"], formats=["svg"], output=tmp_path
+        )
+    results = read_all([folder])[0]
+    rows = [results.row(shot.row) for shot in results.shots]
+    assert {row["channel"] for row in rows} == {"lossy", "clean", "air"}
+    assert grid(results, rows[0]["picture"], rows).axes
+    assert over_channel(results, rows, "snr_db").axes
 
 
 def test_curves_by_rate_have_a_marker_each(swept: Path, tmp_path: Path) -> None:
