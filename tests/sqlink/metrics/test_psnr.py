@@ -44,6 +44,17 @@ def test_psnr_is_per_picture_and_float64() -> None:
     assert result.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_psnr_is_that_of_torchmetrics() -> None:
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    images, reference = torch.rand(2, 5, 3, 24, 40, generator=torch.Generator().manual_seed(3))
+    theirs = peak_signal_noise_ratio(
+        images.double(), reference.double(), data_range=1.0, reduction="none", dim=(1, 2, 3)
+    )
+    torch.testing.assert_close(psnr(images, reference), theirs, rtol=1e-12, atol=0)
+    assert psnr(images[:0], reference[:0]).shape == (0,)
+
+
 def test_psnr_of_equal_pictures_is_the_ceiling() -> None:
     reference = _scene(16, 16)
     assert psnr(reference, reference).tolist() == [PSNR_CEILING]
