@@ -5,7 +5,6 @@ The number is torchmetrics'; its package alone takes seconds to import, longer t
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sqlink.metrics.base import check_pair, register
@@ -20,6 +19,7 @@ def psnr(images: Tensor, reference: Tensor) -> Tensor:
 
     images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N], dB, at most PSNR_CEILING.
 
+    >>> import torch
     >>> psnr(torch.full((1, 3, 16, 16), 0.6), torch.full((1, 3, 16, 16), 0.5)).round(decimals=3)
     tensor([20.], dtype=torch.float64)
     """
