@@ -51,7 +51,7 @@ def test_psnr_is_that_of_torchmetrics() -> None:
     theirs = peak_signal_noise_ratio(
         images.double(), reference.double(), data_range=1.0, reduction="none", dim=(1, 2, 3)
     )
-    torch.testing.assert_close(psnr(images, reference), theirs, rtol=1e-12, atol=0)
+    torch.testing.assert_close(psnr(images, reference), theirs, rtol=1e-6, atol=0)
     assert psnr(images[:0], reference[:0]).shape == (0,)
 
 
