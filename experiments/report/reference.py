@@ -92,10 +92,11 @@ def crossings(first: Series, second: Series, metric: str) -> list[float]:
     return found
 
 
-def reference_page(folders: Sequence[Path], output: Path) -> list[Path]:
+def reference_page(folders: Sequence[Path], output: Path, note: str = "") -> list[Path]:
     """Write the page, its CSVs and its figures into `output`; returns the paths, the page first.
 
-    Raises ConfigError where a folder holds no finished sweep over SNR, or nothing can be written.
+    note: a paragraph below the introduction, such as what was left out of the sweeps. Raises
+    ConfigError where a folder holds no finished sweep over SNR, or nothing can be written.
     """
     text = [
         "# Reference curves",
@@ -110,6 +111,7 @@ def reference_page(folders: Sequence[Path], output: Path) -> list[Path]:
         "[analogue](../guide/analogue.md) defines power, SNR and CBR. A picture that does not come "
         "counts as the mean colour; outages are part of every mean.",
     ]
+    text += [note] if note else []
     files: dict[Path, str] = {}
     drawn: list[tuple[Results, list[str]]] = []
     for folder in folders:
@@ -304,9 +306,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.report.reference")
     parser.add_argument("folders", type=Path, nargs="+", metavar="RESULTS")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results"))
+    parser.add_argument("--note", default="", metavar="TEXT", help="below the introduction")
     options = parser.parse_args(arguments)
     try:
-        for path in reference_page(options.folders, options.output):
+        for path in reference_page(options.folders, options.output, options.note):
             print(path)
     except SQLinkError as error:
         print(error, file=sys.stderr)
