@@ -66,7 +66,7 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
         "code_rate": rate,
         "mcs": _mcs(getattr(link, "modulation", None), rate),
         "packet_bytes": packet_bytes,
-        "information_bits": None if coded is None or rate is None else round(coded * rate),
+        "information_bits": None if plan is None else plan.blocks * plan.k,
         "coded_bits": coded,
         "uses_per_packet": uses,
     }

@@ -18,6 +18,8 @@ CODECS: Mapping[str, str] = {
     "jpeg": "JPEG",
     "webp": "WebP",
     "avif": "AVIF",
+    "vvc": "VVC",
+    "deepjscc": "DeepJSCC",
 }
 
 CHANNELS: Mapping[str, str] = {

@@ -109,7 +109,9 @@ def reference_page(folders: Sequence[Path], output: Path, note: str = "") -> lis
         "DeepJSCC, whose symbols need no code. Ideal codes choose among the same rates. The "
         "receiver knows the fade, the sender the mean SNR. SNR is Es/N0 of a complex symbol; "
         "[analogue](../guide/analogue.md) defines power, SNR and CBR. A picture that does not come "
-        "counts as the mean colour; outages are part of every mean.",
+        "counts as the mean colour, whether its packets were lost or the codec cannot code so low "
+        "(`unreachable` in the CSV): both are part of every mean. Bytes and QP are means of the "
+        "pictures that were coded.",
     ]
     text += [note] if note else []
     files: dict[Path, str] = {}
@@ -150,8 +152,8 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
         f"## {results.name}",
         f"`sqlink sweep {manifest.get('config_name', 'FILE.yaml')}`: {data['name']} "
         f"{data['options'].get('split', '')}{every}, n = {line['pictures']} pictures in "
-        f"{line['blocks']} blocks, {line['realisations']} realisations each; 95 % intervals in "
-        "brackets."
+        f"{line['blocks']} blocks, realisations of the channel each: {line['realisations']}; "
+        "95 % intervals in brackets."
         + (f" Weights by SHA-256: {', '.join(used)}." if used else "")
         + (f" Skipped: {', '.join(manifest['skipped'])}." if manifest["skipped"] else ""),
         f"![Curves of {results.name}]({FOLDER}/{results.name}.png)",
@@ -206,7 +208,7 @@ def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
     for one in setting.series:
         head.append(one.title)
         if one in real and len(real) == 1:
-            head.append("its link, QP, bytes, outages")
+            head.append("its link, QP, bytes, not come")
     rows = []
     for snr in sorted({snr for one in setting.series for snr in one.lines}):
         row = [f"{snr:g}"]
@@ -222,7 +224,9 @@ def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
             quality = line.get("setting")
             quality = "-" if quality is None or not np.isfinite(quality) else f"{quality:.1f}"
             size = "-" if not np.isfinite(line["bytes"]) else f"{line['bytes']:.0f}"
-            row.append(f"{link}, {quality}, {size}, {100 * line['outage']:.0f} %")
+            sent = 1 - line["unreachable"]
+            lost = 1 - sent + (sent * line["outage"] if sent else 0)
+            row.append(f"{link}, {quality}, {size}, {100 * lost:.0f} %")
         rows.append(tuple(row))
     return _markdown(tuple(head), rows)
 
@@ -290,8 +294,13 @@ def _draw(results: Results, metrics: Sequence[str], folder: Path) -> Path:
                 panel.set_title(f"{_over(setting.over)}, CBR 1/{1 / setting.cbr:.3g}")
                 panel.set_xlabel("Es/N0 (dB)")
             row[0].set_ylabel(axis.label)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        shown: dict[str, Any] = {}
+        for panel in panels.ravel():
+            handles, labels = panel.get_legend_handles_labels()
+            shown |= dict(zip(labels, handles, strict=True))
+        figure.legend(
+            shown.values(), shown.keys(), loc="outside lower center", ncols=min(len(shown), 4)
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as aside:
