@@ -72,8 +72,8 @@ class RayCluster(AbstractContextManager["RayCluster"]):
             max_restarts=-1,
             max_task_retries=TRIES,
         )(RayWorker)
-        shared = self._ray.put(setup)
-        self._actors = [actor.remote(shared, os.getcwd()) for _ in range(self.workers)]
+        self._shared = self._ray.put(setup)  # held: an actor that is started again needs it
+        self._actors = [actor.remote(self._shared, os.getcwd()) for _ in range(self.workers)]
 
     def run(self, tasks: Sequence[Task], advance: Advance) -> Iterator[Outcome]:
         """See Executor. Raises ConfigError where workers die again and again."""
