@@ -306,6 +306,15 @@ class RefinementTable:
             total += bits.reshape(len(prior), self.values).sum(1)
         return total
 
+    def usual_bits(self, units: Ints) -> Floats:
+        """About what units int64 [...], 0 or more, take, their masks not counted: their information
+        in the middle of a picture of which nothing else is known, half of it kept.
+        """
+        middle = np.full((1, 2), LEVELS // 2)
+        hidden = self.look(None, self.unknown, middle, LEVELS // 2)
+        prior = np.repeat(self.prior(hidden), units.size, axis=0)
+        return self.digit_bits(prior, self.to_digits(units.reshape(-1))).reshape(units.shape)
+
     @classmethod
     def even(
         cls,

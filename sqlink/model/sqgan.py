@@ -57,14 +57,12 @@ class Layer:
 
     tokens: int64 [N, k h, k w], k 2 or 4. gains: float32 [N, 3, k h, k w], by how much each token
     is expected to lower each of `sqlink.model.refinement.KINDS`, 0 at least. shares: float32 [N, L,
-    k h, k w], of the classes and the null class. bits: float32 [N, k h, k w], about what each token
-    takes.
+    k h, k w], of the classes and the null class.
     """
 
     tokens: Tensor
     gains: Tensor
     shares: Tensor
-    bits: Tensor
 
 
 class SQGAN(nn.Module):
@@ -282,14 +280,8 @@ class SQGAN(nn.Module):
                 encoder.quantizer8.indices(found.values8),
                 gains_of(found.gains8),
                 F.avg_pool2d(shares4, 2),
-                encoder.rates8(found.values8),
             ),
-            Layer(
-                encoder.quantizer4.indices(found.values4),
-                gains_of(found.gains4),
-                shares4,
-                encoder.rates4(found.values4),
-            ),
+            Layer(encoder.quantizer4.indices(found.values4), gains_of(found.gains4), shares4),
         )
 
     def _refined(

@@ -52,7 +52,7 @@ from sqlink.bitstream.packets import (
     parse_packets,
     unpacketise,
 )
-from sqlink.bitstream.refinement_table import TOKENS, RefinementTable, tokens_of, units_of
+from sqlink.bitstream.refinement_table import RefinementTable, tokens_of, units_of
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers, ranks
 from sqlink.codecs.base import (
@@ -487,8 +487,8 @@ class SQGANCodec:
             relevance = self.relevance.to(gains.device).view(1, -1, 1, 1)
             matters = (layer.shares * relevance).sum(1)
             worth = _LEGIBLE[1] * matters * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
-        worth, bits = F.avg_pool2d(torch.stack((worth, layer.bits), 1), 2).unbind(1)
-        return units, worth, TOKENS * bits + _MASK_BITS
+        bits = torch.from_numpy(table.usual_bits(units.numpy()) + _MASK_BITS)
+        return units, F.avg_pool2d(worth.unsqueeze(1), 2).squeeze(1), bits
 
     def _chunk(self, height: int, width: int) -> int:
         """Pictures of a size that the network takes at once."""

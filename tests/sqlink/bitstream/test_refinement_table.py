@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -231,3 +232,17 @@ def test_tables_travel_in_weights_and_wrong_ones_are_refused() -> None:
 def test_the_format_of_refinements_stands(mode: str, digest: str) -> None:
     packets = packetise(drawn_tokens(9, 11, 0.6, 9), tables(), 96, Packing(mode))
     assert hashlib.sha256(b"".join(p.data for p in packets)).hexdigest()[:16] == digest
+
+
+def test_what_units_usually_take_is_their_information_by_the_table() -> None:
+    """All alike in an even table; in one that expects zeros, less for those that have more."""
+    even = RefinementTable.even((5, 3), 8, 8)
+    units = np.array([[0, 1], [7, even.size - 1]])
+    assert even.usual_bits(units) == pytest.approx(np.full((2, 2), 4 * np.log2(15)))
+    bias = np.zeros((even.digits, even.most), dtype=np.int16)
+    bias[::2, 2] = bias[1::2, 1] = 128  # two bits likelier
+    skewed = replace(even, digit_bias=bias.reshape(-1))
+    middle = even.of_digits(np.array([[2, 1] * 4, [0, 0] * 4, [2, 1] * 3 + [0, 0]]))
+    few, most, some = skewed.usual_bits(middle)
+    assert few == pytest.approx(4 * np.log2(8 / 4 * 6 / 4))
+    assert (most - few, some - few) == (pytest.approx(16), pytest.approx(4))

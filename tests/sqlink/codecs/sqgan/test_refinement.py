@@ -46,7 +46,7 @@ class Layers:
             top = torch.arange(h, 0, -1).view(-1, 1).expand(len(found), h, w) / h
             gains = torch.stack((left, top, labels == 9), 1).float()
             shares = F.one_hot(labels, 12).permute(0, 3, 1, 2).float()
-            return Layer(found, gains, shares, torch.full(found.shape, 8.0))
+            return Layer(found, gains, shares)
 
         base = tokens(16, 64)
         scores = torch.ones_like(base, dtype=torch.float32)
