@@ -78,6 +78,10 @@ ROUND_UP = 0.25
 """Added to a size before its fraction is cut off: under a half, as small values cost bits."""
 
 
+STEP8, STEP4 = 0.75, 0.65
+"""Steps of cosine coefficients, orthonormal over the three colours, with which training begins."""
+
+
 class ScalarQuantizer(nn.Module):
     """Rounds each of D values to a whole number, within its levels; stated in [-1, 1].
 
@@ -321,15 +325,18 @@ class RefinementDecoder(nn.Module):
         shown = torch.lerp(self.detail[0], self.detail[1], realism).view(-1, 1, 1, 1)
         high = (picture - low) * shown
         out: Tensor = low + F.pixel_shuffle(self.out(silu(x)), 2)
-        # What tokens say of a block takes the place of the base's detail in it.
-        for values, came, linear, basis, side in (
-            (values8, came8, self.linear8, self.basis8, 8),
-            (values4, came4, self.linear4, self.basis4, 4),
+        # What tokens say of a block takes the place of the base's detail in it; a zero says no more
+        # than that little is there: at realism 1 as much of the detail stays as rounds to it.
+        room = realism.view(-1, 1, 1, 1) * (1 - ROUND_UP)
+        for values, came, linear, basis, side, step in (
+            (values8, came8, self.linear8, self.basis8, 8, STEP8),
+            (values4, came4, self.linear4, self.basis4, 4, STEP4),
         ):
             there = came.unsqueeze(1)
             out = out + F.pixel_shuffle(linear(values * there), side)
-            blocks = F.pixel_unshuffle(high, side)
-            said = torch.einsum("kc,nchw->nkhw", basis, blocks) * there
+            own = torch.einsum("kc,nchw->nkhw", basis, F.pixel_unshuffle(high, side))
+            free = room * step * (values == 0)
+            said = (own - own.clamp(-free, free)) * there
             high = high - F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", basis, said), side)
         return out + high
 
@@ -345,10 +352,6 @@ class Refinement(nn.Module):
         self.config = config
         self.encoder = RefinementEncoder(config, base8, labels)
         self.decoder = RefinementDecoder(config, base8, base4)
-
-
-STEP8, STEP4 = 0.75, 0.65
-"""Steps of cosine coefficients, orthonormal over the three colours, with which training begins."""
 
 
 def _basis(values: int, side: int) -> Tensor:
