@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import laplace
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from sqlink.errors import ConfigError
 from sqlink.model.config import STREETS
 from sqlink.model.refinement import (
     ROUND_UP,
+    STEP8,
     DigitRates,
     Refinement,
     RefinementConfig,
@@ -127,6 +129,37 @@ def test_what_did_not_come_does_not_matter() -> None:
         values4 = torch.where(came4, -0.5, torch.randn(1, 3, 16, 16, generator=generator))
         shown.append(network.decoder(base, values8, came8, values4, came4, torch.ones(1)))
     assert torch.equal(shown[0], shown[1])
+
+
+def test_a_zero_leaves_the_invented_detail_that_rounds_to_it_at_realism_1_alone() -> None:
+    decoder = made().decoder
+    generator = torch.Generator().manual_seed(3)
+    faint = 0.5 + 0.01 * torch.randn(1, 3, 32, 32, generator=generator)
+    strong = 0.5 + 0.4 * torch.randn(1, 3, 32, 32, generator=generator)
+    came8 = torch.ones(1, 4, 4, dtype=torch.bool)
+    came4 = torch.zeros(1, 8, 8, dtype=torch.bool)
+    nothing = torch.zeros(1, 5, 4, 4), came8, torch.zeros(1, 3, 8, 8), came4
+
+    def drawn(picture: Tensor, realism: float) -> Tensor:
+        base = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, 8, 8), picture
+        out: Tensor = decoder(base, *nothing, torch.tensor([realism]))
+        return out
+
+    def slopes(picture: Tensor) -> Tensor:
+        """Of grey, along the rows of blocks of 8 pixels, by a loop."""
+        grey = picture.sum(1)[0] / 3**0.5
+        wave = torch.cos(torch.pi / 8 * (torch.arange(8) + 0.5))
+        wave = (wave / wave.norm()).repeat(8, 1) / 8**0.5
+        blocks = [grey[y : y + 8, x : x + 8] for y in range(0, 32, 8) for x in range(0, 32, 8)]
+        return torch.stack([(block * wave).sum() for block in blocks])
+
+    with torch.no_grad():
+        torch.testing.assert_close(drawn(faint, 1.0), faint)
+        low = F.interpolate(F.avg_pool2d(faint, 8), scale_factor=8.0, mode="bilinear")
+        assert slopes(drawn(faint, 0.0) - low).abs().max() < 1e-5
+        low = F.interpolate(F.avg_pool2d(strong, 8), scale_factor=8.0, mode="bilinear")
+        before = slopes(strong - low).abs().max()
+        assert before > STEP8 > slopes(drawn(strong, 1.0) - low).abs().max() > 0.1
 
 
 def test_gains_are_falls_of_errors() -> None:
