@@ -50,6 +50,8 @@ from sqlink.training.refinement_tables import fit_refinement_tables
 from sqlink.training.task import load_task
 
 REALISMS = (0.0, 1.0)
+_PREFIX = "refinement."
+"""Of its tensors' names in whole weights."""
 _FLOORS = (1e-5, 1e-3, 1e-3)
 """Added to errors before their logarithm is taken."""
 
@@ -74,6 +76,7 @@ class RefinementTraining(Section):
     kind: Literal["refinement"] = "refinement"
     base: str = "streets"
     start: str | None = None
+    """A file to start from: what a run leaves, or weights with a refinement."""
     output: str
     seed: int = 1
     sources: Annotated[list[Source], Field(min_length=1)]
@@ -131,6 +134,7 @@ class Base:
 
         loaded = load(weights, "sqgan")
         self.model: SQGAN = load_model(loaded, weights)
+        self.model.refinement = None  # the one to be trained stands apart
         self.sha256 = loaded.sha256
         self.tx: Any = load_segmenter("tx")
         self.labels = self.model.config.num_classes + 1
@@ -638,10 +642,12 @@ def export(network: Refinement, path: Path) -> None:
 
 
 def load_refinement(path: Path) -> dict[str, Tensor]:
-    """The tensors that `export` wrote, float32."""
+    """The tensors that `export` wrote, or those of the refinement in whole weights, float32."""
     from safetensors.torch import load_file
 
-    return {k: v.float() for k, v in load_file(path).items()}
+    tensors = load_file(path)
+    own = {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}
+    return {k: v.float() for k, v in (own or tensors).items()}
 
 
 def assemble(
@@ -681,7 +687,7 @@ def assemble(
     fitted = fit_refinement_tables(found, config, codes, steps, report)
     tables = replace(tables, refinements=fitted)
     own = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
-    own |= {f"refinement.{k}": v for k, v in load_refinement(refinement).items()}
+    own |= {f"{_PREFIX}{k}": v for k, v in load_refinement(refinement).items()}
     facts = {k: v for k, v in loaded.metadata.items() if not k.startswith("rate_")}
     save(output, own | tables.to_tensors(), facts | {"refinement": config.to_json()})
     return output

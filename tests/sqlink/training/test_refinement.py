@@ -19,6 +19,7 @@ from sqlink.training.refinement import (
     RefinementTraining,
     assemble,
     class_shares,
+    load_refinement,
     lpips_map,
 )
 
@@ -88,6 +89,10 @@ def test_a_run_learns_resumes_alike_and_becomes_a_codec(tmp_path: Path, lpips_fo
         errors.append(float((shown - image).square().mean()))
     assert errors[1] < errors[0]
     assert "refinement.encoder.out8.weight" in load_file(weights)
+    parts = load_refinement(tmp_path / "whole" / "refinement.safetensors")
+    again = load_refinement(weights)  # what a later run may start from
+    assert parts.keys() == again.keys()
+    assert all(torch.equal(again[name], value) for name, value in parts.items())
 
 
 @pytest.mark.shared
