@@ -4,32 +4,54 @@
                           │
                        Worker, Worker, ...   each writes part files of its own
 
-`base` says what an executor is; `executor` makes one by name.
+`base` says what an executor is; `executor` makes one by name. A module of an executor has
+`OPTIONS`, those of `workers` and `address` that it takes, and `start`, which returns it; a line in
+`EXECUTORS` gives it a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Protocol, cast
 
 from channels.registry import nearest
-from experiments.sweep.executors.base import Execution, Executor, InProcess, Setup
+from experiments.sweep.executors.base import Execution, Executor, Setup
 from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError
 
-NAMES = ("in-process", "processes", "ray")
+EXECUTORS = {
+    "in-process": "experiments.sweep.executors.in_process",
+    "processes": "experiments.sweep.executors.processes",
+    "ray": "experiments.sweep.executors.ray_cluster",
+}
+
+
+class _Module(Protocol):
+    """What a module of an executor holds."""
+
+    OPTIONS: Sequence[str]
+
+    def start(
+        self, execution: Execution, setup: Setup, own: Callable[[], Worker]
+    ) -> AbstractContextManager[Executor]: ...
 
 
 def check(execution: Execution) -> None:
-    """Raises ConfigError where the executor is unknown, or options do not go together."""
-    if execution.name not in NAMES:
-        raise ConfigError(f"--executor {execution.name}: {nearest(execution.name, NAMES)}")
+    """Raise ConfigError where the executor is unknown, or options do not go together."""
+    name = execution.name
+    if name not in EXECUTORS:
+        raise ConfigError(f"--executor {name}: {nearest(name, list(EXECUTORS))}")
     if execution.workers is not None and execution.workers < 1:
         raise ConfigError(f"--workers {execution.workers}: give 1 or more")
-    if execution.workers is not None and execution.name == "in-process":
-        raise ConfigError("--workers: an executor in this process has one: add -e processes")
-    if execution.address is not None and execution.name != "ray":
-        raise ConfigError("--address: only --executor ray has an address: add it, or leave it out")
+    for option, value in (("workers", execution.workers), ("address", execution.address)):
+        if value is not None and option not in _module(name).OPTIONS:
+            able = [one for one in EXECUTORS if option in _module(one).OPTIONS]
+            raise ConfigError(
+                f"--{option}: --executor {name} takes none, {' and '.join(able)} "
+                f"{'does' if len(able) == 1 else 'do'}: add it, or leave --{option} out"
+            )
 
 
 def executor(
@@ -41,12 +63,8 @@ def executor(
     cluster does not answer.
     """
     check(execution)
-    if execution.name == "processes":
-        from experiments.sweep.executors.processes import Processes
+    return _module(execution.name).start(execution, setup, own)
 
-        return Processes(setup, execution.workers)
-    if execution.name == "ray":
-        from experiments.sweep.executors.ray_cluster import RayCluster
 
-        return RayCluster(setup, execution.workers, execution.address or "auto")
-    return InProcess(own())
+def _module(name: str) -> _Module:
+    return cast(_Module, import_module(EXECUTORS[name]))

@@ -1,13 +1,11 @@
-"""What an executor is, what its workers are built from, and the executor in this process."""
+"""What an executor is, and what its workers are built from."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import torch
@@ -30,7 +28,7 @@ TRIES = 3
 class Execution:
     """Where a sweep runs.
 
-    name: one of `executors.NAMES`. workers: how many; None for what the machine or cluster has.
+    name: one of `executors.EXECUTORS`. workers: how many; None for what the machine or cluster has.
     address: of a Ray cluster, `auto` for the one that this machine belongs to.
     """
 
@@ -93,28 +91,6 @@ class Executor(Protocol):
         Raises SQLinkError of a task, once those that run beside it have ended or were stopped.
         """
         ...
-
-
-class InProcess(AbstractContextManager["InProcess"]):
-    """The tasks one after another in this process."""
-
-    workers = 1
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    def run(self, tasks: Sequence[Task], advance: Advance) -> Iterator[Outcome]:
-        """See Executor. advance: is told of every encoding, not only of every task."""
-        for task in tasks:
-            yield self._worker.run(task, advance)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._worker.cache.trim()
 
 
 def devices(sweep: Sweep, workers: int) -> list[str]:

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
@@ -22,7 +22,7 @@ from typing import Protocol
 
 import torch
 
-from experiments.sweep.executors.base import TRIES, Setup, devices, silent
+from experiments.sweep.executors.base import TRIES, Execution, Setup, devices, silent
 from experiments.sweep.finishing import say
 from experiments.sweep.progress import Advance
 from experiments.sweep.tasks import Outcome, Task
@@ -38,6 +38,14 @@ class Names(Protocol):
     def get(self) -> str: ...
 
     def put(self, obj: str) -> None: ...
+
+
+OPTIONS = ("workers",)
+
+
+def start(execution: Execution, setup: Setup, own: Callable[[], Worker]) -> Processes:
+    """Return the executor with so many workers."""
+    return Processes(setup, execution.workers)
 
 
 class Processes(AbstractContextManager["Processes"]):

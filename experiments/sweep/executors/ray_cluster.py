@@ -13,7 +13,7 @@ import os
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import torch
 
 from channels.atomic import whole_file
-from experiments.sweep.executors.base import TRIES, Setup, silent
+from experiments.sweep.executors.base import TRIES, Execution, Setup, silent
 from experiments.sweep.finishing import say
 from experiments.sweep.progress import Advance
 from experiments.sweep.tasks import Outcome, Task
@@ -42,6 +42,14 @@ alone."""
 
 Files = list[tuple[str, bytes]]
 """Names below the results' folder, and contents."""
+
+
+OPTIONS = ("workers", "address")
+
+
+def start(execution: Execution, setup: Setup, own: Callable[[], Worker]) -> RayCluster:
+    """Return the executor on the cluster at the address. Raises what `RayCluster` raises."""
+    return RayCluster(setup, execution.workers, execution.address or "auto")
 
 
 class RayCluster(AbstractContextManager["RayCluster"]):

@@ -203,8 +203,14 @@ def test_an_error_of_a_worker_is_its_one_line(sweep: Path, tmp_path: Path) -> No
     [
         (Execution("procesess"), "--executor procesess: did you mean 'processes'"),
         (Execution("processes", 0), "--workers 0: give 1 or more"),
-        (Execution("in-process", 2), "--workers: "),
-        (Execution("processes", address="auto"), "--address: only --executor ray"),
+        (
+            Execution("in-process", 2),
+            "--workers: --executor in-process takes none, processes and ray do",
+        ),
+        (
+            Execution("processes", address="auto"),
+            "--address: --executor processes takes none, ray does",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
