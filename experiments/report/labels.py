@@ -18,6 +18,8 @@ CODECS: Mapping[str, str] = {
     "jpeg": "JPEG",
     "webp": "WebP",
     "avif": "AVIF",
+    "heic": "HEIC",
+    "jpegxl": "JPEG XL",
     "vvc": "VVC",
     "deepjscc": "DeepJSCC",
 }
