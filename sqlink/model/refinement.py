@@ -79,7 +79,8 @@ ROUND_UP = 0.25
 
 
 STEP8, STEP4 = 0.75, 0.65
-"""Steps of cosine coefficients, orthonormal over the three colours, with which training begins."""
+"""Steps of cosine coefficients, orthonormal over the three colours. Training begins with them, and
+the decoder takes from them which detail a zero allows: weights are made for these and ROUND_UP."""
 
 
 class ScalarQuantizer(nn.Module):
