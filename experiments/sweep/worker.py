@@ -49,6 +49,7 @@ from sqlink.codecs.base import Codec, Decoded, Received, Stream, TokenFate, Unre
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.receiver import Receiver
+from sqlink.runtime.threads import one_thread_each
 from sqlink.transmitter import Transmitter
 
 CROSSINGS = 16
@@ -176,6 +177,7 @@ class Worker:
                 self._prepared = names, self.prepared(chunk)
         return self._prepared[1]
 
+    @one_thread_each()
     def prepared(self, chunk: list[Picture]) -> list[Picture]:
         """The pictures with the map that is sent of them and the judge's view of the original."""
         ready: dict[str, Picture] = {}
@@ -195,6 +197,7 @@ class Worker:
         self.pictures.keep(chunk)
         return chunk
 
+    @one_thread_each()
     def rows_of(
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:

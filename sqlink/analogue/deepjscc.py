@@ -30,6 +30,7 @@ from sqlink.model.deepjscc import (
     sent_mask,
     to_symbols,
 )
+from sqlink.runtime.threads import side_by_side
 from sqlink.weights.manifest import load
 
 QUIETEST, NOISIEST = 1e-9, 1e6
@@ -75,13 +76,21 @@ class DeepJSCCCodec:
 
     def encode(self, images: Tensor, symbols: int, snr_db: Tensor) -> Tensor:
         """See `SymbolCodec.encode`."""
-        count, _, height, width = images.shape
+        height, width = images.shape[2:]
         most = self.most_symbols(height, width)
         if not 1 <= symbols <= most:
             raise ConfigError(
                 f"{self.name}: a picture of {width}x{height} takes 1 to {most} "
                 f"symbols, not {symbols}"
             )
+        parts = zip(self._parts(images), self._parts(snr_db), strict=True)
+        return torch.cat(
+            side_by_side(lambda part: self._encoded(part[0], symbols, part[1]), parts, self.device)
+        )
+
+    def _encoded(self, images: Tensor, symbols: int, snr_db: Tensor) -> Tensor:
+        """The symbols of some of the pictures."""
+        count, _, height, width = images.shape
         images = images.to(self.device)
         right, below = -width % PLACE, -height % PLACE
         padded = F.pad(images, (0, right, 0, below), mode="replicate")
@@ -95,6 +104,26 @@ class DeepJSCCCodec:
         self, received: Tensor, noise_variance: Tensor, snr_db: Tensor, height: int, width: int
     ) -> Decoded:
         """See `SymbolCodec.decode`."""
+        rows = zip(
+            self._parts(received), self._parts(noise_variance), self._parts(snr_db), strict=True
+        )
+        return Decoded(
+            images=torch.cat(
+                side_by_side(lambda row: self._decoded(*row, height, width), rows, self.device)
+            ),
+            segmentation=None,
+            outage=torch.zeros(len(received), dtype=torch.bool, device=self.device),
+        )
+
+    def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Rows that the network takes at once: on a CPU one, all of them elsewhere."""
+        size = 1 if self.device.type == "cpu" else max(1, len(rows))
+        return tuple(rows[start : start + size] for start in range(0, len(rows), size))
+
+    def _decoded(
+        self, received: Tensor, noise_variance: Tensor, snr_db: Tensor, height: int, width: int
+    ) -> Tensor:
+        """The pictures of some of the receptions."""
         count, symbols = received.shape
         shape = (self.network.config.coefficients, -(-height // PLACE), -(-width // PLACE))
         finite = (received.isfinite() & ~noise_variance.isnan()).to(self.device)
@@ -118,8 +147,4 @@ class DeepJSCCCodec:
                 scale,
                 1 / trust.sum(1).clamp(min=1 / NOISIEST),
             )
-        return Decoded(
-            images=pictures[:, :, :height, :width].nan_to_num().clamp(0, 1).float(),
-            segmentation=None,
-            outage=torch.zeros(count, dtype=torch.bool, device=self.device),
-        )
+        return pictures[:, :, :height, :width].nan_to_num().clamp(0, 1).float()

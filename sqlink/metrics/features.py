@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from sqlink.errors import ConfigError, WeightsError
 from sqlink.metrics.base import Extractor
 from sqlink.metrics.published import find, read
+from sqlink.runtime.threads import placed
 from sqlink.segmentation.base import Segmenter
 
 CELL = 64
@@ -122,7 +123,7 @@ class EfficientNetCells:
 
     @torch.no_grad()
     def vectors(self, images: Tensor) -> Tensor:
-        network = self.network.to(images.device)
+        network = placed(self.network, images.device)
         height, width = images.shape[2:]
         found = []
         for part in images.float().split(_BATCH):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sqlink.metrics.published import checked, find, read
+from sqlink.runtime.threads import placed
 
 SIDE = 299
 WIDTH = 2048
@@ -258,7 +259,7 @@ class InceptionFeatures:
 
     @torch.no_grad()
     def vectors(self, images: Tensor) -> Tensor:
-        network = self.network.to(images.device)
+        network = placed(self.network, images.device)
         found = []
         for part in images.split(_BATCH):
             levels = (part.float() * 255).round().clamp(0, 255)

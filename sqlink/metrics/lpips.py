@@ -28,6 +28,7 @@ from sqlink.errors import DataError
 from sqlink.metrics.base import check_pair, register
 from sqlink.metrics.published import FOLDER_VARIABLES, checked, read
 from sqlink.metrics.trunks import TRUNKS
+from sqlink.runtime.threads import placed
 
 FOLDER_VARIABLE = FOLDER_VARIABLES[0]
 """Environment variable with the folder that holds the networks."""
@@ -114,7 +115,8 @@ class LPIPS(nn.Module):
                 distance = (distance + _NORM_EPSILON).sqrt()
             if weight is not None:
                 distance = distance * functional.adaptive_avg_pool2d(weight, distance.shape[1:])
-            total = total + distance.mean(dim=(1, 2))
+            # Of one number, threads would share a sum.
+            total = total + distance.mean(dim=2).mean(dim=1)
         return total
 
     def taps(self, images: Tensor, autocast: bool = False) -> list[Tensor]:
@@ -176,7 +178,7 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
         check_pair("LPIPS", images, reference)
-        network = self.network.to(images.device)
+        network = placed(self.network, images.device)
         reason = self.unavailable(*images.shape[2:])
         if reason is not None:
             raise DataError(reason)

@@ -5,22 +5,32 @@
                                                             |   2   |   4   | ...
 
 A thread that has a chunk to itself waits for no other after each layer, and while one packs bytes,
-which is Python's, the others compute. The chunks and their results are the same either way.
+which is Python's, the others compute.
+
+Two things make PyTorch round differently on one thread than on several, and are dealt with here: a
+1x1 convolution runs another kernel on one thread (`placed`), and group normalisation adds up
+as many partial sums as there are threads (`one_thread_each`).
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 Part = TypeVar("Part")
 Answer = TypeVar("Answer")
+Network = TypeVar("Network", bound=nn.Module)
+
+_ALONE_TOO: ContextVar[bool] = ContextVar("one_thread_each", default=False)
 
 
 def side_by_side(
@@ -28,14 +38,42 @@ def side_by_side(
 ) -> list[Answer]:
     """Return `work` of every part, in order; on a CPU as many at once as torch has threads.
 
-    An error of any part is raised here. `work` enters `torch.inference_mode` itself: modes of this
-    kind are a thread's own.
+    A part that is alone has all threads to itself, except within `one_thread_each`. An error of any
+    part is raised here. `work` enters `torch.inference_mode` itself: modes of this kind are a
+    thread's own.
     """
     jobs = list(parts)
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(jobs) < 2:
+    alone = len(jobs) < 2 and not _ALONE_TOO.get()
+    if device.type != "cpu" or threads == 1 or alone:
         return [work(part) for part in jobs]
     return list(_workers(threads).map(work, jobs))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Give every part of `side_by_side` one thread, as a context or a decorator.
+
+    Results are then the same bits whatever the number of threads, and of parts at once.
+    """
+    token = _ALONE_TOO.set(True)
+    try:
+        yield
+    finally:
+        _ALONE_TOO.reset(token)
+
+
+def placed(network: Network, device: torch.device | str) -> Network:
+    """Move a network to a device, where its 1x1 convolutions run one kernel on any thread count.
+
+    On a CPU PyTorch takes oneDNN's where there are several threads and another on one, unless the
+    layer has a stride or a dilation. The dilation of a kernel of one value changes nothing else.
+    """
+    dilation = (2, 2) if torch.device(device).type == "cpu" else (1, 1)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
+            layer.dilation = dilation
+    return network.to(device)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.model.layout import channels_last
 from sqlink.runtime.precision import full_precision
+from sqlink.runtime.threads import placed
 from sqlink.segmentation.atrous import Atrous
 from sqlink.segmentation.base import register
 from sqlink.segmentation.blocks import fold
@@ -109,8 +110,7 @@ def built_in(
         raise WeightsError(
             f"{weights or name} does not fit the network '{name}': train it again"
         ) from error
-    network.requires_grad_(False).to(device)
-    channels_last(network)
+    channels_last(placed(network.requires_grad_(False), device))
     return BuiltIn(name, network, chunk)
 
 

@@ -49,6 +49,30 @@ def test_another_batch_size_gives_the_same_table(write: Write, same: Same, tmp_p
     same(one, run_sweep(path, tmp_path / "three", batch_size=3, progress=False))
 
 
+def test_another_number_of_threads_gives_the_same_bits(write: Write, tmp_path: Path) -> None:
+    """Networks of every kind, one picture at a time: what threads would share is then largest."""
+    path = write(
+        """
+data: {name: streets, options: {seed: 11, count: 1, height: 144, width: 192}}
+codecs: [sqgan, deepjscc]
+rates: {channel_uses: [2000]}
+channel: awgn
+conditions: {snr_db: [10]}
+metrics: [psnr, miou, miou_map, fd_judge]
+"""
+    )
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            folder = run_sweep(path, tmp_path / f"on-{threads}", progress=False)
+        finally:
+            torch.set_num_threads(before)
+        found.append(read_results(folder))
+    assert found[0].num_rows == 2
+    assert found[0].equals(found[1])
+
+
 def test_codecs_rates_and_conditions_meet_the_same_channel(write: Write, tmp_path: Path) -> None:
     table = read_results(run_sweep(write(), tmp_path / "out", progress=False)).to_pylist()
     small = {

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 
-from sqlink.runtime.threads import side_by_side
+from sqlink.runtime.threads import one_thread_each, placed, side_by_side
 
 CPU = torch.device("cpu")
 
@@ -76,3 +77,30 @@ def test_one_part_or_one_thread_stays_where_it_is() -> None:
         assert side_by_side(lambda _: threading.get_ident(), range(3), CPU) == [here] * 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_part_alone_gets_one_thread_where_that_is_asked() -> None:
+    def threads(_: int) -> int:
+        return torch.get_num_threads()
+
+    assert side_by_side(threads, [0], CPU) == [2]
+    with one_thread_each():
+        assert side_by_side(threads, [0], CPU) == [1]
+    assert side_by_side(threads, [0], CPU) == [2]
+
+
+def test_a_1x1_convolution_rounds_alike_on_any_number_of_threads() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(256, 128, 1)
+        x = torch.randn(1, 256, 18, 24)
+    usual = layer(x)
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(placed(layer, "cpu")(x))
+        torch.set_num_threads(before)
+    assert torch.allclose(found[0], usual, atol=1e-5)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

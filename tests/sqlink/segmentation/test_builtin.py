@@ -117,6 +117,20 @@ def test_what_is_no_picture_is_refused(shipped: dict[str, BuiltIn], shape: tuple
         shipped["tx"].segment(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("name", BOTH)
+def test_the_number_of_threads_does_not_change_a_bit(
+    shipped: dict[str, BuiltIn], scenes: tuple[torch.Tensor, torch.Tensor], name: str
+) -> None:
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            found.append(shipped[name].logits(scenes[0][:1]))
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_names_and_options_are_checked() -> None:
     assert set(BOTH) <= set(segmenter_names())
     with pytest.raises(ConfigError, match="did you mean 'judge'"):
