@@ -22,6 +22,7 @@ from experiments.report.compare import Comparison, Line
 from experiments.report.deltas import SMALL, folded
 from sqlink.errors import ConfigError
 from sqlink.metrics.jackknife import MIN_BLOCKS
+from sqlink.wording import counted
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _n(found: Comparison) -> str:
     """What intervals rest on, and what a star means."""
     many = " or ".join(map(str, found.realisations))
     text = (
-        f"n = {found.pictures} pictures in {found.blocks} blocks, {many} "
+        f"n = {counted(found.pictures, 'picture')} in {counted(found.blocks, 'block')}, {many} "
         f"realisation{'' if found.realisations == (1,) else 's'} each; "
     ) + (
         "in brackets 95 % intervals."

@@ -19,6 +19,7 @@ from experiments.report.summary import CLEAN
 from sqlink.data.classes import NAMES
 from sqlink.errors import ConfigError
 from sqlink.metrics.jackknife import MIN_BLOCKS
+from sqlink.wording import counted
 
 RATES = ("bpp", "channel_uses", "cbr")
 """What may stand across and is measured of what was sent; anything else is a condition."""
@@ -158,15 +159,16 @@ def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
         line = one.lines[0]
         name = f"{one.name}: " if len(results) > 1 else ""
         counts.append(
-            f"{name}n = {line['pictures']} pictures in {line['blocks']} blocks, "
-            f"{line['realisations']} realisations each"
+            f"{name}n = {counted(line['pictures'], 'picture')} in "
+            f"{counted(line['blocks'], 'block')}, "
+            f"{counted(line['realisations'], 'realisation')} each"
         )
     blocks = min(one.lines[0]["blocks"] for one in results)
     parts = [
         *dict.fromkeys(counts),
         "bands: 95 % intervals, Student's t on blocks"
         if blocks >= MIN_BLOCKS
-        else f"intervals n/a: {blocks} block{'' if blocks == 1 else 's'}",
+        else f"intervals n/a: {counted(blocks, 'block')}",
         "outages stay in the mean",
     ]
     lines = ["; ".join(parts) + "."]
@@ -180,7 +182,7 @@ def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
             of = one.lines[0]["pictures"]
             numbers = {int(line.get(f"{name}_pictures") or of) for line in one.lines}
             lines += [
-                f"{one.axis(name).title}: n = {count} of {of} pictures."
+                f"{one.axis(name).title}: n = {count} of {counted(of, 'picture')}."
                 for count in sorted(numbers - {of})
             ]
         lines += [

@@ -29,6 +29,7 @@ from experiments.report.best import best_lines, best_table
 from experiments.report.labels import codec_title, rate_parts
 from experiments.report.results import Results
 from sqlink.errors import ConfigError, SQLinkError
+from sqlink.wording import counted
 
 PAGE, FOLDER = "reference.md", "reference"
 SHOWN = ("psnr_db", "lpips", "miou")
@@ -151,8 +152,9 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
     text = [
         f"## {results.name}",
         f"`sqlink sweep {manifest.get('config_name', 'FILE.yaml')}`: {data['name']} "
-        f"{data['options'].get('split', '')}{every}, n = {line['pictures']} pictures in "
-        f"{line['blocks']} blocks, realisations of the channel each: {line['realisations']}; "
+        f"{data['options'].get('split', '')}{every}, n = "
+        f"{counted(line['pictures'], 'picture')} in {counted(line['blocks'], 'block')}, "
+        f"realisations of the channel each: {line['realisations']}; "
         "95 % intervals in brackets."
         + (f" Weights by SHA-256: {', '.join(used)}." if used else "")
         + (f" Skipped: {', '.join(manifest['skipped'])}." if manifest["skipped"] else ""),

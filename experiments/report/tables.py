@@ -25,6 +25,7 @@ from experiments.sweep.store import Store, table_of
 from sqlink.errors import ConfigError
 from sqlink.metrics.base import AnyMetric
 from sqlink.metrics.jackknife import MIN_BLOCKS
+from sqlink.wording import counted
 
 TABLES = "tables.md"
 
@@ -235,20 +236,21 @@ def _notes(
 ) -> str:
     blocks = cell.num_blocks
     text = (
-        f"n = {cell.shape[0]} pictures in {blocks} blocks, {cell.shape[1]} "
-        f"{'realisation' if cell.shape[1] == 1 else 'realisations'} each. "
+        f"n = {counted(cell.shape[0], 'picture')} in {counted(blocks, 'block')}, "
+        f"{counted(cell.shape[1], 'realisation')} each. "
         + (
             "In brackets 95 % intervals: Student's t on blocks left out in turn. "
             if blocks >= MIN_BLOCKS
-            else f"Intervals n/a: {blocks} block{'' if blocks == 1 else 's'}; {MIN_BLOCKS} are "
-            "needed. "
+            else f"Intervals n/a: {counted(blocks, 'block')}; {MIN_BLOCKS} are needed. "
         )
         + "Outages and what a codec cannot code stay in every mean; bpp is of what it could."
     )
     for name, lack in missing.items():
         title = axis_of(name, {}).title
         if lack.pictures:
-            text += f" {title}: n = {lack.pictures} of {lack.of} pictures; {lack.reason}."
+            text += (
+                f" {title}: n = {lack.pictures} of {counted(lack.of, 'picture')}; {lack.reason}."
+            )
         else:
             text += f" {title}: n/a; {lack.reason}."
     ceilings = {line["miou_clean"] for line in lines if line.get("miou_clean") is not None}
@@ -296,7 +298,7 @@ def _bjontegaard_table(
         "Bjøntegaard rates: bits needed more (+) or less (-) than the anchor's for equal quality, "
         "averaged between the two values of the metric that stand beside; `overlap` is the share "
         "of the narrower curve's range that this is. "
-        f"n = {first['pictures']} pictures in {first['blocks']} blocks."
+        f"n = {counted(first['pictures'], 'picture')} in {counted(first['blocks'], 'block')}."
     )
     return "\n\n".join(filter(None, (text, _markdown(head, body) if body else "", folded(deltas))))
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from experiments.report.estimates import Measured
 from experiments.sweep.measuring import counts_column
 from sqlink.metrics.base import AnyMetric, MapMetric, SetMetric
+from sqlink.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _reason(metric: AnyMetric, cell: Measured, there: npt.NDArray[np.bool_]) -> 
         if metric.compares in ("map", "sent") and not there.any() and not _carried(cell, metric):
             return "no codec of this sweep carries a map"
         lacking = int((~there).sum())
-        return f"{lacking} of {len(there)} pictures have no labels"
+        return f"{lacking} of {counted(len(there), 'picture')} without labels"
     source = metric.extractor if isinstance(metric, SetMetric) else metric
     sizes = zip(cell.column("height")[~there, 0], cell.column("width")[~there, 0], strict=True)
     refusals = [source.unavailable(int(height), int(width)) for height, width in sizes]

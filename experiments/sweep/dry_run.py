@@ -20,6 +20,7 @@ from experiments.sweep.store import Store
 from experiments.sweep.worker import Crossing
 from sqlink.runtime.precision import full_precision
 from sqlink.settings import find_settings
+from sqlink.wording import counted
 
 SHOWN = 12
 """Points that are listed; of more, the first and the last."""
@@ -48,8 +49,10 @@ class Forecast:
         return "\n".join(
             [
                 *lines,
-                f"{len(self.points)} points, {self.encodings} encodings a picture, "
-                f"{self.pictures} pictures: {self.rows} rows, {self.done} of them there already",
+                f"{counted(len(self.points), 'point')}, "
+                f"{counted(self.encodings, 'encoding')} a picture, "
+                f"{counted(self.pictures, 'picture')}: {counted(self.rows, 'row')}, "
+                f"{self.done} of them there already",
                 f"about {took} at most on this machine (every reception taken for a new one), "
                 f"about {self.bytes / 1e6:.1f} MB",
             ]

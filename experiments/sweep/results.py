@@ -21,6 +21,7 @@ from channels.errors import ConfigError
 from experiments.report.tables import read_tables
 from experiments.sweep.grid import FORMAT
 from experiments.sweep.store import KEY, RESULTS, Store, read_parquet, read_results
+from sqlink.wording import counted
 
 MANIFEST = "manifest.json"
 FORMATS = ("csv", "parquet", "jsonl")
@@ -42,7 +43,8 @@ class Summary:
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}  {self.state}  {self.rows} rows  {self.pictures} pictures  "
+            f"{self.folder}  {self.state}  {counted(self.rows, 'row')}  "
+            f"{counted(self.pictures, 'picture')}  "
             f"{', '.join(self.codecs)}  over {', '.join(self.channels)}"
         )
 

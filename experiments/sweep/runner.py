@@ -39,6 +39,7 @@ from sqlink.errors import ConfigError
 from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.runtime.precision import full_precision
 from sqlink.settings import find_settings
+from sqlink.wording import counted
 
 MANY = 1_000_000
 """Rows beyond which a sweep asks whether so many are meant."""
@@ -186,7 +187,7 @@ class Runner:
                     break
                 first, self.realisations = self.realisations, min(2 * self.realisations, self._most)
         if self.hits or self.misses:
-            say(f"cache: {_counted(self.hits, self.misses)}")
+            say(f"cache: {_found(self.hits, self.misses)}")
         self._tables(keys, config, finished=True)
         return self.store.folder
 
@@ -258,8 +259,8 @@ class Runner:
             )
         if (blocks := max(one.blocks for one in found)) < MIN_BLOCKS:
             raise ConfigError(
-                f"until: no interval of '{until.metric}' over {blocks} "
-                f"block{'' if blocks == 1 else 's'}: {MIN_BLOCKS} are needed, take more pictures"
+                f"until: no interval of '{until.metric}' over {counted(blocks, 'block')}: "
+                f"{MIN_BLOCKS} are needed, take more pictures"
             )
         return any(one.reason or (one.high - one.low) / 2 > until.width for one in found)
 
@@ -278,7 +279,7 @@ class Runner:
         )
 
 
-def _counted(hits: Counter[str], misses: Counter[str]) -> str:
+def _found(hits: Counter[str], misses: Counter[str]) -> str:
     """How much of each kind was there: `encodings 3 of 12, originals 1 of 1`."""
     kinds = sorted({*hits, *misses})
     return ", ".join(f"{kind} {hits[kind]} of {hits[kind] + misses[kind]}" for kind in kinds)

@@ -83,10 +83,12 @@ def inputs_of(
     from sqlink.data.classes import classes_of
     from sqlink.data.pictures import check_picture, load_picture
     from sqlink.errors import ConfigError
+    from sqlink.wording import counted
 
     if maps and len(maps) != len(pictures):
         raise ConfigError(
-            f"{len(maps)} maps for {len(pictures)} pictures: give --segmentation once a picture"
+            f"{counted(len(maps), 'map')} for {counted(len(pictures), 'picture')}: "
+            "give --segmentation once a picture"
         )
     sizes = [check_picture(path) for path in pictures]
     labels = maps_of(maps or [], sizes, classes_of(codec))
@@ -104,12 +106,14 @@ def labels_of(paths: Sequence[Path] | None, pictures: Sequence[Path]) -> list[Te
     from sqlink.data.classes import CAMVID
     from sqlink.data.pictures import check_picture
     from sqlink.errors import ConfigError
+    from sqlink.wording import counted
 
     if not paths:
         return [None] * len(pictures)
     if len(paths) != len(pictures):
         raise ConfigError(
-            f"{len(paths)} labels for {len(pictures)} pictures: give --labels once a picture"
+            f"{counted(len(paths), 'label')} for {counted(len(pictures), 'picture')}: "
+            "give --labels once a picture"
         )
     return [*maps_of(paths, [check_picture(path) for path in pictures], CAMVID)]
 

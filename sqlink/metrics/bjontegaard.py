@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sqlink.errors import DataError
+from sqlink.wording import counted
 
 MIN_OVERLAP = 0.25
 MIN_POINTS = 3
@@ -153,7 +154,7 @@ def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[fl
 
 def _refusal(anchor: int, test: int, overlap: float, min_overlap: float, axis: str) -> str | None:
     if min(anchor, test) < MIN_POINTS:
-        return f"a curve has {min(anchor, test)} points; {MIN_POINTS} are needed"
+        return f"a curve has {counted(min(anchor, test), 'point')}; {MIN_POINTS} are needed"
     if overlap == 0 or overlap < min_overlap:
         return (
             f"the curves overlap in {axis} over {overlap:.0%} of the narrower one's range; "

@@ -33,6 +33,7 @@ import numpy.typing as npt
 import torch
 from scipy.stats import t as student_t
 
+from sqlink import wording
 from sqlink.errors import DataError
 from sqlink.metrics.semantic import miou
 
@@ -93,7 +94,7 @@ class Jackknife:
         found, count = self.without[counted], int(counted.sum())
         reason = None
         if count < MIN_BLOCKS:
-            reason = f"{count} block{'' if count == 1 else 's'}"
+            reason = wording.counted(count, "block")
         elif not np.isfinite(found).all():
             reason = f"it rests on one of {count} blocks"
         if reason is not None or not math.isfinite(self.estimate):

@@ -30,6 +30,7 @@ from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError
 from sqlink.runtime.malloc import keep_freed_memory
 from sqlink.runtime.precision import full_precision
+from sqlink.wording import counted
 
 
 class Names(Protocol):
@@ -85,7 +86,7 @@ class Processes(AbstractContextManager["Processes"]):
                         "likely out of memory: take fewer --workers or a smaller batch_size; "
                         "finished rows are kept"
                     ) from None
-                say(f"a worker died: going on with the {len(left)} tasks that are left")
+                say(f"a worker died: {counted(len(left), 'task')} left to do")
 
     def _started(self) -> ProcessPoolExecutor:
         """Workers that wait for tasks; what they are built from comes with their start."""

@@ -90,7 +90,7 @@ def test_the_page_of_reference_curves(
     page, table, figure = reference_page([folder], tmp_path / "docs")
     text = page.read_text(encoding="utf-8")
     assert "### PSNR, dB over AWGN, 400 channel uses: CBR 1/11.52 complex, 1/5.76 real" in text
-    assert "n = 2 pictures in 1 blocks" in text
+    assert "n = 2 pictures in 1 block" in text
     assert "mosaic, capacity" in text
     with table.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2

@@ -115,7 +115,7 @@ def test_curves_say_units_n_and_intervals(drawn: tuple[Path, list[Path]]) -> Non
         "Rate (bit/pixel)",
         "PSNR* (dB)",
         "rate not reachable",
-        "n = 2 pictures in 1 blocks, 2 realisations each",
+        "n = 2 pictures in 1 block, 2 realisations each",
         "intervals n/a: 1 block",
         "PSNR was also a training loss of mosaic, other_one.",
     ):

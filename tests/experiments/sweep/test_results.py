@@ -191,7 +191,7 @@ def test_an_unfinished_sweep_has_tables_of_the_pictures_done(
     assert read_results(tmp_path / "out").num_rows == 36
     (one,) = listed(tmp_path)
     assert one.state == "under way or interrupted"
-    assert "n = 1 pictures" in shown(tmp_path / "out")
+    assert "n = 1 picture in 1 block" in shown(tmp_path / "out")
     with pytest.raises(ConfigError, match="not finished"):
         prune(tmp_path / "out")
     mosaic.stop_after = None

@@ -321,19 +321,19 @@ def test_fewer_pictures_than_others_and_no_labels_are_said_with_n(
     assert "WS-PSNR: n = 3 of 4 pictures; WS-PSNR is for equirectangular pictures" in said
     unavailable = json.loads((folder / "manifest.json").read_text())["unavailable"]
     assert unavailable == {
-        "miou": "4 of 4 pictures have no labels",
-        "boundary_f1": "4 of 4 pictures have no labels",
+        "miou": "4 of 4 pictures without labels",
+        "boundary_f1": "4 of 4 pictures without labels",
         "map_fidelity": "no codec of this sweep carries a map",
     }
     error = capsys.readouterr().err
     assert "ws_psnr_db: n = 3 of 4: WS-PSNR is for" in error
-    assert "miou: n = 0 of 4: 4 of 4 pictures have no labels" in error
+    assert "miou: n = 0 of 4: 4 of 4 pictures without labels" in error
     assert 0 < lines[0]["consistency"] <= lines[-1]["consistency"] <= 1
     captions = [path.read_text() for path in plot_results(folder) if path.suffix == ".svg"]
     assert captions
     for caption in captions:
         assert "WS-PSNR: n = 3 of 4 pictures." in caption
-        assert "mIoU of the picture not measured: 4 of 4 pictures have no labels." in caption
+        assert "mIoU of the picture not measured: 4 of 4 pictures without labels." in caption
 
 
 def test_two_blocks_have_no_interval_and_say_so(write: Write, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_transmit_says_what_the_picture_is_worth(street: Path, tmp_path: Path) -
         (("--loss", 0, "--condition", "loss=0"), "--condition loss is given twice"),
         (("--condition", "snr_db=3", "--loss", 0), "does not take --snr-db"),
         (("--condition", "delay=3", "--loss", 0), "does not take --condition delay"),
-        (("--loss", 0, "--labels", "a.png", "--labels", "b.png"), "2 labels for 1 pictures"),
+        (("--loss", 0, "--labels", "a.png", "--labels", "b.png"), "2 labels for 1 picture"),
     ],
 )
 def test_wrong_conditions_and_labels_are_one_line(
@@ -403,7 +403,7 @@ def test_maps_that_do_not_fit_are_one_line(street: Path, tmp_path: Path) -> None
     assert "16x16, its picture 80x64" in sqlink(*command, tmp_path / "small.png", code=2)
     assert "is not a map" in sqlink(*command, street, code=2)
     two = (*command, tmp_path / "small.png", "--segmentation", tmp_path / "small.png")
-    assert "2 maps for 1 pictures" in sqlink(*two, code=2)
+    assert "2 maps for 1 picture" in sqlink(*two, code=2)
 
 
 def test_a_codec_without_a_map_says_that_it_uses_none(street: Path, tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_results_are_listed_exported_and_pruned(tmp_path: Path) -> None:
     config, out = tmp_path / "s.yaml", tmp_path / "results" / "s"
     config.write_text(SMALL)
     planned = sqlink("sweep", config, "-o", out, "--dry-run")
-    assert "2 points, 1 encodings a picture, 2 pictures: 4 rows" in planned
+    assert "2 points, 1 encoding a picture, 2 pictures: 4 rows" in planned
     assert not out.exists()
     assert "| near |" in sqlink("sweep", config, "-o", out, "--quiet")
     assert "finished  4 rows  2 pictures  jpeg2000  over near, far" in sqlink(

@@ -97,6 +97,8 @@ def test_a_metric_that_falls_with_rate_has_no_rate_delta_but_a_metric_delta() ->
 def test_too_few_points_give_a_reason() -> None:
     delta = bd_metric(_line(RATES, 30, 6), _line(RATES[:2], 30, 6))
     assert delta.reason == "a curve has 2 points; 3 are needed"
+    alone = bd_metric(_line(RATES, 30, 6), _line(RATES[:1], 30, 6))
+    assert alone.reason == "a curve has 1 point; 3 are needed"
 
 
 @pytest.mark.parametrize(

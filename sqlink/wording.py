@@ -1,0 +1,12 @@
+"""Numbers with their nouns in messages and captions: `1 point`, `2 points`."""
+
+from __future__ import annotations
+
+
+def counted(number: int, thing: str) -> str:
+    """Return the number with its noun, in the plural where there is not one.
+
+    >>> counted(1, "block"), counted(0, "block")
+    ('1 block', '0 blocks')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
