@@ -19,7 +19,7 @@ import torch
 
 from experiments.sweep.grid import Point, canonical
 from experiments.sweep.measuring import FEATURES, Measures, counts_column, unpacked
-from sqlink.metrics.base import MapMetric, SetMetric
+from sqlink.metrics.base import SetMetric
 from sqlink.metrics.jackknife import (
     Floats,
     Integers,
@@ -65,6 +65,8 @@ class Measured:
         names = np.asarray(rows["block"].to_pylist())[self._order].reshape(self.shape)[:, 0]
         self.blocks = block_numbers(names, self.shape[0])
         self._found: dict[str, Jackknife | None] = {}
+        self._there: dict[str, Booleans] = {}
+        self._columns: dict[str, Floats] = {}
 
     @property
     def title(self) -> str:
@@ -80,8 +82,13 @@ class Measured:
 
     def column(self, name: str) -> Floats:
         """A column of numbers, [pictures, realisations], NaN where there is none."""
-        values = self.rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return np.asarray(values, dtype=np.float64)[self._order].reshape(self.shape)
+        if name not in self._columns:
+            column = self.rows[name]
+            if not pa.types.is_float64(column.type):
+                column = column.cast(pa.float64())
+            values = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+            self._columns[name] = values[self._order].reshape(self.shape)
+        return self._columns[name]
 
     def counts(self, name: str, shape: tuple[int, ...]) -> Floats:
         """A column of counts, [pictures, realisations, *shape]; 0 where there are none."""
@@ -106,16 +113,20 @@ class Measured:
 
     def measured(self, name: str) -> Booleans:
         """Where a metric has a value, [pictures, realisations]."""
-        metric = self.measures.metrics.get(name)
-        if isinstance(metric, MapMetric):
-            column = counts_column(metric)
+        if name not in self._there:
+            self._there[name] = self._measured(name)
+        return self._there[name]
+
+    def _measured(self, name: str) -> Booleans:
+        if counted := self.measures.of_maps.get(name):
+            column = counts_column(counted)
             if not self._has(column):
                 return np.zeros(self.shape, bool)
-            counts = self.counts(column, metric.shape)
+            counts = self.counts(column, counted.shape)
             return np.asarray(counts.reshape(*self.shape, -1).any(axis=-1), dtype=np.bool_)
         column = name
-        if isinstance(metric, SetMetric):
-            column = f"{FEATURES}{metric.extractor.name}"
+        if of_set := self.measures.of_sets.get(name):
+            column = f"{FEATURES}{of_set.extractor.name}"
         if column not in self.rows.column_names:
             return np.zeros(self.shape, bool)
         there = pyarrow.compute.is_valid(self.rows[column]).to_numpy(zero_copy_only=False)
@@ -138,10 +149,10 @@ class Measured:
             return Interval(
                 found.estimate, np.nan, np.nan, 0.95, self.num_blocks, f"{some} observed"
             )
-        metric = self.measures.metrics.get(name)
-        if name in SHARES or isinstance(metric, MapMetric):
+        if name in SHARES or name in self.measures.of_maps:
             return found.interval(low=0.0, high=1.0)
-        return found.interval(low=metric.lowest if isinstance(metric, SetMetric) else -np.inf)
+        of_set = self.measures.of_sets.get(name)
+        return found.interval(low=-np.inf if of_set is None else of_set.lowest)
 
     def value(self, name: str, which: Booleans) -> float | None:
         """A metric over the receptions of a mask [pictures, realisations].
@@ -149,15 +160,14 @@ class Measured:
         None where nothing of them was measured.
         """
         which = which & self.measured(name)
-        metric = self.measures.metrics.get(name)
         if not which.any():
             return None
-        if isinstance(metric, MapMetric):
-            sums = self.counts(counts_column(metric), metric.shape)[which].sum(axis=0)
-            return float(metric.value(torch.from_numpy(sums)))
-        if isinstance(metric, SetMetric):
-            ours, theirs, _ = self._vectors(metric, which)
-            return float(metric.distance([ours], theirs, np.zeros(len(ours), np.int64)).estimate)
+        if counted := self.measures.of_maps.get(name):
+            sums = self.counts(counts_column(counted), counted.shape)[which].sum(axis=0)
+            return float(counted.value(torch.from_numpy(sums)))
+        if of_set := self.measures.of_sets.get(name):
+            ours, theirs, _ = self._vectors(of_set, which)
+            return float(of_set.distance([ours], theirs, np.zeros(len(ours), np.int64)).estimate)
         return float(self.column(name)[which].mean())
 
     def _result(self, name: str) -> Jackknife | None:
@@ -166,14 +176,13 @@ class Measured:
             return leave_one_out(mean_sums(self.bpp(column)), blocks=self.blocks)
         if not self.measured(name).any():
             return None
-        metric = self.measures.metrics.get(name)
-        if isinstance(metric, MapMetric):
-            value = metric.value
-            sums = self.counts(counts_column(metric), metric.shape)
+        if counted := self.measures.of_maps.get(name):
+            value = counted.value
+            sums = self.counts(counts_column(counted), counted.shape)
             return leave_one_out(
                 sums, lambda one: value(torch.from_numpy(one)).numpy(), blocks=self.blocks
             )
-        if isinstance(metric, SetMetric):
+        if metric := self.measures.of_sets.get(name):
             there = self.measured(name)
             parts = [
                 self._vectors(metric, there & (np.arange(self.shape[1]) == r))

@@ -27,7 +27,6 @@ from experiments.report.estimates import Measured
 from experiments.sweep.row import BITS
 from experiments.sweep.store import table_of
 from sqlink.data.classes import NAMES
-from sqlink.metrics.base import MapMetric
 from sqlink.metrics.jackknife import LEVEL, Floats, Interval
 from sqlink.metrics.semantic import iou
 
@@ -102,8 +101,8 @@ def _line(
         line[f"{name}_pictures"] = int(cell.measured(name).any(axis=1).sum())
         line[f"{name}_blocks"] = found.blocks
         line[f"{name}_delivered"] = cell.value(name, delivered)
-        metric = cell.measures.metrics.get(name)
-        if isinstance(metric, MapMetric) and metric.compares == "image":
+        metric = cell.measures.of_maps.get(name)
+        if metric is not None and metric.compares == "image":
             clean = cell.counts(f"{metric.kept}_clean", metric.shape).sum(axis=(0, 1))
             line[f"{name}{CLEAN}"] = float(metric.value(torch.from_numpy(clean)))
     if "miou" in line:

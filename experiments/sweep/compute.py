@@ -14,6 +14,7 @@ ALL = "all"
 """In place of a codec: what is done of a picture once for all of them."""
 
 PARTS = {
+    "load": "loaded",
     "prepare": "prepared",
     "encode": "encoded",
     "cross": "crossed",
@@ -22,7 +23,8 @@ PARTS = {
     "store": "stored",
 }
 """What is timed -> the name of its count: of pictures, of crossings of the channel for `cross`, of
-rows for `store`. To `prepare` is the map that is sent and what the judge sees in the original."""
+rows for `store`. `load` reads or renders the pictures; `prepare` makes the map that is sent, and
+what the judge sees in the original."""
 
 
 class Compute:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,15 +48,16 @@ class Measures:
     metrics: Mapping[str, AnyMetric] = field(default_factory=dict)
     judge: Segmenter | None = None
 
-    @property
+    # Cached, as it takes long to ask whether an object follows a protocol.
+    @cached_property
     def of_pictures(self) -> dict[str, Metric]:
         return {k: m for k, m in self.metrics.items() if isinstance(m, Metric)}
 
-    @property
+    @cached_property
     def of_maps(self) -> dict[str, MapMetric]:
         return {k: m for k, m in self.metrics.items() if isinstance(m, MapMetric)}
 
-    @property
+    @cached_property
     def of_sets(self) -> dict[str, SetMetric]:
         return {k: m for k, m in self.metrics.items() if isinstance(m, SetMetric)}
 

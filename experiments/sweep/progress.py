@@ -30,8 +30,8 @@ def progress(kind: str, total: int) -> Iterator[Advance]:
 
     A line of JSON has `rows`, `total`, `seconds` since the start and `doing`.
     """
-    if kind == "json":
-        yield _lines(total)
+    if kind != "bar":
+        yield _lines(total) if kind == "json" else silent
         return
     with Progress(
         TextColumn("{task.description}"),
@@ -39,7 +39,7 @@ def progress(kind: str, total: int) -> Iterator[Advance]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=kind == "none"),
+        console=Console(stderr=True),
     ) as bar:
         task = bar.add_task("starting", total=total)
 
@@ -60,3 +60,7 @@ def _lines(total: int) -> Advance:
         print(json.dumps(line), file=sys.stderr, flush=True)
 
     return advance
+
+
+def silent(rows: int, what: str) -> None:
+    """An `Advance` that shows nothing."""

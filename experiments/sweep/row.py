@@ -8,7 +8,7 @@ measured ─ metrics' own ─┘
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlink.crossing import CHANNEL_LEDGER, CODEC_LEDGER
@@ -103,7 +103,7 @@ class Row:
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of the store, in their order."""
-        place, transport = asdict(self.place), asdict(self.transport)
+        place, transport = dict(vars(self.place)), dict(vars(self.transport))
         conditions, ledger, axes = (
             place.pop("conditions"),
             transport.pop("ledger"),

@@ -5,7 +5,7 @@
 The loop encodes, sends, decodes and measures once for every row, as a script would that knows
 nothing of sweeps. Rows of it are drawn at even distances from the sweep's and timed, and their mean
 is extrapolated to all rows; each is compared with the sweep's own row. The share that is neither
-coding, channel, decoding nor metrics is `other`, the writing of rows and tables included.
+loading, coding, channel, decoding nor metrics is `other`, the writing of rows and tables included.
 Seconds are those of the clock.
 """
 
@@ -37,7 +37,7 @@ from sqlink.settings import find_settings
 
 Line = dict[str, object]
 
-COMPUTING = ("prepare", "encode", "cross", "decode", "measure")
+COMPUTING = ("load", "prepare", "encode", "cross", "decode", "measure")
 COMPARED = ("stream", "bytes", "delivered", "correct", "channel_uses", "psnr_db", "confusion_image")
 """Columns in which a row of the loop must be the sweep's; floats to 1e-5."""
 

@@ -118,7 +118,9 @@ class Worker:
         hits, misses = Counter(self.cache.hits), Counter(self.cache.misses)
         keys: dict[int, str] = {}
         rows, label = 0, ""
-        for chunk in self.pictures.chunks(task.pictures):
+        with self.compute.measure(ALL, "load", len(task.pictures)):
+            chunks = list(self.pictures.chunks(task.pictures))  # a batch's, or a run of a sequence
+        for chunk in chunks:
             keys |= {picture.number: picture.key for picture in chunk}
             done, label = self._chunk(chunk, task, advance)
             rows += done

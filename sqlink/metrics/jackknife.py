@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from sqlink import wording
 from sqlink.errors import DataError
@@ -102,7 +102,7 @@ class Jackknife:
                 self.estimate, math.nan, math.nan, level, count, reason or "nothing measured"
             )
         spread = math.sqrt((count - 1) / count * float(((found - found.mean()) ** 2).sum()))
-        half = float(student_t.ppf((1 + level) / 2, count - 1)) * spread
+        half = float(stdtrit(count - 1, (1 + level) / 2)) * spread
         ends = (max(self.estimate - half, low), min(self.estimate + half, high))
         return Interval(self.estimate, *ends, level, count)
 

@@ -105,7 +105,3 @@ def devices(sweep: Sweep, workers: int) -> list[str]:
     if sweep.device != "cuda" or not count:
         return [sweep.device] * workers
     return [f"cuda:{n % count}" for n in range(workers)]
-
-
-def silent(rows: int, what: str) -> None:
-    """An `Advance` that shows nothing."""

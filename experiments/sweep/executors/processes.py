@@ -22,9 +22,9 @@ from typing import Protocol
 
 import torch
 
-from experiments.sweep.executors.base import TRIES, Execution, Setup, devices, silent
+from experiments.sweep.executors.base import TRIES, Execution, Setup, devices
 from experiments.sweep.finishing import say
-from experiments.sweep.progress import Advance
+from experiments.sweep.progress import Advance, silent
 from experiments.sweep.tasks import Outcome, Task
 from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError

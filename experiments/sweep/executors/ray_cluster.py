@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import torch
 
 from channels.atomic import whole_file
-from experiments.sweep.executors.base import TRIES, Execution, Setup, silent
+from experiments.sweep.executors.base import TRIES, Execution, Setup
 from experiments.sweep.finishing import say
-from experiments.sweep.progress import Advance
+from experiments.sweep.progress import Advance, silent
 from experiments.sweep.tasks import Outcome, Task
 from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError, MissingExtraError, SQLinkError, one_line
