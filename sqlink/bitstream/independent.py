@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,23 @@ from numpy.typing import NDArray
 from sqlink.bitstream.context_model import AROUND, LEVELS, information, level_of
 from sqlink.bitstream.neighbourhood import Window, window
 from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer, flag_bits
-from sqlink.bitstream.refinement_table import TOKENS, Below, RefinementTable, geometry
+from sqlink.bitstream.refinement_table import (
+    ESCAPE,
+    ESCAPES,
+    MASKED,
+    SIZES,
+    TOKENS,
+    ZERO,
+    Below,
+    ExpectedToken,
+    RefinementTable,
+    Units,
+    bits_of,
+    classes_of,
+    geometry,
+    most_of,
+    states_of,
+)
 from sqlink.bitstream.scan_order import Order, sending_order
 from sqlink.bitstream.tables import Tables
 from sqlink.errors import DataError
@@ -41,6 +58,8 @@ MAX_CHUNK = 1024
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Symbols = NDArray[np.signedinteger[Any]]
+"""Of a stream: indices int64 [...] of the base, or units int16 [..., S]."""
 
 _GROUPS = ((0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True))
 """Streams, and whether hanging on the map."""
@@ -73,8 +92,8 @@ class Chunk:
     """A stretch of the sending order of one stream and layer.
 
     hangs: whether it is coded given the map. start: its first place's position in sending order.
-    kept: bool [n], first and last True. indices: int64 [n], -1 where not kept. level: of the kept
-    fraction, 16 where all are kept.
+    kept: bool [n], first and last True. indices: int64 [n], -1 where not kept, or units int16 [n,
+    S]. level: of the kept fraction, 16 where all are kept.
     """
 
     stream: int
@@ -82,7 +101,7 @@ class Chunk:
     hangs: bool
     start: int
     kept: Bools
-    indices: Ints
+    indices: Symbols
     level: int
 
 
@@ -98,12 +117,16 @@ class NeedsMapError(DataError):
 class Expected:
     """What is expected at the n places of a chunk that is written: their chances to be kept, [n],
     and the weights of every index at the kept ones, [k, J]; with the bits that either costs.
+    tokens: instead of the indices' weights and bits, what is expected of units, from the `first`
+    one on; none where indices are of equal length.
     """
 
     chances: Floats
     weights: Floats
     mask_bits: Floats
     index_bits: Floats
+    tokens: tuple[ExpectedToken, ...] = ()
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +134,7 @@ class Grid:
     """What both ends know: the grid, the tables, and the map where image chunks hang on it.
 
     map_states: int64 [P + 1], indices of the map's places, masked or, the last, unknown; None where
-    nothing hangs on it. fixed: indices of equal length.
+    nothing hangs on it. fixed: indices of equal length. step: of the quantiser, 0..15.
     """
 
     size: tuple[int, int]
@@ -121,10 +144,17 @@ class Grid:
     tables: Tables
     fixed: bool
     map_states: Ints | None
+    step: int
 
     @classmethod
     def of(
-        cls, height: int, width: int, tables: Tables, fixed: bool, map_: Ints | None = None
+        cls,
+        height: int,
+        width: int,
+        tables: Tables,
+        fixed: bool,
+        map_: Ints | None = None,
+        step: int = 0,
     ) -> Grid:
         """map_: int64 [h, w], -1 where masked."""
         states = None
@@ -139,6 +169,7 @@ class Grid:
             tables,
             fixed,
             states,
+            step,
         )
 
     @property
@@ -164,7 +195,7 @@ class Grid:
                 row, column = row // 2, column // 2
             under = self.map_states[row * self.size[1] + column]
             below = Below(under, below.base, below.coarser)
-        return table.look(None, below, geometry(height, width).bands[places], level)
+        return table.look(None, below, geometry(height, width).bands[places], level, self.step)
 
     def look(
         self, stream: int, hangs: bool, places: Ints, left: Ints, level: int
@@ -194,10 +225,10 @@ def read(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
         held += int(chunks[-1].kept.sum())
         if held > _MOST_TOKENS * grid.order.places.size:
             raise DataError("a packet is damaged: it holds more tokens than there are places")
-        if reader.bits > limit:
-            raise DataError("a packet is cut short or damaged: it says more than it can hold")
         if not more(reader, False):
             break
+        if reader.bits > limit:
+            raise DataError("a packet is cut short or damaged: it says more than it can hold")
     writer.replay(reader.coded)
     core = writer.to_bytes()
     if core.ljust(len(data), b"\0") != data:
@@ -238,15 +269,14 @@ def code(
     if hangs and port.number("header", grid.check, _CHECK) != grid.check:
         raise DataError("a packet is damaged, or hangs on a map that did not come whole")
 
-    if stream >= 2:
-        places = order.places[start : start + length]
-        return _code_units(port, grid, (stream, layer, hangs, start), places, level, given)
     if given is not None:
         assert expected is not None
-        _write_places(port, grid, given, expected)
+        (_write_places if stream < 2 else _write_chunk_of_units)(port, grid, given, expected)
         return given
-    table = grid.tables.of(stream)
     places = order.places[start : start + length]
+    if stream >= 2:
+        return _read_chunk_of_units(port, grid, (stream, layer, hangs, start), places, level)
+    table = grid.tables.of(stream)
     kept = np.ones(length, dtype=np.bool_)
     indices = np.full(length, -1, dtype=np.int64)
     # States of the chunk's places, before which stand two that are unknown.
@@ -255,8 +285,8 @@ def code(
     for offset, (first, last) in enumerate(pairwise(ends)):
         which = by_offset[first:last]
         left = np.full((which.size, 2), table.masked + 1)
-        for step in range(min(offset, 2)):
-            left[:, step] = states[which + 1 - step]
+        for back in range(min(offset, 2)):
+            left[:, back] = states[which + 1 - back]
         seen = grid.look(stream, hangs, places[which], left, level)
         flagged = (which > 0) & (which < length - 1) & (level != ALL_KEPT)
         if flagged.any():
@@ -273,47 +303,142 @@ def code(
     return Chunk(stream, layer, hangs, start, kept, indices, level)
 
 
-def _code_units(
-    port: Port,
-    grid: Grid,
-    head: tuple[int, int, bool, int],
-    places: Ints,
-    level: int,
-    given: Chunk | None,
+def _read_chunk_of_units(
+    port: Port, grid: Grid, head: tuple[int, int, bool, int], places: Ints, level: int
 ) -> Chunk:
-    """The units of a chunk, written where it is given, else read; head: stream, layer, hangs,
-    start.
-    """
+    """The units of a chunk; head: stream, layer, hangs, start."""
     stream, layer, hangs, start = head
     table = grid.tables.refining(stream)
-    kept = np.ones(len(places), dtype=np.bool_) if given is None else given.kept.copy()
+    kept = np.ones(len(places), dtype=np.bool_)
     hidden = grid.look_at_units(stream, hangs, places, level)
     if level != ALL_KEPT and len(places) > 2:
         chances = table.chance_kept(hidden[1:-1], level)
         kept[1:-1] = port.flags("mask", kept[1:-1], chances)
-    count = int(kept.sum())
-    digits = np.zeros((count, table.digits), dtype=np.int64)
-    if given is not None:
-        digits = table.to_digits(given.indices[kept])
-    code_digits(port, table, hidden[kept], digits, grid.fixed)
-    indices = np.full(len(places), -1, dtype=np.int64)
-    indices[kept] = table.of_digits(digits)
+    indices = np.full((len(places), table.digits), MASKED, dtype=np.int16)
+    indices[kept] = read_units(port, table, hidden[kept], grid.fixed)
     return Chunk(stream, layer, hangs, start, kept, indices, level)
 
 
-def code_digits(
-    port: Port, table: RefinementTable, hidden: NDArray[np.float32], digits: Ints, fixed: bool
+def _write_chunk_of_units(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> None:
+    """What `_read_chunk_of_units` reads, in the same order: all is known, nothing looked at."""
+    if chunk.level != ALL_KEPT and chunk.kept.size > 2:
+        chances, bits = expected.chances[1:-1], expected.mask_bits[1:-1]
+        port.flags("mask", chunk.kept[1:-1], chances, bits)
+    if grid.fixed:
+        _code_fixed(port, chunk.indices[chunk.kept].astype(np.int64) - ZERO)
+    else:
+        count = int(chunk.kept.sum())
+        write_tokens(port, expected.tokens, expected.first, expected.first + count)
+
+
+def write_units(
+    port: Port, table: RefinementTable, hidden: NDArray[np.float32], units: Units, fixed: bool
 ) -> None:
-    """The digits of n units, token by token, to or from int64 [n, S]."""
-    prior = table.prior(hidden)
+    """Write n units int16 [n, S], all of them there, whose hidden values are [n, H]."""
+    if fixed:
+        _code_fixed(port, units.astype(np.int64) - ZERO)
+    else:
+        write_tokens(port, table.expected(hidden, units), 0, len(units))
+
+
+def write_tokens(port: Port, tokens: Sequence[ExpectedToken], start: int, stop: int) -> None:
+    """Write the units start..stop - 1 of which this is expected."""
+    for token in tokens:
+        units = slice(start, stop)
+        port.indices(
+            "index", token.classes[units], token.class_weights[units], token.class_bits[units]
+        )
+        part = slice(*np.searchsorted(token.which, [start, stop]).tolist())
+        live = token.live[part].T
+        if not live.size:
+            continue
+        symbols, bits = token.symbols[part].T[live], token.bits[part].T[live]
+        port.indices("index", symbols, token.weights[part].swapaxes(0, 1)[live], bits)
+        rest = token.rest[part]
+        rest = rest[rest >= 0]
+        if rest.size:
+            port.numbers("index", rest, ESCAPES)
+
+
+def read_units(
+    port: Port, table: RefinementTable, hidden: NDArray[np.float32], fixed: bool
+) -> Units:
+    """Read n units, int16 [n, S], whose hidden values are [n, H].
+
+    Raises DataError for a token that is not of the class that was read.
+    """
+    count, values = len(hidden), table.values
+    digits = np.zeros((count, table.digits), dtype=np.int64)
+    if fixed:
+        return _stored(_code_fixed(port, digits))
+    classes = np.zeros((count, TOKENS), dtype=np.int64)
+    known = np.zeros((count, 2, table.digits), dtype=np.float32)
+    class_scores = table.class_scores(hidden)
     for token in range(TOKENS):
-        own = digits[:, token * table.values : (token + 1) * table.values]
-        if fixed:
-            for value, count in enumerate(table.levels.tolist()):
-                own[:, value] = port.numbers("index", own[:, value], count)
-        else:
-            weights = table.weights_of(prior, token, digits)
-            own[:] = port.indices("index", own.reshape(-1), weights).reshape(own.shape)
+        weights = table.class_weights_of(class_scores, token, classes)
+        classes[:, token] = port.indices("index", classes[:, token], weights)
+        which = np.flatnonzero(classes[:, token])
+        if not which.size:
+            continue
+        kind = classes[which, token]
+        scores = table.token_scores(hidden[which], token, known[which])
+        first = _read_token(port, table, token, kind, scores)
+        own = slice(token * values, (token + 1) * values)
+        known[which, 0, own], known[which, 1, own] = first, np.abs(first)
+        _code_rest(port, first, first)
+        if (classes_of(first) != kind).any():
+            raise DataError("a packet is damaged: digits are not of their token's class")
+        digits[which, own] = first
+    return _stored(digits)
+
+
+def _read_token(
+    port: Port, table: RefinementTable, token: int, classes: Ints, scores: NDArray[np.float32]
+) -> Ints:
+    """First parts of the digits, int64 [m, D], of one of the four tokens of m units; scores:
+    `token_scores` of the tokens before.
+    """
+    found = np.zeros(scores.shape[:2], dtype=np.int64)
+    known = np.zeros((len(found), 2, table.values), dtype=np.float32)
+    used, most = np.zeros(len(found), dtype=np.int64), most_of(classes)
+    for value in range(table.values):
+        coded = used < most
+        live = slice(None) if coded.all() else np.flatnonzero(coded)
+        states = states_of(classes[live], used[live])
+        if not states.size:
+            break
+        seen = known[live].reshape(states.size, -1)
+        digit = token * table.values + value
+        weights = table.digit_weights_of(scores[live, value], digit, states, seen)
+        own = port.indices("index", found[live, value], weights) - ESCAPE
+        sizes = np.abs(own)
+        found[live, value] = own
+        known[live, 0, value], known[live, 1, value] = own, sizes
+        used[live] += sizes
+    return found
+
+
+def _code_fixed(port: Port, digits: Ints) -> Ints:
+    """Digits int64 [n, S], all of equal length."""
+    first = np.clip(digits, -ESCAPE, ESCAPE)
+    found = port.numbers("index", first.reshape(-1) + ESCAPE, SIZES).reshape(first.shape) - ESCAPE
+    _code_rest(port, digits, found)
+    return found
+
+
+def _code_rest(port: Port, digits: Ints, first: Ints) -> None:
+    """What is left of the sizes of digits int64 [n, D] whose first parts are `first`, where they
+    are put together.
+    """
+    large = np.abs(first) == ESCAPE
+    if large.any():
+        rest = port.numbers("index", np.abs(digits[large]) - ESCAPE, ESCAPES)
+        first[large] = np.sign(first[large]) * (ESCAPE + rest)
+
+
+def _stored(digits: Ints) -> Units:
+    """Digits as units."""
+    return (digits + ZERO).astype(np.int16)
 
 
 def _by_offset(offsets: Ints) -> tuple[Ints, list[int]]:
@@ -347,12 +472,17 @@ def _write_places(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> N
 
 
 def write(
-    indices: Sequence[Ints], layers: Sequence[Ints], grid: Grid, hangs: bool, packet_bytes: int
+    indices: Sequence[Symbols],
+    layers: Sequence[Ints],
+    grid: Grid,
+    hangs: bool,
+    packet_bytes: int,
 ) -> list[tuple[bytes, Writer]]:
     """The packets of a picture, most relevant first, none longer than packet_bytes.
 
-    indices: int64 [h, w] of every stream, -1 where nothing is sent; layers: likewise, 0..3.
-    hangs: whether all but the map's chunks hang on the map, which is then the grid's.
+    indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
+    where nothing is sent; layers: int64 [h, w], 0..3. hangs: whether all but the map's chunks hang
+    on the map, which is then the grid's. A unit that is too long for a packet is not sent.
     """
     queue = [
         segment
@@ -371,14 +501,20 @@ def write(
                 break
             writer, tokens = fitted
             empty = False
-            first += tokens
-            if first == queue[number].positions.size:
-                number, first = number + 1, 0
+            number, first = _after(queue, number, first + tokens)
         if empty:
-            raise ValueError(f"not one token fits {packet_bytes} bytes")
+            if queue[number].stream < 2:
+                raise ValueError(f"not one token fits {packet_bytes} bytes")
+            number, first = _after(queue, number, first + 1)
+            continue
         more(writer, False)
         found.append((writer.to_bytes(), writer))
     return found
+
+
+def _after(queue: Sequence[_Segment], number: int, first: int) -> tuple[int, int]:
+    """The segment and its token that stand at `first` of segment `number`, or in the next one."""
+    return (number, first) if first < queue[number].positions.size else (number + 1, 0)
 
 
 @dataclass(frozen=True)
@@ -391,11 +527,12 @@ class _Segment:
     grid: Grid
     level: int
     kept: Bools  # [G], sending order
-    indices: Ints  # [G], -1 where masked
+    indices: Symbols  # [G], or units [G, S], -1 where masked
     positions: Ints  # [K], where kept
     hidden: NDArray[np.float32]  # [G, H], as if every run were whole
     chances: Floats  # [G], to be kept
     weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
+    tokens: tuple[ExpectedToken, ...]  # of the units where kept; empty: likewise
     mask_bits: Floats  # [G], of each place
     index_bits: Floats  # [K], of each token
     mask_cost: Floats  # [G + 1], of all places before this one
@@ -472,15 +609,15 @@ class _Segment:
         kept, indices = self.kept[start:stop], self.indices[start:stop]
         chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
         if self.stream >= 2:
-            code(writer, self.grid, chunk)
+            code(writer, self.grid, chunk, self._of_units(first, start, stop))
             return
-        table = self.grid.tables.of(self.stream)
         chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
         index_bits = self.index_bits[first : last + 1]
         weights = np.empty((0, 0))
         if self.weights is not None:
             weights = self.weights[first : last + 1]
         elif not self.grid.fixed:
+            table = self.grid.tables.of(self.stream)
             weights = table.index_weights_of(self.hidden[start:stop][kept])
         if begins is not None:
             chances, mask_bits = (
@@ -494,25 +631,38 @@ class _Segment:
                 )
         code(writer, self.grid, chunk, Expected(chances, weights, mask_bits, index_bits))
 
+    def _of_units(self, first: int, start: int, stop: int) -> Expected:
+        """What is expected of the units at start..stop - 1, of which token `first` is first."""
+        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
+        tokens = self.tokens
+        if not tokens and not self.grid.fixed:
+            kept = self.kept[start:stop]
+            table, first = self.grid.tables.refining(self.stream), 0
+            tokens = table.expected(
+                self.hidden[start:stop][kept], self.indices[start:stop][kept].astype(np.int16)
+            )
+        return Expected(chances, np.empty((0, 0)), mask_bits, np.empty(0), tokens, first)
+
 
 def _segments(
-    grid_indices: Ints, layers: Ints, stream: int, grid: Grid, hangs: bool
+    grid_indices: Symbols, layers: Ints, stream: int, grid: Grid, hangs: bool
 ) -> list[_Segment]:
     """The layers of one stream that hold tokens."""
     order = grid.order_of(stream)
     hangs = hangs and stream > 0
-    indices = grid_indices.reshape(-1)[order.places]
+    indices = grid_indices.reshape(order.places.size, -1)[order.places]
     ranks = layers.reshape(-1)[order.places]
     found = []
     for layer in range(LAYERS):
-        kept = (indices >= 0) & (ranks == layer)
+        kept = (indices[:, 0] >= 0) & (ranks == layer)
         if not kept.any():
             continue
         level = ALL_KEPT if kept.all() else level_of(int(kept.sum()), kept.size)
-        own = np.where(kept, indices, -1)
+        own = np.where(kept[:, None], indices, indices.dtype.type(-1))
         if stream >= 2:
             found.append(_units(own, kept, stream, layer, grid, hangs, level))
             continue
+        own = own[:, 0]
         table = grid.tables.of(stream)
         states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
         left = np.stack([states[1:-1], states[:-2]], axis=1)
@@ -544,6 +694,7 @@ def _segments(
                 hidden=hidden,
                 chances=chances,
                 weights=weights,
+                tokens=(),
                 mask_bits=mask_bits,
                 index_bits=index_bits,
                 mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
@@ -554,17 +705,21 @@ def _segments(
 
 
 def _units(
-    own: Ints, kept: Bools, stream: int, layer: int, grid: Grid, hangs: bool, level: int
+    own: Units, kept: Bools, stream: int, layer: int, grid: Grid, hangs: bool, level: int
 ) -> _Segment:
-    """A layer of relevance of a refinement."""
+    """A layer of relevance of a refinement; own: int16 [G, S]."""
     table = grid.tables.refining(stream)
     hidden = grid.look_at_units(stream, hangs, grid.order_of(stream).places, level)
     chances = table.chance_kept(hidden, level)
     mask_bits = flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)
+    tokens: tuple[ExpectedToken, ...] = ()
     if grid.fixed:
-        index_bits = np.full(int(kept.sum()), TOKENS * np.log2(table.levels).sum())
+        large = np.abs(own[kept].astype(np.int64) - ZERO) >= ESCAPE
+        index_bits = table.digits * np.log2(SIZES) + np.log2(ESCAPES) * large.sum(1)
     else:
-        index_bits = table.digit_bits(table.prior(hidden[kept]), table.to_digits(own[kept]))
+        if kept.sum() <= _HELD:
+            tokens = table.expected(hidden[kept], own[kept])
+        index_bits = bits_of(tokens) if tokens else table.unit_bits(hidden[kept], own[kept])
     return _Segment(
         stream=stream,
         layer=layer,
@@ -577,6 +732,7 @@ def _units(
         hidden=hidden,
         chances=chances,
         weights=None,
+        tokens=tokens,
         mask_bits=mask_bits,
         index_bits=index_bits,
         mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from channels.registry import nearest
 from sqlink.bitstream import independent, single
-from sqlink.bitstream.independent import LAYERS, Chunk, Grid, NeedsMapError
+from sqlink.bitstream.independent import LAYERS, Chunk, Grid, NeedsMapError, Symbols
 from sqlink.bitstream.range_coder import Coded
+from sqlink.bitstream.refinement_table import LIMIT, MASKED, QUANTISER_STEPS, ZERO, Units
 from sqlink.bitstream.tables import Tables
 from sqlink.codecs.base import MAX_PACKET_BYTES, Packet
 from sqlink.errors import ConfigError, DataError
@@ -36,7 +37,8 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True)
 class Packing:
     """How tokens become packets. fixed: indices of equal length, log2 of the codebook's size each,
-    in place of what contexts say (an ablation). Raises ConfigError for an unknown mode.
+    and digits likewise, in place of what contexts say (an ablation). Raises ConfigError for an
+    unknown mode.
     """
 
     mode: str = MODES[0]
@@ -65,19 +67,21 @@ class Tokens:
 
     map_indices, image_indices: int64 [h, w], -1 where nothing is sent. map_layers, image_layers:
     int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent. refinements:
-    units at 1/8, int64 [h, w], and at 1/4, [2 h, 2 w], with their layers of relevance.
+    units at 1/8, int16 [h, w, S], and at 1/4, [2 h, 2 w, S'], each with its layers of relevance,
+    int64 [h, w] and [2 h, 2 w]. step: of the quantiser that made them, 0..15.
     """
 
     map_indices: Ints
     image_indices: Ints
     map_layers: Ints
     image_layers: Ints
-    refinements: tuple[tuple[Ints, Ints], ...] = ()
+    refinements: tuple[tuple[Units, Ints], ...] = ()
+    step: int = 0
 
     @property
-    def streams(self) -> tuple[list[Ints], list[Ints]]:
-        """Indices, and layers of relevance, of every stream."""
-        pairs = (
+    def streams(self) -> tuple[list[Symbols], list[Ints]]:
+        """Indices or units, and layers of relevance, of every stream."""
+        pairs: tuple[tuple[Symbols, Ints], ...] = (
             (self.map_indices, self.map_layers),
             (self.image_indices, self.image_layers),
             *self.refinements,
@@ -107,17 +111,23 @@ def packetise(
     height, width = tokens.map_indices.shape
     _check_grid(height, width)
     indices, layers = tokens.streams
-    sent = [stream >= 0 for stream in indices]
+    sent = [part.reshape(*part.shape[:2], -1)[..., 0] >= 0 for part in indices]
     if not any(there.any() for there in sent):
         return []
     named = np.concatenate([layer[there] for layer, there in zip(layers, sent, strict=True)])
     if not 0 <= named.min() <= named.max() < LAYERS:
         raise ValueError(f"layers must be 0..{LAYERS - 1}")
+    if not 0 <= tokens.step < QUANTISER_STEPS:
+        raise ValueError(f"step must be 0..{QUANTISER_STEPS - 1}")
+    for units, _ in tokens.refinements:
+        if (np.abs(np.where(units == MASKED, ZERO, units) - ZERO) > LIMIT).any():
+            raise ValueError(f"digits must be -{LIMIT}..{LIMIT}")
     if packing.mode == "single":
-        data, coded = single.write(indices, layers, tables, packing.fixed)
+        data, coded = single.write(indices, layers, tables, packing.fixed, tokens.step)
         return _slices(data, coded, packet_bytes)
     hangs = packing.mode == "map-dependent"
-    grid = Grid.of(height, width, tables, packing.fixed, tokens.map_indices if hangs else None)
+    map_ = tokens.map_indices if hangs else None
+    grid = Grid.of(height, width, tables, packing.fixed, map_, tokens.step)
     found = independent.write(indices, layers, grid, hangs, packet_bytes)
     packets = []
     for rank, (data, writer) in enumerate(found):
@@ -133,18 +143,25 @@ def read_packet(
     tables: Tables,
     fixed: bool = False,
     map_indices: Ints | None = None,
+    step: int = 0,
 ) -> Contents:
     """Read one packet, independent or map-dependent, of a picture with a grid of height x width.
 
-    map_indices: int64 [h, w], the map that came, for packets that hang on it. Raises DataError for
-    bytes that `packetise` cannot have written (cut short, damaged or hostile) and for a packet that
-    hangs on another map. Positions and indices out of range cannot be expressed.
+    map_indices: int64 [h, w], the map that came, for packets that hang on it. step: of the
+    quantiser. Raises DataError for bytes that `packetise` cannot have written (cut short, damaged
+    or hostile) and for a packet that hangs on another map. Positions and indices out of range
+    cannot be expressed.
     """
-    return _read(data, Grid.of(height, width, tables, fixed, map_indices))
+    return _read(data, Grid.of(height, width, tables, fixed, map_indices, step))
 
 
 def parse_packets(
-    pieces: Sequence[bytes], height: int, width: int, tables: Tables, packing: Packing
+    pieces: Sequence[bytes],
+    height: int,
+    width: int,
+    tables: Tables,
+    packing: Packing,
+    step: int = 0,
 ) -> list[Packet]:
     """All of a picture's packets with their ledgers, from their bytes.
 
@@ -153,10 +170,10 @@ def parse_packets(
     _check_grid(height, width)
     if packing.mode == "single":
         data = b"".join(pieces)
-        coded = single.read(data, height, width, tables, packing.fixed)
+        coded = single.read(data, height, width, tables, packing.fixed, step)
         return _slices(data, coded, max(len(piece) for piece in pieces))
-    map_ = _recover(pieces, height, width, tables, packing.fixed)[0]
-    grid = Grid.of(height, width, tables, packing.fixed, map_)
+    map_ = _recover(pieces, height, width, tables, packing.fixed, step)[0]
+    grid = Grid.of(height, width, tables, packing.fixed, map_, step)
     return [Packet(piece, rank, _read(piece, grid).bits) for rank, piece in enumerate(pieces)]
 
 
@@ -166,31 +183,34 @@ def unpacketise(
     width: int,
     tables: Tables,
     packing: Packing = Packing(),
-) -> tuple[Ints, ...]:
+    step: int = 0,
+) -> tuple[Symbols, ...]:
     """Indices of every stream from the packets that came, -1 where nothing did: of map and image,
-    int64 [h, w], and, where the tables have refinements, units of [h, w] and [2 h, 2 w].
+    int64 [h, w], and, where the tables have refinements, units int16 [h, w, S] and [2 h, 2 w, S'].
 
     A packet that cannot be read counts as lost, and so does what hangs on it. Never raises for what
     packets hold.
     """
     _check_grid(height, width)
     found = (
-        single.recover(packets, height, width, tables, packing.fixed)
+        single.recover(packets, height, width, tables, packing.fixed, step)
         if packing.mode == "single"
-        else _recover(packets, height, width, tables, packing.fixed)
+        else _recover(packets, height, width, tables, packing.fixed, step)
     )
     return tuple(found)
 
 
 def _recover(
-    packets: Sequence[bytes | None], height: int, width: int, tables: Tables, fixed: bool
-) -> list[Ints]:
+    packets: Sequence[bytes | None],
+    height: int,
+    width: int,
+    tables: Tables,
+    fixed: bool,
+    step: int,
+) -> list[Symbols]:
     """Indices of every stream from packets of chunks: what reads alone first, then what hangs."""
-    grid = Grid.of(height, width, tables, fixed)
-    found = [
-        np.full(grid.order_of(stream).places.size, -1, dtype=np.int64)
-        for stream in range(tables.streams)
-    ]
+    grid = Grid.of(height, width, tables, fixed, step=step)
+    found = single.nothing(height, width, tables)
     waiting = []
     for data in packets:
         if not data:
@@ -204,24 +224,21 @@ def _recover(
         except DataError:
             continue
     if waiting:
-        grid = Grid.of(height, width, tables, fixed, found[0].reshape(height, width))
+        grid = Grid.of(height, width, tables, fixed, found[0], step)
     for data in waiting:
         try:
             _place(_chunks(data, grid)[0], grid, found)
         except DataError:
             continue
-    return [part.reshape(_shape(stream, height, width)) for stream, part in enumerate(found)]
+    return found
 
 
-def _shape(stream: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a stream's grid."""
-    return (2 * height, 2 * width) if stream == 3 else (height, width)
-
-
-def _place(held: Sequence[Chunk], grid: Grid, found: Sequence[Ints]) -> None:
+def _place(held: Sequence[Chunk], grid: Grid, found: Sequence[Symbols]) -> None:
     for chunk in held:
         places = grid.order_of(chunk.stream).places[chunk.start : chunk.start + chunk.kept.size]
-        found[chunk.stream][places[chunk.kept]] = chunk.indices[chunk.kept]
+        own = found[chunk.stream]
+        row, column = np.divmod(places[chunk.kept], own.shape[1])
+        own[row, column] = chunk.indices[chunk.kept]
 
 
 def _chunks(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:

@@ -12,8 +12,9 @@ order, and serves both ends: a writer gives back what it is given, a reader what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import constriction
@@ -83,13 +84,18 @@ class EndedError(Exception):
 @dataclass(frozen=True)
 class Coded:
     """Symbols coded together. what: their name in the ledger. model: constriction's, with its
-    parameters. bits: float64, the information of each.
+    parameters. reckon: gives `bits`, which a reader that needs no ledger never asks for.
     """
 
     what: str
     symbols: NDArray[np.int32]
     model: tuple[Any, ...]
-    bits: Floats
+    reckon: Callable[[], Floats]
+
+    @cached_property
+    def bits(self) -> Floats:
+        """The information of each, float64."""
+        return self.reckon()
 
     @cached_property
     def total(self) -> float:
@@ -113,7 +119,8 @@ class Port(ABC):
         if size == 1:
             return np.zeros_like(values)
         symbols = self._code(values, (_uniform(size),))
-        return self._done(what, symbols, (_uniform(size),), np.full(symbols.size, np.log2(size)))
+        reckon = partial(np.full, symbols.size, np.log2(size))
+        return self._done(what, symbols, (_uniform(size),), reckon)
 
     def number(self, what: str, value: int, size: int) -> int:
         """One number of 0..size-1."""
@@ -123,23 +130,27 @@ class Port(ABC):
         """n indices by their weights, whole numbers float64 [n, J]; bits: [n], where known."""
         model = (_categorical(), weights)
         symbols = self._code(values, model)
-        if bits is None:
-            bits = information(weights, symbols)
-        return self._done(what, symbols, model, bits)
+        reckon = (
+            partial(information, weights, symbols) if bits is None else partial(np.asarray, bits)
+        )
+        return self._done(what, symbols, model, reckon)
 
     def flags(self, what: str, values: Bools, chances: Floats, bits: Floats | None = None) -> Bools:
         """n flags, each with its chance to be True; bits: their information, [n], where known."""
         model = (_bernoulli(), chances)
         symbols = self._code(values, model)
-        if bits is None:
-            bits = flag_bits(symbols, chances)
-        self.coded.append(Coded(what, symbols, model, bits))
+        reckon = partial(flag_bits, symbols, chances) if bits is None else partial(np.asarray, bits)
+        self.coded.append(Coded(what, symbols, model, reckon))
         return symbols.astype(np.bool_)
 
     def _done(
-        self, what: str, symbols: NDArray[np.int32], model: tuple[Any, ...], bits: Floats
+        self,
+        what: str,
+        symbols: NDArray[np.int32],
+        model: tuple[Any, ...],
+        reckon: Callable[[], Floats],
     ) -> Ints:
-        self.coded.append(Coded(what, symbols, model, bits))
+        self.coded.append(Coded(what, symbols, model, reckon))
         return symbols.astype(np.int64)
 
     @abstractmethod

@@ -1,37 +1,50 @@
 """What the coder expects of refinement units: integers, the same on every machine.
 
-A unit is the 2x2 tokens of a refinement layer at a place of the next coarser grid, S = 4 D digits
-of a few levels each, sent or masked together; as a number it is their mixed radix, the first digit
-the most significant.
+A token of a refinement is D *digits*: quantised coefficients, whole numbers from -70 to 70. A
+*unit* is the 2x2 tokens at a place of the next coarser grid, S = 4 D digits, sent or masked
+together. Both are stored as int16 of digit + ZERO, with -1 in every digit where masked or lost.
 
     8 neighbouring units (single stream only) ── digits, their sizes ─┐
     map token, base token, coarser refinement token (where known) ─────┼─ weights ── ramp ─> hidden
-    row, column, share that is kept ──────────────────────────────────┘                     │
+    row, column, share that is kept, quantiser step ──────────────────┘                     │
     chance that the unit is kept <── weights ───────────────────────────────────────────────┤
-    chance of each level of each digit <── weights (+ digits of the unit's earlier tokens) ─┘
+    chance of each class of a token <── weights (+ classes of the unit's earlier tokens) ───┤
+    chance of each digit of it <── weights (+ its class, digits before it) ─────────────────┘
 
-The digits of one token are coded together, the four tokens one after the other. Anything that
-stands around may be unknown. The arithmetic is that of `context_model`: sums of products stay below
-2^24, so that float32 is exact, and chances are powers of two in steps of 1/64 bit.
+The four tokens are coded one after the other. First comes a token's *class*, the binary order of
+the sum of its digits' sizes: 0 where all of them are 0, k for sums from 2^(k-1) below 2^k, 7 for
+all larger ones. Then come its digits, one after the other, until their sizes add up to the most
+that the class allows; each knows the digits of the unit before it, and how much of the class is
+used up. A digit of size 7 or more is coded as 7 or -7, and counts as such; the rest of its size
+follows after the token's digits.
 
-    tables.STREAM.levels         uint8 [D]               levels of each digit of a token
+Anything that stands around may be unknown. The arithmetic is that of `context_model`: sums of
+products stay below 2^24, so that float32 is exact, and chances are powers of two in steps of 1/64
+bit.
+
+    tables.STREAM.values         uint8 [1]               D
     tables.STREAM.around         int8  [8, 2 S + 2, H]   digits, their sizes, masked, unknown
     tables.STREAM.map_embedding  int8  [J + 2, H]        of the map token: indices, masked, unknown
     tables.STREAM.base_embedding int8  [J + 2, H]        of the picture's base token
     tables.STREAM.coarser        int8  [2 D' + 2, H]     of the 1/8 token under a 1/4 unit
-    tables.STREAM.place          int16 [3, 16, H]        added by row, column and level
-    tables.STREAM.digit_weights  int8  [H, S * L]        L: the most levels of a digit
-    tables.STREAM.digit_bias     int16 [S * L]           in 1/64 bit
-    tables.STREAM.earlier        int8  [S * L, S * L]    of digits of earlier tokens, in 1/64 bit
+    tables.STREAM.place          int16 [4, 16, H]        added by row, column, level and step
+    tables.STREAM.class_weights  int8  [H, 4 * 8]
+    tables.STREAM.class_bias     int16 [4 * 8]           in 1/64 bit
+    tables.STREAM.class_earlier  int16 [4 * 8, 4 * 8]    of classes of earlier tokens, in 1/64 bit
+    tables.STREAM.digit_weights  int8  [H, S * 15]
+    tables.STREAM.digit_bias     int16 [S * 15]          in 1/64 bit
+    tables.STREAM.earlier        int8  [2 S, S * 15]     of the digits before and of their sizes
+    tables.STREAM.by_class       int16 [8 * 8, D * 15]   of the class and of how much of it is used
+                                                         up, alike for all four tokens
     tables.STREAM.mask_weights   int8  [H]
     tables.STREAM.mask_bias      int16 [16]
-    tables.STREAM.shifts         int8  [4]               of hidden, digit, mask sums, embeddings
+    tables.STREAM.shifts         int8  [5]               of hidden, digit, mask sums, embeddings,
+                                                         class sums
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any
@@ -45,23 +58,47 @@ from sqlink.bitstream.context_model import (
     HIDDEN_LIMIT,
     LEVELS,
     STEPS,
-    Bools,
     Floats,
     Ints,
     StreamTable,
+    information,
     powers,
 )
 from sqlink.errors import WeightsError
 
+Units = NDArray[np.int16]
+"""Of units [..., S] or of tokens [..., D]: digits + ZERO, -1 where masked."""
+
+ZERO = 128
+"""What a digit of 0 is stored as."""
+LIMIT = 70
+"""Largest size of a digit."""
 TOKENS = 4
 """Tokens of a unit, in raster order."""
+ESCAPE = 7
+"""From this size on a digit is coded in two parts."""
+SIZES = 2 * ESCAPE + 1
+"""Levels of a digit's first part."""
+ESCAPES = LIMIT - ESCAPE + 1
+"""Levels of its second part."""
+CLASSES = 8
+"""Of a token, by the sum of its digits' sizes."""
+SHARES = 8
+"""Parts of a class that may be used up."""
+QUANTISER_STEPS = 16
+"""Steps of the quantiser that a picture may be made with."""
+MASKED, UNKNOWN = -1, -2
 NEIGHBOURS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
 PASSES = 4
 """In which a single stream codes a layer: a place of each 2x2 tile after the other."""
 _PASS_OF = np.array([[0, 2], [3, 1]])
+_CLASS_OF = np.array([min(CLASSES - 1, size.bit_length()) for size in range(1 << CLASSES - 1)])
+_MOST = np.array([(1 << name) - 1 for name in range(CLASSES - 1)] + [1 << 30])
+"""Sum of sizes in a class, at most."""
 _REACH = 16
 _ODDS = 12
 _EXACT = 1 << 24
+_BLOCK = 4096  # units that are reckoned together
 
 
 @dataclass(frozen=True)
@@ -93,29 +130,44 @@ def geometry(height: int, width: int) -> Geometry:
     return Geometry(around, bands, _PASS_OF[row % 2, column % 2])
 
 
-def units_of(tokens: Ints, codes: int) -> Ints:
-    """Tokens int64 [2 h, 2 w] to units int64 [h, w], -1 where any of the four is -1.
+def units_of(tokens: Units) -> Units:
+    """Tokens int16 [2 h, 2 w, D] to units [h, w, 4 D], -1 where any of the four tokens is masked.
 
-    codes: size of the token's alphabet.
+    >>> units_of(np.array([[[128], [129]], [[127], [128]]], dtype=np.int16)).tolist()
+    [[[128, 129, 127, 128]]]
     """
-    h, w = tokens.shape[0] // 2, tokens.shape[1] // 2
-    four = tokens.reshape(h, 2, w, 2).transpose(0, 2, 1, 3).reshape(h, w, TOKENS)
-    number = np.zeros((h, w), dtype=np.int64)
-    for k in range(TOKENS):
-        number = number * codes + four[..., k]
-    return np.where((four < 0).any(-1), -1, number)
+    h, w, values = tokens.shape[0] // 2, tokens.shape[1] // 2, tokens.shape[2]
+    four = tokens.reshape(h, 2, w, 2, values).transpose(0, 2, 1, 3, 4).reshape(h, w, -1)
+    masked = (four < 0).any(-1, keepdims=True)
+    return np.where(masked, MASKED, four).astype(np.int16)
 
 
-def tokens_of(units: Ints, codes: int) -> Ints:
-    """The inverse: int64 [h, w] to [2 h, 2 w], -1 where masked."""
-    h, w = units.shape
-    rest = np.maximum(units, 0)
-    four = np.empty((h, w, TOKENS), dtype=np.int64)
-    for k in reversed(range(TOKENS)):
-        four[..., k] = rest % codes
-        rest = rest // codes
-    four[units < 0] = -1
-    return four.reshape(h, w, 2, 2).transpose(0, 2, 1, 3).reshape(2 * h, 2 * w)
+def tokens_of(units: Units) -> Units:
+    """The inverse: units int16 [h, w, 4 D] to tokens [2 h, 2 w, D]."""
+    h, w, digits = units.shape
+    four = units.reshape(h, w, 2, 2, digits // TOKENS)
+    return four.transpose(0, 2, 1, 3, 4).reshape(2 * h, 2 * w, digits // TOKENS)
+
+
+def classes_of(digits: Ints) -> Ints:
+    """The class, 0..7, of tokens of digits int64 [..., D].
+
+    >>> classes_of(np.array([[0, 0], [0, -1], [2, 1], [-70, 70]])).tolist()
+    [0, 1, 2, 7]
+    """
+    found: Ints = _CLASS_OF[np.minimum(np.abs(digits).sum(-1), len(_CLASS_OF) - 1)]
+    return found
+
+
+def token_features(tokens: Units) -> NDArray[np.float32]:
+    """What is seen of tokens int16 [n, D], or of units, in rows of -1 masked, of -2 unknown:
+    float32 [n, 2 D + 2], digits of at most 7, the sizes of these, and whether masked or unknown.
+    """
+    first = tokens[:, 0]
+    signed = np.clip(tokens.astype(np.float32) - ZERO, -ESCAPE, ESCAPE)
+    signed[first < 0] = 0
+    flags = np.stack([first == MASKED, first == UNKNOWN], axis=1).astype(np.float32)
+    return np.concatenate([signed, np.abs(signed), flags], axis=1)
 
 
 @dataclass(frozen=True)
@@ -137,17 +189,22 @@ class Below:
 
 @dataclass(frozen=True)
 class RefinementTable:
-    """One layer's table; the arrays are named and shaped above, all of them NumPy integers."""
+    """One layer's table; the arrays are named and shaped above, all of them NumPy integers, but
+    for `values`, which follows from their shapes.
+    """
 
-    levels: NDArray[np.uint8]
     around: NDArray[np.int8]
     map_embedding: NDArray[np.int8]
     base_embedding: NDArray[np.int8]
     coarser: NDArray[np.int8]
     place: NDArray[np.int16]
+    class_weights: NDArray[np.int8]
+    class_bias: NDArray[np.int16]
+    class_earlier: NDArray[np.int16]
     digit_weights: NDArray[np.int8]
     digit_bias: NDArray[np.int16]
     earlier: NDArray[np.int8]
+    by_class: NDArray[np.int16]
     mask_weights: NDArray[np.int8]
     mask_bias: NDArray[np.int16]
     shifts: NDArray[np.int8]
@@ -155,27 +212,12 @@ class RefinementTable:
     @property
     def values(self) -> int:
         """D, digits of a token."""
-        return len(self.levels)
+        return int(self.by_class.shape[1]) // SIZES
 
     @property
     def digits(self) -> int:
         """S, digits of a unit."""
-        return TOKENS * len(self.levels)
-
-    @property
-    def most(self) -> int:
-        """L, the most levels of a digit."""
-        return int(self.levels.max())
-
-    @property
-    def codes(self) -> int:
-        """Alphabet of a token."""
-        return int(np.prod(self.levels.astype(np.int64)))
-
-    @property
-    def size(self) -> int:
-        """Alphabet of a unit."""
-        return int(self.codes**TOKENS)
+        return TOKENS * self.values
 
     @property
     def unknown(self) -> Below:
@@ -195,43 +237,59 @@ class RefinementTable:
         return arrays
 
     @cached_property
-    def _radix(self) -> Ints:
-        """What each digit of a unit counts."""
-        levels = np.tile(self.levels.astype(np.int64), TOKENS)
-        return np.append(np.cumprod(levels[::-1])[::-1][1:], 1)
+    def _of_tokens(self) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
+        """Weights [H, D * 15] and bias [D * 15] of each of the four tokens."""
+        wide = self.values * SIZES
+        owns = [slice(token * wide, (token + 1) * wide) for token in range(TOKENS)]
+        weights, bias = self._floats["digit_weights"], self._floats["digit_bias"]
+        return tuple((np.ascontiguousarray(weights[:, own]), bias[own]) for own in owns)
 
     @cached_property
-    def _alike(self) -> Bools:
-        """[S, L]: which levels a digit has."""
-        levels = np.tile(self.levels.astype(np.int64), TOKENS)
-        return np.arange(self.most) < levels[:, None]
+    def _before(self) -> tuple[NDArray[np.float32], ...]:
+        """Of each of the four tokens, what the digits before each add: [2 (t + 1) D, D * 15]."""
+        before = np.arange(self.digits)[:, None] < np.arange(self.digits)
+        both = self._floats["earlier"].reshape(2, self.digits, self.digits, SIZES)
+        both = both * before[..., None]
+        found = []
+        for token in range(TOKENS):
+            end = (token + 1) * self.values
+            own = both[:, :end, token * self.values : end]
+            found.append(np.ascontiguousarray(own.reshape(2 * end, -1)))
+        return tuple(found)
 
-    def to_digits(self, units: Ints) -> Ints:
-        """Units int64 [n], 0 or more, to digits int64 [n, S]."""
-        levels = np.tile(self.levels.astype(np.int64), TOKENS)
-        return units[:, None] // self._radix % levels
+    @cached_property
+    def _of_digits(self) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
+        """Of each of S digits, what its own token's digits add, [2 D, 15], and, the same for every
+        token, `by_class` [8 * 8, 15].
+        """
+        values, found = self.values, []
+        for digit in range(self.digits):
+            token, value = divmod(digit, values)
+            own = self._before[token].reshape(2, (token + 1) * values, values, SIZES)
+            earlier = own[:, token * values :, value].reshape(2 * values, SIZES)
+            by_class = self._floats["by_class"][:, value * SIZES : (value + 1) * SIZES]
+            found.append((earlier, np.ascontiguousarray(by_class)))
+        return tuple(found)
 
-    def of_digits(self, digits: Ints) -> Ints:
-        """The inverse."""
-        number: Ints = digits @ self._radix
-        return number
-
-    def tokens(self, units: Ints) -> Ints:
-        """The four tokens of units int64 [n], 0 or more: int64 [n, 4]."""
-        places = self.codes ** np.arange(TOKENS - 1, -1, -1)
-        return units[:, None] // places % self.codes
-
-    def features(self, units: Ints) -> NDArray[np.float32]:
-        """What neighbours see of units int64 [n], -1 masked, -2 unknown: float32 [n, 2 S + 2]."""
-        return token_features(units, np.tile(self.levels, TOKENS))
+    def features(self, units: Units) -> NDArray[np.float32]:
+        """What neighbours see of units int16 [n, S], rows of -1 masked, of -2 unknown: float32 [n,
+        2 S + 2].
+        """
+        return token_features(units)
 
     def look(
-        self, around: NDArray[np.float32] | None, below: Below, bands: Ints, level: int
+        self,
+        around: NDArray[np.float32] | None,
+        below: Below,
+        bands: Ints,
+        level: int,
+        step: int,
     ) -> NDArray[np.float32]:
         """Hidden values, float32 [n, H] of whole numbers 0..127, of n units.
 
         around: [n, 8, 2 S + 2], the neighbours' `features`; None: all unknown. below: of n units,
-        or of one for all. bands: int64 [n, 2]. level: 0..15, more is 15.
+        or of one for all. bands: int64 [n, 2]. level: 0..15, more is 15. step: of the quantiser,
+        0..15.
         """
         floats = self._floats
         if around is None:
@@ -245,7 +303,7 @@ class RefinementTable:
         place = floats["place"]
         sums = sums + place[0].take(bands[:, 0], axis=0)
         sums = sums + place[1].take(bands[:, 1], axis=0)
-        sums = sums + place[2, min(level, LEVELS - 1)]
+        sums = sums + (place[2, min(level, LEVELS - 1)] + place[3, step])
         sums *= np.float32(2.0 ** -int(self.shifts[0]))
         np.floor(sums, out=sums)
         hidden: NDArray[np.float32] = np.clip(sums, 0, HIDDEN_LIMIT, out=sums)
@@ -266,116 +324,191 @@ class RefinementTable:
         chance: Floats = kept / (kept + masked)
         return chance
 
-    def prior(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What `weights_of` starts from, float32 [n, S * L]: all but the unit's own digits."""
-        sums: NDArray[np.float32] = hidden @ self._floats["digit_weights"]
-        sums *= np.float32(2.0 ** -int(self.shifts[1]))
+    def class_scores(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logarithms of the chances of all four tokens' classes, float32 [n, 4 * 8] of whole
+        numbers in 1/64 bit, but for what the classes of earlier tokens add.
+        """
+        sums: NDArray[np.float32] = hidden @ self._floats["class_weights"]
+        sums *= np.float32(2.0 ** -int(self.shifts[4]))
         np.floor(sums, out=sums)
-        sums += self._floats["digit_bias"]
+        sums += self._floats["class_bias"]
         return sums
 
-    def weights_of(self, prior: NDArray[np.float32], token: int, digits: Ints) -> Floats:
-        """How much every level of a token's digits weighs, float64 [n * D, L], 0 where a digit has
-        no such level.
+    def class_weights_of(self, scores: NDArray[np.float32], token: int, classes: Ints) -> Floats:
+        """How much every class of a token weighs, float64 [n, 8].
 
-        digits: int64 [n, S], of which those of earlier tokens are read.
+        scores: `class_scores`. classes: int64 [n, 4], of which those of earlier tokens are read.
         """
-        n, values, most = len(prior), self.values, self.most
-        own = slice(token * values * most, (token + 1) * values * most)
-        sums = prior[:, own]
-        if token:
-            columns = self._floats["earlier"][:, own]
-            rows = np.arange(token * values) * most + digits[:, : token * values]
-            sums = sums + columns.take(rows.reshape(-1), axis=0).reshape(n, token * values, -1).sum(
-                axis=1
-            )
-        sums = sums.reshape(n, values, most)
-        there = self._alike[:values]
-        sums = np.where(there, sums, -np.inf)
-        below = np.minimum(sums.max(axis=2, keepdims=True) - sums, _REACH * STEPS)
-        weights: Floats = powers().take(below.astype(np.intp)) * there
-        return weights.reshape(n * values, most)
+        own = slice(token * CLASSES, (token + 1) * CLASSES)
+        sums = scores[:, own]
+        earlier = self._floats["class_earlier"][:, own]
+        for before in range(token):
+            sums = sums + earlier.take(before * CLASSES + classes[:, before], axis=0)
+        return _weights(sums)
 
-    def digit_bits(self, prior: NDArray[np.float32], digits: Ints) -> Floats:
-        """Information of n units given all that is known of each, bits, float64 [n]."""
-        total = np.zeros(len(prior))
+    def token_scores(
+        self, hidden: NDArray[np.float32], token: int, known: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Logarithms of the chances of a token's digits, float32 [n, D, 15] of whole numbers in
+        1/64 bit, but for what its class adds.
+
+        known: float32 [n, 2, S], the unit's digits, of at most 7, and their sizes; of the token's
+        own ones, those that are 0 add nothing.
+        """
+        weights, bias = self._of_tokens[token]
+        sums: NDArray[np.float32] = hidden @ weights
+        sums *= np.float32(2.0 ** -int(self.shifts[1]))
+        np.floor(sums, out=sums)
+        sums += bias
+        end = (token + 1) * self.values
+        sums += known[:, :, :end].reshape(len(known), 2 * end) @ self._before[token]
+        return sums.reshape(len(sums), self.values, SIZES)
+
+    def digit_weights_of(
+        self, scores: NDArray[np.float32], digit: int, states: Ints, known: NDArray[np.float32]
+    ) -> Floats:
+        """How much every level of a digit, 0..S - 1, weighs in n units, float64 [n, 15].
+
+        scores: float32 [n, 15], the digit's of `token_scores`, given earlier tokens. states: int64
+        [n], `states_of` its token. known: float32 [n, 2 D], its token's digits before it and their
+        sizes.
+        """
+        earlier, by_class = self._of_digits[digit]
+        return _weights(scores + known @ earlier + by_class.take(states, axis=0))
+
+    def expected(self, hidden: NDArray[np.float32], units: Units) -> tuple[ExpectedToken, ...]:
+        """What is expected of n units int16 [n, S], all of them there, that are written: of their
+        four tokens.
+        """
+        digits = units.astype(np.int64) - ZERO
+        classes = classes_of(digits.reshape(len(digits), TOKENS, self.values))
+        scores = self.class_scores(hidden)
+        first = np.minimum(np.maximum(digits, -ESCAPE), ESCAPE)
+        known = np.stack([first, np.abs(first)], axis=1).astype(np.float32)
+        found = []
         for token in range(TOKENS):
-            weights = self.weights_of(prior, token, digits)
-            own = digits[:, token * self.values : (token + 1) * self.values].reshape(-1)
-            bits = np.log2(weights.sum(1)) - np.log2(weights[np.arange(len(own)), own])
-            total += bits.reshape(len(prior), self.values).sum(1)
+            weights, own = self.class_weights_of(scores, token, classes), classes[:, token]
+            part = slice(token * self.values, (token + 1) * self.values)
+            which = np.flatnonzero(own)
+            sizes = np.abs(first[which, part])
+            before = np.cumsum(sizes, axis=1) - sizes
+            kind = own[which, None]
+            live = before < _MOST[kind]
+            sums = self.token_scores(hidden[which], token, known[which])
+            by_class = self._floats["by_class"].reshape(-1, self.values, SIZES)
+            sums += by_class[states_of(kind, before), np.arange(self.values)]
+            levels = _weights(sums.reshape(-1, SIZES))
+            symbols = first[which, part] + ESCAPE
+            bits = information(levels, symbols.reshape(-1)).reshape(live.shape)
+            found.append(
+                ExpectedToken(
+                    own,
+                    weights,
+                    information(weights, own),
+                    which,
+                    live,
+                    symbols,
+                    levels.reshape(sums.shape),
+                    np.where(live, bits, 0.0),
+                    np.abs(digits[which, part]) - ESCAPE,
+                )
+            )
+        return tuple(found)
+
+    def unit_bits(self, hidden: NDArray[np.float32], units: Units) -> Floats:
+        """Information of n units int16 [n, S], all of them there, given all that is known of each:
+        bits, float64 [n].
+        """
+        total = np.empty(len(units))
+        for start in range(0, len(units), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            total[part] = bits_of(self.expected(hidden[part], units[part]))
         return total
 
-    def usual_bits(self, units: Ints) -> Floats:
-        """About what units int64 [...], 0 or more, take, their masks not counted: their information
-        in the middle of a picture of which nothing else is known, half of it kept.
+    def usual_bits(self, units: Units, step: int) -> Floats:
+        """About what units int16 [..., S], all of them there, take, their masks not counted: their
+        information in the middle of a picture of which nothing else is known, half of it kept.
+
+        step: of the quantiser that the picture was made with.
         """
         middle = np.full((1, 2), LEVELS // 2)
-        hidden = self.look(None, self.unknown, middle, LEVELS // 2)
-        prior = np.repeat(self.prior(hidden), units.size, axis=0)
-        return self.digit_bits(prior, self.to_digits(units.reshape(-1))).reshape(units.shape)
+        hidden = self.look(None, self.unknown, middle, LEVELS // 2, step)
+        flat = units.reshape(-1, self.digits)
+        hidden = np.broadcast_to(hidden, (len(flat), hidden.shape[1]))
+        bits = self.unit_bits(hidden, flat)
+        return bits.reshape(units.shape[:-1])
 
     @classmethod
     def even(
-        cls,
-        levels: tuple[int, ...],
-        map_codes: int,
-        base_codes: int,
-        coarser_levels: tuple[int, ...] = (),
+        cls, values: int, map_codes: int, base_codes: int, coarser_values: int = 0
     ) -> RefinementTable:
-        """A table for an untrained model: every level alike, masks by the level alone."""
-        digits, hidden = TOKENS * len(levels), 1
-        wide = digits * max(levels)
-        below = 2 * len(coarser_levels) + 2 if coarser_levels else 0
+        """A table for an untrained model: every class and digit alike, masks by the level alone.
+
+        values: D. coarser_values: of a 1/8 token under a 1/4 unit, 0 for the layer at 1/8.
+        """
+        digits, hidden = TOKENS * values, 1
+        below = 2 * coarser_values + 2 if coarser_values else 0
         return cls(
-            levels=np.array(levels, dtype=np.uint8),
             around=np.zeros((len(NEIGHBOURS), 2 * digits + 2, hidden), dtype=np.int8),
             map_embedding=np.zeros((map_codes + 2, hidden), dtype=np.int8),
             base_embedding=np.zeros((base_codes + 2, hidden), dtype=np.int8),
             coarser=np.zeros((below, hidden), dtype=np.int8),
-            place=np.zeros((3, LEVELS, hidden), dtype=np.int16),
-            digit_weights=np.zeros((hidden, wide), dtype=np.int8),
-            digit_bias=np.zeros(wide, dtype=np.int16),
-            earlier=np.zeros((wide, wide), dtype=np.int8),
+            place=np.zeros((4, LEVELS, hidden), dtype=np.int16),
+            class_weights=np.zeros((hidden, TOKENS * CLASSES), dtype=np.int8),
+            class_bias=np.zeros(TOKENS * CLASSES, dtype=np.int16),
+            class_earlier=np.zeros((TOKENS * CLASSES, TOKENS * CLASSES), dtype=np.int16),
+            digit_weights=np.zeros((hidden, digits * SIZES), dtype=np.int8),
+            digit_bias=np.zeros(digits * SIZES, dtype=np.int16),
+            earlier=np.zeros((2 * digits, digits * SIZES), dtype=np.int8),
+            by_class=np.zeros((CLASSES * SHARES, values * SIZES), dtype=np.int16),
             mask_weights=np.zeros(hidden, dtype=np.int8),
             mask_bias=StreamTable.even(2).mask_bias,
-            shifts=np.zeros(4, dtype=np.int8),
+            shifts=np.zeros(5, dtype=np.int8),
         )
 
     def to_tensors(self, prefix: str) -> dict[str, Tensor]:
         """Integer tensors for the weights file, `prefix.NAME`."""
-        return {f"{prefix}.{f.name}": torch.from_numpy(getattr(self, f.name)) for f in fields(self)}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays["values"] = np.array([self.values], dtype=np.uint8)
+        return {f"{prefix}.{name}": torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> RefinementTable:
-        """Read one. Raises WeightsError if tensors are missing or do not fit together."""
+        """Read one. Raises WeightsError if tensors are missing or do not fit together, or if they
+        are of an earlier version, whose tokens were coded otherwise.
+        """
+        names = ("values", *(f.name for f in fields(cls)))
+        if f"{prefix}.values" not in tensors and f"{prefix}.levels" in tensors:
+            raise WeightsError(
+                f"{prefix} is of an earlier version of the refinement, whose tokens are coded "
+                "otherwise: take weights that this version exported"
+            )
         found: dict[str, NDArray[Any]] = {}
-        for field in fields(cls):
-            tensor = tensors.get(f"{prefix}.{field.name}")
+        for name in names:
+            tensor = tensors.get(f"{prefix}.{name}")
             if tensor is None:
-                raise WeightsError(f"the weights have no {prefix}.{field.name}")
-            found[field.name] = tensor.cpu().numpy()
-        levels, around = found["levels"], found["around"]
-        if levels.ndim != 1 or levels.dtype != np.uint8 or not len(levels) or around.ndim != 3:
-            raise WeightsError(f"{prefix}: levels and around do not fit a table")
-        if (levels % 2 == 0).any() or levels.min() < 3 or levels.max() > 15:
-            raise WeightsError(f"{prefix}.levels must be odd, 3..15")
-        if math.prod(levels.tolist()) ** TOKENS >= 1 << 63:
-            raise WeightsError(f"{prefix}.levels make units beyond 2^63")
-        digits, hidden = TOKENS * len(levels), around.shape[2]
-        wide = digits * int(levels.max())
+                raise WeightsError(f"the weights have no {prefix}.{name}")
+            found[name] = tensor.cpu().numpy()
+        values, around = found.pop("values"), found["around"]
+        if values.dtype != np.uint8 or values.shape != (1,) or not values[0]:
+            raise WeightsError(f"{prefix}.values must be uint8 [1], 1 or more")
+        digits, hidden = TOKENS * int(values[0]), around.shape[-1] if around.ndim else 0
         shapes: dict[str, tuple[type[np.integer[Any]], tuple[int | None, ...]]] = {
             "around": (np.int8, (len(NEIGHBOURS), 2 * digits + 2, hidden)),
             "map_embedding": (np.int8, (None, hidden)),
             "base_embedding": (np.int8, (None, hidden)),
             "coarser": (np.int8, (None, hidden)),
-            "place": (np.int16, (3, LEVELS, hidden)),
-            "digit_weights": (np.int8, (hidden, wide)),
-            "digit_bias": (np.int16, (wide,)),
-            "earlier": (np.int8, (wide, wide)),
+            "place": (np.int16, (4, LEVELS, hidden)),
+            "class_weights": (np.int8, (hidden, TOKENS * CLASSES)),
+            "class_bias": (np.int16, (TOKENS * CLASSES,)),
+            "class_earlier": (np.int16, (TOKENS * CLASSES, TOKENS * CLASSES)),
+            "digit_weights": (np.int8, (hidden, digits * SIZES)),
+            "digit_bias": (np.int16, (digits * SIZES,)),
+            "earlier": (np.int8, (2 * digits, digits * SIZES)),
+            "by_class": (np.int16, (CLASSES * SHARES, int(values[0]) * SIZES)),
             "mask_weights": (np.int8, (hidden,)),
             "mask_bias": (np.int16, (LEVELS,)),
-            "shifts": (np.int8, (4,)),
+            "shifts": (np.int8, (5,)),
         }
         for name, (dtype, shape) in shapes.items():
             array = found[name]
@@ -387,22 +520,62 @@ class RefinementTable:
         shifts = found["shifts"].astype(np.int64)
         if shifts.min() < 0 or shifts.max() > 20 or shifts[3] > 7:
             raise WeightsError(f"{prefix}.shifts are out of range")
-        largest = len(NEIGHBOURS) * (2 * digits + 2) * 7 * 128 + 3 * 32768
-        largest += (128 * (2 + 2 * 16 * 7)) << int(shifts[3])
-        if largest >= _EXACT or hidden * HIDDEN_LIMIT * 128 >= _EXACT:
+        largest = len(NEIGHBOURS) * (2 * digits * ESCAPE + 2) * 128 + 4 * 32768
+        largest += (128 * (2 + len(found["coarser"]) * ESCAPE)) << int(shifts[3])
+        scores = hidden * HIDDEN_LIMIT * 128 + 2 * digits * ESCAPE * 128 + 2 * 32768
+        if largest >= _EXACT or scores >= _EXACT:
             raise WeightsError(f"{prefix} is too large for exact sums")
         return cls(**found)
 
 
-def token_features(tokens: Ints, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What is seen of tokens int64 [n], -1 masked, -2 unknown: float32 [n, 2 D + 2], their digits
-    from the middle, the sizes of these, and whether masked or unknown.
+@dataclass(frozen=True)
+class ExpectedToken:
+    """What is expected of one of the four tokens of n units that are written, as it is coded.
+
+    classes: int64 [n], with weights [n, 8] and bits [n]. which: int64 [m], the units where the
+    class is not 0. live: bool [m, D], the digits that are coded there. symbols: int64 [m, D], their
+    levels, 0..14, with weights [m, D, 15] and bits [m, D], 0 where they are not coded. rest: int64
+    [m, D], what is left of a size, coded where it is 0 or more.
     """
-    counts = levels.astype(np.int64)
-    radix = np.append(np.cumprod(counts[::-1])[::-1][1:], 1)
-    signed = (np.maximum(tokens, 0)[:, None] // radix % counts - (counts - 1) // 2).astype(
-        np.float32
-    )
-    signed[tokens < 0] = 0
-    flags = np.stack([tokens == -1, tokens == -2], axis=1).astype(np.float32)
-    return np.concatenate([signed, np.abs(signed), flags], axis=1)
+
+    classes: Ints
+    class_weights: Floats
+    class_bits: Floats
+    which: Ints
+    live: NDArray[np.bool_]
+    symbols: Ints
+    weights: Floats
+    bits: Floats
+    rest: Ints
+
+
+def bits_of(tokens: Sequence[ExpectedToken]) -> Floats:
+    """Information of the units whose tokens are expected, bits, float64 [n]."""
+    total: Floats = np.sum([token.class_bits for token in tokens], axis=0)
+    for token in tokens:
+        total[token.which] += token.bits.sum(1) + np.log2(ESCAPES) * (token.rest >= 0).sum(1)
+    return total
+
+
+def states_of(classes: Ints, before: Ints) -> Ints:
+    """A row, 0..63, of `by_class`, by the class and the sizes of the token's digits before.
+
+    >>> states_of(np.array([1, 2, 4, 4, 7]), np.array([0, 3, 0, 9, 999])).tolist()
+    [8, 19, 32, 36, 63]
+    """
+    used = np.minimum(before >> np.maximum(classes - 3, 0), SHARES - 1)
+    states: Ints = SHARES * classes + used
+    return states
+
+
+def most_of(classes: Ints) -> Ints:
+    """The largest sum of sizes in each class, int64 of their shape."""
+    most: Ints = _MOST[classes]
+    return most
+
+
+def _weights(scores: NDArray[np.float32]) -> Floats:
+    """Whole numbers above 0 by their logarithms float32 [n, J] in 1/64 bit, float64 [n, J]."""
+    below = np.minimum(scores.max(axis=1, keepdims=True) - scores, _REACH * STEPS)
+    weights: Floats = powers().take(below.astype(np.intp))
+    return weights

@@ -22,40 +22,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.bitstream.context_model import level_of
-from sqlink.bitstream.independent import LAYERS, code_digits
+from sqlink.bitstream.independent import LAYERS, Symbols, read_units, write_units
 from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.bitstream.range_coder import Coded, EndedError, Port, Reader, Writer
+from sqlink.bitstream.refinement_table import (
+    MASKED,
+    TOKENS,
+    UNKNOWN,
+    Below,
+    geometry,
+    token_features,
+)
 from sqlink.bitstream.refinement_table import PASSES as UNIT_PASSES
-from sqlink.bitstream.refinement_table import Below, geometry, token_features
 from sqlink.bitstream.tables import BASE, Tables
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]
 _Pass = tuple[Ints, NDArray[np.float32], Callable[[], NDArray[np.float64]]]
 """Places that are coded together, their hidden values, and what gives their chances to be kept."""
-_BLOCK = 24
+_BLOCK = 64
 """Units of a refinement that are coded together."""
 
 
 def write(
-    indices: Sequence[Ints], layers: Sequence[Ints], tables: Tables, fixed: bool
+    indices: Sequence[Symbols],
+    layers: Sequence[Ints],
+    tables: Tables,
+    fixed: bool,
+    step: int = 0,
 ) -> tuple[bytes, list[Coded]]:
-    """indices: int64 [h, w] of every stream, -1 where nothing is sent; layers: likewise, 0..3.
-    fixed: indices of equal length. Returns the stream and what stands in it.
+    """indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
+    where nothing is sent; layers: int64 [h, w], 0..3. fixed: indices of equal length. step: of the
+    quantiser. Returns the stream and what stands in it.
     """
     writer = Writer()
-    _walk(writer, [part.copy() for part in indices], layers, tables, fixed)
+    _walk(writer, [part.copy() for part in indices], layers, tables, fixed, step)
     return writer.to_bytes(), writer.coded
 
 
-def read(data: bytes, height: int, width: int, tables: Tables, fixed: bool) -> list[Coded]:
+def read(
+    data: bytes, height: int, width: int, tables: Tables, fixed: bool, step: int = 0
+) -> list[Coded]:
     """What stands in a whole stream. Raises DataError if it is none."""
-    return _whole(data, _nothing(height, width, tables), tables, fixed)
+    return _whole(data, nothing(height, width, tables), tables, fixed, step)
 
 
 def recover(
-    pieces: Sequence[bytes | None], height: int, width: int, tables: Tables, fixed: bool
-) -> list[Ints]:
+    pieces: Sequence[bytes | None],
+    height: int,
+    width: int,
+    tables: Tables,
+    fixed: bool,
+    step: int = 0,
+) -> list[Symbols]:
     """The indices of every stream that the slices up to the first missing one hold for sure."""
     came: list[bytes] = []
     for piece in pieces:
@@ -63,25 +82,28 @@ def recover(
             break
         came.append(piece)
     data = b"".join(came)
-    found = _nothing(height, width, tables)
+    found = nothing(height, width, tables)
     if not data:
         return found
     if len(came) == len(pieces):
         try:
-            _whole(data, found, tables, fixed)
+            _whole(data, found, tables, fixed, step)
         except DataError:
-            found = _nothing(height, width, tables)
+            found = nothing(height, width, tables)
         else:
             return found
     with suppress(EndedError, DataError):
-        _walk(Reader(data, cut=True), found, None, tables, fixed)
+        _walk(Reader(data, cut=True), found, None, tables, fixed, step)
     return found
 
 
-def _nothing(height: int, width: int, tables: Tables) -> list[Ints]:
+def nothing(height: int, width: int, tables: Tables) -> list[Symbols]:
     """Indices of which none came."""
-    sizes = [(height, width)] * 3 + [(2 * height, 2 * width)]
-    return [np.full(size, -1, dtype=np.int64) for size in sizes[: tables.streams]]
+    found: list[Symbols] = [np.full((height, width), MASKED, dtype=np.int64) for _ in BASE]
+    for scale, table in zip((1, 2), tables.refinements, strict=False):
+        size = (scale * height, scale * width, table.digits)
+        found.append(np.full(size, MASKED, dtype=np.int16))
+    return found
 
 
 def slices(coded: Sequence[Coded], size: int, packet_bytes: int) -> list[dict[str, int]]:
@@ -98,10 +120,12 @@ def slices(coded: Sequence[Coded], size: int, packet_bytes: int) -> list[dict[st
     ]
 
 
-def _whole(data: bytes, found: Sequence[Ints], tables: Tables, fixed: bool) -> list[Coded]:
+def _whole(
+    data: bytes, found: Sequence[Symbols], tables: Tables, fixed: bool, step: int
+) -> list[Coded]:
     """Read a stream that ends where its bytes do. Raises DataError if it does not."""
     reader, writer = Reader(data), Writer()
-    _walk(reader, found, None, tables, fixed)
+    _walk(reader, found, None, tables, fixed, step)
     writer.replay(reader.coded)
     if writer.to_bytes() != data:
         raise DataError("the stream is cut short or damaged: it does not read as it was written")
@@ -110,16 +134,17 @@ def _whole(data: bytes, found: Sequence[Ints], tables: Tables, fixed: bool) -> l
 
 def _walk(
     port: Port,
-    indices: Sequence[Ints],
+    indices: Sequence[Symbols],
     layers: Sequence[Ints] | None,
     tables: Tables,
     fixed: bool,
+    step: int,
 ) -> None:
     """Everything in its order, to or from `indices`, -1 where nothing is sent.
 
     layers is None where indices are read; they then hold all that was read, whatever ends it.
     """
-    walk = _Walk(port, indices, layers, tables, fixed)
+    walk = _Walk(port, indices, layers, tables, fixed, step)
     for layer, stream in product(range(LAYERS), range(len(indices))):
         walk.layer(stream, layer)
 
@@ -128,35 +153,37 @@ class _Walk:
     """The state of a stream that is written or read.
 
     states: of each stream's places and, the last, of what is outside: of the base's, indices,
-    masked or unknown as its table numbers them; of refinements, units, -1 masked, -2 unknown.
+    masked or unknown as its table numbers them; of refinements, units, rows of -1 masked, of -2
+    unknown.
     """
 
     def __init__(
         self,
         port: Port,
-        indices: Sequence[Ints],
+        indices: Sequence[Symbols],
         layers: Sequence[Ints] | None,
         tables: Tables,
         fixed: bool,
+        step: int,
     ) -> None:
-        self.port, self.tables, self.fixed = port, tables, fixed
+        self.port, self.tables, self.fixed, self.step = port, tables, fixed, step
         self.size = indices[0].shape
-        self.grids = [part.reshape(-1) for part in indices]
+        self.grids = [part.reshape(-1, *part.shape[2:]) for part in indices]
         self.ranks = (
             None
             if layers is None
             else [
-                np.where(grid >= 0, layer.reshape(-1), LAYERS)
+                np.where(grid.reshape(layer.size, -1)[:, 0] >= 0, layer.reshape(-1), LAYERS)
                 for grid, layer in zip(self.grids, layers, strict=True)
             ]
         )
-        unknown = [tables.of(0).masked + 1, tables.of(1).masked + 1, -2, -2]
+        unknown = [tables.of(0).masked + 1, tables.of(1).masked + 1, UNKNOWN, UNKNOWN]
         self.unknown = unknown[: len(indices)]
         self.states = [
-            np.full(grid.size + 1, value)
+            np.full((len(grid) + 1, *grid.shape[1:]), value, dtype=grid.dtype)
             for grid, value in zip(self.grids, self.unknown, strict=True)
         ]
-        self.free = [np.ones(grid.size, dtype=np.bool_) for grid in self.grids]
+        self.free = [np.ones(len(grid), dtype=np.bool_) for grid in self.grids]
         self.highest = [-1] * len(indices)
 
     def layer(self, stream: int, layer: int) -> None:
@@ -176,7 +203,7 @@ class _Walk:
         missing = port.number("header", int(given.sum()), open_places + 1)
         level = level_of(missing, free.size)
         code = self._tokens if stream < len(BASE) else self._units
-        masked = self.tables.of(stream).masked if stream < len(BASE) else -1
+        masked = self.tables.of(stream).masked if stream < len(BASE) else MASKED
         for which, hidden, chances in code(stream, level):
             if 0 < missing < open_places:
                 kept = port.flags("mask", given[which], chances())
@@ -218,7 +245,9 @@ class _Walk:
             if not own.size:
                 continue
             seen = table.features(self.states[stream])
-            hidden = table.look(seen[around.around[own]], below.take(own), around.bands[own], level)
+            hidden = table.look(
+                seen[around.around[own]], below.take(own), around.bands[own], level, self.step
+            )
             for start in range(0, own.size, _BLOCK):
                 part = slice(start, start + _BLOCK)
                 yield own[part], hidden[part], partial(table.chance_kept, hidden[part], level)
@@ -230,16 +259,15 @@ class _Walk:
             nothing = np.zeros((height * width, 0), dtype=np.float32)
             return Below(self.states[0][:-1], self.states[1][:-1], nothing)
         parent = row // 2 * self.size[1] + column // 2
-        table = self.tables.refining(2)
         units = self.states[2][parent]
-        four = table.tokens(np.maximum(units, 0))
-        tokens = four[np.arange(units.size), row % 2 * 2 + column % 2]
-        seen = token_features(np.where(units < 0, units, tokens), table.levels)
+        four = units.reshape(parent.size, TOKENS, -1)
+        seen = token_features(four[np.arange(parent.size), row % 2 * 2 + column % 2])
         return Below(self.states[0][parent], self.states[1][parent], seen)
 
     def _values(self, stream: int, chosen: Ints, hidden: NDArray[np.float32]) -> None:
         """The indices of the places that are kept."""
         grid, state = self.grids[stream], self.states[stream]
+        taken: Symbols
         if stream < len(BASE):
             table = self.tables.of(stream)
             try:
@@ -253,11 +281,9 @@ class _Walk:
                 raise
         else:
             refining = self.tables.refining(stream)
-            digits = refining.to_digits(np.maximum(grid[chosen], 0))
-            try:
-                code_digits(self.port, refining, hidden, digits, self.fixed)
-            except EndedError:
-                grid[chosen] = -1
-                raise
-            taken = refining.of_digits(digits)
+            if self.ranks is None:
+                taken = read_units(self.port, refining, hidden, self.fixed)
+            else:
+                taken = grid[chosen].astype(np.int16)
+                write_units(self.port, refining, hidden, taken, self.fixed)
         grid[chosen] = state[chosen] = taken

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+_Whole = TypeVar("_Whole", bound=np.integer[Any])
 
 
 def ranks(scores: NDArray[np.float32]) -> Ints:
@@ -21,9 +24,13 @@ def ranks(scores: NDArray[np.float32]) -> Ints:
     return np.argsort(descending, axis=-1).reshape(scores.shape)
 
 
-def keep(indices: Ints, rank: Ints, count: int) -> Ints:
-    """Indices of the `count` places of lowest rank, -1 elsewhere; shapes [..., h, w]."""
-    return np.where(rank < count, indices, -1)
+def keep(indices: NDArray[_Whole], rank: Ints, count: int) -> NDArray[_Whole]:
+    """Indices of the `count` places of lowest rank, -1 elsewhere.
+
+    rank: [..., h, w]; indices: likewise, or with digits of every place, [..., h, w, S].
+    """
+    there = (rank < count).reshape(rank.shape + (1,) * (indices.ndim - rank.ndim))
+    return np.where(there, indices, indices.dtype.type(-1))
 
 
 def layers(rank: Ints, count: int, number: int) -> Ints:

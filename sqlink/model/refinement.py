@@ -1,17 +1,17 @@
 """Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens left open.
 
     TRANSMITTER                                        RECEIVER
-     x, base's x̂ ─ e4 ─┬─ down ─ e8 ─(+ base)     base decoder ─ features at 1/8, 1/4, picture
-                        │         ├─ FSQ ─ q8 ─┐         │ 1/8       │ 1/4      │
-                        │         └─ gain8     ├─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
-                        └─(+ q8 up)─ FSQ ─ q4 ─┘     (q8, mask)   (q4, mask)   (+ linear)
-                                   └─ gain4
+     x, base's x̂ ─┬─ e4, e8 ─ gain8, gain4            base decoder ─ features at 1/8, 1/4, picture
+                   │                                          │ 1/8       │ 1/4      │
+                   ├─ cosines of 8x8 ─ step ─ q8 ┬─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
+                   └─ cosines of 4x4 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
 
-The transmitter decodes the base itself, all of it, so as to code what is still missing. Beside the
-networks, tokens are a linear transform of the residual and back, which begins as a cosine transform
-of its blocks: that way tokens mean something from the first step of training. The residual is that
-to the base's picture without its detail finer than 8 pixels. That detail is invention: at realism 0
-little of it is shown, at realism 1 all of it but what the tokens that came say better.
+The transmitter decodes the base itself, all of it, so as to code what is still missing. Tokens are
+cosine coefficients of blocks of 8 and of 4 pixels of the residual, quantised; that transform is
+fixed, and what is learned is what to make of it: the decoder's networks correct what tokens and
+base draw together, and `gain` says what a token is worth. The residual is that to the base's
+picture without its detail finer than 8 pixels. That detail is invention: at realism 0 little of it
+is shown, at realism 1 all of it but what the tokens that came say better.
 
 Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain`
 estimates for every place by how much the error would fall if its token was sent, so that the
@@ -19,15 +19,14 @@ transmitter can spend on what matters (`sqlink.codecs.sqgan`). Any token may be 
 is told which came. One set of weights draws from the most probable picture (realism 0) to the most
 natural one (realism 1); in between, the two are mixed linearly, which is optimal for squared error
 against the distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-
-perception tradeoff in Wasserstein space", NeurIPS 2021). Tokens are finite scalar quantisation
-(Mentzer et al., "Finite scalar quantization: VQ-VAE made simple", ICLR 2024), a product codebook
-that needs no learning.
+perception tradeoff in Wasserstein space", NeurIPS 2021).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -38,17 +37,31 @@ from sqlink.model.config import sizes_from_json, sizes_to_json
 from sqlink.model.fused import convolved, silu
 
 KINDS = ("squared", "perceptual", "semantic")
-"""The errors whose fall a `GainEstimator` estimates: mean squared error, LPIPS, and the
-cross-entropy of the transmitter's segmenter.
+"""The errors whose fall a token is valued by: mean squared error, LPIPS, and the cross-entropy of
+the transmitter's segmenter. The first follows from the digits; `GainEstimator` estimates the
+others.
 """
+
+LARGEST = 70
+"""Size that a digit can have."""
 
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """What fixes the layers; levels are steps of each value of a token, odd numbers."""
+    """What fixes the layers.
 
-    levels8: tuple[int, ...] = (11, 3, 3, 9, 9, 5)
-    levels4: tuple[int, ...] = (5, 7, 5, 3, 5, 3)
+    values8, values4: digits of a token, of the cosine coefficients that `_basis` orders. steps: of
+    the quantiser, in units of a coefficient that is orthonormal over three colours of [0, 1], the
+    coarsest first; a picture is sent at one of them. round_up: added to a size before its fraction
+    is cut off: under a half, as small values cost bits.
+    """
+
+    values8: int = 12
+    values4: int = 10
+    steps: tuple[float, ...] = (
+        *(4.0, 3.2, 2.5, 2.0, 1.6, 1.25, 1.0, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25),
+    )
+    round_up: float = 0.33
     width4: int = 48
     width8: int = 96
     width16: int = 128
@@ -57,12 +70,12 @@ class RefinementConfig:
     width2: int = 32
 
     def __post_init__(self) -> None:
-        for levels in (self.levels8, self.levels4):
-            odd = levels and all(3 <= count <= 15 and count % 2 for count in levels)
-            if not odd or math.prod(levels) ** 4 >= 1 << 63:
-                raise ConfigError(
-                    f"levels {levels} must be odd, 3 to 15, and four tokens' codes below 2^63"
-                )
+        if not (1 <= self.values8 <= 16 and 1 <= self.values4 <= 16):
+            raise ConfigError(f"values {self.values8}, {self.values4} must be 1 to 16")
+        if not 1 <= len(self.steps) <= 16 or sorted(set(self.steps), reverse=True) != [*self.steps]:
+            raise ConfigError(f"steps {self.steps} must be 1 to 16 numbers that fall")
+        if self.steps[-1] <= 0 or not 0 < self.round_up <= 0.5:
+            raise ConfigError("steps must be above 0, round_up above 0 and up to a half")
 
     def to_json(self) -> str:
         """Return the sizes as text, for a weights file."""
@@ -74,61 +87,18 @@ class RefinementConfig:
         return sizes_from_json(cls, text, "refinement")
 
 
-ROUND_UP = 0.25
-"""Added to a size before its fraction is cut off: under a half, as small values cost bits."""
+def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
+    """Round to digits, whole numbers of steps, in floating point.
 
+    coefficients: [N, D, h, w]; step: [N].
 
-STEP8, STEP4 = 0.75, 0.65
-"""Steps of cosine coefficients, orthonormal over the three colours. Training begins with them, and
-the decoder takes from them which detail a zero allows: weights are made for these and ROUND_UP."""
-
-
-class ScalarQuantizer(nn.Module):
-    """Rounds each of D values to a whole number, within its levels; stated in [-1, 1].
-
-    The gradient passes straight through, but where a value lies beyond its levels. Steps are even,
-    as they should be where an entropy coder follows.
-
-    >>> quantizer = ScalarQuantizer((3, 5))
-    >>> quantizer.values(torch.tensor([0, 7, 14])).tolist()
-    [[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]
+    >>> z = torch.tensor([0.5, 0.8, -1.9]).view(1, 1, 1, 3)
+    >>> quantised(z, torch.tensor([1.0]), 0.33).flatten().tolist()
+    [0.0, 1.0, -2.0]
     """
-
-    halves: Tensor
-
-    def __init__(self, levels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.levels = levels
-        self.codes = 1
-        for count in levels:
-            self.codes *= count
-        halves = torch.tensor([(count - 1) / 2 for count in levels])
-        self.register_buffer("halves", halves, persistent=False)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z: [N, D, h, w], any values. Returns the rounded values in [-1, 1]."""
-        halves = self.halves.view(1, -1, 1, 1)
-        within = torch.clamp(z, -halves, halves)
-        rounded = torch.sign(within) * torch.floor(within.abs() + ROUND_UP)
-        return (within + (rounded - within).detach()) / halves
-
-    def indices(self, values: Tensor) -> Tensor:
-        """Return rounded values [N, D, h, w] to int64 [N, h, w], the first value the most
-        significant.
-        """
-        steps = ((values + 1) * self.halves.view(1, -1, 1, 1)).round().long()
-        index = torch.zeros_like(steps[:, 0])
-        for place, count in enumerate(self.levels):
-            index = index * count + steps[:, place]
-        return index
-
-    def values(self, indices: Tensor) -> Tensor:
-        """Return int64 [...] to float32 [..., D]; -1 (masked) gives some code: mask it yourself."""
-        rest, parts = indices.clamp(min=0), []
-        for count in reversed(self.levels):
-            parts.append(rest % count)
-            rest = rest // count
-        return torch.stack(parts[::-1], -1).float() / self.halves - 1
+    z = coefficients / step.view(-1, 1, 1, 1)
+    digits = torch.sign(z) * torch.floor(z.abs() + round_up)
+    return digits.clamp(-LARGEST, LARGEST)
 
 
 class Block(nn.Module):
@@ -155,56 +125,68 @@ class Block(nn.Module):
 
 
 class GainEstimator(nn.Module):
-    """The logarithm of a place's errors if its token is masked, and if it is sent."""
+    """The logarithm of a place's errors if its token is masked, and if it is sent, at any step."""
 
     def __init__(self, width: int, labels: int, hidden: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width + labels, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.out = nn.Conv2d(hidden, 2 * len(KINDS), 1)
+        self.out = nn.Conv2d(hidden, 3 * (len(KINDS) - 1), 1)
         assert self.out.bias is not None
-        nn.init.constant_(self.out.bias, -4.5)  # about where errors lie
+        nn.init.constant_(self.out.bias, 0.0)
+        with torch.no_grad():  # about where errors lie, and how they grow with the step
+            self.out.bias[: 2 * (len(KINDS) - 1)] = -4.5
+            self.out.bias[2 * (len(KINDS) - 1) :] = 0.2
 
     def forward(self, features: Tensor, shares: Tensor) -> Tensor:
-        """features: [N, C, h, w]; shares: [N, L, h, w] of the classes. Returns [N, 2, 3, h, w]."""
+        """features: [N, C, h, w]; shares: [N, L, h, w] of the classes. Returns [N, 3, 2, h, w]: of
+        the errors that are estimated, masked, sent at a step of 1, and what the latter gains by the
+        logarithm of the step.
+        """
         x = silu(self.conv1(torch.cat((features, shares), 1)))
-        out: Tensor = self.out(silu(self.conv2(x))).unflatten(1, (2, len(KINDS)))
+        out: Tensor = self.out(silu(self.conv2(x))).unflatten(1, (3, len(KINDS) - 1))
         return out
 
 
-class DigitRates(nn.Module):
-    """About how many bits a token takes: its digits as those of discretised Laplace variables.
-
-    For training, so that a digit is spent only where it tells; the coder has its own tables.
+def errors_at(errors: Tensor, step: Tensor) -> Tensor:
+    """What `GainEstimator` says, [N, 3, 2, h, w], at steps [N]: [N, 2, 2, h, w], logarithms of the
+    errors if the token is masked and if it is sent.
     """
-
-    def __init__(self, levels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.log_spreads = nn.Parameter(torch.zeros(len(levels)))
-        self.levels = levels
-
-    def forward(self, values: Tensor) -> Tensor:
-        """values: [N, D, h, w] in [-1, 1], rounded. Returns bits [N, h, w]; differentiable."""
-        halves = (torch.tensor(self.levels, device=values.device).view(1, -1, 1, 1) - 1) / 2
-        steps = values * halves
-        spread = self.log_spreads.clamp(-4, 4).exp().view(1, -1, 1, 1)
-        near = 1 - torch.exp(-0.5 / spread)  # of 0, and the half of any other step's interval
-        size = steps.abs()
-        far = torch.log(torch.sinh((0.5 / spread).clamp(max=30))) - size / spread
-        inside = torch.log(near)
-        bits = -torch.lerp(inside.expand_as(far), far, size.clamp(max=1)) / math.log(2)
-        return bits.sum(1)
+    masked, sent, slope = errors.unbind(1)
+    return torch.stack((masked, sent + slope * step.log().view(-1, 1, 1, 1)), 1)
 
 
 @dataclass(frozen=True)
-class Refined:
-    """What the transmitter knows: values of both layers, and logarithms of the errors.
+class Coefficients:
+    """What the transmitter knows of a batch, before a step is chosen.
 
-    values8: [N, D, h, w] rounded, at 1/8; values4: at 1/4. gains8, gains4: [N, 2, 3, h, w].
+    z8: float32 [N, D, h, w], coefficients at 1/8; z4: at 1/4, of what is missing with nothing of
+    the layer at 1/8. errors8, errors4: [N, 3, 2, h, w], see `GainEstimator`.
     """
 
-    values8: Tensor
-    values4: Tensor
+    z8: Tensor
+    z4: Tensor
+    errors8: Tensor
+    errors4: Tensor
+
+    def row(self, number: int) -> Coefficients:
+        """Those of one picture, [1, ...], on the CPU."""
+        rows = slice(number, number + 1)
+        return Coefficients(*(getattr(self, field.name)[rows].cpu() for field in fields(self)))
+
+    def to(self, device: torch.device) -> Coefficients:
+        """The same on a device."""
+        return Coefficients(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Coefficients at a step: digits of both layers, as floating point numbers, and what their
+    tokens save, [N, 3, h, w], by kind.
+    """
+
+    digits8: Tensor
+    digits4: Tensor
     gains8: Tensor
     gains4: Tensor
 
@@ -212,11 +194,13 @@ class Refined:
 class RefinementEncoder(nn.Module):
     """The transmitter's half."""
 
+    basis8: Tensor
+    basis4: Tensor
+
     def __init__(self, config: RefinementConfig, base8: int, labels: int) -> None:
         super().__init__()
         w4, w8, w16 = config.width4, config.width8, config.width16
-        self.quantizer8 = ScalarQuantizer(config.levels8)
-        self.quantizer4 = ScalarQuantizer(config.levels4)
+        self.round_up = config.round_up
         self.conv_in = nn.Conv2d(96 + labels, w4, 3, padding=1)
         self.block4 = Block(w4)
         self.down8 = nn.Conv2d(w4, w8, 3, stride=2, padding=1)
@@ -226,23 +210,16 @@ class RefinementEncoder(nn.Module):
         self.block16 = Block(w16)
         self.up16 = nn.Conv2d(w16, w8, 1)
         self.after8 = Block(w8)
-        self.out8 = nn.Conv2d(w8, len(config.levels8), 1)
-        self.linear8 = _analysis(config.levels8, 8)
         self.gain8 = GainEstimator(w8, labels, 48)
-        self.sent8 = nn.Conv2d(len(config.levels8), w4, 1)
         self.from8 = nn.Conv2d(w8, w4, 1)
         self.finest = Block(w4)
-        self.out4 = nn.Conv2d(w4, len(config.levels4), 1)
-        self.linear4 = _analysis(config.levels4, 4)
-        self.rates8, self.rates4 = DigitRates(config.levels8), DigitRates(config.levels4)
-        self.back8 = _synthesis(config.levels8, 8)
         self.gain4 = GainEstimator(w4, labels, 24)
-        for layer in (self.out8, self.out4):
-            nn.init.normal_(layer.weight, std=0.002)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        self.register_buffer("basis8", _basis(config.values8, 8), persistent=False)
+        self.register_buffer("basis4", _basis(config.values4, 4), persistent=False)
 
-    def forward(self, images: Tensor, shares4: Tensor, picture: Tensor, coarse: Tensor) -> Refined:
+    def forward(
+        self, images: Tensor, shares4: Tensor, picture: Tensor, coarse: Tensor
+    ) -> Coefficients:
         """images: [N, 3, H, W] in [0, 1]; shares4: [N, L, H/4, W/4] of the map's classes; picture,
         [N, 3, H, W], and coarse, [N, base8, H/8, W/8]: what the base decoder makes of all tokens at
         realism 0.
@@ -254,17 +231,30 @@ class RefinementEncoder(nn.Module):
         e8 = self.before8(e8)
         e8 = e8 + _doubled(self.up16(self.block16(self.down16(silu(e8)))))
         e8 = self.after8(e8)
-        values8 = self.quantizer8(self.out8(e8) + self.linear8(F.pixel_unshuffle(rest, 8)))
-        shares8 = F.avg_pool2d(shares4, 2)
-        finer = e4 + _doubled(self.sent8(values8), "nearest") + _doubled(self.from8(e8))
-        finer = self.finest(finer)
-        left = rest - F.pixel_shuffle(self.back8(values8), 8)
-        return Refined(
-            values8,
-            self.quantizer4(self.out4(finer) + self.linear4(F.pixel_unshuffle(left, 4))),
-            self.gain8(e8.detach(), shares8),
-            self.gain4(finer.detach(), shares4),
+        finer = self.finest(e4 + _doubled(self.from8(e8)))
+        return Coefficients(
+            _analysed(rest, self.basis8),
+            _analysed(rest, self.basis4),
+            self.gain8(e8, F.avg_pool2d(shares4, 2)),
+            self.gain4(finer, shares4),
         )
+
+    def digits(self, found: Coefficients, step: Tensor) -> Digits:
+        """Quantise at steps [N]; what the layer at 1/8 then says need not be said at 1/4."""
+        steps = step.view(-1, 1, 1, 1)
+        digits8 = quantised(found.z8, step, self.round_up)
+        z4 = found.z4 - _analysed(_drawn(digits8 * steps, self.basis8), self.basis4)
+        digits4 = quantised(z4, step, self.round_up)
+        gains = []
+        for z, digits, errors, side in (
+            (found.z8, digits8, found.errors8, 8),
+            (z4, digits4, found.errors4, 4),
+        ):
+            said = digits * steps
+            squared = (said * (2 * z - said)).sum(1, keepdim=True) / (3 * side**2)
+            masked, sent = errors_at(errors.detach(), step).exp().unbind(1)
+            gains.append(torch.cat((squared, masked - sent), 1).clamp(min=0))
+        return Digits(digits8, digits4, gains[0], gains[1])
 
 
 class RefinementDecoder(nn.Module):
@@ -278,67 +268,74 @@ class RefinementDecoder(nn.Module):
         w4, w8, w2 = config.width4 + 16, config.width8, config.width2
         self.base8 = nn.Conv2d(base8, w8, 1)
         self.base4 = nn.Conv2d(base4 + 48, w4, 1)
-        self.tokens8 = nn.Conv2d(len(config.levels8) + 1, w8, 1)
-        self.tokens4 = nn.Conv2d(len(config.levels4) + 1, w4, 1)
+        self.tokens8 = nn.Conv2d(config.values8 + 2, w8, 1)
+        self.tokens4 = nn.Conv2d(config.values4 + 2, w4, 1)
         self.blocks8 = nn.ModuleList(Block(w8, True) for _ in range(config.blocks8))
         self.up4 = nn.Conv2d(w8, w4, 1)
         self.blocks4 = nn.ModuleList(Block(w4, True) for _ in range(config.blocks4))
         self.up2 = nn.Conv2d(w4, w2, 1)
         self.base2 = nn.Conv2d(12, w2, 1)
         self.block2 = Block(w2, True)
-        self.linear8 = _synthesis(config.levels8, 8)
-        self.linear4 = _synthesis(config.levels4, 4)
         self.detail = nn.Parameter(torch.tensor([0.2, 1.0]))  # shown of the base's, by realism
-        self.register_buffer("basis8", _basis(len(config.levels8), 8), persistent=False)
-        self.register_buffer("basis4", _basis(len(config.levels4), 4), persistent=False)
-        self.out = nn.Conv2d(w2, 12, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None
-        nn.init.zeros_(self.out.bias)
+        # Of it, what a zero leaves at realism 1, in steps.
+        self.room8 = nn.Parameter(torch.full((config.values8,), 0.2))
+        self.room4 = nn.Parameter(torch.full((config.values4,), 0.2))
+        self.register_buffer("basis8", _basis(config.values8, 8), persistent=False)
+        self.register_buffer("basis4", _basis(config.values4, 4), persistent=False)
+        self.out = nn.Conv2d(w2, 24, 3, padding=1)
+        for layer in (self.tokens8, self.tokens4, self.out):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self,
         base: tuple[Tensor, Tensor, Tensor],
-        values8: Tensor,
+        digits8: Tensor,
         came8: Tensor,
-        values4: Tensor,
+        digits4: Tensor,
         came4: Tensor,
+        step: Tensor,
         realism: Tensor,
     ) -> Tensor:
-        """base: features at 1/8 and 1/4 and the picture [N, 3, H, W], of the base decoder; values:
-        [N, D, h, w]; came: bool [N, h, w], where tokens are known; realism: [N], 0 or 1.
+        """base: features at 1/8 and 1/4 and the picture [N, 3, H, W], of the base decoder; digits:
+        [N, D, h, w]; came: bool [N, h, w], where tokens are known; step: [N], what a digit of 1
+        stands for; realism: [N], 0 or 1.
 
         Returns [N, 3, H, W], not clamped.
         """
         coarse, fine, picture = base
         steer = realism.view(-1, 1)
-        x = self.base8(coarse) + self.tokens8(_placed(values8, came8))
+        values8 = digits8 * step.view(-1, 1, 1, 1)
+        values4 = digits4 * step.view(-1, 1, 1, 1)
+        x = self.base8(coarse) + self.tokens8(_placed(values8, came8, step))
         for block in self.blocks8:
             x = block(x, steer)
         x = _doubled(self.up4(x))
         x = x + self.base4(torch.cat((fine, F.pixel_unshuffle(2 * picture - 1, 4)), 1))
-        x = x + self.tokens4(_placed(values4, came4))
+        x = x + self.tokens4(_placed(values4, came4, step))
         for block in self.blocks4:
             x = block(x, steer)
         x = _doubled(self.up2(x)) + self.base2(F.pixel_unshuffle(2 * picture - 1, 2))
         x = self.block2(x, steer)
         low = _smooth(picture)
         shown = torch.lerp(self.detail[0], self.detail[1], realism).view(-1, 1, 1, 1)
-        high = (picture - low) * shown
-        out: Tensor = low + F.pixel_shuffle(self.out(silu(x)), 2)
+        drawn, gate = F.pixel_shuffle(self.out(silu(x)), 2).chunk(2, 1)
+        high = (picture - low) * shown * (1 + gate)
+        out: Tensor = low + drawn
         # What tokens say of a block takes the place of the base's detail in it; a zero says no more
-        # than that little is there: at realism 1 as much of the detail stays as rounds to it.
-        room = realism.view(-1, 1, 1, 1) * (1 - ROUND_UP)
-        for values, came, linear, basis, side, step in (
-            (values8, came8, self.linear8, self.basis8, 8, STEP8),
-            (values4, came4, self.linear4, self.basis4, 4, STEP4),
+        # than that little is there: at realism 1 a little of the detail stays.
+        for values, came, basis, room in (
+            (values8, came8, self.basis8, self.room8),
+            (values4, came4, self.basis4, self.room4),
         ):
             there = came.unsqueeze(1)
-            out = out + F.pixel_shuffle(linear(values * there), side)
-            own = torch.einsum("kc,nchw->nkhw", basis, F.pixel_unshuffle(high, side))
-            free = room * step * (values == 0)
-            said = (own - own.clamp(-free, free)) * there
-            high = high - F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", basis, said), side)
+            out = out + _drawn(values * there, basis)
+            own = _analysed(high, basis)
+            free = (realism * step).view(-1, 1, 1, 1) * room.clamp(min=0).view(1, -1, 1, 1)
+            free = free * (values == 0)
+            said = (own - torch.minimum(torch.maximum(own, -free), free)) * there
+            high = high - _drawn(said, basis)
         return out + high
 
 
@@ -356,48 +353,33 @@ class Refinement(nn.Module):
 
 
 def _basis(values: int, side: int) -> Tensor:
-    """Return [values, 3 side^2]: the means of grey, red and blue, then slopes of grey; without the
-    two of colour in blocks of under 8 pixels. Orthonormal.
+    """Return [values, 3 side^2], orthonormal: cosine waves of grey, from the longest on; of the
+    first three also in red and blue in blocks of 8 pixels or more.
     """
     grey = torch.full((3,), 3**-0.5)
     red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5
     blue = torch.tensor([0.0, -1.0, 1.0]) * 2**-0.5
     places = torch.arange(side) + 0.5
-    waves = [torch.cos(torch.pi / side * k * places) for k in range(3)]
+    waves = [torch.cos(torch.pi / side * k * places) for k in range(side)]
     waves = [wave / wave.norm() for wave in waves]
-    colours = [grey, red, blue] if side >= 8 else [grey]
-    planes = [c[:, None, None] * waves[0][:, None] * waves[0] for c in colours]
-    for down, right in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0)):
-        planes.append(grey[:, None, None] * waves[down][:, None] * waves[right])
+    orders = sorted(product(range(side), repeat=2), key=lambda k: (k[0] ** 2 + k[1] ** 2, k))
+    planes = []
+    for number, (down, right) in enumerate(orders):
+        for colour in (grey, red, blue) if side >= 8 and number < 3 else (grey,):
+            planes.append(colour[:, None, None] * waves[down][:, None] * waves[right])
     return torch.stack(planes[:values]).flatten(1)
 
 
-def _analysis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
-    """Return a 1x1 convolution of unshuffled blocks to cosine coefficients, in steps."""
-    layer = nn.Conv2d(3 * side**2, len(levels), 1, bias=False)
-    with torch.no_grad():
-        basis = _basis(len(levels), side) / (STEP8 if side == 8 else STEP4)
-        layer.weight.copy_(basis[:, :, None, None])
-    return layer
+def _analysed(pictures: Tensor, basis: Tensor) -> Tensor:
+    """Return the coefficients [N, D, h, w] of blocks of pictures [N, 3, H, W]."""
+    side = math.isqrt(basis.shape[1] // 3)
+    return torch.einsum("kc,nchw->nkhw", basis, F.pixel_unshuffle(pictures, side))
 
 
-def _synthesis(levels: tuple[int, ...], side: int) -> nn.Conv2d:
-    """Return the way back, to be shuffled up."""
-    layer = nn.Conv2d(len(levels), 3 * side**2, 1, bias=False)
-    halves = (torch.tensor(levels) - 1) / 2
-    with torch.no_grad():
-        basis = _basis(len(levels), side) * (halves * (STEP8 if side == 8 else STEP4))[:, None]
-        layer.weight.copy_(basis.t()[:, :, None, None])
-    return layer
-
-
-def gains_of(errors: Tensor) -> Tensor:
-    """By how much sending a token lowers each error, [N, 3, h, w], 0 at least.
-
-    errors: [N, 2, 3, h, w], logarithms of the errors if it is masked, and if it is sent.
-    """
-    masked, sent = errors.exp().unbind(1)
-    return (masked - sent).clamp(min=0)
+def _drawn(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """Return what coefficients [N, D, h, w] draw, [N, 3, H, W]."""
+    side = math.isqrt(basis.shape[1] // 3)
+    return F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", basis, coefficients), side)
 
 
 def _smooth(picture: Tensor) -> Tensor:
@@ -407,10 +389,12 @@ def _smooth(picture: Tensor) -> Tensor:
     )
 
 
-def _placed(values: Tensor, came: Tensor) -> Tensor:
-    """Return values where they came, 0 elsewhere, and a plane that says which is which."""
+def _placed(values: Tensor, came: Tensor, step: Tensor) -> Tensor:
+    """Return values where they came, 0 elsewhere, a plane that says which is which, and one of the
+    step's logarithm where they came.
+    """
     there = came.unsqueeze(1).to(values.dtype)
-    return torch.cat((values * there, there), 1)
+    return torch.cat((values * there, there, step.log().view(-1, 1, 1, 1) * there), 1)
 
 
 def _doubled(x: Tensor, mode: str = "bilinear") -> Tensor:

@@ -26,7 +26,7 @@ from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.layout import channels_last
 from sqlink.model.quantizer import VectorQuantizer
-from sqlink.model.refinement import Refinement, RefinementConfig, gains_of
+from sqlink.model.refinement import Coefficients, Refinement, RefinementConfig
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import Cells
 
@@ -41,28 +41,37 @@ class Analysis:
     """The transmitter's view of a batch: a code for every place, and its relevance.
 
     image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0,
-    1). refinements: the layers at 1/8 and at 1/4, where the network has them.
+    1). finer: what the refinement's layers are made of, where the network has them.
     """
 
     image_indices: Tensor
     image_scores: Tensor
     map_indices: Tensor
     map_scores: Tensor
-    refinements: tuple[Layer, ...] = ()
+    finer: Finer | None = None
+
+
+@dataclass(frozen=True)
+class Finer:
+    """What the refinement's layers are made of, before a step is chosen.
+
+    shares: float32 [N, L, 4 h, 4 w], of the classes and the null class.
+    """
+
+    coefficients: Coefficients
+    shares: Tensor
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the refinement.
+    """A layer of the refinement, at a step.
 
-    tokens: int64 [N, k h, k w], k 2 or 4. gains: float32 [N, 3, k h, k w], by how much each token
-    is expected to lower each of `sqlink.model.refinement.KINDS`, 0 at least. shares: float32 [N, L,
-    k h, k w], of the classes and the null class.
+    digits: int16 [N, k h, k w, D], k 2 or 4. gains: float32 [N, 3, k h, k w], by how much each
+    token is expected to lower each of `sqlink.model.refinement.KINDS`, 0 at least.
     """
 
-    tokens: Tensor
+    digits: Tensor
     gains: Tensor
-    shares: Tensor
 
 
 class SQGAN(nn.Module):
@@ -257,15 +266,15 @@ class SQGAN(nn.Module):
             self.ranking(scores_x),
             map_indices,
             self.ranking(scores_s),
-            self._layers(padded, cells, image_indices, map_indices),
+            self._finer(padded, cells, image_indices, map_indices),
         )
 
-    def _layers(
+    def _finer(
         self, images: Tensor, cells: Cells, image_indices: Tensor, map_indices: Tensor
-    ) -> tuple[Layer, ...]:
-        """Return the refinement's tokens of padded pictures, given all of the base's."""
+    ) -> Finer | None:
+        """Return the refinement's coefficients of padded pictures, given all of the base's."""
         if self.refinement is None:
-            return ()
+            return None
         encoder = self.refinement.encoder
         shares4 = cells.shares(4 // self.config.stem)
         codes = self.map_quantizer.lookup(map_indices)
@@ -274,14 +283,18 @@ class SQGAN(nn.Module):
         grid = self.image_demasker(self.image_quantizer.lookup(image_indices), everything)
         coarse, _, out = self.image_decoder.with_features(grid, segmentation, 0, 0.0)
         picture = ((out + 1) / 2).clamp(0, 1)
-        found = encoder(images, shares4, picture, coarse)
+        return Finer(encoder(images, shares4, picture, coarse), shares4)
+
+    @torch.inference_mode()
+    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+        """Return the refinement's layers at 1/8 and 1/4, quantised in the steps of that number."""
+        assert self.refinement is not None
+        size = self.refinement.config.steps[step]
+        steps = torch.full((len(coefficients.z8),), size, device=coefficients.z8.device)
+        found = self.refinement.encoder.digits(coefficients, steps)
         return (
-            Layer(
-                encoder.quantizer8.indices(found.values8),
-                gains_of(found.gains8),
-                F.avg_pool2d(shares4, 2),
-            ),
-            Layer(encoder.quantizer4.indices(found.values4), gains_of(found.gains4), shares4),
+            Layer(found.digits8.permute(0, 2, 3, 1).round().to(torch.int16), found.gains8),
+            Layer(found.digits4.permute(0, 2, 3, 1).round().to(torch.int16), found.gains4),
         )
 
     def _refined(
@@ -289,7 +302,8 @@ class SQGAN(nn.Module):
         codes: Tensor,
         received: Tensor,
         segmentation: Tensor,
-        refinements: Sequence[Tensor],
+        refinements: Sequence[tuple[Tensor, Tensor]],
+        step: Tensor | None,
         realism: float,
     ) -> Tensor:
         """Return the picture at realism 0 or 1, from the base's tokens and those of the
@@ -298,18 +312,29 @@ class SQGAN(nn.Module):
         assert self.refinement is not None
         grid = self.image_demasker(codes, received)
         coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
-        values, came = [], []
-        quantizers = self.refinement.encoder.quantizer8, self.refinement.encoder.quantizer4
-        for number, quantizer in enumerate(quantizers):
-            n, h, w = received.shape
-            tokens = received.new_full((n, h * 2 << number, w * 2 << number), -1, dtype=torch.int64)
-            if refinements:
-                tokens = refinements[number]
-            values.append(quantizer.values(tokens).permute(0, 3, 1, 2))
-            came.append(tokens >= 0)
-        steer = torch.full((len(received),), realism, device=received.device)
+        n, h, w = received.shape
+        if not refinements:
+            config = self.refinement.config
+            refinements = [
+                (
+                    received.new_zeros((n, k * h, k * w, values), dtype=torch.int16),
+                    received.new_zeros((n, k * h, k * w)),
+                )
+                for k, values in ((2, config.values8), (4, config.values4))
+            ]
+        (digits8, came8), (digits4, came4) = refinements
+        if step is None:
+            step = torch.zeros(n, dtype=torch.int64, device=received.device)
         base = coarse, fine, ((out + 1) / 2).clamp(0, 1)
-        drawn: Tensor = self.refinement.decoder(base, values[0], came[0], values[1], came[1], steer)
+        drawn: Tensor = self.refinement.decoder(
+            base,
+            digits8.permute(0, 3, 1, 2).float(),
+            came8,
+            digits4.permute(0, 3, 1, 2).float(),
+            came4,
+            torch.tensor(self.refinement.config.steps, device=received.device)[step],
+            torch.full((n,), realism, device=received.device),
+        )
         return drawn
 
     @torch.inference_mode()
@@ -319,14 +344,17 @@ class SQGAN(nn.Module):
         map_indices: Tensor,
         height: int,
         width: int,
-        refinements: Sequence[Tensor] = (),
+        refinements: Sequence[tuple[Tensor, Tensor]] = (),
+        step: Tensor | None = None,
         realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Decode int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x
         width.
 
-        refinements: int64 [N, 2 h, 2 w] and [N, 4 h, 4 w], -1 where nothing came; realism: 0 the
-        most probable picture to 1 the most natural one, for a network with refinement layers.
+        refinements: of both layers, digits int16 [N, k h, k w, D] and bool [N, k h, k w], where
+        they came, for k 2 and 4; step: int64 [N], the number of their quantiser's step, 0 if None;
+        realism: 0 the most probable picture to 1 the most natural one, for a network with
+        refinement layers.
         Returns images float32 [N, 3, H, W] in [0, 1] and maps int64 [N, H, W].
         """
         codes = self.map_quantizer.lookup(map_indices)
@@ -335,10 +363,12 @@ class SQGAN(nn.Module):
         if self.refinement is None:
             images = self.decode_image(*seen, segmentation)
         elif 0 < realism < 1:
-            ends = [self._refined(*seen, segmentation, refinements, end) for end in (0.0, 1.0)]
+            ends = [
+                self._refined(*seen, segmentation, refinements, step, end) for end in (0.0, 1.0)
+            ]
             images = torch.lerp(ends[0], ends[1], realism)
         else:
-            images = self._refined(*seen, segmentation, refinements, realism)
+            images = self._refined(*seen, segmentation, refinements, step, realism)
         return (
             images.clamp(0, 1)[..., :height, :width].contiguous(),
             segmentation[..., :height, :width].contiguous(),

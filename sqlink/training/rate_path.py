@@ -3,18 +3,19 @@
     pictures ─ keep a share of every stream ─ bytes, and the cost of what is rebuilt, for each aim
         ─ from the least point on: whichever stream lowers the cost most for its bytes gets more
         ─ the rising path through all that was measured along which the cost is least, over budgets
+        ─ where it takes a finer step of the quantiser: fewer tokens at first, of as many bytes
 
 The streams are the map, the picture and, where the weights have them, the refinements at 1/8 and
-1/4. The cost is, by aim (see `sqlink.codecs.sqgan`): `legible`, 1 - mIoU + LPIPS / 2, the mIoU
-weighted by the task, of what the transmitter's segmenter sees in the rebuilt pictures against what
-it saw in the true ones; `natural`, LPIPS; `faithful`, minus PSNR, at realism 0. The segmenter that
-only measures is not asked.
+1/4, whose quantiser's step counts as one more. The cost is, by aim (see `sqlink.codecs.sqgan`):
+`legible`, 1 - mIoU + LPIPS / 2, the mIoU weighted by the task, of what the transmitter's segmenter
+sees in the rebuilt pictures against what it saw in the true ones; `natural`, LPIPS; `faithful`,
+minus PSNR, at realism 0. The segmenter that only measures is not asked.
 
     python -m sqlink.training.rate_path --weights FILE --camvid DIR -o FILE
 
-writes the weights again with `rate_path`, fractions of the streams by aim, and `rate_table`, what
-was measured: fractions, bytes, PSNR in dB, LPIPS and mIoU of every point. Pictures are training
-ones (CamVid `fit`); the same command gives the same path.
+writes the weights again with `rate_path`, fractions of the streams, and the step, by aim, and
+`rate_table`, what was measured: fractions, step, bytes, PSNR in dB, LPIPS and mIoU of every point.
+Pictures are training ones (CamVid `fit`); the same command gives the same path.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,17 @@ from sqlink.metrics.task_miou import WeightedIou
 FRACTIONS = (
     (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0),
     (0.01, 0.04, 0.1, 0.2, 0.35, 0.6, 1.0),
-    (0.0, 0.03, 0.08, 0.16, 0.3, 0.5, 0.75, 1.0),
-    (0.0, 0.05, 0.12, 0.25, 0.45, 0.7, 1.0),
+    (0.0, 0.1, 0.3, 0.6, 1.0),
+    (0.0, 0.1, 0.3, 0.6, 1.0),
 )
 """Shares of each stream that are tried: map, picture, 1/8, 1/4."""
-_FINEST_AFTER = 3
-"""Steps of the layer at 1/8 before that at 1/4 is tried."""
-_HIGHEST_STEP = 2
+_FINEST_AFTER = 1
+"""Rises of the layer at 1/8 before that at 1/4, or a finer step, is tried."""
+_OVERLAP = 0.95
+"""Bytes at which a finer step begins, of those at which the one before it ends."""
+_RISES = (2, 2, 2, 2, 1)
+"""By how much the path may rise at once, of each stream and of the quantiser's step."""
+_HALVINGS = 7
 
 Point = tuple[int, ...]
 """A step of each stream."""
@@ -93,8 +99,8 @@ def explore(steps: Sequence[int], measure: Callable[[Point], tuple[float, float]
         size, cost = found[at]
         gains = {}
         for stream, most in enumerate(steps):
-            early = stream == 3 and at[2] < min(_FINEST_AFTER, steps[2] - 1)
-            for up in range(1, _HIGHEST_STEP + 1):
+            early = stream >= 3 and at[2] < min(_FINEST_AFTER, steps[2] - 1)
+            for up in range(1, _RISES[stream] + 1):
                 if at[stream] + up >= most or early:
                     continue
                 after = (*at[:stream], at[stream] + up, *at[stream + 1 :])
@@ -120,7 +126,9 @@ def best_path(measured: Mapping[Point, tuple[float, float]]) -> list[Point]:
     for number, point in enumerate(points[1:], 1):
         for start in points[:number]:
             ups = [b - a for a, b in zip(start, point, strict=True)]
-            if start not in total or not all(0 <= up <= _HIGHEST_STEP for up in ups):
+            if start not in total or not all(
+                0 <= up <= most for up, most in zip(ups, _RISES, strict=False)
+            ):
                 continue
             (small, high), (large, low) = measured[start], measured[point]
             span = max(math.log(large / small), 0.0)
@@ -208,12 +216,64 @@ def calibrate(
         ) -> Measured:
             return measure(codec, shares, images, maps, sees.segment, lpips, task.tensors()[0])
 
-        paths[aim], table[aim] = path_of(aim, FRACTIONS[: codec.tables.streams], taken, report)
+        tried: list[Sequence[float]] = [*FRACTIONS[: codec.tables.streams]]
+        if codec.tables.refinements:
+            tried.append(range(len(codec.steps)))
+        paths[aim], table[aim] = path_of(aim, tried, taken, report)
+        if codec.tables.refinements:
+
+            def size(row: tuple[float, ...], codec: SQGANCodec = codec) -> float:
+                return _bytes(codec, row, images, maps)
+
+            paths[aim] = joined(paths[aim], size)
     for aim in AIMS:
         paths.setdefault(aim, paths[aims[0]])
     facts = {"rate_path": json.dumps(paths), "rate_table": json.dumps(table)}
     save(output, loaded.tensors, {**loaded.metadata, **facts})
     return paths
+
+
+def joined(
+    path: Sequence[tuple[float, ...]], size: Callable[[tuple[float, ...]], float]
+) -> list[tuple[float, ...]]:
+    """A path of (map, image, 1/8, 1/4, step) with a row before each first one of a step: the same
+    with fewer tokens of the refinement, of nearly the bytes of the row before. Rows without any
+    have the step of the first that has some.
+
+    size: bytes of a row.
+
+    >>> path = [(1, 1, 0.0, 0.0, 0), (1, 1, 1.0, 0.0, 0), (1, 1, 1.0, 0.0, 1)]
+    >>> joined(path, lambda row: 100 + 300 * row[2] * (1 + row[4]))[2]
+    (1, 1, 0.467, 0.0, 1)
+    """
+    first = next((row[-1] for row in path if row[2] or row[3]), path[-1][-1])
+    path = [row if row[2] or row[3] else (*row[:-1], first) for row in path]
+    found = [path[0]]
+    for before, row in pairwise(path):
+        if row[-1] != before[-1]:
+            wanted = _OVERLAP * size(before)
+            low, high = 0.0, 1.0
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                if size(_scaled(row, middle)) <= wanted:
+                    low = middle
+                else:
+                    high = middle
+            found.append(_scaled(row, low))
+        found.append(row)
+    return found
+
+
+def _scaled(row: tuple[float, ...], share: float) -> tuple[float, ...]:
+    map_, image, coarse, fine, step = row
+    return map_, image, round(coarse * share, 3), round(fine * share, 3), step
+
+
+def _bytes(codec: SQGANCodec, row: Sequence[float], images: Tensor, maps: Tensor) -> float:
+    """Mean bytes of pictures at a row."""
+    codec.split = (tuple(row), tuple(row))
+    streams = codec.encode(images, Rate(quality=1.0), maps)
+    return float(np.mean([s.size for s in streams if isinstance(s, Stream)]))
 
 
 def path_of(

@@ -18,11 +18,12 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -30,15 +31,16 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from channels.atomic import whole_file
-from sqlink.bitstream.tables import Tables
+from sqlink.bitstream.refinement_table import ZERO, units_of
+from sqlink.bitstream.tables import REFINEMENTS, Tables
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.lpips import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator
-from sqlink.model.refinement import Refined, Refinement, RefinementConfig, gains_of
+from sqlink.model.refinement import Coefficients, Digits, Refinement, RefinementConfig, errors_at
 from sqlink.model.samm import keep_most_relevant
-from sqlink.model.sqgan import SQGAN
+from sqlink.model.sqgan import SQGAN, Analysis
 from sqlink.settings import Section, load_settings
 from sqlink.training.augmentation import step_generator
 from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
@@ -46,13 +48,16 @@ from sqlink.training.config import Pixels, Share, Source, Weight
 from sqlink.training.journal import Journal
 from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
 from sqlink.training.precision import Precision, autocast, fastest_precision
-from sqlink.training.refinement_tables import fit_refinement_tables
+from sqlink.training.refinement_tables import PictureTokens, fit_refinement_tables
 from sqlink.training.task import load_task
+from sqlink.weights.manifest import Loaded
 
 REALISMS = (0.0, 1.0)
 _PREFIX = "refinement."
 """Of its tensors' names in whole weights."""
-_FLOORS = (1e-5, 1e-3, 1e-3)
+_STEPS_APART = 2
+"""Of the quantiser's steps, those that one picture gives tokens at for the tables."""
+_FLOORS = (1e-3, 1e-3)
 """Added to errors before their logarithm is taken."""
 
 
@@ -66,8 +71,6 @@ class RefinementLosses(Section):
     semantic: Weight = 0.3
     projected: Weight = 0.3
     gain: Weight = 0.2
-    rate: Weight = 1.2
-    """Of bits a pixel, of the tokens that are sent."""
 
 
 class RefinementTraining(Section):
@@ -132,9 +135,8 @@ class Base:
         from sqlink.segmentation import load_segmenter
         from sqlink.weights.manifest import load
 
-        loaded = load(weights, "sqgan")
+        loaded = _without_refinement(load(weights, "sqgan"))
         self.model: SQGAN = load_model(loaded, weights)
-        self.model.refinement = None  # the one to be trained stands apart
         self.sha256 = loaded.sha256
         self.tx: Any = load_segmenter("tx")
         self.labels = self.model.config.num_classes + 1
@@ -214,8 +216,8 @@ class RefinementTrainer:
         if config.start is not None:
             self.network.load_state_dict(load_refinement(Path(config.start)))
         named = list(self.network.named_parameters())
-        self.gain_parameters = [p for name, p in named if ".gain" in name]
-        self.pixel_parameters = [p for name, p in named if ".gain" not in name]
+        self.gain_parameters = [p for name, p in named if name.startswith("encoder.")]
+        self.pixel_parameters = [p for name, p in named if name.startswith("decoder.")]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
@@ -354,16 +356,19 @@ class RefinementTrainer:
             _cut([_full(e)[part] for e in chosen], where, scale, side).float()
             for part, scale in enumerate((2, 16))
         )
-        with autocast(images.device, self.precision):
-            found = self.network.encoder(images, shares, picture, coarse)
-            came8, came4 = self._came(found, shares, [e.whole for e in chosen], generator)
-            values8, values4 = found.values8.float(), found.values4.float()
-            rebuilt = self.network.decoder(base, values8, came8, values4, came4, realism)
-            terms, errors = self._losses(rebuilt.float(), images, labels, sent, realism, generator)
-        terms["gain"] = weights.gain * self._gain_loss(found, came8, came4, errors, realism)
         encoder = self.network.encoder
-        bits = (encoder.rates8(values8) * came8).sum() + (encoder.rates4(values4) * came4).sum()
-        terms["rate"] = weights.rate * bits / images[:, 0].numel()
+        steps = self.network.config.steps
+        place = torch.rand(count, generator=generator)
+        step = steps[0] * (steps[-1] / steps[0]) ** place
+        with autocast(images.device, self.precision):
+            found = encoder(images, shares, picture, coarse)
+            sent_ = encoder.digits(_in_full(found), step)
+            came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
+            rebuilt = self.network.decoder(
+                base, sent_.digits8, came8, sent_.digits4, came4, step, realism
+            )
+            terms, errors = self._losses(rebuilt.float(), images, labels, sent, realism, generator)
+        terms["gain"] = weights.gain * self._gain_loss(found, step, came8, came4, errors, realism)
         total = torch.stack([t.float() for t in terms.values()]).sum()
         if not torch.isfinite(total):
             raise SQLinkError(
@@ -382,7 +387,7 @@ class RefinementTrainer:
         return {name: float(term.detach()) for name, term in terms.items()}
 
     def _came(
-        self, found: Refined, shares: Tensor, whole: list[bool], generator: torch.Generator
+        self, found: Digits, shares: Tensor, whole: list[bool], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Which tokens of both layers come, bool [N, h, w] each.
 
@@ -396,11 +401,11 @@ class RefinementTrainer:
 
         full = torch.tensor(whole)
         draw, amount = uniform(), uniform()
-        some8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.4, 1.0, amount))
+        some8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
         scarce = torch.where(draw < 0.5, 0.0, 0.4 * amount)
         fraction8 = torch.where(full, some8, scarce)
         draw, amount = uniform(), uniform()
-        some4 = torch.where(draw < 0.35, 0.0, torch.where(draw < 0.5, 1.0, amount))
+        some4 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
         few4 = torch.where(draw < 0.7, 0.0, 0.3 * amount)
         fraction4 = torch.where(fraction8 >= 0.5, some4, few4)
         masks = []
@@ -408,8 +413,8 @@ class RefinementTrainer:
             (found.gains8, 2, fraction8),
             (found.gains4, 1, fraction4),
         ):
-            kind = int(torch.randint(gains.shape[2], (1,), generator=generator))
-            score = gains_of(gains.detach())[:, kind]
+            kind = int(torch.randint(gains.shape[1], (1,), generator=generator))
+            score = gains.detach()[:, kind]
             relevance = (F.avg_pool2d(shares, scale) * self.relevance.view(1, -1, 1, 1)).sum(1)
             if torch.rand(1, generator=generator) < 0.5:
                 score = score * relevance
@@ -430,8 +435,8 @@ class RefinementTrainer:
         sent: Tensor,
         realism: Tensor,
         generator: torch.Generator,
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
-        """The weighted losses, and the three errors of every 4x4 pixels, [N or N/2, H/4, W/4]."""
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """The weighted losses, and the errors at realism 1 of every 4x4 pixels, [N/2, H/4, W/4]."""
         weights = self.config.losses
         faithful, natural = realism == 0, realism == 1
         squared = (rebuilt[faithful] - images[faithful]).square().mean(1, keepdim=True)
@@ -459,7 +464,6 @@ class RefinementTrainer:
                 [*found[1:6:2], *seen], [*wanted[1:6:2], *true]
             )
         errors = (
-            F.avg_pool2d(squared.detach(), 4).squeeze(1),
             distance.detach(),
             F.avg_pool2d(crossed.detach().unsqueeze(1), 4 // step).squeeze(1),
         )
@@ -481,18 +485,20 @@ class RefinementTrainer:
 
     def _gain_loss(
         self,
-        found: Refined,
+        found: Coefficients,
+        step: Tensor,
         came8: Tensor,
         came4: Tensor,
-        errors: tuple[Tensor, Tensor, Tensor],
+        errors: tuple[Tensor, Tensor],
         realism: Tensor,
     ) -> Tensor:
         """How far the logarithms of the errors were off, in the state that each place was in."""
-        total = found.gains8.new_zeros(())
-        for gains, came, pool in ((found.gains8, came8, 2), (found.gains4, came4, 1)):
+        total = found.errors8.new_zeros(())
+        these = realism == 1
+        for estimates, came, pool in ((found.errors8, came8, 2), (found.errors4, came4, 1)):
+            estimated = errors_at(estimates.float(), step)
             for kind, error in enumerate(errors):
-                these = realism == (0 if kind == 0 else 1)
-                said = gains[these, :, kind]  # N×2×h×w
+                said = estimated[these, :, kind]  # N×2×h×w
                 said = torch.where(came[these], said[:, 1], said[:, 0])
                 truth = (F.avg_pool2d(error.unsqueeze(1), pool).squeeze(1) + _FLOORS[kind]).log()
                 total = total + F.smooth_l1_loss(said, truth)
@@ -516,37 +522,46 @@ class RefinementTrainer:
                 self.base.draw(entry, everything, everything)
                 self.held_out.append(entry)
         figures: dict[str, float] = {}
-        points = ((0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (1.0, 0.5))
+        points = (
+            (0.0, 0.0, 1.0),
+            (1.0, 0.0, 2.5),
+            (1.0, 1.0, 2.0),
+            (1.0, 1.0, 1.0),
+            (1.0, 1.0, 0.5),
+        )
         sums = {p: [0.0, 0.0, 0.0] for p in points}
         for entry in self.held_out:
             image = entry.image[None].float() / 255
             shares = class_shares(entry.sent[None].long(), self.base.labels - 1)
             coarse, picture = (part[None].float() for part in _full(entry))
             found = self.average.encoder(image, shares, picture, coarse)
-            for fractions in points:
+            for point in points:
+                step = torch.tensor(point[2:])
+                sent = self.average.encoder.digits(found, step)
                 kept = [
-                    keep_most_relevant(gains_of(gains)[:, 1], torch.tensor([fraction]))
-                    for gains, fraction in zip((found.gains8, found.gains4), fractions, strict=True)
+                    keep_most_relevant(gains[:, 1], torch.tensor([fraction]))
+                    for gains, fraction in zip((sent.gains8, sent.gains4), point[:2], strict=True)
                 ]
                 out = []
                 for number, realism in enumerate(REALISMS):
                     base = tuple(part[None].float() for part in entry.base[number])
                     picture = self.average.decoder(
                         base,
-                        found.values8,
+                        sent.digits8,
                         kept[0],
-                        found.values4,
+                        sent.digits4,
                         kept[1],
+                        step,
                         torch.tensor([realism]),
                     )
                     out.append(picture.clamp(0, 1))
-                total = sums[fractions]
+                total = sums[point]
                 total[0] -= 10 * float((out[0] - image).square().mean().log10())
                 total[1] += float(self.lpips(out[1], image))
-                bits = _bits(found.values8, kept[0]) + _bits(found.values4, kept[1])
+                bits = _bits(sent.digits8, kept[0]) + _bits(sent.digits4, kept[1])
                 total[2] += bits / image[0, 0].numel()
-        for (a, b), total in sums.items():
-            name = f"{a:g}_{b:g}"
+        for point, total in sums.items():
+            name = "_".join(f"{part:g}" for part in point)
             count = len(self.held_out)
             figures[f"psnr_{name}"] = total[0] / count
             figures[f"lpips_{name}"] = total[1] / count
@@ -667,30 +682,47 @@ def assemble(
     from sqlink.segmentation import load_segmenter
     from sqlink.weights.manifest import load, save
 
-    loaded = load(base, "sqgan")
+    loaded = _without_refinement(load(base, "sqgan"))
     model, tx = load_model(loaded, base), load_segmenter("tx")
     with safe_open(refinement, framework="pt") as file:
         config = RefinementConfig.from_json((file.metadata() or {})["refinement"])
     model.refine(config).load_state_dict(load_refinement(refinement))
     model.eval().requires_grad_(False)
     total = sum(source.share for source in sources)
-    found = []
+    found: list[PictureTokens] = []
     for source in sources:
         data = open_dataset(source.name, **source.options)
         count = min(len(data), max(1, round(pictures * source.share / total)))
         for number in torch.linspace(0, len(data) - 1, count).long().tolist():
             image = data[number].image[None]
-            found.append(model.analyse(image, tx.segment(image)))
-        report(f"{len(found)} pictures analysed")
+            analysis = model.analyse(image, tx.segment(image))
+            every = range(len(found) % _STEPS_APART, len(config.steps), _STEPS_APART)
+            found += [picture_tokens(model, analysis, step) for step in every]
+        report(f"{len(found)} sets of tokens")
     tables = Tables.from_tensors(loaded.tensors)
     codes = model.config.map_codes, model.config.image_codes
-    fitted = fit_refinement_tables(found, config, codes, steps, report)
+    fitted = fit_refinement_tables(found, (config.values8, config.values4), codes, steps, report)
     tables = replace(tables, refinements=fitted)
     own = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
     own |= {f"{_PREFIX}{k}": v for k, v in load_refinement(refinement).items()}
     facts = {k: v for k, v in loaded.metadata.items() if not k.startswith("rate_")}
     save(output, own | tables.to_tensors(), facts | {"refinement": config.to_json()})
     return output
+
+
+def picture_tokens(model: SQGAN, analysis: Analysis, step: int) -> PictureTokens:
+    """One picture's tokens at a quantiser's step; a unit is worth what it saves in LPIPS."""
+    assert analysis.finer is not None
+    layers = model.layers(analysis.finer.coefficients, step)
+    first, second = (units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO)) for layer in layers)
+    gains8, gains4 = (F.avg_pool2d(layer.gains[:, 1:2], 2)[0, 0].cpu().numpy() for layer in layers)
+    return PictureTokens(
+        step,
+        analysis.map_indices[0].cpu().numpy(),
+        analysis.image_indices[0].cpu().numpy(),
+        (first, second),
+        (gains8, gains4),
+    )
 
 
 def train_refinement(path: Path | str, report: Callable[[str], None] = print) -> Path:
@@ -705,6 +737,19 @@ def _classes_of(model: SQGAN) -> Any:
     from sqlink.data.classes import class_set_of_size
 
     return class_set_of_size(model.config.num_classes)
+
+
+def _without_refinement(loaded: Loaded) -> Loaded:
+    """The base alone: the refinement to be trained stands apart."""
+    own = _PREFIX, *(f"tables.{stream}." for stream in REFINEMENTS)
+    tensors = {k: v for k, v in loaded.tensors.items() if not k.startswith(own)}
+    facts = {k: v for k, v in loaded.metadata.items() if k != "refinement"}
+    return replace(loaded, tensors=tensors, metadata=facts)
+
+
+def _in_full(found: Coefficients) -> Coefficients:
+    """In float32, whatever precision the networks ran at."""
+    return Coefficients(*(getattr(found, field.name).float() for field in fields(found)))
 
 
 def _full(entry: Entry) -> tuple[Tensor, Tensor]:
@@ -728,7 +773,7 @@ def _bits(values: Tensor, kept: Tensor) -> float:
     total = 0.0
     for column in chosen.unbind(1):
         if len(column):
-            counts = column.mul(64).round().unique(return_counts=True)[1].float()
+            counts = column.unique(return_counts=True)[1].float()
             total += float(-(counts * (counts / counts.sum()).log2()).sum())
     share = kept.float().mean()
     total += (

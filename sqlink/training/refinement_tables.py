@@ -1,18 +1,18 @@
-"""Fit the coder's tables of the refinement to tokens of training pictures.
+"""Fit the coder's tables of the refinement to digits of training pictures.
 
     units, ranks of every place ─ mask, hide neighbours as each packing does ─ float network
-        ── bits of masks and digits, by gradient ──> rounded to integers ──> RefinementTable
+        ── bits of masks, classes and digits, by gradient ──> rounded ──> RefinementTable
 
 As for the base's tables: the network is the table with real numbers, and in the last third of the
-steps its weights are rounded as they will be stored; see `sqlink.bitstream.refinement_table`.
+steps its weights are rounded as they will be stored; see `sqlink.bitstream.refinement_table`. What
+depends on a token's class alone begins at the frequencies of the training pictures.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,112 +22,139 @@ from torch import Tensor, nn
 
 from sqlink.bitstream.context_model import HIDDEN_LIMIT, LEVELS, STEPS
 from sqlink.bitstream.refinement_table import (
+    CLASSES,
+    ESCAPE,
+    ESCAPES,
+    MASKED,
     NEIGHBOURS,
+    SHARES,
+    SIZES,
     TOKENS,
+    UNKNOWN,
+    ZERO,
     RefinementTable,
+    Units,
+    classes_of,
     geometry,
+    most_of,
+    states_of,
     token_features,
-    units_of,
+    tokens_of,
 )
 from sqlink.bitstream.token_selection import ranks
-from sqlink.model.refinement import RefinementConfig
-
-if TYPE_CHECKING:
-    from sqlink.model.sqgan import Analysis
 
 HIDDEN = 48
 STEPS_OF_FIT = 600
 _CLIP = 4.0
+_FASTER = 10.0
+"""How much larger the rate of parameters is that add to scores as they are."""
 _SINGLE, _ALONE, _ON_MAP = range(3)
 _SHARES = torch.tensor([0.4, 0.4, 0.2])
+_PRIOR = 4.0
+"""Digits that are counted of every class before any is seen."""
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PictureTokens:
+    """A training picture at one step of the quantiser, 0..15.
+
+    map_indices, image_indices: int64 [h, w] of the base. units: int16 [h, w, S] at 1/8 and [2 h,
+    2 w, S'] at 1/4. gains: float32 [h, w] and [2 h, 2 w], what each unit is worth.
+    """
+
+    step: int
+    map_indices: Ints
+    image_indices: Ints
+    units: tuple[Units, Units]
+    gains: tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class UnitsOfPictures:
     """Of N pictures of one size.
 
-    size: rows and columns of units. units, ranks: int64 [N, P]. map_, base: int64 [N, P], indices
-    of the base's tokens under each unit. coarser: int64 [N, P], the token at 1/8 under a unit at
-    1/4, and coarser_ranks of its unit; [N, 0] for the layer at 1/8. codes: entries of the
-    codebooks of map and base.
+    size: rows and columns of units. steps: int64 [N]. units: int16 [N, P, S]. ranks: int64 [N, P].
+    map_, base: int64 [N, P], indices of the base's tokens under each unit. coarser: int16 [N, P,
+    D'], the token at 1/8 under a unit at 1/4, None for the layer at 1/8, and coarser_ranks, int64
+    [N, P], of its unit. codes: entries of the codebooks of map and base.
     """
 
     size: tuple[int, int]
-    units: Ints
+    steps: Ints
+    units: Units
     ranks: Ints
     map_: Ints
     base: Ints
-    coarser: Ints
+    coarser: Units | None
     coarser_ranks: Ints
     codes: tuple[int, int]
 
 
 def fit_refinement_tables(
-    analyses: Sequence[Analysis],
-    config: RefinementConfig,
+    pictures: Sequence[PictureTokens],
+    values: tuple[int, int],
     codes: tuple[int, int],
     steps: int | None = None,
     report: Callable[[str], None] | None = None,
 ) -> tuple[RefinementTable, RefinementTable]:
-    """The tables of both layers, from what a model says of training pictures.
+    """The tables of both layers, from training pictures, each of them at several steps.
 
-    codes: entries of the codebooks of map and picture.
+    values: digits of a token at 1/8 and at 1/4. codes: entries of the codebooks of map and picture.
     """
     steps = STEPS_OF_FIT if steps is None else steps
-    coarse, fine = _data(analyses, config, codes)
+    coarse, fine = _data(pictures, codes)
     return (
-        fit_refinement_table(coarse, config.levels8, (), steps, report),
-        fit_refinement_table(fine, config.levels4, config.levels8, steps, report),
+        fit_refinement_table(coarse, values[0], 0, steps, report),
+        fit_refinement_table(fine, values[1], values[0], steps, report),
     )
 
 
 def _data(
-    analyses: Sequence[Analysis], config: RefinementConfig, codes: tuple[int, int]
+    pictures: Sequence[PictureTokens], codes: tuple[int, int]
 ) -> tuple[list[UnitsOfPictures], list[UnitsOfPictures]]:
-    """Units of pictures of one grid together, of both layers, ranked by their gain in LPIPS."""
-    codes8, codes4 = math.prod(config.levels8), math.prod(config.levels4)
-    grids = sorted({tuple(a.map_indices.shape[1:]) for a in analyses})
+    """Units of pictures of one grid together, of both layers, ranked by their gains."""
     found: tuple[list[UnitsOfPictures], list[UnitsOfPictures]] = [], []
-    for height, width in grids:
-        parts = [a for a in analyses if tuple(a.map_indices.shape[1:]) == (height, width)]
-        map_, base = (
-            torch.cat([getattr(a, name) for a in parts]).flatten(1).cpu().numpy()
-            for name in ("map_indices", "image_indices")
-        )
-        tokens8, tokens4 = (
-            torch.cat([a.refinements[n].tokens for a in parts]).cpu().numpy() for n in range(2)
-        )
-        ranks8, ranks4 = (
-            ranks(
-                F.avg_pool2d(torch.cat([a.refinements[n].gains[:, 1:2] for a in parts]), 2)
-                .squeeze(1)
-                .cpu()
-                .numpy()
-            )
+    for height, width in sorted({picture.map_indices.shape for picture in pictures}):
+        parts = [p for p in pictures if p.map_indices.shape == (height, width)]
+        count = len(parts)
+        steps = np.array([p.step for p in parts])
+        map_ = np.stack([p.map_indices for p in parts]).reshape(count, -1)
+        base = np.stack([p.image_indices for p in parts]).reshape(count, -1)
+        units8, units4 = (
+            np.concatenate([p.units[n].reshape(1, -1, p.units[n].shape[2]) for p in parts])
             for n in range(2)
         )
-        units8, units4 = (
-            np.stack([units_of(one, codes) for one in tokens]).reshape(len(tokens), -1)
-            for tokens, codes in ((tokens8, codes8), (tokens4, codes4))
+        ranks8, ranks4 = (
+            ranks(np.stack([p.gains[n] for p in parts])).reshape(count, -1) for n in range(2)
         )
-        flat8, flat4 = (r.reshape(len(r), -1) for r in (ranks8, ranks4))
-        nothing = np.zeros((len(units8), 0), dtype=np.int64)
         found[0].append(
-            UnitsOfPictures((height, width), units8, flat8, map_, base, nothing, nothing, codes)
+            UnitsOfPictures(
+                (height, width),
+                steps,
+                units8,
+                ranks8,
+                map_,
+                base,
+                None,
+                ranks8,
+                codes,
+            )
         )
         row, column = np.divmod(np.arange(4 * height * width), 2 * width)
         parent = row // 2 * width + column // 2
+        tokens8 = np.stack([tokens_of(p.units[0]) for p in parts])
         found[1].append(
             UnitsOfPictures(
                 (2 * height, 2 * width),
+                steps,
                 units4,
-                flat4,
+                ranks4,
                 map_[:, parent],
                 base[:, parent],
-                tokens8.reshape(len(tokens8), -1),
-                flat8[:, parent],
+                tokens8.reshape(count, 4 * height * width, -1),
+                ranks8[:, parent],
                 codes,
             )
         )
@@ -136,35 +163,33 @@ def _data(
 
 def fit_refinement_table(
     data: Sequence[UnitsOfPictures],
-    levels: tuple[int, ...],
-    coarser_levels: tuple[int, ...] = (),
+    values: int,
+    coarser_values: int = 0,
     steps: int = STEPS_OF_FIT,
     report: Callable[[str], None] | None = None,
 ) -> RefinementTable:
     """The table of a layer. The same every time: no random number is from global state."""
     with torch.inference_mode(False), torch.enable_grad():
-        network = _Network(levels, coarser_levels, data[0].codes)
+        network = _Network(values, coarser_values, data[0].codes)
+        network.count(unit for part in data for unit in part.units)
         _descend(network, data, steps, report)
         return network.stored()
 
 
 class _Network(nn.Module):
-    """A table with real numbers."""
+    """A table with real numbers, logarithms of chances in nats."""
 
-    keep: Tensor
-    there: Tensor
+    before: Tensor
+    classes_before: Tensor
 
-    def __init__(
-        self, levels: tuple[int, ...], coarser_levels: tuple[int, ...], codes: tuple[int, int]
-    ) -> None:
+    def __init__(self, values: int, coarser_values: int, codes: tuple[int, int]) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(len(levels))
-        self.levels, self.coarser_levels = levels, coarser_levels
+        generator = torch.Generator().manual_seed(values)
+        self.values, self.digits = values, TOKENS * values
         self.rounding = False
-        self.digits, self.most = TOKENS * len(levels), max(levels)
         seen = 2 * self.digits + 2
-        below = 2 * len(coarser_levels) + 2 if coarser_levels else 0
-        wide = self.digits * self.most
+        below = 2 * coarser_values + 2 if coarser_values else 0
+        wide, classes = self.digits * SIZES, TOKENS * CLASSES
 
         def drawn(*shape: int, scale: float) -> nn.Parameter:
             return nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * scale)
@@ -173,19 +198,45 @@ class _Network(nn.Module):
         self.map_embedding = drawn(codes[0] + 2, HIDDEN, scale=0.1)
         self.base_embedding = drawn(codes[1] + 2, HIDDEN, scale=0.1)
         self.coarser = drawn(below, HIDDEN, scale=0.1)
-        self.place = nn.Parameter(torch.zeros(3, LEVELS, HIDDEN))
+        self.place = nn.Parameter(torch.zeros(4, LEVELS, HIDDEN))
         with torch.no_grad():
             self.place[2] += 1.0
+        self.class_weights = drawn(HIDDEN, classes, scale=0.02)
+        self.class_bias = nn.Parameter(torch.zeros(classes))
+        self.class_earlier = nn.Parameter(torch.zeros(classes, classes))
         self.digit_weights = drawn(HIDDEN, wide, scale=0.02)
         self.digit_bias = nn.Parameter(torch.zeros(wide))
-        self.earlier = nn.Parameter(torch.zeros(wide, wide))
+        self.earlier = nn.Parameter(torch.zeros(2 * self.digits, wide))
+        self.by_class = nn.Parameter(torch.zeros(CLASSES * SHARES, values, SIZES))
         self.mask_weights = drawn(HIDDEN, scale=0.02)
         middles = ((torch.arange(LEVELS) + 0.5) / LEVELS).square()
         self.mask_bias = nn.Parameter(torch.logit(middles))
-        token = torch.arange(wide) // (len(levels) * self.most)
-        self.register_buffer("keep", (token[:, None] < token[None, :]).float())
-        counts = torch.tensor(levels * TOKENS)
-        self.register_buffer("there", torch.arange(self.most)[None, :] < counts[:, None])
+        digit, token = torch.arange(wide) // SIZES, torch.arange(classes) // CLASSES
+        before = torch.arange(self.digits)[:, None] < digit
+        self.register_buffer("before", before.repeat(2, 1).float())
+        self.register_buffer("classes_before", (token[:, None] < token[None, :]).float())
+
+    @torch.no_grad()
+    def count(self, pictures: Iterator[Units]) -> None:
+        """Begin at how often classes and digits are in pictures, int16 [P, S] each."""
+        classes = np.zeros((TOKENS, CLASSES))
+        levels = np.zeros((CLASSES * SHARES, self.values, SIZES))
+        # Before any is seen: as sizes of a class are if they fall off geometrically.
+        size = 2.0 ** (np.arange(CLASSES) - 0.5) / self.values
+        fall = np.log1p(1 / size)[:, None] * np.abs(np.arange(SIZES) - ESCAPE)
+        likely = np.exp(-fall) / np.exp(-fall).sum(1, keepdims=True)
+        levels += _PRIOR * likely.repeat(SHARES, axis=0)[:, None]
+        places = np.arange(self.values)
+        for units in pictures:
+            own, symbols, states, live = _symbols(units, self.values)
+            np.add.at(classes, (np.arange(TOKENS), own), 1)
+            where = np.broadcast_to(places, live.shape)[live]
+            np.add.at(levels, (states[live], where, symbols[live]), 1)
+        logs = np.log(levels / levels.sum(2, keepdims=True))
+        self.by_class.copy_(torch.from_numpy(logs - logs.max(2, keepdims=True)))
+        self.class_bias.copy_(
+            torch.from_numpy(np.log((classes + 1) / classes.sum() * TOKENS)).flatten()
+        )
 
     # Stored = real * scale, with the largest power of two in it that keeps it within 8 bits.
 
@@ -205,16 +256,22 @@ class _Network(nn.Module):
         whole = (values * scale).round().clamp(-127, 127) / scale
         return values + (whole - values).detach()
 
+    def _times(self, hidden: Tensor, weights: Tensor) -> Tensor:
+        """hidden @ weights, these as they will be stored."""
+        scale = _OUTPUT * 2.0 ** _shift(weights, _OUTPUT)
+        return hidden @ self._rounded(weights, scale)
+
     def hidden(
         self,
         around: Tensor,
         map_: Tensor,
         base: Tensor,
         coarser: Tensor,
-        bands: Tensor,
-        level: Tensor,
+        places: Tensor,
     ) -> Tensor:
-        """Hidden values [n, H] of n units, 0.._CLIP."""
+        """Hidden values [n, H] of n units, 0.._CLIP; places: int64 [n, 4], bands of row and column,
+        level, step.
+        """
         shift = self._hidden_shift
         scale = HIDDEN_LIMIT / _CLIP * 2.0**shift
         coarse = scale / 2.0 ** self._embedding_shift(shift)
@@ -222,8 +279,8 @@ class _Network(nn.Module):
         sums = sums + F.embedding(map_, self._rounded(self.map_embedding, coarse))
         sums = sums + F.embedding(base, self._rounded(self.base_embedding, coarse))
         sums = sums + coarser @ self._rounded(self.coarser, coarse)
-        for axis, band in enumerate((bands[:, 0], bands[:, 1], level)):
-            sums = sums + F.embedding(band, self.place[axis])
+        for axis, own in enumerate(places.unbind(1)):
+            sums = sums + F.embedding(own, self.place[axis])
         hidden = sums.clamp(0, _CLIP)
         if self.rounding:
             steps = HIDDEN_LIMIT / _CLIP
@@ -231,55 +288,77 @@ class _Network(nn.Module):
         return hidden
 
     def bits(
-        self, hidden: Tensor, level: Tensor, kept: Tensor, digits: Tensor
+        self, hidden: Tensor, level: Tensor, kept: Tensor, units: Units
     ) -> tuple[Tensor, Tensor]:
-        """Information of n masks, and of the units kept; digits: int64 [n, S]."""
-        unit = STEPS / math.log(2)
-        mask_scale = unit * _CLIP / HIDDEN_LIMIT
-        mask_scale *= 2.0 ** _shift(self.mask_weights, mask_scale)
-        odds = hidden @ self._rounded(self.mask_weights, mask_scale)
+        """Information of n masks, and of the units kept; units: int16 [k, S], of these."""
+        odds = self._times(hidden, self.mask_weights)
         odds = odds + F.embedding(level, self.mask_bias[:, None])[:, 0]
         mask = F.binary_cross_entropy_with_logits(odds, kept.float(), reduction="none")
-        own = digits[kept]
-        scale = unit * _CLIP / HIDDEN_LIMIT
-        scale *= 2.0 ** _shift(self.digit_weights, scale)
-        sums = hidden[kept] @ self._rounded(self.digit_weights, scale) + self.digit_bias
-        known = F.one_hot(own, self.most).flatten(1).float()
-        sums = sums + known @ (self._rounded(self.earlier, unit) * self.keep)
-        sums = sums.unflatten(1, (self.digits, self.most))
-        sums = sums.masked_fill(~self.there, -1e4)
-        index = F.cross_entropy(sums.flatten(0, 1), own.flatten(), reduction="none")
-        return mask / math.log(2), index.view(-1, self.digits).sum(1) / math.log(2)
+        own = hidden[kept]
+        classes, symbols, states, live = map(torch.from_numpy, _symbols(units, self.values))
+        count = len(classes)
+
+        scores = self._times(own, self.class_weights) + self.class_bias
+        known = F.one_hot(classes, CLASSES).flatten(1).float()
+        scores = (scores + known @ (self.class_earlier * self.classes_before)).unflatten(
+            1, (TOKENS, CLASSES)
+        )
+        spent = F.cross_entropy(scores.flatten(0, 1), classes.flatten(), reduction="none")
+        index = spent.view(count, TOKENS).sum(1)
+
+        signed = (symbols - ESCAPE).flatten(1).float()
+        known = torch.cat((signed, signed.abs()), 1)
+        scores = self._times(own, self.digit_weights) + self.digit_bias
+        scores = scores + known @ (self._rounded(self.earlier, _UNIT) * self.before)
+        scores = scores.view(count, TOKENS, self.values, SIZES)
+        unit, _, place = which = live.nonzero(as_tuple=True)
+        flat = states[which] * self.values + place
+        by_class = F.embedding(flat, self.by_class.flatten(0, 1))
+        spent = F.cross_entropy(scores[which] + by_class, symbols[which], reduction="none")
+        index = index.index_add(0, unit, spent)
+        large = (signed.abs() == ESCAPE).sum(1)
+        return mask / math.log(2), index / math.log(2) + math.log2(ESCAPES) * large
 
     @torch.no_grad()
     def stored(self) -> RefinementTable:
         """The table, in integers."""
-        unit = STEPS / math.log(2)
         hidden_shift = self._hidden_shift
         embedding_shift = self._embedding_shift(hidden_shift)
         scale = HIDDEN_LIMIT / _CLIP * 2.0**hidden_shift
         coarse = scale / 2.0**embedding_shift
-        output = unit * _CLIP / HIDDEN_LIMIT
-        digit_shift = _shift(self.digit_weights, output)
-        mask_shift = _shift(self.mask_weights, output)
-        bias = self.digit_bias.view(self.digits, self.most)
-        bias = torch.where(self.there, bias - bias[self.there].mean(), 0)
+        outputs = (self.digit_weights, self.mask_weights, self.class_weights)
+        digit, mask, class_ = (_shift(weights, _OUTPUT) for weights in outputs)
+        digit_bias = self.digit_bias.view(-1, SIZES)
+        class_bias = self.class_bias.view(-1, CLASSES)
         return RefinementTable(
-            levels=np.array(self.levels, dtype=np.uint8),
             around=_int8(self.around * scale).reshape(len(NEIGHBOURS), -1, HIDDEN),
             map_embedding=_int8(self.map_embedding * coarse),
             base_embedding=_int8(self.base_embedding * coarse),
             coarser=_int8(self.coarser * coarse),
             place=_int16(self.place * scale),
-            digit_weights=_int8(self.digit_weights * output * 2.0**digit_shift),
-            digit_bias=_int16(bias.flatten() * unit),
-            earlier=_int8(self.earlier * self.keep * unit),
-            mask_weights=_int8(self.mask_weights * output * 2.0**mask_shift),
-            mask_bias=_int16(self.mask_bias * unit),
-            shifts=np.array(
-                [hidden_shift, digit_shift, mask_shift, embedding_shift], dtype=np.int8
-            ),
+            class_weights=_int8(self.class_weights * _OUTPUT * 2.0**class_),
+            class_bias=_int16((class_bias - class_bias.mean(1, keepdim=True)).flatten() * _UNIT),
+            class_earlier=_int16(self.class_earlier * self.classes_before * _UNIT),
+            digit_weights=_int8(self.digit_weights * _OUTPUT * 2.0**digit),
+            digit_bias=_int16((digit_bias - digit_bias.mean(1, keepdim=True)).flatten() * _UNIT),
+            earlier=_int8(self.earlier * self.before * _UNIT),
+            by_class=_int16(self.by_class.flatten(1) * _UNIT),
+            mask_weights=_int8(self.mask_weights * _OUTPUT * 2.0**mask),
+            mask_bias=_int16(self.mask_bias * _UNIT),
+            shifts=np.array([hidden_shift, digit, mask, embedding_shift, class_], dtype=np.int8),
         )
+
+
+def _symbols(units: Units, values: int) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+    """What is coded of n units int16 [n, S], all of them there: classes int64 [n, 4]; and, [n, 4,
+    D], levels 0..14 and rows of `by_class`, int64, and which digits are coded, bool.
+    """
+    digits = units.astype(np.int64).reshape(len(units), TOKENS, values) - ZERO
+    classes = classes_of(digits)
+    first = np.clip(digits, -ESCAPE, ESCAPE)
+    before = np.cumsum(np.abs(first), axis=2) - np.abs(first)
+    kind = classes[..., None]
+    return classes, first + ESCAPE, states_of(kind, before), before < most_of(kind)
 
 
 def _descend(
@@ -291,19 +370,24 @@ def _descend(
     places: int = 160,
     rate: float = 4e-3,
 ) -> None:
-    generator = torch.Generator().manual_seed(11 + len(network.levels))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(11 + network.values)
+    alone = [network.class_bias, network.class_earlier, network.digit_bias, network.by_class]
+    others = [p for p in network.parameters() if all(p is not own for own in alone)]
+    optimizer = torch.optim.AdamW(
+        [{"params": others, "rate": rate}, {"params": alone, "rate": _FASTER * rate}],
+        betas=(0.9, 0.98),
+    )
     pictures = torch.tensor([float(len(part.units)) for part in data])
     spent = [0.0, 0.0, 0.0, 0.0]
     for step in range(steps):
         network.rounding = 3 * step >= 2 * steps
         for group in optimizer.param_groups:
             warm = min(1.0, (step + 1) / 20)
-            group["lr"] = rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+            group["lr"] = group["rate"] * warm * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         part = data[int(torch.multinomial(pictures, 1, generator=generator))]
-        inputs, level, kept, digits = _draw(network, part, batch, places, generator)
-        hidden = network.hidden(*inputs, level)
-        mask, index = network.bits(hidden, level, kept, digits)
+        inputs, kept, units = _draw(part, batch, places, generator)
+        hidden = network.hidden(*inputs)
+        mask, index = network.bits(hidden, inputs[-1][:, 2], kept, units)
         optimizer.zero_grad()
         ((mask.sum() + index.sum()) / mask.numel()).backward()
         optimizer.step()
@@ -319,13 +403,9 @@ def _descend(
 
 
 def _draw(
-    network: _Network,
-    part: UnitsOfPictures,
-    batch: int,
-    places: int,
-    generator: torch.Generator,
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor, Tensor, Tensor]:
-    """(around, map, base, coarser, bands), level, kept and digits of random units."""
+    part: UnitsOfPictures, batch: int, places: int, generator: torch.Generator
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor, Units]:
+    """(around, map, base, coarser, places) of random units, which of them are kept, and these."""
     height, width = part.size
     total = height * width
     around = geometry(height, width)
@@ -333,20 +413,21 @@ def _draw(
     def uniform(*shape: int) -> NDArray[np.float64]:
         return torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
 
-    levels = np.array(network.levels * TOKENS, dtype=np.uint8)
     which = torch.randint(len(part.units), (batch,), generator=generator).numpy()
     way = torch.multinomial(_SHARES, batch, replacement=True, generator=generator).numpy()
     fraction = np.where(uniform(batch) < 0.2, 1.0, 0.02 + 0.98 * uniform(batch))
     count = np.clip(np.rint(fraction * total), 1, total).astype(np.int64)
     chosen = np.argsort(uniform(batch, total), axis=1)[:, :places]
     rows = np.arange(batch)[:, None]
-    known = np.where(part.ranks[which] < count[:, None], part.units[which], -1)
-    states = np.concatenate([known, np.full((batch, 1), -2)], axis=1)
+    known = np.where((part.ranks[which] < count[:, None])[..., None], part.units[which], MASKED)
+    states = np.concatenate([known, np.full_like(known[:, :1], UNKNOWN)], axis=1)
     near = around.around[chosen]  # [B, n, 8]
     passes = np.append(around.passes, 99)
     visible = (passes[near] < around.passes[chosen][..., None]) & (way == _SINGLE)[:, None, None]
-    seen = np.where(visible, states[rows[..., None], near], -2)
-    features = token_features(seen.reshape(-1), levels).reshape(batch * chosen.shape[1], -1)
+    seen = states[rows[..., None], np.where(visible, near, total)]
+    features = token_features(seen.reshape(-1, seen.shape[-1])).reshape(
+        rows.size * chosen.shape[1], -1
+    )
 
     def under(indices: Ints, codes: int, visible: NDArray[np.bool_]) -> Tensor:
         own = indices[which[:, None], chosen]
@@ -356,23 +437,26 @@ def _draw(
 
     map_ = under(part.map_, part.codes[0], way != _ALONE)
     base = under(part.base, part.codes[1], way == _SINGLE)
-    coarser = torch.zeros(batch * chosen.shape[1], 0)
-    if part.coarser.size:
+    coarser = torch.zeros(chosen.size, 0)
+    if part.coarser is not None:
         share = np.maximum(fraction, uniform(batch))[:, None]
-        ranks = part.coarser_ranks[which[:, None], chosen]
-        tokens = np.where(ranks < share * total / TOKENS, part.coarser[which[:, None], chosen], -1)
-        tokens = np.where((way == _SINGLE)[:, None], tokens, -2).reshape(-1)
-        levels8 = np.array(network.coarser_levels, dtype=np.uint8)
-        coarser = torch.from_numpy(token_features(tokens, levels8))
-    own = known[rows, chosen].reshape(-1)
-    kept = torch.from_numpy(own >= 0)
-    counts = levels.astype(np.int64)
-    radix = np.append(np.cumprod(counts[::-1])[::-1][1:], 1)
-    digits = torch.from_numpy(np.maximum(own, 0)[:, None] // radix % counts)
+        sent = part.coarser_ranks[which[:, None], chosen] < share * total / TOKENS
+        tokens = np.where(sent[..., None], part.coarser[which[:, None], chosen], MASKED)
+        tokens[way != _SINGLE] = UNKNOWN
+        coarser = torch.from_numpy(token_features(tokens.reshape(chosen.size, -1)))
+    own = known[rows, chosen].reshape(chosen.size, -1)
+    kept = own[:, 0] >= 0
     level = np.minimum(LEVELS - 1, np.floor(LEVELS * np.sqrt(count / total))).astype(np.int64)
-    level_ = torch.from_numpy(np.repeat(level, chosen.shape[1]))
-    bands = torch.from_numpy(around.bands[chosen].reshape(-1, 2))
-    return (torch.from_numpy(features), map_, base, coarser, bands), level_, kept, digits
+    of_pictures = np.stack([level, part.steps[which]], axis=1).repeat(chosen.shape[1], axis=0)
+    bands = np.concatenate([around.bands[chosen].reshape(-1, 2), of_pictures], axis=1)
+    inputs = (torch.from_numpy(features), map_, base, coarser, torch.from_numpy(bands))
+    return inputs, torch.from_numpy(kept), own[kept]
+
+
+_UNIT = STEPS / math.log(2)
+"""Of scores as they are stored, in a nat."""
+_OUTPUT = _UNIT * _CLIP / HIDDEN_LIMIT
+"""Of weights of hidden values to scores, but for their shift."""
 
 
 def _shift(values: Tensor, unit: float) -> int:

@@ -5,20 +5,22 @@
     packets that came ─ unpacketise ─ indices, -1 where masked or lost ─ model.synthesise ─ Decoded
 
 The streams are the base's, of map and picture at 1/16, and, where the weights have them, the two of
-the refinement, in units of 2x2 tokens (`sqlink.bitstream.refinement_table`).
+the refinement, in units of 2x2 tokens (`sqlink.bitstream.refinement_table`), whose digits are
+quantised in one of the weights' steps.
 
 A stored `.sqg` is an 18-byte session and then the packets, all of `packet_bytes` but the last:
 
     offset 0   "SQG"            3 bytes
-           3   version, packing 1, four bits each: 3, and how tokens became packets
+           3   version, packing 1, four bits each: 4, and how tokens became packets
            4   height, width    2 + 2, big-endian
            8   packet_bytes     2
-          10   weights          4, the first bytes of their file's SHA-256
+          10   step             1, which of the weights' quantiser steps, 0 the coarsest
+          11   weights          3, the first bytes of their file's SHA-256
           14   CRC-32           4, of all the other bytes of the file
 
 A budget is filled along a path of kept fractions of the streams, (m_map, m_image) or (m_map,
-m_image, m_8, m_4), which the weights bring, one for each aim, or the user gives: the farthest point
-of it whose bytes, packets made, fit, or one that fills 99 % of it.
+m_image, m_8, m_4, step), which the weights bring, one for each aim, or the user gives: the farthest
+point of it whose bytes, packets made, fit, or one that fills 99 % of it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ from sqlink.bitstream.packets import (
     parse_packets,
     unpacketise,
 )
-from sqlink.bitstream.refinement_table import RefinementTable, tokens_of, units_of
+from sqlink.bitstream.refinement_table import ZERO, RefinementTable, tokens_of, units_of
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers, ranks
 from sqlink.codecs.base import (
@@ -80,22 +82,24 @@ from sqlink.segmentation import check_segmenter
 from sqlink.weights.manifest import load
 
 if TYPE_CHECKING:
+    from sqlink.model.refinement import Coefficients
     from sqlink.model.sqgan import Analysis, Layer
     from sqlink.segmentation.base import Segmenter
 
 DEFAULT_SPLIT = ((0.03, 0.012), (0.25, 0.12), (0.35, 0.35), (0.45, 0.70), (1.0, 1.0))
 """Path of kept fractions (map, image) where the weights bring none."""
 REFINED_SPLIT = (
-    (0.03, 0.012, 0.0, 0.0),
-    (0.25, 0.12, 0.0, 0.0),
-    (0.35, 0.35, 0.02, 0.0),
-    (0.45, 0.70, 0.06, 0.0),
-    (0.8, 0.9, 0.25, 0.0),
-    (1.0, 1.0, 0.6, 0.03),
-    (1.0, 1.0, 1.0, 0.2),
-    (1.0, 1.0, 1.0, 1.0),
+    (0.03, 0.012, 0.0, 0.0, 0),
+    (0.25, 0.12, 0.0, 0.0, 0),
+    (0.35, 0.35, 0.05, 0.0, 0),
+    (0.45, 0.70, 0.2, 0.0, 0),
+    (0.8, 0.9, 0.5, 0.1, 0),
+    (1.0, 1.0, 1.0, 0.6, 0),
+    (1.0, 1.0, 1.0, 1.0, 0),
 )
-"""The same with refinements, (map, image, 1/8, 1/4), for every aim."""
+"""The same with refinements, (map, image, 1/8, 1/4, step), for every aim, at the coarsest step."""
+_OF_A_STEP = (0.6, 1.0)
+"""Shares of the refinements between which each finer step goes."""
 
 AIMS = ("legible", "natural", "faithful")
 """What the transmitter spends for: what a segmenter still sees of the classes that matter to the
@@ -109,10 +113,10 @@ the relevance of what is there.
 _MASK_BITS = 3.0
 """About what it takes to say that a unit of the refinement is sent."""
 
-_HEADER = struct.Struct(">3sBHHH4sI")
+_HEADER = struct.Struct(">3sBHHHB3sI")
 SESSION_BYTES = _HEADER.size
 _MAGIC = b"SQG"
-_VERSION = 3
+_VERSION = 4
 _FILLED = 0.99
 """Share of a budget that is enough."""
 _AIM = 0.5
@@ -121,7 +125,9 @@ _USUAL_BITS = (7.0, 8.7)
 """Of a token of the map and of the picture, all told: where the search for a budget begins."""
 _STEPS = 4096
 """Points of the path that a budget is fitted to."""
-_REMEMBERED = 256
+_FINER_TAKES = 1.3
+"""Power of the quantiser's step that bytes fall with, until a step was tried."""
+_REMEMBERED = 128
 """Pictures whose analysis is kept for the next rate."""
 _READ = 8
 """Receptions whose tokens are kept, for who decodes one and asks for its fate."""
@@ -146,25 +152,85 @@ class TokenModel(Protocol):
         map_indices: Tensor,
         height: int,
         width: int,
-        refinements: Sequence[Tensor] = (),
+        refinements: Sequence[tuple[Tensor, Tensor]] = (),
+        step: Tensor | None = None,
         realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Pictures and maps from indices, -1 where masked."""
         ...
 
+    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+        """The refinement's layers at one of the quantiser's steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A stream's tokens, or units of them, of every place.
+
+    indices: int64 [h, w], or int16 [h, w, S] of units. ranks: int64 [h, w], 0 the most relevant.
+    bits: float64 [P + 1], about what the first so many take.
+    """
+
+    indices: NDArray[Any]
+    ranks: NDArray[np.int64]
+    bits: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, indices: NDArray[Any], scores: NDArray[Any], bits: NDArray[np.float64]) -> _Ranked:
+        """scores, bits: [h, w], of every place."""
+        rank = ranks(scores)
+        ordered = np.zeros(rank.size + 1)
+        ordered[1 + rank.reshape(-1)] = bits.reshape(-1)
+        return cls(indices, rank, np.cumsum(ordered))
+
 
 @dataclass(frozen=True)
 class _Analysed:
-    """One picture's tokens: indices and ranks of every place of every stream, int64 [h, w] each,
-    [2 h, 2 w] of the last. bits: float64 [P + 1] each, about what the first so many of a stream
-    take. sizes: bytes of the points of the path that were tried, by the points below them that end
-    layers.
+    """One picture's tokens.
+
+    base: of map and image. coefficients: of the refinement, [1, ...] each, and matters, how
+    relevant what is there is, [1, k h, k w] for each layer; None and () without one. finer: the
+    refinement's streams by quantiser step, as far as they were needed. sizes: bytes of the points
+    of the path that were tried, by the points below them that end layers and the step that is set.
     """
 
-    indices: tuple[NDArray[np.int64], ...]
-    ranks: tuple[NDArray[np.int64], ...]
-    bits: tuple[NDArray[np.float64], ...]
-    sizes: dict[tuple[int, ...], dict[int, int]]
+    base: tuple[_Ranked, _Ranked]
+    coefficients: Coefficients | None
+    matters: tuple[Tensor, ...]
+    finer: dict[int, tuple[_Ranked, ...]]
+    sizes: dict[tuple[tuple[int, ...], int | None], dict[int, int]]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Tokens that came: indices int64 [h, w] of map and image, digits int16 [k h, k w, D] of the
+    refinements, -1 where nothing came; not to be written to. step: of the quantiser.
+    """
+
+    tokens: tuple[NDArray[Any], ...]
+    step: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing came."""
+        return not any((part >= 0).any() for part in self.tokens)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Packets, and the quantiser's step that their digits were made with."""
+
+    packets: tuple[Packet, ...]
+    step: int
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Points of a path: how many tokens or units of every stream each keeps, and its step."""
+
+    counts: list[NDArray[np.int64]]
+    steps: NDArray[np.int64]
 
 
 class SQGANCodec:
@@ -213,6 +279,7 @@ class SQGANCodec:
         chunk: int | None = None,
         trained_on: Sequence[str] = (),
         classes: ClassSet = CAMVID,
+        steps: Sequence[float] = (),
     ) -> None:
         self.packet_bytes = integer(
             self.name, "packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES
@@ -239,17 +306,23 @@ class SQGANCodec:
         self.realism = number(self.name, "realism", realism, 0, 1)
         if self.realism < 1 and not tables.refinements:
             raise ConfigError("sqgan realism: these weights have no refinement: leave it at 1")
+        self.steps = tuple(steps)
         if split is None:
-            split = REFINED_SPLIT if tables.refinements else DEFAULT_SPLIT
+            finer = [
+                (1.0, 1.0, share, share, step)
+                for step in range(1, len(self.steps))
+                for share in _OF_A_STEP
+            ]
+            split = [*REFINED_SPLIT, *finer] if tables.refinements else DEFAULT_SPLIT
         given = split[aim] if isinstance(split, Mapping) else split
-        self.split = _checked_split(given, tables.streams)
+        self.split = _checked_split(given, tables.streams, len(self.steps))
         self.relevance = torch.tensor([*(relevance or [1.0] * len(classes)), 0.0])
         self.packing = Packing(packing, fixed_length)
         self.device = torch.device(device)
         self.chunk = chunk
         self.trained_on = tuple(trained_on)
         self._remembered: OrderedDict[bytes, _Analysed] = OrderedDict()
-        self._kept: dict[tuple[int, tuple[tuple[float, ...], ...]], list[NDArray[np.int64]]] = {}
+        self._points: dict[tuple[int, tuple[tuple[float, ...], ...]], _Points] = {}
         self._tokens_of = lru_cache(maxsize=_READ)(self._read)
 
     def encode(
@@ -283,8 +356,8 @@ class SQGANCodec:
             if budget is not None:
                 return self._fit(analysed, height, width, budget)
             assert quality is not None
-            packets = self._packets_at(analysed, max(1, round(quality * _STEPS)))
-            return self._stream(packets, height, width)
+            sent = self._packets_at(analysed, max(1, round(quality * _STEPS)))
+            return self._stream(sent, height, width)
 
         return self._analysed(images, segmentation, answer)
 
@@ -314,19 +387,18 @@ class SQGANCodec:
         def decode(start: int) -> None:
             part = received[start : start + chunk]
             tokens = [self._tokens_of(one, height, width) for one in part]
-            there = np.array(
-                [n for n, own in enumerate(tokens) if any((t >= 0).any() for t in own)]
-            )
+            there = np.array([n for n, own in enumerate(tokens) if not own.empty])
             if not there.size:
                 return
             rows = _whole(there, chunk)
             batch = [
-                torch.from_numpy(np.stack([tokens[n][stream] for n in rows])).to(self.device)
+                torch.from_numpy(np.stack([tokens[n].tokens[stream] for n in rows])).to(self.device)
                 for stream in range(self.tables.streams)
             ]
+            steps = torch.tensor([tokens[n].step for n in rows], device=self.device)
             with torch.inference_mode():
                 pictures, labels = self.model.synthesise(
-                    batch[1], batch[0], height, width, **self._refining(batch[2:])
+                    batch[1], batch[0], height, width, **self._refining(batch[2:], steps)
                 )
                 # A receiver shows 8 bits a channel, as the other codecs' decoders do.
                 shown = (pictures[: there.size].float() * 255).round().cpu() / 255
@@ -337,25 +409,24 @@ class SQGANCodec:
         side_by_side(decode, range(0, count, chunk), self.device)
         return Decoded(images, maps, outage)
 
-    def _refining(self, refinements: Sequence[Tensor]) -> dict[str, Any]:
+    def _refining(self, refinements: Sequence[Tensor], steps: Tensor) -> dict[str, Any]:
         """What a network with refinements is told beside the base's tokens."""
         if not self.tables.refinements:
             return {}
-        return {"refinements": refinements, "realism": self.realism}
+        layers = [(digits - ZERO, digits[..., 0] >= 0) for digits in refinements]
+        return {"refinements": layers, "step": steps, "realism": self.realism}
 
-    def _read(self, one: Received, height: int, width: int) -> list[NDArray[np.int64]]:
-        """Indices of every stream's tokens, -1 where nothing came: int64 [h, w] of map and image,
-        [2 h, 2 w] and [4 h, 4 w] of the refinements; not to be written to.
-        """
-        header, packing = one.session.header, self.packing
+    def _read(self, one: Received, height: int, width: int) -> _Read:
+        """The tokens that came, and the step of their quantiser."""
+        header, packing, step = one.session.header, self.packing, 0
         if len(header) == _HEADER.size and header[:3] == _MAGIC:
-            _, kind, _, _, _, weights, _ = _HEADER.unpack(header)
+            _, kind, _, _, _, step, weights, _ = _HEADER.unpack(header)
             packing = _packing(kind)
             self._check_weights(weights)
+            self._check_step(step)
         rows, columns = self.model.grid(height, width)
-        found = unpacketise(one.packets, rows, columns, self.tables, packing)
-        finer = zip(found[2:], self.tables.refinements, strict=True)
-        return [*found[:2], *(tokens_of(units, table.codes) for units, table in finer)]
+        found = unpacketise(one.packets, rows, columns, self.tables, packing, step)
+        return _Read((*found[:2], *map(tokens_of, found[2:])), step)
 
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
@@ -369,10 +440,10 @@ class SQGANCodec:
             return Unreachable(self.name, height, width, 0, 0)
 
         self._analysed(image[None], None if segmentation is None else segmentation[None], remember)
-        of_image = found[0].ranks[1]
+        of_image = found[0].base[1].ranks
         relevance = 255 - np.floor(256 * of_image / of_image.size)
-        whole = self._tokens_of(Received.whole(sent), height, width)
-        there = self._tokens_of(came, height, width)
+        whole = self._tokens_of(Received.whole(sent), height, width).tokens
+        there = self._tokens_of(came, height, width).tokens
         fates = [
             np.where(there[stream] >= 0, CAME, np.where(whole[stream] >= 0, LOST, NOT_SENT))
             for stream in (0, 1)  # map, image
@@ -389,12 +460,13 @@ class SQGANCodec:
         """
         if len(data) < _HEADER.size or data[:3] != _MAGIC:
             raise DataError(f"no .sqg stream: {len(data)} bytes that do not begin as one")
-        _, kind, height, width, packet_bytes, weights, crc = _HEADER.unpack_from(data)
+        _, kind, height, width, packet_bytes, step, weights, crc = _HEADER.unpack_from(data)
         packing = _packing(kind)
         header, body = data[: _HEADER.size], data[_HEADER.size :]
         if zlib.crc32(body, zlib.crc32(header[:-4])) != crc:
             raise DataError("the .sqg stream is cut short or damaged: its CRC-32 does not hold")
         self._check_weights(weights)
+        self._check_step(step)
         check_size(height, width, "the .sqg stream's picture")
         if packet_bytes < MIN_PACKET_BYTES or not body:
             raise DataError("the .sqg stream is damaged: it has no packets")
@@ -402,7 +474,7 @@ class SQGANCodec:
         if len(body) > 7 * rows * columns * packet_bytes:
             raise DataError("the .sqg stream is damaged: it has more packets than places")
         pieces = [body[n : n + packet_bytes] for n in range(0, len(body), packet_bytes)]
-        packets = parse_packets(pieces, rows, columns, self.tables, packing)
+        packets = parse_packets(pieces, rows, columns, self.tables, packing, step)
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
     def _checked(self, segmentation: Tensor) -> Tensor:
@@ -451,16 +523,7 @@ class SQGANCodec:
                     assert segmenter is not None
                     labels = segmenter.segment(batch)
                 analysis = self.model.analyse(batch, labels.to(self.device))
-            usual = [torch.full_like(analysis.map_scores, bits) for bits in _USUAL_BITS]
-            parts = [
-                [part.cpu().numpy() for part in stream]
-                for stream in (
-                    (analysis.map_indices, analysis.map_scores, usual[0]),
-                    (analysis.image_indices, analysis.image_scores, usual[1]),
-                    *map(self._units, analysis.refinements, self.tables.refinements),
-                )
-            ]
-            found = [_analysed([[part[i] for part in s] for s in parts]) for i in range(which.size)]
+            found = [self._ranked(analysis, row) for row in range(which.size)]
             return [(keys[n], one, answer(one)) for n, one in zip(which, found, strict=True)]
 
         done: dict[bytes, Stream | Unreachable] = {}
@@ -472,23 +535,54 @@ class SQGANCodec:
             self._remembered.popitem(last=False)
         return [done[key] if key in done else answer(known[key]) for key in keys]
 
-    def _units(self, layer: Layer, table: RefinementTable) -> tuple[Tensor, Tensor, Tensor]:
-        """Units of a layer, what they are worth to the aim, and about the bits that they take, [N,
-        k h / 2, k w / 2] each.
-        """
-        tokens = layer.tokens.cpu().numpy()
-        units = torch.from_numpy(np.stack([units_of(one, table.codes) for one in tokens]))
-        gains = layer.gains
+    def _ranked(self, analysis: Analysis, row: int) -> _Analysed:
+        """One picture of a batch."""
+        map_, image = (
+            _Ranked.of(
+                indices[row].cpu().numpy(),
+                scores[row].cpu().numpy(),
+                np.full(tuple(scores.shape[1:]), bits),
+            )
+            for indices, scores, bits in (
+                (analysis.map_indices, analysis.map_scores, _USUAL_BITS[0]),
+                (analysis.image_indices, analysis.image_scores, _USUAL_BITS[1]),
+            )
+        )
+        if analysis.finer is None:
+            return _Analysed((map_, image), None, (), {}, {})
+        relevance = self.relevance.to(self.device).view(1, -1, 1, 1)
+        matters = (analysis.finer.shares[row : row + 1] * relevance).sum(1, keepdim=True).cpu()
+        both = F.avg_pool2d(matters, 2).squeeze(1), matters.squeeze(1)
+        own = analysis.finer.coefficients.row(row)
+        return _Analysed((map_, image), own, both, {}, {})
+
+    def _streams(self, analysed: _Analysed, step: int) -> tuple[_Ranked, ...]:
+        """All streams of a picture, at a step of the quantiser."""
+        if analysed.coefficients is None:
+            return analysed.base
+        if step not in analysed.finer:
+            with torch.inference_mode():
+                layers = self.model.layers(analysed.coefficients.to(self.device), step)
+            analysed.finer[step] = tuple(
+                self._units(layer, matters, table, step)
+                for layer, matters, table in zip(
+                    layers, analysed.matters, self.tables.refinements, strict=True
+                )
+            )
+        return (*analysed.base, *analysed.finer[step])
+
+    def _units(self, layer: Layer, matters: Tensor, table: RefinementTable, step: int) -> _Ranked:
+        """Units of a layer, ranked by what they are worth to the aim."""
+        units = units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO))
+        gains = layer.gains.cpu()
         if self.aim == "faithful":
             worth = gains[:, 0]
         elif self.aim == "natural":
             worth = gains[:, 1]
         else:
-            relevance = self.relevance.to(gains.device).view(1, -1, 1, 1)
-            matters = (layer.shares * relevance).sum(1)
             worth = _LEGIBLE[1] * matters * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
-        bits = torch.from_numpy(table.usual_bits(units.numpy()) + _MASK_BITS)
-        return units, F.avg_pool2d(worth.unsqueeze(1), 2).squeeze(1), bits
+        scores = F.avg_pool2d(worth.unsqueeze(1), 2)[0, 0].numpy()
+        return _Ranked.of(units, scores, table.usual_bits(units, step) + _MASK_BITS)
 
     def _chunk(self, height: int, width: int) -> int:
         """Pictures of a size that the network takes at once."""
@@ -512,57 +606,64 @@ class SQGANCodec:
 
         The answer does not depend on which rates were asked for before.
         """
+        point, sent = self._farthest(analysed, budget, (), None)
+        if point is None:
+            lowest = analysed.sizes[(), None][0]
+            return Unreachable(self.name, height, width, budget, lowest)
         below: tuple[int, ...] = ()
+        step = sent.step if self.layer_bytes else None
         for size in self.layer_bytes:
             if size + SESSION_BYTES < budget:
-                step, _ = self._farthest(analysed, size + SESSION_BYTES, below)
-                if step is not None and max((-1, *below)) < step < _STEPS:
-                    below = (*below, step)
-        step, packets = self._farthest(analysed, budget, below)
-        if step is None:
-            lowest = analysed.sizes[below][0]
-            return Unreachable(self.name, height, width, budget, lowest)
-        return self._stream(packets, height, width)
+                end, _ = self._farthest(analysed, size + SESSION_BYTES, below, step)
+                if end is not None and max((-1, *below)) < end < _STEPS:
+                    below = (*below, end)
+        if below:
+            end, layered = self._farthest(analysed, budget, below, step)
+            if end is not None:
+                sent = layered
+        return self._stream(sent, height, width)
 
     def _farthest(
-        self, analysed: _Analysed, budget: int, below: tuple[int, ...]
-    ) -> tuple[int | None, list[Packet]]:
+        self, analysed: _Analysed, budget: int, below: tuple[int, ...], step: int | None
+    ) -> tuple[int | None, _Sent]:
         """The farthest point of the path, and its packets, that fits the budget, or one that fills
-        99 % of it; None where none does. below: points that are layers of their own.
+        99 % of it; None where none does. below: points that are layers of their own. step: of the
+        quantiser, at all points; None: of each point.
 
         Bytes are nearly in proportion to what tokens usually take, so a few guesses do.
         """
-        sizes = analysed.sizes.setdefault(below, {})
-        usual = self._usual_sizes(analysed)
-        streams: dict[int, list[Packet]] = {}
+        sizes = analysed.sizes.setdefault((below, step), {})
+        made: dict[int, _Sent] = {}
 
-        def size(step: int) -> int:
-            if step not in sizes:
-                streams[step] = self._packets_at(analysed, step, below)
-                sizes[step] = SESSION_BYTES + sum(len(p.data) for p in streams[step])
-            return sizes[step]
+        def size(point: int) -> int:
+            if point not in sizes:
+                made[point] = self._packets_at(analysed, point, below, step)
+                sizes[point] = SESSION_BYTES + sum(len(p.data) for p in made[point].packets)
+            return sizes[point]
 
         low, high, tries = -1, _STEPS + 1, 0  # fits; does not
         goal = budget - _AIM * (1 - _FILLED) * budget
+        usual = self._usual_sizes(analysed, step)
         guess = int(np.searchsorted(usual, goal, side="right")) - 1
         tried: list[int] = []
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
             tries += 1
             if tries > 5 and tries % 2:  # should guesses creep
                 guess = (low + high) // 2
-            step = min(max(guess, low + 1), high - 1)
-            tried.append(step)
-            if size(step) <= budget:
-                low = step
+            point = min(max(guess, low + 1), high - 1)
+            tried.append(point)
+            if size(point) <= budget:
+                low = point
             else:
-                high = step
+                high = point
                 # All may take fewer bytes than nearly all, which needs a mask.
-                if step > 0.8 * _STEPS and size(_STEPS) <= budget:
+                if point > 0.8 * _STEPS and size(_STEPS) <= budget:
                     low = _STEPS
                     break
             # On the line through the two nearest points that were tried, or through nothing.
+            usual = self._usual_sizes(analysed, step)
             near = sorted(tried, key=lambda one: abs(sizes[one] - goal))[:2]
-            slope = sizes[step] / usual[step]
+            slope = sizes[point] / usual[point]
             if len(near) > 1 and usual[near[0]] != usual[near[1]]:
                 rise = (sizes[near[1]] - sizes[near[0]]) / (usual[near[1]] - usual[near[0]])
                 slope = min(max(rise, slope / 4), 4 * slope)
@@ -571,66 +672,101 @@ class SQGANCodec:
             if high > _STEPS and guess > 0.9 * _STEPS:
                 guess = _STEPS
         if low < 0 or (low < _STEPS // 64 and size(0) > budget):
-            return None, []
-        return low, streams[low] if low in streams else self._packets_at(analysed, low, below)
+            return None, _Sent((), 0)
+        return low, made[low] if low in made else self._packets_at(analysed, low, below, step)
 
-    def _usual_sizes(self, analysed: _Analysed) -> NDArray[np.float64]:
+    def _usual_sizes(self, analysed: _Analysed, step: int | None) -> NDArray[np.float64]:
         """About how many bytes each point of the path takes, rising; [_STEPS + 1]."""
-        key = analysed.ranks[0].size, self.split
-        if key not in self._kept:
-            self._kept[key] = self._counts(np.arange(_STEPS + 1), key[0])
-        sums = [bits[kept] for bits, kept in zip(analysed.bits, self._kept[key], strict=True)]
-        total: NDArray[np.float64] = np.sum(sums, axis=0)
-        return SESSION_BYTES + 8 + total / 8
+        places = analysed.base[0].ranks.size
+        key = places, self.split
+        if key not in self._points:
+            self._points[key] = self._at(np.arange(_STEPS + 1), places)
+        points = self._points[key]
+        total = np.full(_STEPS + 1, SESSION_BYTES + 8.0)
+        for stream, kept in zip(analysed.base, points.counts, strict=False):
+            total += stream.bits[kept] / 8
+        if analysed.coefficients is None:
+            return total
+        steps = points.steps if step is None else np.full(_STEPS + 1, step)
+        if not analysed.finer:
+            self._streams(analysed, int(steps[_STEPS // 2]))
+        for own in np.unique(steps).tolist():
+            nearest_ = min(analysed.finer, key=lambda known: abs(known - own))
+            # Digits are a step finer for each third of an octave, or whatever the weights say.
+            factor = (self.steps[nearest_] / self.steps[own]) ** _FINER_TAKES
+            here = steps == own
+            for stream, kept in zip(analysed.finer[nearest_], points.counts[2:], strict=True):
+                total[here] += factor * stream.bits[kept[here]] / 8
+        return np.maximum.accumulate(total)
 
     def _packets_at(
-        self, analysed: _Analysed, step: int, below: tuple[int, ...] = ()
-    ) -> list[Packet]:
+        self,
+        analysed: _Analysed,
+        point: int,
+        below: tuple[int, ...] = (),
+        step: int | None = None,
+    ) -> _Sent:
         """The packets of a point of the path, with layers that end at those below it."""
-        steps = np.array([*(one for one in below if one < step), step])
-        counts = self._counts(steps, analysed.ranks[0].size)
-        return self._packets(analysed, [tuple(row) for row in np.stack(counts, 1).tolist()])
+        which = np.array([*(one for one in below if one < point), point])
+        found = self._at(which, analysed.base[0].ranks.size)
+        if step is None:
+            step = int(found.steps[-1])
+        counts = [np.minimum(own, own[-1]) for own in found.counts]
+        streams = self._streams(analysed, step)
+        return _Sent(tuple(self._packets(streams, step, counts)), step)
 
-    def _counts(self, steps: NDArray[np.int64], places: int) -> list[NDArray[np.int64]]:
-        """Tokens of map and image, and units of refinements, at points of the path, 0.._STEPS."""
-        at = steps / _STEPS * (len(self.split) - 1)
-        knots = np.arange(len(self.split))
-        shares = [
-            np.interp(at, knots, [point[stream] for point in self.split])
-            for stream in range(self.tables.streams)
-        ]
+    def _at(self, points: NDArray[np.int64], places: int) -> _Points:
+        """What points of the path, 0.._STEPS, keep of a picture of so many base tokens."""
+        rows = np.array(self.split)
+        steps = rows[:, 4] if self.tables.refinements else np.zeros(len(rows))
+        begin = np.flatnonzero(steps[:-1] == steps[1:])  # nothing lies between rows of two steps
+        at = points / _STEPS * len(begin)
+        which = np.minimum(at.astype(np.int64), len(begin) - 1)
+        first = begin[which]
         sizes = (places, places, places, 4 * places)
-        kept = [np.rint(share * size) for share, size in zip(shares, sizes, strict=False)]
         least = (1, 1, 0, 0)
-        return [np.maximum(low, k).astype(np.int64) for low, k in zip(least, kept, strict=False)]
+        counts = []
+        for stream in range(self.tables.streams):
+            own = rows[:, stream]
+            share = own[first] + (at - which) * (own[first + 1] - own[first])
+            kept = np.rint(share * sizes[stream]).astype(np.int64)
+            counts.append(np.maximum(least[stream], kept))
+        return _Points(counts, steps[first].astype(np.int64))
 
-    def _packets(self, analysed: _Analysed, counts: Sequence[tuple[int, ...]]) -> list[Packet]:
+    def _packets(
+        self, streams: Sequence[_Ranked], step: int, counts: Sequence[NDArray[np.int64]]
+    ) -> list[Packet]:
         """counts: tokens or units of every stream with which each layer ends, rising."""
-        kept, layer = [], []
-        for stream, ends_ in enumerate(zip(*counts, strict=True)):
-            ends = np.array(ends_)
-            rank = analysed.ranks[stream]
-            kept.append(keep(analysed.indices[stream], rank, ends[-1]))
-            if stream > 0 and self.image_layers > 1:
-                layer.append(layers(rank, ends[-1], self.image_layers))
+        kept: list[NDArray[Any]] = []
+        layer: list[NDArray[np.int64]] = []
+        for order, (stream, ends) in enumerate(zip(streams, counts, strict=True)):
+            kept.append(keep(stream.indices, stream.ranks, int(ends[-1])))
+            if order > 0 and self.image_layers > 1:
+                layer.append(layers(stream.ranks, int(ends[-1]), self.image_layers))
             else:
-                layer.append(np.searchsorted(ends[:-1], rank, side="right"))
+                layer.append(np.searchsorted(ends[:-1], stream.ranks, side="right"))
         finer = tuple(zip(kept[2:], layer[2:], strict=True))
-        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer)
+        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer, step)
         return packetise(tokens, self.tables, self.packet_bytes, self.packing)
 
-    def _stream(self, packets: list[Packet], height: int, width: int) -> Stream:
-        weights = bytes.fromhex(self.weights_sha256[:8])
+    def _stream(self, sent: _Sent, height: int, width: int) -> Stream:
+        weights = bytes.fromhex(self.weights_sha256[:6])
         kind = _VERSION << 4 | self.packing.number
-        fields = (_MAGIC, kind, height, width, self.packet_bytes, weights)
+        fields = (_MAGIC, kind, height, width, self.packet_bytes, sent.step, weights)
         crc = zlib.crc32(_HEADER.pack(*fields, 0)[:-4])
-        for packet in packets:
+        for packet in sent.packets:
             crc = zlib.crc32(packet.data, crc)
         header = _HEADER.pack(*fields, crc)
-        return Stream(Session(self.name, height, width, header), tuple(packets))
+        return Stream(Session(self.name, height, width, header), sent.packets)
+
+    def _check_step(self, step: int) -> None:
+        if step >= max(1, len(self.steps)):
+            raise DataError(
+                f"the .sqg stream is damaged: these weights have no quantiser step {step}"
+            )
 
     def _check_weights(self, named: bytes) -> None:
-        own = self.weights_sha256[:8]
+        own = self.weights_sha256[:6]
         if named.hex() != own:
             raise WeightsError(
                 f"the stream was made with weights {named.hex()}..., these are {own}...: "
@@ -663,10 +799,15 @@ def sqgan(
     tables = Tables.from_tensors(loaded.tensors)
     if (tables.map.size, tables.image.size) != (model.config.map_codes, model.config.image_codes):
         raise WeightsError(f"weights '{weights}' have tables of another size than their codebooks")
+    steps = model.refinement.config.steps if model.refinement is not None else ()
     if split is None:
         text = loaded.metadata.get("rate_path")
         try:
-            split = None if text is None else _stored_split(json.loads(text), tables.streams)
+            split = (
+                None
+                if text is None
+                else _stored_split(json.loads(text), tables.streams, len(steps))
+            )
         except (ConfigError, ValueError) as error:
             raise WeightsError(f"weights '{weights}' have a wrong rate_path: {error}") from None
     return SQGANCodec(
@@ -686,18 +827,8 @@ def sqgan(
         device=device,
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),
+        steps=steps,
     )
-
-
-def _analysed(streams: Sequence[Sequence[NDArray[Any]]]) -> _Analysed:
-    """Of indices, scores and bits of every place of every stream of a picture."""
-    rank = tuple(ranks(scores) for _, scores, _ in streams)
-    bits = []
-    for (_, _, each), own in zip(streams, rank, strict=True):
-        ordered = np.zeros(own.size + 1)
-        ordered[1 + own.reshape(-1)] = each.reshape(-1)
-        bits.append(np.cumsum(ordered))
-    return _Analysed(tuple(indices for indices, _, _ in streams), rank, tuple(bits), {})
 
 
 def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:
@@ -739,45 +870,60 @@ def _fate_of_finer(
 ) -> NDArray[np.int64]:
     """What became of the refinements in each place of the base's grid, int64 [h, w].
 
-    whole, there: tokens of each layer that were sent and that came, [k h, k w], -1 elsewhere. A
+    whole, there: digits of each layer that were sent and that came, [k h, k w, D], -1 elsewhere. A
     place has lost something where any of its tokens is lost.
     """
     rows, columns = grid
     sent, lost = np.zeros(grid, dtype=bool), np.zeros(grid, dtype=bool)
     for all_, came in zip(whole, there, strict=True):
         cells = (rows, all_.shape[0] // rows, columns, all_.shape[1] // columns)
-        was_sent = (all_ >= 0).reshape(cells)
+        was_sent = (all_[..., 0] >= 0).reshape(cells)
         sent |= was_sent.any(axis=(1, 3))
-        lost |= (was_sent & (came < 0).reshape(cells)).any(axis=(1, 3))
+        lost |= (was_sent & (came[..., 0] < 0).reshape(cells)).any(axis=(1, 3))
     return np.where(lost, LOST, np.where(sent, CAME, NOT_SENT))
 
 
-def _checked_split(split: Split, streams: int = 2) -> tuple[tuple[float, ...], ...]:
-    """Fractions of every stream, rising. Raises ConfigError if they are none."""
+def _checked_split(split: Split, streams: int = 2, steps: int = 0) -> tuple[tuple[float, ...], ...]:
+    """Fractions of every stream, rising, and, with refinements, the quantiser's step, of so many.
+
+    Raises ConfigError if they are none.
+    """
     try:
         points = tuple(tuple(float(share) for share in point) for point in split)
     except (TypeError, ValueError):
         points = ()
+    width = streams + (streams > 2)
     if (
         len(points) < 2
-        or any(len(point) != streams for point in points)
-        or not all(0 <= v <= 1 for point in points for v in point)
+        or any(len(point) != width for point in points)
+        or not all(0 <= v <= 1 for point in points for v in point[:streams])
         or not all(min(point[:2]) > 0 for point in points)
     ):
-        kinds = "pairs (map, image)" if streams == 2 else "rows (map, image, 1/8, 1/4)"
+        kinds = "pairs (map, image)" if streams == 2 else "rows (map, image, 1/8, 1/4, step)"
         raise ConfigError(f"split must be two or more {kinds} of fractions above 0, up to 1")
-    if any(b < a for p, q in pairwise(points) for a, b in zip(p, q, strict=True)):
-        raise ConfigError("split's fractions must rise from row to row")
+    if streams > 2 and any(point[-1] not in range(steps) for point in points):
+        raise ConfigError(f"split's steps must be whole numbers from 0 to {steps - 1}")
+    together = False
+    for p, q in pairwise(points):
+        same = p[streams:] == q[streams:]
+        together |= same
+        rising = all(a <= b for a, b in zip(p, q, strict=True))
+        if not (rising if same else p[streams:] < q[streams:] and p[:2] <= q[:2]):
+            raise ConfigError(
+                "split's fractions must rise from row to row of a step, and its steps"
+            )
+    if not together:
+        raise ConfigError("split must have two rows of one step")
     return points
 
 
-def _stored_split(split: Any, streams: int) -> dict[str, tuple[tuple[float, ...], ...]]:
+def _stored_split(split: Any, streams: int, steps: int) -> dict[str, tuple[tuple[float, ...], ...]]:
     """The path that weights bring, for every aim. Raises ConfigError if it is none."""
     by_aim = split if isinstance(split, dict) else dict.fromkeys(AIMS, split)
     missing = [aim for aim in AIMS if aim not in by_aim]
     if missing:
         raise ConfigError(f"no path for aim '{missing[0]}'")
-    return {aim: _checked_split(by_aim[aim], streams) for aim in AIMS}
+    return {aim: _checked_split(by_aim[aim], streams, steps) for aim in AIMS}
 
 
 def _relevance(record: str | None) -> tuple[float, ...]:

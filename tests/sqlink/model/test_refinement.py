@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.stats import laplace
 from torch import Tensor
 
 from sqlink.errors import ConfigError
 from sqlink.model.config import STREETS
 from sqlink.model.refinement import (
-    ROUND_UP,
-    STEP8,
-    DigitRates,
+    LARGEST,
     Refinement,
     RefinementConfig,
-    ScalarQuantizer,
-    gains_of,
+    errors_at,
+    quantised,
 )
 from sqlink.model.sqgan import SQGAN
 
 SMALL = RefinementConfig(
-    levels8=(9, 5, 5, 7, 7),
-    levels4=(7, 5, 5),
+    values8=5,
+    values4=3,
+    steps=(0.8, 0.2),
     width4=16,
     width8=16,
     width16=16,
@@ -43,46 +41,32 @@ def made() -> Refinement:
         return Refinement(SMALL, 12, 8, 6).eval()
 
 
-def test_indices_and_values_are_each_others_inverse() -> None:
-    quantizer = ScalarQuantizer((3, 5, 7))
-    indices = torch.arange(105)
-    values = quantizer.values(indices)
-    assert values.unique(dim=0).shape == (105, 3)
-    back = quantizer.indices(values.t()[None, :, None])
-    torch.testing.assert_close(back[0, 0], indices)
-    assert quantizer.codes == math.prod((3, 5, 7))
+def test_rounding_is_to_the_digit_next_below_or_the_nearest() -> None:
+    """A size goes up from a digit where it is over 1 - round_up above it, else down to it."""
+    z = torch.linspace(-3.1, 3, 42).view(1, 1, 1, -1)
+    sizes = z.flatten().abs()
+    for step, round_up in ((1.0, 0.33), (0.5, 0.25)):
+        digits = quantised(z, torch.tensor([step]), round_up)
+        thresholds = step * (torch.arange(1, 8) - round_up)
+        expected = (sizes[:, None] > thresholds).sum(1) * z.flatten().sign()
+        torch.testing.assert_close(digits.flatten(), expected.float())
+    far = quantised(torch.full((1, 1, 1, 1), -1e3), torch.ones(1), 0.33)
+    assert float(far) == -LARGEST
 
 
-def test_rounding_is_to_the_level_next_below_or_the_nearest_and_passes_gradients() -> None:
-    """A size goes up from a level where it is over 1 - ROUND_UP above it, else down to it."""
-    z = torch.linspace(-3.1, 3, 42).view(1, 1, 1, -1).requires_grad_()
-    rounded = ScalarQuantizer((5,))(z).detach().flatten()
-    sizes = z.detach().flatten().abs()
-    thresholds = torch.tensor([1.0, 2.0]) - ROUND_UP
-    expected = (sizes[:, None] > thresholds).sum(1) / 2 * z.detach().flatten().sign()
-    torch.testing.assert_close(rounded, expected)
-    assert 0 < ROUND_UP < 0.5
-    rounded = ScalarQuantizer((5,))(z)
-    rounded.sum().backward()
-    assert z.grad is not None
-    torch.testing.assert_close(z.grad, (z.detach().abs() <= 2) / 2)
-
-
-@pytest.mark.parametrize("spread", [0.2, 0.7])
-def test_rates_are_those_of_a_laplace_variable_that_is_rounded(spread: float) -> None:
-    rates = DigitRates((9,))
-    rates.log_spreads.data.fill_(math.log(spread))
-    steps = np.arange(-4, 5)
-    found = rates((torch.from_numpy(steps) / 4).float().view(1, 1, 1, -1))[0, 0]
-    law = laplace(scale=spread)
-    expected = -np.log2(law.cdf(steps + 0.5) - law.cdf(steps - 0.5))
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("levels", [(4, 5), (), (17,), (15, 15, 15, 15, 3)])
-def test_levels_that_no_unit_can_hold_are_refused(levels: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="levels"):
-        RefinementConfig(levels8=levels)
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"values8": 0}, "values"),
+        ({"steps": ()}, "steps"),
+        ({"steps": (0.5, 0.8)}, "steps"),
+        ({"steps": (0.5, 0.0)}, "steps"),
+        ({"round_up": 0.6}, "round_up"),
+    ],
+)
+def test_layers_that_cannot_be_coded_are_refused(change: dict[str, Any], names: str) -> None:
+    with pytest.raises(ConfigError, match=names):
+        RefinementConfig(**change)
 
 
 def inputs(size: int = 64) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -99,23 +83,47 @@ def inputs(size: int = 64) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor
     return image, torch.zeros(1, 12, size // 4, size // 4), base
 
 
-def error_with(share8: float, share4: float) -> float:
+def error_with(share8: float, share4: float, step: float) -> float:
     network = made()
     image, shares, base = inputs()
-    found = network.encoder(image, shares, base[2], base[0])
+    at = torch.tensor([step])
+    found = network.encoder.digits(network.encoder(image, shares, base[2], base[0]), at)
     came8 = torch.zeros(1, 8, 8, dtype=torch.bool)
     came8.flatten()[: round(64 * share8)] = True
     came4 = torch.zeros(1, 16, 16, dtype=torch.bool)
     came4.flatten()[: round(256 * share4)] = True
-    tokens = found.values8, came8, found.values4, came4
-    shown = network.decoder(base, *tokens, torch.zeros(1))
+    tokens = found.digits8, came8, found.digits4, came4
+    shown = network.decoder(base, *tokens, at, torch.zeros(1))
     return float((shown - image).detach().square().mean())
 
 
 def test_tokens_lower_the_error_before_any_training() -> None:
-    errors = [error_with(*shares) for shares in ((0, 0), (0.5, 0), (1, 0), (1, 1))]
+    errors = [error_with(*shares, 0.4) for shares in ((0, 0), (0.5, 0), (1, 0), (1, 1))]
+    errors.append(error_with(1, 1, 0.1))
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < 0.5 * errors[0]
+
+
+def test_the_fall_of_the_squared_error_is_what_sending_a_token_brings() -> None:
+    """Of the transform alone: with the networks' part at nothing, which is how they begin."""
+    network = made()
+    image, shares, base = inputs()
+    at = torch.tensor([0.2])
+    found = network.encoder.digits(network.encoder(image, shares, base[2], base[0]), at)
+    none8, none4 = torch.zeros(1, 8, 8, dtype=torch.bool), torch.zeros(1, 16, 16, dtype=torch.bool)
+
+    def error(came8: Tensor, came4: Tensor) -> Tensor:
+        tokens = found.digits8, came8, found.digits4, came4
+        return (network.decoder(base, *tokens, at, torch.zeros(1)) - image).square().mean(1)[0]
+
+    one8 = none8.clone()
+    one8[0, 2, 3] = True
+    fall = (error(none8, none4) - error(one8, none4))[16:24, 24:32].mean()
+    torch.testing.assert_close(found.gains8[0, 0, 2, 3], fall.detach(), rtol=1e-3, atol=1e-6)
+    all8, one4 = torch.ones_like(none8), none4.clone()
+    one4[0, 5, 6] = True
+    fall = (error(all8, none4) - error(all8, one4))[20:24, 24:28].mean()
+    torch.testing.assert_close(found.gains4[0, 0, 5, 6], fall.detach(), rtol=1e-3, atol=1e-6)
 
 
 def test_what_did_not_come_does_not_matter() -> None:
@@ -125,9 +133,10 @@ def test_what_did_not_come_does_not_matter() -> None:
     shown = []
     for seed in (4, 5):
         generator = torch.Generator().manual_seed(seed)
-        values8 = torch.where(came8, 0.5, torch.randn(1, 5, 8, 8, generator=generator))
-        values4 = torch.where(came4, -0.5, torch.randn(1, 3, 16, 16, generator=generator))
-        shown.append(network.decoder(base, values8, came8, values4, came4, torch.ones(1)))
+        digits8 = torch.where(came8, 2.0, torch.randn(1, 5, 8, 8, generator=generator))
+        digits4 = torch.where(came4, -1.0, torch.randn(1, 3, 16, 16, generator=generator))
+        at = torch.tensor([0.8]), torch.ones(1)
+        shown.append(network.decoder(base, digits8, came8, digits4, came4, *at))
     assert torch.equal(shown[0], shown[1])
 
 
@@ -142,7 +151,7 @@ def test_a_zero_leaves_the_invented_detail_that_rounds_to_it_at_realism_1_alone(
 
     def drawn(picture: Tensor, realism: float) -> Tensor:
         base = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, 8, 8), picture
-        out: Tensor = decoder(base, *nothing, torch.tensor([realism]))
+        out: Tensor = decoder(base, *nothing, torch.tensor([0.8]), torch.tensor([realism]))
         return out
 
     def slopes(picture: Tensor) -> Tensor:
@@ -159,12 +168,13 @@ def test_a_zero_leaves_the_invented_detail_that_rounds_to_it_at_realism_1_alone(
         assert slopes(drawn(faint, 0.0) - low).abs().max() < 1e-5
         low = F.interpolate(F.avg_pool2d(strong, 8), scale_factor=8.0, mode="bilinear")
         before = slopes(strong - low).abs().max()
-        assert before > STEP8 > slopes(drawn(strong, 1.0) - low).abs().max() > 0.1
+        assert before > 0.8 > slopes(drawn(strong, 1.0) - low).abs().max() > 0.1
 
 
-def test_gains_are_falls_of_errors() -> None:
-    errors = torch.tensor([[0.5, 0.1, 0.2], [0.2, 0.3, 0.1]]).log().view(1, 2, 3, 1, 1)
-    torch.testing.assert_close(gains_of(errors).flatten(), torch.tensor([0.3, 0.0, 0.1]))
+def test_errors_of_what_is_sent_grow_with_the_step() -> None:
+    errors = torch.tensor([[0.5, 0.1], [0.2, 0.3], [0.0, 2.0]]).view(1, 3, 2, 1, 1)
+    found = errors_at(errors, torch.tensor([math.e]))[0, :, :, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.1], [0.2, 2.3]]))
 
 
 def test_the_configuration_travels_as_text() -> None:
@@ -199,12 +209,18 @@ def test_a_picture_does_not_depend_on_its_batch_and_realism_mixes() -> None:
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     maps = torch.zeros(1, 64, 64, dtype=torch.int64)
     found = model.analyse(images, maps)
-    assert [layer.tokens.shape[1:] for layer in found.refinements] == [(8, 8), (16, 16)]
-    tokens = [layer.tokens for layer in found.refinements]
-    shown = [
-        model.synthesise(found.image_indices, found.map_indices, 64, 64, tokens, realism)[0]
-        for realism in (0.0, 0.25, 1.0)
-    ]
+    assert found.finer is not None
+    layers = model.layers(found.finer.coefficients, 1)
+    assert [layer.digits.shape[1:] for layer in layers] == [(8, 8, 5), (16, 16, 3)]
+    tokens = [(layer.digits, torch.ones(layer.digits.shape[:3]).bool()) for layer in layers]
+    base, step = (found.image_indices, found.map_indices, 64, 64), torch.tensor([1])
+    shown = [model.synthesise(*base, tokens, step, realism)[0] for realism in (0.0, 0.25, 1.0)]
+    none = [(digits, ~came) for digits, came in tokens]
+    without, _ = model.synthesise(*base)
+    torch.testing.assert_close(model.synthesise(*base, none, step)[0], without)
+    batch = model.analyse(images.repeat(2, 1, 1, 1), maps.repeat(2, 1, 1)).finer
+    assert batch is not None
+    torch.testing.assert_close(batch.coefficients.row(1).z4, found.finer.coefficients.z4)
     inside = (shown[0] > 0) & (shown[0] < 1) & (shown[2] > 0) & (shown[2] < 1)
     mixed = torch.lerp(shown[0], shown[2], 0.25)
     assert inside.any()

@@ -18,7 +18,7 @@ from sqlink.model.config import STREETS
 from sqlink.model.refinement import RefinementConfig
 from sqlink.model.sqgan import SQGAN
 from sqlink.training import rate_path
-from sqlink.training.rate_path import Point, best_path, explore, measure
+from sqlink.training.rate_path import Point, best_path, explore, joined, measure
 
 
 def _grid(cost: np.ndarray, sizes: np.ndarray) -> dict[Point, tuple[float, float]]:
@@ -104,12 +104,13 @@ def test_measuring_gives_bytes_that_rise_and_figures_of_what_is_decoded(refined:
         config = model.refinement.config if model.refinement else RefinementConfig()
         codes = STREETS.map_codes, STREETS.image_codes
         finer = (
-            RefinementTable.even(config.levels8, *codes),
-            RefinementTable.even(config.levels4, *codes, config.levels8),
+            RefinementTable.even(config.values8, *codes),
+            RefinementTable.even(config.values4, *codes, config.values8),
         )
         tables = replace(tables, refinements=finer)
-        points = [(0.1, 0.1, 0.0, 0.0), (0.1, 0.5, 0.3, 0.0), (1.0, 1.0, 1.0, 1.0)]
-    codec = SQGANCodec(model, tables, "0" * 64)
+        points = [(0.1, 0.1, 0.0, 0.0, 0), (0.1, 0.5, 0.3, 0.0, 0), (1.0, 1.0, 1.0, 1.0, 0)]
+    steps = RefinementConfig().steps if refined else ()
+    codec = SQGANCodec(model, tables, "0" * 64, steps=steps)
     weights = torch.zeros(11)
     weights[1] = 1
     found = [
@@ -126,7 +127,7 @@ def test_measuring_gives_bytes_that_rise_and_figures_of_what_is_decoded(refined:
     ]
     assert (np.diff([one.bytes for one in found]) > 0).all()
     split = (points[0], points[-1])
-    last = SQGANCodec(model, tables, "0" * 64, split=split)
+    last = SQGANCodec(model, tables, "0" * 64, split=split, steps=steps)
     streams = last.encode(images, Rate(quality=1.0), maps)
     whole = [s for s in streams if isinstance(s, Stream)]
     pictures = last.decode([Received.whole(s) for s in whole]).images
@@ -142,3 +143,21 @@ def test_the_measuring_segmenter_may_not_be_tuned_to(tmp_path: object) -> None:
 
     with pytest.raises(ConfigError, match="only measures"):
         rate_path.calibrate("streets", Path("none"), Path("none"), segmenter="judge")
+
+
+def test_a_finer_step_begins_where_the_coarser_one_ends() -> None:
+    path = [(0.5, 1.0, 0.2, 0.0, 0), (1.0, 1.0, 0.8, 0.3, 0), (1.0, 1.0, 1.0, 0.4, 2)]
+
+    def size(row: tuple[float, ...]) -> float:
+        return 100 * (row[0] + row[1]) + (300 * row[2] + 900 * row[3]) * 1.3 ** row[4]
+
+    found = joined(path, size)
+    assert found[:2] + found[3:] == path
+    between = found[2]
+    assert between[:2] == path[2][:2]
+    assert between[4] == 2
+    assert 0.9 < size(between) / size(path[1]) <= 0.95
+    assert between[2] / path[2][2] == pytest.approx(between[3] / path[2][3], rel=0.01)
+    assert joined(path[:2], size) == path[:2]
+    bare = [(0.5, 0.6, 0.0, 0.0, 0), (1.0, 1.0, 0.0, 0.0, 1), (1.0, 1.0, 0.3, 0.0, 1)]
+    assert joined(bare, size) == [(0.5, 0.6, 0.0, 0.0, 1), *bare[1:]]  # nothing lies between steps

@@ -12,7 +12,7 @@ from sqlink.codecs import load_codec
 from sqlink.codecs.base import Rate, Received, Stream
 from sqlink.data.base import open_dataset
 from sqlink.errors import ConfigError
-from sqlink.model.refinement import Refined, RefinementConfig
+from sqlink.model.refinement import RefinementConfig
 from sqlink.training.config import Source
 from sqlink.training.refinement import (
     RefinementTrainer,
@@ -80,15 +80,15 @@ def test_a_run_learns_resumes_alike_and_becomes_a_codec(tmp_path: Path, lpips_fo
     data = open_dataset("streets", **STREETS.options)
     image = data[0].image[None]
     errors = []
-    for bpp in (0.1, 0.6):
+    for bpp in (0.1, 0.25):
         codec = load_codec("sqgan", weights=weights, aim="faithful", realism=0.0)
         (stream,) = codec.encode(image, Rate(bpp=bpp))
         assert isinstance(stream, Stream)
-        assert 0.9 * bpp <= stream.bpp <= bpp
+        assert 0.75 * bpp <= stream.bpp <= bpp  # coarsely: the tables had three steps
         shown = codec.decode([Received.whole(stream)]).images
         errors.append(float((shown - image).square().mean()))
     assert errors[1] < errors[0]
-    assert "refinement.encoder.out8.weight" in load_file(weights)
+    assert "refinement.decoder.out.weight" in load_file(weights)
     parts = load_refinement(tmp_path / "whole" / "refinement.safetensors")
     again = load_refinement(weights)  # what a later run may start from
     assert parts.keys() == again.keys()
@@ -132,4 +132,3 @@ def test_the_map_of_lpips_is_lpips_place_by_place() -> None:
         ((a - b).square() * h).sum(1) for a, b, h in zip(ours, theirs, Heads.heads, strict=True)
     )
     torch.testing.assert_close(found, expected)
-    assert Refined.__dataclass_fields__.keys() == {"values8", "values4", "gains8", "gains4"}

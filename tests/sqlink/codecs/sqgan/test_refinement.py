@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -16,15 +17,22 @@ from sqlink.bitstream.refinement_table import RefinementTable
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import AIMS, REFINED_SPLIT, SQGANCodec
 from sqlink.errors import ConfigError, DataError
-from sqlink.model.sqgan import Analysis, Layer
+from sqlink.model.refinement import Coefficients
+from sqlink.model.sqgan import Analysis, Finer, Layer
 
 HASH = "0123456789abcdef" * 4
 SIZE = (160, 240)
 KINDS = {"faithful": 0, "natural": 1}
 
 
+STEPS = (1.0, 0.5)
+"""Of the quantiser, in units of `LEVELS` of brightness."""
+LEVELS = 10
+
+
 class Layers:
-    """Base tokens: the brightness of 16x16 blocks; a refinement token: that of 8x8, 4x4 pixels.
+    """Base tokens: the brightness of 16x16 blocks; a refinement token: that of 8x8, 4x4 pixels, and
+    at 1/8 a digit that is always 0.
 
     The three kinds of gain are high at the left, at the top, and where the map holds class 9.
     """
@@ -35,22 +43,32 @@ class Layers:
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
         grey = images.mean(1, keepdim=True)
 
-        def tokens(side: int, codes: int) -> Tensor:
-            return (F.avg_pool2d(grey, side).squeeze(1) * (codes - 0.001)).long()
-
-        def layer(side: int, codes: int) -> Layer:
-            found = tokens(side, codes)
-            _, h, w = found.shape
+        def layer(side: int) -> tuple[Tensor, Tensor]:
+            z = F.avg_pool2d(grey, side) * LEVELS
+            _, _, h, w = z.shape
             labels = segmentation[:, ::side, ::side]
-            left = torch.arange(w, 0, -1).expand(len(found), h, w) / w
-            top = torch.arange(h, 0, -1).view(-1, 1).expand(len(found), h, w) / h
-            gains = torch.stack((left, top, labels == 9), 1).float()
-            shares = F.one_hot(labels, 12).permute(0, 3, 1, 2).float()
-            return Layer(found, gains, shares)
+            left = torch.arange(w, 0, -1).expand(len(z), h, w) / w
+            top = torch.arange(h, 0, -1).view(-1, 1).expand(len(z), h, w) / h
+            return z, torch.stack((left, top, labels == 9), 1).float()
 
-        base = tokens(16, 64)
+        base = (F.avg_pool2d(grey, 16).squeeze(1) * 63.999).long()
         scores = torch.ones_like(base, dtype=torch.float32)
-        return Analysis(base, scores, base % 32, scores, (layer(8, 15), layer(4, 5)))
+        (z8, gains8), (z4, gains4) = layer(8), layer(4)
+        both = torch.cat((z8, torch.zeros_like(z8)), 1)
+        shares = F.one_hot(segmentation[:, ::4, ::4], 12).permute(0, 3, 1, 2).float()
+        # What a real network says of errors stands here for the gains.
+        found = Coefficients(both, z4, gains8, gains4)
+        return Analysis(base, scores, base % 32, scores, Finer(found, shares))
+
+    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+        first, second = (
+            Layer((z / STEPS[step]).round().permute(0, 2, 3, 1).to(torch.int16), gains)
+            for z, gains in (
+                (coefficients.z8, coefficients.errors8),
+                (coefficients.z4, coefficients.errors4),
+            )
+        )
+        return first, second
 
     def synthesise(
         self,
@@ -58,14 +76,16 @@ class Layers:
         map_indices: Tensor,
         height: int,
         width: int,
-        refinements: Sequence[Tensor] = (),
+        refinements: Sequence[tuple[Tensor, Tensor]] = (),
+        step: Tensor | None = None,
         realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
+        assert step is not None
+        size = torch.tensor(STEPS)[step].view(-1, 1, 1) / LEVELS
         picture = torch.where(image_indices >= 0, image_indices / 63, 0.5)
-        for number, codes in enumerate((15, 5)):
-            tokens = refinements[number]
+        for digits, came in refinements:
             picture = picture.repeat_interleave(2, 1).repeat_interleave(2, 2)
-            picture = torch.where(tokens >= 0, tokens / (codes - 1), picture)
+            picture = torch.where(came, digits[..., 0] * size, picture)
         picture = picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
         images = (picture * (0.5 + realism / 2)).unsqueeze(1).expand(-1, 3, -1, -1)
         maps = map_indices.clamp(min=0).repeat_interleave(16, 1).repeat_interleave(16, 2)
@@ -83,13 +103,23 @@ class Nines:
         return maps
 
 
+PATH = [
+    (0.05, 0.05, 0.0, 0.0, 0),
+    (1.0, 1.0, 0.0, 0.0, 0),
+    (1.0, 1.0, 1.0, 0.0, 0),
+    (1.0, 1.0, 1.0, 1.0, 0),
+    (1.0, 1.0, 0.6, 0.6, 1),
+    (1.0, 1.0, 1.0, 1.0, 1),
+]
+
+
 def tables() -> Tables:
-    finer = RefinementTable.even((5, 3), 32, 64), RefinementTable.even((5,), 32, 64, (5, 3))
+    finer = RefinementTable.even(2, 32, 64), RefinementTable.even(1, 32, 64, 2)
     return Tables(StreamTable.even(32), StreamTable.even(64, 32), finer)
 
 
 def made(**options: object) -> SQGANCodec:
-    chosen: dict[str, object] = {"segmenter": Nines(), **options}
+    chosen: dict[str, object] = {"segmenter": Nines(), "split": PATH, "steps": STEPS, **options}
     return SQGANCodec(Layers(), tables(), HASH, **chosen)  # type: ignore[arg-type]
 
 
@@ -123,7 +153,7 @@ def test_quality_spans_the_whole_path() -> None:
     assert all(a < b for a, b in pairwise(sizes))
     stream = streams(codec, images, Rate(quality=1.0))[0]
     shown = codec.decode([Received.whole(stream)]).images
-    finest = (F.avg_pool2d(images.mean(1, keepdim=True), 4) * 4.999).long() / 4
+    finest = (F.avg_pool2d(images.mean(1, keepdim=True), 4) * 2 * LEVELS).round() / (2 * LEVELS)
     finest = finest.repeat_interleave(4, 2).repeat_interleave(4, 3).expand(-1, 3, -1, -1)
     torch.testing.assert_close(shown, (finest * 255).round() / 255)
 
@@ -131,12 +161,12 @@ def test_quality_spans_the_whole_path() -> None:
 def first_places(codec: SQGANCodec, images: Tensor) -> Tensor:
     """Where the first tenth of the units at 1/8 lie, bool [h, w] of the tokens at 1/8."""
     stream = streams(codec, images, Rate(quality=0.5))[0]
-    grid = codec._tokens_of(Received.whole(stream), *SIZE)
-    return torch.from_numpy(grid[2] >= 0)
+    grid = codec._tokens_of(Received.whole(stream), *SIZE).tokens
+    return torch.from_numpy(grid[2][..., 0] >= 0)
 
 
 def test_each_aim_spends_where_it_gains_most() -> None:
-    split = [(0.5, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.0)]
+    split = [(0.5, 0.5, 0.0, 0.0, 0), (1.0, 1.0, 0.2, 0.0, 0)]
     images = pictures(1)
     kept = {aim: first_places(made(aim=aim, split=split), images) for aim in AIMS}
     rows, columns = SIZE[0] // 8, SIZE[1] // 8
@@ -147,7 +177,7 @@ def test_each_aim_spends_where_it_gains_most() -> None:
 
 
 def test_legible_goes_by_what_matters_to_the_task() -> None:
-    split = [(0.5, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.0)]
+    split = [(0.5, 0.5, 0.0, 0.0, 0), (1.0, 1.0, 0.2, 0.0, 0)]
     relevance = [0.0] * 11
     relevance[9] = 1.0
     kept = first_places(made(split=split, relevance=relevance), pictures(1))
@@ -200,7 +230,11 @@ def test_realism_is_the_receivers() -> None:
         ({"realism": "high"}, "realism"),
         ({"aim": "pretty"}, "aim"),
         ({"split": [(0.5, 0.5), (1, 1)]}, "rows"),
-        ({"split": [(0.5, 0.5, 0, 0), (1, 1, -0.1, 0)]}, "fractions"),
+        ({"split": [(0.5, 0.5, 0, 0, 0), (1, 1, -0.1, 0, 0)]}, "fractions"),
+        ({"split": [(0.5, 0.5, 0, 0, 0), (1, 1, 0, 0, 2)]}, "from 0 to 1"),
+        ({"split": [(0.5, 0.5, 0, 0, 0), (1, 1, 0, 0, 0.5)]}, "whole numbers"),
+        ({"split": [(0.5, 0.5, 0, 0, 0), (1, 1, 0, 0, 1)]}, "two rows of one step"),
+        ({"split": [(1, 1, 1, 0, 1), (1, 1, 1, 1, 0), (1, 1, 1, 1, 0)]}, "rise"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
@@ -221,15 +255,41 @@ def test_a_file_reads_back_and_an_old_one_is_refused() -> None:
     assert codec.parse(stream.to_bytes()) == stream
     old = bytearray(stream.to_bytes())
     old[3] = 2 << 4 | old[3] & 15
-    with pytest.raises(DataError, match="version 2: this SQLink reads 3"):
+    with pytest.raises(DataError, match="version 2: this SQLink reads 4"):
         codec.parse(bytes(old))
+    other = bytearray(stream.to_bytes())
+    other[10] = 2
+    other[14:18] = zlib.crc32(bytes(other[18:]), zlib.crc32(bytes(other[:14]))).to_bytes(4, "big")
+    with pytest.raises(DataError, match="no quantiser step 2"):
+        codec.parse(bytes(other))
+
+
+def test_pictures_of_different_steps_are_decoded_together() -> None:
+    codec, images = made(), pictures(2)
+    first = streams(codec, images[:1], Rate(quality=0.6))[0]
+    second = streams(codec, images[1:], Rate(quality=1.0))[0]
+    assert first.session.header[10] == 0
+    assert second.session.header[10] == 1
+    together = codec.decode([Received.whole(first), Received.whole(second)]).images
+    for n, stream in enumerate((first, second)):
+        alone = codec.decode([Received.whole(stream)]).images
+        torch.testing.assert_close(together[n : n + 1], alone)
+
+
+def test_a_finer_step_takes_over_without_a_gap() -> None:
+    """Between the end of one step and the end of the next, every budget finds a stream."""
+    codec, images = made(), pictures(1)
+    ends = [streams(codec, images, Rate(quality=q))[0] for q in (0.749, 1.0)]
+    for budget in range(ends[0].size, ends[1].size, 200):
+        stream = streams(codec, images, Rate(bytes=budget))[0]
+        assert 0.97 * budget <= stream.size <= budget
 
 
 def test_below_the_floor_the_lowest_size_is_named() -> None:
     answer = made().encode(pictures(1), Rate(bytes=20))[0]
     assert isinstance(answer, Unreachable)
     assert answer.lowest_bytes > 20
-    assert len(REFINED_SPLIT[0]) == 4
+    assert len(REFINED_SPLIT[0]) == 5
 
 
 def test_the_fate_of_a_place_tells_its_refinement_too() -> None:
