@@ -33,7 +33,7 @@ import channels
 import experiments.sweep
 import sqlink
 from channels.atomic import SUFFIX, whole_file
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.grid import Encoding, Identities, contents, digest, meaning
 from experiments.sweep.manifest import versions
 from experiments.sweep.measuring import Original
@@ -163,10 +163,10 @@ class Keys:
     takes part; the versions of libraries, and the source of the packages; and the kind of device.
     """
 
-    def __init__(self, sweep: Sweep, equipment: Equipment) -> None:
-        identities = equipment.identities
+    def __init__(self, sweep: Sweep, components: Components) -> None:
+        identities = components.identities
         self._of_picture: dict[str, tuple[str, str]] = {}
-        place = [_source(), versions(), equipment.device.type]
+        place = [_source(), versions(), components.device.type]
         self._place = place
         self._files = identities.files
         self._codecs = {
@@ -177,7 +177,7 @@ class Keys:
                     _source_of(type(codec)),
                 ]
             )
-            for (title, size), codec in equipment.codecs.items()
+            for (title, size), codec in components.codecs.items()
         }
         self._links = {
             name: [contents(spec, identities.files), *identities.channels.get(name, ())]
@@ -189,10 +189,10 @@ class Keys:
                 meaning(sweep.segmenter.options, identities.files),
                 identities.segmenter,
             ]
-            if equipment.segmenter is not None
+            if components.segmenter is not None
             else []
         )
-        self._measures = _measures(sweep, equipment, identities)
+        self._measures = _measures(sweep, components, identities)
 
     def original(self, picture: Picture) -> str:
         """Of the map to send, and what the judge sees in the picture itself."""
@@ -321,7 +321,7 @@ def original_of(data: bytes) -> tuple[Tensor | None, Original]:
     return map_of("sent"), Original(map_of("seen"), columns)
 
 
-def _measures(sweep: Sweep, equipment: Equipment, identities: Identities) -> list[Any]:
+def _measures(sweep: Sweep, components: Components, identities: Identities) -> list[Any]:
     """What a measurement depends on beside the picture."""
     return [
         [
@@ -332,9 +332,9 @@ def _measures(sweep: Sweep, equipment: Equipment, identities: Identities) -> lis
             ]
             for choice in sweep.metrics
         ],
-        sorted(equipment.measures.metrics),
+        sorted(components.measures.metrics),
         [sweep.judge.name, meaning(sweep.judge.options, identities.files), identities.judge],
-        [_source_of(type(metric)) for metric in equipment.measures.metrics.values()],
+        [_source_of(type(metric)) for metric in components.measures.metrics.values()],
     ]
 
 

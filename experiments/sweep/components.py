@@ -1,6 +1,6 @@
 """Everything a sweep needs, built and tried before the first picture is coded.
 
-    Sweep ── Equipment.of ──> data set, codecs, channel, segmenter, judge, metrics, identities
+    Sweep ── Components.of ──> data set, codecs, channel, segmenter, judge, metrics, identities
 
 What is wrong with a name, an option, a condition or a weights file shows here, in one line that
 names the file and the key, not an hour later.
@@ -50,7 +50,7 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class Equipment:
+class Components:
     """The parts of one sweep.
 
     codecs: by title and packet size. channels: by name and packet size. analogue: codecs that make
@@ -78,7 +78,7 @@ class Equipment:
     device: torch.device
 
     @classmethod
-    def of(cls, sweep: Sweep, where: str) -> Equipment:
+    def of(cls, sweep: Sweep, where: str) -> Components:
         """Build every part; `where` names the file in errors.
 
         Raises SQLinkError, one line, where a part cannot be built or does not fit the others.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.grid import Point, encodings
 from experiments.sweep.pictures import Picture
 from experiments.sweep.runner import Runner
@@ -68,9 +68,9 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
     path = find_settings(config_path, "experiments.configs")
     sweep = load_sweep(path)
     with torch.inference_mode(), full_precision():
-        equipment = Equipment.of(sweep, path.name)
+        components = Components.of(sweep, path.name)
         with tempfile.TemporaryDirectory(prefix="sqlink-") as folder, Store(folder) as store:
-            runner = Runner(sweep, equipment, store)
+            runner = Runner(sweep, components, store)
             count = runner.pictures.count
             rows = runner.total
             seconds, size = _tried(runner, store)

@@ -11,7 +11,7 @@ from experiments.report.saturation import merged
 from experiments.report.summary import summarise
 from experiments.report.tables import write_tables
 from experiments.report.unmeasured import Unmeasured, unmeasured
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.compute import Spent
 from experiments.sweep.grid import Point
 from experiments.sweep.manifest import manifest
@@ -22,7 +22,7 @@ from experiments.sweep.store import Key, Store
 def finish(
     store: Store,
     sweep: Sweep,
-    equipment: Equipment,
+    components: Components,
     points: Sequence[Point],
     pictures: Sequence[str],
     realisations: int,
@@ -39,22 +39,23 @@ def finish(
     rows = rows_named(points, pictures, realisations)
     store.compact()
     table = store.select(rows)
-    measures = equipment.measures
+    measures = components.measures
     cells = merged(cells_of(table, points, measures))
     missing = {
-        name: Unmeasured(0, len(pictures), reason) for name, reason in equipment.unavailable.items()
+        name: Unmeasured(0, len(pictures), reason)
+        for name, reason in components.unavailable.items()
     }
     missing |= unmeasured(cells, measures.metrics)
     unavailable = {name: lack.reason for name, lack in missing.items() if not lack.pictures}
     for metric, lack in missing.items() if finished else ():
-        if metric not in equipment.unavailable:
+        if metric not in components.unavailable:
             say(f"{metric}: n = {lack.pictures} of {lack.of}: {lack.reason}")
     notes = {
         choice.title: {
             **{f"{name}_note": f"unavailable: {why}" for name, why in unavailable.items()},
             **{
                 f"{name}_note": "also a training loss of this codec"
-                for name in equipment.trained_on.get(choice.title, ())
+                for name in components.trained_on.get(choice.title, ())
                 if name not in unavailable
             },
         }
@@ -69,11 +70,11 @@ def finish(
         "realisations": realisations,
         "rows": table.num_rows,
     }
-    content = manifest(sweep, equipment, unavailable, config, counts, finished)
+    content = manifest(sweep, components, unavailable, config, counts, finished)
     content["config_name"] = name
     content["compute"] = dict(compute or {})
     store.write_text("manifest.json", json.dumps(content, indent=2, ensure_ascii=False))
-    carry = equipment.identities.maps
+    carry = components.identities.maps
     anchors = sweep.compare.anchors
     if anchors is None:
         anchors = [choice.title for choice in sweep.codecs if choice.title not in carry]
@@ -81,10 +82,10 @@ def finish(
         store,
         cells,
         summary.to_pylist(),
-        equipment.asked,
+        components.asked,
         measures.metrics,
         missing,
-        equipment.trained_on,
+        components.trained_on,
         anchors,
         [(first, second) for first, second in sweep.compare.differences],
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.grid import FORMAT
 from experiments.sweep.schema import Sweep
 from sqlink.codecs.base import Described
@@ -34,7 +34,7 @@ PACKAGES = (
 
 def manifest(
     sweep: Sweep,
-    equipment: Equipment,
+    components: Components,
     unavailable: Mapping[str, str],
     config: str,
     counts: Mapping[str, int],
@@ -45,7 +45,7 @@ def manifest(
     unavailable: column -> why it could not be measured. config: the YAML as it was read. counts: of
     points, pictures, realisations and rows. finished: False while pictures are still to come.
     """
-    device = equipment.device
+    device = components.device
     return {
         "format": FORMAT,
         "finished": finished,
@@ -54,25 +54,25 @@ def manifest(
         "conditions": sorted(sweep.conditions),
         "metrics": {
             name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
-            for name, metric in equipment.measures.metrics.items()
+            for name, metric in components.measures.metrics.items()
         },
-        "asked": list(equipment.asked),
+        "asked": list(components.asked),
         "unavailable": dict(unavailable),
         "codecs": {
             title: dict(codec.describe()) if isinstance(codec, Described) else {}
-            for (title, _), codec in equipment.codecs.items()
+            for (title, _), codec in components.codecs.items()
         },
-        "skipped": dict(equipment.skipped),
-        "trained_on": equipment.trained_on,
+        "skipped": dict(components.skipped),
+        "trained_on": components.trained_on,
         "weights_sha256": {
-            "codecs": dict(equipment.identities.codecs),
-            "metrics": dict(equipment.identities.metrics),
-            "segmenter": equipment.identities.segmenter,
-            "judge": equipment.identities.judge,
+            "codecs": dict(components.identities.codecs),
+            "metrics": dict(components.identities.metrics),
+            "segmenter": components.identities.segmenter,
+            "judge": components.identities.judge,
         },
         "content_sha256": {
-            "channels": {name: list(one) for name, one in equipment.identities.channels.items()},
-            "files": dict(equipment.identities.files),
+            "channels": {name: list(one) for name, one in components.identities.channels.items()},
+            "files": dict(components.identities.files),
         },
         "versions": versions(),
         "machine": {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.examples import Examples
 from experiments.sweep.grid import digest
 from experiments.sweep.measuring import Original
@@ -48,12 +48,12 @@ class Pictures:
     def __init__(
         self,
         sweep: Sweep,
-        equipment: Equipment,
+        components: Components,
         shard: tuple[int, int] = (1, 1),
         examples: Examples | None = None,
     ) -> None:
         self._sweep = sweep
-        self._equipment = equipment
+        self._components = components
         self._shard = shard
         self._examples = examples
 
@@ -65,7 +65,7 @@ class Pictures:
 
     @property
     def _all(self) -> int:
-        return min(len(self._equipment.data), self._sweep.data.limit or len(self._equipment.data))
+        return min(len(self._components.data), self._sweep.data.limit or len(self._components.data))
 
     @property
     def _starts(self) -> range:
@@ -89,7 +89,7 @@ class Pictures:
             return
         chunk: list[Picture] = []
         for number in numbers:
-            sample = self._equipment.data[number]
+            sample = self._components.data[number]
             picture = Picture(number, picture_key(sample), sample, sample.block)
             full = len(chunk) == self._sweep.batch_size
             if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
@@ -101,7 +101,7 @@ class Pictures:
 
     def _run_of(self, numbers: Sequence[int]) -> list[Picture]:
         """Pictures that share a link: what happens to one depends on the others, and so its key."""
-        samples = [self._equipment.data[number] for number in numbers]
+        samples = [self._components.data[number] for number in numbers]
         for sample in samples:
             if sample.image.shape != samples[0].image.shape:
                 raise DataError(
@@ -117,12 +117,12 @@ class Pictures:
 
     def prepared(self, chunk: Sequence[Picture]) -> list[Picture]:
         """The pictures with the map that is sent of them and the judge's view of the original."""
-        equipment = self._equipment
-        images = torch.stack([picture.sample.image for picture in chunk]).to(equipment.device)
-        if equipment.segmenter is not None:
-            maps = equipment.segmenter.segment(images).cpu()
+        components = self._components
+        images = torch.stack([picture.sample.image for picture in chunk]).to(components.device)
+        if components.segmenter is not None:
+            maps = components.segmenter.segment(images).cpu()
             chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
-        elif equipment.sends_map:
+        elif components.sends_map:
             for picture in chunk:
                 if picture.sample.segmentation is None:
                     raise DataError(
@@ -132,7 +132,7 @@ class Pictures:
             labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
             maps = fill_unlabelled(torch.stack(labels))
             chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
-        originals = equipment.measures.originals(images, [p.sample.segmentation for p in chunk])
+        originals = components.measures.originals(images, [p.sample.segmentation for p in chunk])
         return [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
 
     def keep(self, chunk: Sequence[Picture]) -> None:

@@ -24,7 +24,7 @@ import torch
 
 from experiments.report.estimates import cells_of
 from experiments.sweep.cache import LIMIT_BYTES, Cache
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.compute import Compute
 from experiments.sweep.executors import check, executor
 from experiments.sweep.executors.base import Execution, Executor, Setup, grid_digest
@@ -90,15 +90,15 @@ def run_sweep(
     if shard[1] > 1 and output is None:
         folder = folder.with_name(f"{folder.name}.{shard[0]}-of-{shard[1]}")
     with torch.inference_mode(), full_precision():
-        equipment = Equipment.of(sweep, path.name)
-        if not Pictures(sweep, equipment, shard).count:
+        components = Components.of(sweep, path.name)
+        if not Pictures(sweep, components, shard).count:
             raise ConfigError(
                 f"{path.name}: shard {shard[0]}/{shard[1]} has no picture: make fewer shards"
             )
         with Store(folder) as store:
             runner = Runner(
                 sweep,
-                equipment,
+                components,
                 store,
                 shows,
                 shard,
@@ -123,7 +123,7 @@ class Runner:
     def __init__(
         self,
         sweep: Sweep,
-        equipment: Equipment,
+        components: Components,
         store: Store,
         shows: str = "none",
         shard: tuple[int, int] = (1, 1),
@@ -133,16 +133,16 @@ class Runner:
     ) -> None:
         self.name = name
         self.asked = sweep
-        self.sweep = sweep = equipment.installed(sweep)
-        self.equipment = equipment
+        self.sweep = sweep = components.installed(sweep)
+        self.components = components
         self.store = store
         self.execution = execution or Execution()
         self.cache = cache or Cache(None)
-        self.worker = Worker(sweep, equipment, store, Done(), self.cache, say)
+        self.worker = Worker(sweep, components, store, Done(), self.cache, say)
         self.points = self.worker.points
         self.compute = Compute.resumed(store.folder)
         self.realisations = sweep.realisations
-        self.pictures = Pictures(sweep, equipment, shard)
+        self.pictures = Pictures(sweep, components, shard)
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
         self._shows = shows
@@ -174,9 +174,9 @@ class Runner:
 
         config: the sweep's YAML, for the record.
         """
-        for title, reason in self.equipment.skipped.items():
+        for title, reason in self.components.skipped.items():
             say(f"{title}: SKIPPED, no rows of this codec: {reason}")
-        for name, reason in self.equipment.unavailable.items():
+        for name, reason in self.components.unavailable.items():
             say(f"{name}: not measured: {reason}")
         self.worker.done = self.store.rows_there()
         first = 0
@@ -251,7 +251,7 @@ class Runner:
         if until is None or self.realisations >= until.most:
             return False
         table = self.store.select(rows_named(self.points, pictures, self.realisations))
-        cells = cells_of(table, self.points, self.equipment.measures)
+        cells = cells_of(table, self.points, self.components.measures)
         found = [one for cell in cells if (one := cell.interval(until.metric)) is not None]
         if not found:
             raise ConfigError(
@@ -268,7 +268,7 @@ class Runner:
         finish(
             self.store,
             self.sweep,
-            self.equipment,
+            self.components,
             self.points,
             pictures,
             self.realisations,

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from experiments.sweep.cache import Cache
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.finishing import say
 from experiments.sweep.pictures import Picture
 from experiments.sweep.runner import Runner
@@ -76,10 +76,10 @@ class Speed:
 def measured(sweep: Sweep, name: str, realisations: int, tried: int) -> Speed:
     """Run a sweep, and some of its rows alone. Raises RuntimeError where these differ."""
     sweep = sweep.model_copy(update={"realisations": realisations, "until": None})
-    equipment = Equipment.of(sweep, name)
+    components = Components.of(sweep, name)
     with tempfile.TemporaryDirectory(prefix="sqlink-") as home, Store(home) as store:
-        runner = Runner(sweep, equipment, store, name=name)
-        _forget(equipment)
+        runner = Runner(sweep, components, store, name=name)
+        _forget(components)
         begun = time.perf_counter()
         runner.run("")
         seconds = time.perf_counter() - begun
@@ -88,15 +88,15 @@ def measured(sweep: Sweep, name: str, realisations: int, tried: int) -> Speed:
         decoded = int(sum(one.get("decoded", 0) for one in spent))
         rows = read_results(home).to_pylist()
     with tempfile.TemporaryDirectory(prefix="sqlink-") as home:
-        loop_s = _loop(sweep, equipment, rows[:: max(1, len(rows) // tried)][:tried], Path(home))
+        loop_s = _loop(sweep, components, rows[:: max(1, len(rows) // tried)][:tried], Path(home))
     return Speed(len(rows), realisations, seconds, parts, decoded, loop_s, tried)
 
 
 def _loop(
-    sweep: Sweep, equipment: Equipment, rows: Sequence[dict[str, object]], home: Path
+    sweep: Sweep, components: Components, rows: Sequence[dict[str, object]], home: Path
 ) -> float:
     """Seconds a row, of rows computed one after another, each from the picture on."""
-    worker = Worker(sweep, equipment, Store.of_worker(home), Done(), Cache(None), say)
+    worker = Worker(sweep, components, Store.of_worker(home), Done(), Cache(None), say)
     by_hash = {point.hash: point for point in worker.points}
     numbers = [number for group in worker.pictures.groups for number in group]
     chunks = [chunk for n in numbers for chunk in worker.pictures.chunks((n,))]
@@ -105,7 +105,7 @@ def _loop(
     }
     took = 0.0
     for row in rows:
-        _forget(equipment)
+        _forget(components)
         begun = time.perf_counter()
         (found,) = worker.rows_of(
             [loaded[str(row["picture_key"])]],
@@ -121,9 +121,9 @@ def _loop(
     return took / len(rows)
 
 
-def _forget(equipment: Equipment) -> None:
+def _forget(components: Components) -> None:
     """Drop what codecs remember of pictures they have seen, as a new process would."""
-    for codec in equipment.codecs.values():
+    for codec in components.codecs.values():
         if isinstance(codec, SQGANCodec):
             codec.forget()
 

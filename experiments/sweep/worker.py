@@ -34,7 +34,7 @@ from experiments.sweep.cache import (
     stream_bytes,
     stream_of,
 )
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.compute import ALL, Compute
 from experiments.sweep.examples import Examples
 from experiments.sweep.grid import Encoding, Point, canonical, contents, digest, encodings, points
@@ -83,26 +83,26 @@ class Worker:
     def __init__(
         self,
         sweep: Sweep,
-        equipment: Equipment,
+        components: Components,
         store: Store,
         done: Done,
         cache: Cache,
         say: Callable[[str], None],
         elsewhere: frozenset[str] = frozenset(),
     ) -> None:
-        self.sweep = sweep = equipment.installed(sweep)
-        self.equipment = equipment
+        self.sweep = sweep = components.installed(sweep)
+        self.components = components
         self.store = store
         self.done = done
         self.cache = cache
-        self.points = points(sweep, equipment.identities)
+        self.points = points(sweep, components.identities)
         self.groups = encodings(self.points)
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0], elsewhere)
         self.compute = Compute()
         self.batch = Batch(sweep.batch_size, say)
-        self.keys = None if cache.folder is None else Keys(sweep, equipment)
-        self.pictures = Pictures(sweep, equipment, examples=self.examples)
-        files = equipment.identities.files
+        self.keys = None if cache.folder is None else Keys(sweep, components)
+        self.pictures = Pictures(sweep, components, examples=self.examples)
+        files = components.identities.files
         self._draws = {
             name: sweep.draws or canonical(contents(spec, files))
             for name, spec in sweep.links().items()
@@ -204,11 +204,11 @@ class Worker:
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
         """The rows of one encoding of a few pictures, over every crossing asked for."""
-        if encoding.codec.title in self.equipment.analogue:
+        if encoding.codec.title in self.components.analogue:
             return self._rows_of_symbols(chunk, encoding, crossings)
-        equipment, size = self.equipment, encoding.packet_bytes
+        components, size = self.components, encoding.packet_bytes
         names = list(dict.fromkeys(crossing.point.channel for crossing in crossings))
-        codec = equipment.codecs[encoding.codec.title, size]
+        codec = components.codecs[encoding.codec.title, size]
         wanted = sorted({crossing.picture for crossing in crossings})
         answers = self._answers([chunk[n] for n in wanted], encoding, names[0])
         sent = dict(zip(wanted, answers, strict=True))
@@ -265,22 +265,22 @@ class Worker:
         self, pictures: Sequence[Picture], encoding: Encoding, channel: str
     ) -> list[Stream | Unreachable]:
         """What the codec makes of each picture; channel: the name of one that the points meet."""
-        equipment, size = self.equipment, encoding.packet_bytes
-        codec = equipment.codecs[encoding.codec.title, size]
+        components, size = self.components, encoding.packet_bytes
+        codec = components.codecs[encoding.codec.title, size]
         of = self.keys
         keys = [None if of is None else of.encoding(one, encoding, channel) for one in pictures]
         kept = [self.cache.get("encodings", key) if key else None for key in keys]
 
         def encoded(few: Sequence[Picture]) -> list[Stream | Unreachable]:
-            images = torch.stack([one.sample.image for one in few]).to(equipment.device)
+            images = torch.stack([one.sample.image for one in few]).to(components.device)
             maps = [one.sent for one in few if one.sent is not None]
-            labels = torch.stack(maps).to(equipment.device) if maps else None
+            labels = torch.stack(maps).to(components.device) if maps else None
             with self.compute.measure(encoding.codec.title, "encode", len(few)):
                 return send(
                     Transmitter(codec),
                     images,
                     encoding.rate,
-                    equipment.channels[channel, size],
+                    components.channels[channel, size],
                     size,
                     labels,
                 )
@@ -298,17 +298,17 @@ class Worker:
     ) -> list[Columns]:
         """The rows of an encoding that makes symbols; every crossing is a reception of its own."""
         size, title = encoding.packet_bytes, encoding.codec.title
-        codec = self.equipment.analogue[title]
+        codec = self.components.analogue[title]
         wanted = sorted({crossing.picture for crossing in crossings})
         place = {picture: n for n, picture in enumerate(wanted)}
-        images = torch.stack([chunk[n].sample.image for n in wanted]).to(self.equipment.device)
+        images = torch.stack([chunk[n].sample.image for n in wanted]).to(self.components.device)
         height, width = images.shape[2:]
         looks: list[tuple[int, SymbolsReceived]] = [
             (c.picture, SymbolsReceived(torch.empty(0), torch.empty(0), 0.0)) for c in crossings
         ]
         frames: dict[str, Frame] = {}
         for name in dict.fromkeys(crossing.point.channel for crossing in crossings):
-            link = self.equipment.symbol_links[name, size]
+            link = self.components.symbol_links[name, size]
             own = [n for n, c in enumerate(crossings) if c.point.channel == name]
             uses = link.uses(encoding.rate, height, width)
             frames[name] = link.frame(uses, codec.most_symbols(height, width))
@@ -389,13 +389,13 @@ class Worker:
         with self.compute.measure(point.encoding.codec.title, "cross", len(crossings)):
             return self.batch.attempt(
                 lambda batch: cross(
-                    self.equipment.channels[point.channel, size],
+                    self.components.channels[point.channel, size],
                     answers,
                     draws,
                     conditions,
                     point=self._draws[point.channel],
                     packet_bytes=size,
-                    device=self.equipment.device,
+                    device=self.components.device,
                     runs=(
                         None
                         if sequence is None
@@ -458,10 +458,10 @@ class Worker:
         height, width = pictures[0].sample.image.shape[1:]
         with self.compute.measure(title, "decode", len(part)):
             decoded = decode([came for _, came in part], height, width)
-        device = self.equipment.device
+        device = self.components.device
         maps = _maps(decoded).cpu() if map_comes else None
         with self.compute.measure(title, "measure", len(part)):
-            columns, seen = self.equipment.measures.columns(
+            columns, seen = self.components.measures.columns(
                 decoded.images.to(device),
                 torch.stack([p.sample.image for p in pictures]).to(device),
                 [p.original for p in pictures],

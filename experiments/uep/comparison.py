@@ -33,7 +33,7 @@ from channels.packet.unequal import Unequal
 from channels.planning.allocation import allocate, measured_options
 from channels.random import Streams
 from experiments.report.estimates import Measured, cells_of
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.grid import canonical, digest, points
 from experiments.sweep.runner import Runner
 from experiments.sweep.schema import Choice, Data, Named, Sweep, as_list, as_named
@@ -185,8 +185,8 @@ class Comparison:
         sweeps = [
             self._sweep(ProtectionPlan(n, ((0, 1),)), values, data) for n in range(len(self.codecs))
         ]
-        equipment = [Equipment.of(sweep, where) for sweep in sweeps]
-        first = equipment[0]
+        components = [Components.of(sweep, where) for sweep in sweeps]
+        first = components[0]
         metrics = list(first.measures.of_pictures)
         if MIOU in first.measures.of_maps:
             metrics.append(MIOU)
@@ -198,8 +198,8 @@ class Comparison:
         return Tuner(
             over=self.over,
             options=plan.options,
-            codecs=[next(iter(one.codecs.values())) for one in equipment],
-            equipment=first,
+            codecs=[next(iter(one.codecs.values())) for one in components],
+            components=first,
             pictures=plan.tuning_pictures,
             draws=plan.tuning_draws,
             packet_bytes=plan.packet_bytes,
@@ -314,12 +314,12 @@ class Comparison:
         """Measure the cell of one protection plan."""
         sweep = self._sweep(candidate, [value], self.plan.data)
         folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
-        equipment = Equipment.of(sweep, self.where)
+        components = Components.of(sweep, self.where)
         with Store(folder) as store:
-            runner = Runner(sweep, equipment, store, "bar" if self.progress else "none")
+            runner = Runner(sweep, components, store, "bar" if self.progress else "none")
             runner.run(json.dumps(sweep.model_dump(mode="json")))
             table = read_parquet(folder / RESULTS)
-        (cell,) = cells_of(table, points(sweep, equipment.identities), equipment.measures)
+        (cell,) = cells_of(table, points(sweep, components.identities), components.measures)
         return cell
 
     def _compared(

@@ -22,7 +22,7 @@ from torch import Tensor
 from channels.base import Packets
 from channels.packet.unequal import Unequal
 from channels.random import Streams
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from sqlink.codecs.base import (
     Codec,
     Rate,
@@ -107,7 +107,7 @@ def unequal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> lis
 class Tuner:
     """Guesses and scores of protection plans, over one channel.
 
-    over, options: as for `unequal`. codecs: those that a candidate may name. equipment: the tuning
+    over, options: as for `unequal`. codecs: those that a candidate may name. components: the tuning
     pictures, metrics, segmenter and judge. pictures: so many are decoded, `draws` times each.
     packet_bytes, condition: the sweep's packet size and the name of its condition. metrics: columns
     of picture metrics, or "miou". All that was decoded is remembered.
@@ -116,7 +116,7 @@ class Tuner:
     over: object
     options: Sequence[Mapping[str, Any]]
     codecs: Sequence[Codec]
-    equipment: Equipment
+    components: Components
     pictures: int
     draws: int
     packet_bytes: int
@@ -131,7 +131,7 @@ class Tuner:
     _after_gaps: dict[tuple[int, str], float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        data = self.equipment.data
+        data = self.components.data
         self.pictures = min(self.pictures, len(data))
         which = [n * len(data) // self.pictures for n in range(self.pictures)]
         samples = [data[n] for n in which]
@@ -144,7 +144,7 @@ class Tuner:
 
     def higher_is_better(self, metric: str) -> bool:
         """Say whether more of a metric is better."""
-        return metric == MIOU or self.equipment.measures.of_pictures[metric].higher_is_better
+        return metric == MIOU or self.components.measures.of_pictures[metric].higher_is_better
 
     def delivered(self, candidate: ProtectionPlan, value: float, links: int) -> Bools:
         """Return which packets come, under one value of the condition: bool [links, P]."""
@@ -280,7 +280,7 @@ class Tuner:
             images = self.codecs[codec].decode(received).images
             originals = self._images[[picture for picture, _ in part]]
             columns = [
-                self.equipment.measures.of_pictures[name](images, originals)
+                self.components.measures.of_pictures[name](images, originals)
                 .double()
                 .reshape(-1, 1)
                 .cpu()
@@ -288,10 +288,10 @@ class Tuner:
                 if name != MIOU
             ]
             if MIOU in self.metrics:
-                assert self.equipment.measures.judge is not None
+                assert self.components.measures.judge is not None
                 labels = [self._labels[picture] for picture, _ in part]
                 truth = torch.stack([one for one in labels if one is not None])
-                seen = self.equipment.measures.judge.segment(images).cpu()
+                seen = self.components.measures.judge.segment(images).cpu()
                 columns.append(confusion(seen, truth).flatten(1).double())
             values = torch.cat(columns, dim=1).numpy()
             for one, row_values in zip(part, values, strict=True):
@@ -301,7 +301,7 @@ class Tuner:
         """Encode the tuning pictures in so many packets; None if one cannot be coded so small."""
         key = codec, packets
         if key not in self._streams:
-            coder, segmenter = self.codecs[codec], self.equipment.segmenter
+            coder, segmenter = self.codecs[codec], self.components.segmenter
             budget = packets * self.packet_bytes + session_bytes(coder)
             maps = None
             if segmenter is not None:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from experiments.sweep.cache import Cache
-from experiments.sweep.components import Equipment
+from experiments.sweep.components import Components
 from experiments.sweep.grid import digest
 from experiments.sweep.progress import Advance
 from experiments.sweep.schema import Sweep
@@ -62,10 +62,10 @@ class Setup:
         makes other points of the sweep than where it was started.
         """
         sweep = self.sweep.model_copy(update={"device": device})
-        equipment = Equipment.of(sweep, self.name)
+        components = Components.of(sweep, self.name)
         store = Store.of_worker(folder)
         cache = Cache(self.cache, self.limit, say)
-        worker = Worker(sweep, equipment, store, self.done, cache, say, self.examples)
+        worker = Worker(sweep, components, store, self.done, cache, say, self.examples)
         if grid_digest(worker) != self.grid:
             raise ConfigError(
                 f"{self.name}: a worker on {platform.node()} has other weights, files or "
