@@ -30,7 +30,7 @@ import json
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -643,7 +643,9 @@ class SQGANCodec:
 
         low, high, tries = -1, _STEPS + 1, 0  # fits; does not
         goal = budget - _AIM * (1 - _FILLED) * budget
-        usual = self._usual_sizes(analysed, step)
+        # What this search has seen, and no other: the answer must not depend on rates of before.
+        known = {self._step_at(analysed, _STEPS // 2, step)}
+        usual = self._usual_sizes(analysed, step, known)
         guess = int(np.searchsorted(usual, goal, side="right")) - 1
         tried: list[int] = []
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
@@ -661,7 +663,8 @@ class SQGANCodec:
                     low = _STEPS
                     break
             # On the line through the two nearest points that were tried, or through nothing.
-            usual = self._usual_sizes(analysed, step)
+            known.add(self._step_at(analysed, point, step))
+            usual = self._usual_sizes(analysed, step, known)
             near = sorted(tried, key=lambda one: abs(sizes[one] - goal))[:2]
             slope = sizes[point] / usual[point]
             if len(near) > 1 and usual[near[0]] != usual[near[1]]:
@@ -675,27 +678,38 @@ class SQGANCodec:
             return None, _Sent((), 0)
         return low, made[low] if low in made else self._packets_at(analysed, low, below, step)
 
-    def _usual_sizes(self, analysed: _Analysed, step: int | None) -> NDArray[np.float64]:
-        """About how many bytes each point of the path takes, rising; [_STEPS + 1]."""
-        places = analysed.base[0].ranks.size
-        key = places, self.split
+    def _path(self, analysed: _Analysed) -> _Points:
+        """All points of the path, for a picture of that size."""
+        key = analysed.base[0].ranks.size, self.split
         if key not in self._points:
-            self._points[key] = self._at(np.arange(_STEPS + 1), places)
-        points = self._points[key]
+            self._points[key] = self._at(np.arange(_STEPS + 1), key[0])
+        return self._points[key]
+
+    def _step_at(self, analysed: _Analysed, point: int, step: int | None) -> int:
+        """The quantiser's step of a point, if none is set."""
+        return int(self._path(analysed).steps[point]) if step is None else step
+
+    def _usual_sizes(
+        self, analysed: _Analysed, step: int | None, known: Collection[int]
+    ) -> NDArray[np.float64]:
+        """About how many bytes each point of the path takes, rising; [_STEPS + 1].
+
+        known: the quantiser's steps whose tokens may be looked at; others take more or fewer bytes
+        than the nearest of these.
+        """
+        points = self._path(analysed)
         total = np.full(_STEPS + 1, SESSION_BYTES + 8.0)
         for stream, kept in zip(analysed.base, points.counts, strict=False):
             total += stream.bits[kept] / 8
         if analysed.coefficients is None:
             return total
         steps = points.steps if step is None else np.full(_STEPS + 1, step)
-        if not analysed.finer:
-            self._streams(analysed, int(steps[_STEPS // 2]))
         for own in np.unique(steps).tolist():
-            nearest_ = min(analysed.finer, key=lambda known: abs(known - own))
-            # Digits are a step finer for each third of an octave, or whatever the weights say.
+            nearest_ = min(known, key=lambda one: (abs(one - own), one))
             factor = (self.steps[nearest_] / self.steps[own]) ** _FINER_TAKES
             here = steps == own
-            for stream, kept in zip(analysed.finer[nearest_], points.counts[2:], strict=True):
+            finer = self._streams(analysed, nearest_)[2:]
+            for stream, kept in zip(finer, points.counts[2:], strict=True):
                 total[here] += factor * stream.bits[kept[here]] / 8
         return np.maximum.accumulate(total)
 

@@ -276,6 +276,18 @@ def test_pictures_of_different_steps_are_decoded_together() -> None:
         torch.testing.assert_close(together[n : n + 1], alone)
 
 
+def test_a_rate_gives_the_same_stream_whatever_was_asked_before() -> None:
+    """The tokens of steps that other rates needed are remembered; the answer may not show it."""
+    images = pictures(1)
+    most = streams(made(), images, Rate(quality=1.0))[0].size
+    budgets = [round(share * most) for share in np.linspace(0.1, 0.98, 12)]
+    alone = [streams(made(), images, Rate(bytes=budget))[0] for budget in budgets]
+    for order in (budgets, budgets[::-1]):
+        codec = made()
+        found = {budget: streams(codec, images, Rate(bytes=budget))[0] for budget in order}
+        assert [found[budget] for budget in budgets] == alone
+
+
 def test_a_finer_step_takes_over_without_a_gap() -> None:
     """Between the end of one step and the end of the next, every budget finds a stream."""
     codec, images = made(), pictures(1)
