@@ -46,6 +46,10 @@ LARGEST = 70
 """Size that a digit can have."""
 
 
+STEPS = (4.0, 3.2, 2.5, 2.0, 1.6, 1.25, 1.0, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25)
+"""Of the quantiser, about three to a halving."""
+
+
 @dataclass(frozen=True)
 class RefinementConfig:
     """What fixes the layers.
@@ -58,9 +62,7 @@ class RefinementConfig:
 
     values8: int = 12
     values4: int = 10
-    steps: tuple[float, ...] = (
-        *(4.0, 3.2, 2.5, 2.0, 1.6, 1.25, 1.0, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25),
-    )
+    steps: tuple[float, ...] = STEPS
     round_up: float = 0.33
     width4: int = 48
     width8: int = 96

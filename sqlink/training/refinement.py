@@ -690,14 +690,16 @@ def assemble(
     model.eval().requires_grad_(False)
     total = sum(source.share for source in sources)
     found: list[PictureTokens] = []
+    seen = 0
     for source in sources:
         data = open_dataset(source.name, **source.options)
         count = min(len(data), max(1, round(pictures * source.share / total)))
         for number in torch.linspace(0, len(data) - 1, count).long().tolist():
             image = data[number].image[None]
             analysis = model.analyse(image, tx.segment(image))
-            every = range(len(found) % _STEPS_APART, len(config.steps), _STEPS_APART)
+            every = range(seen % _STEPS_APART, len(config.steps), _STEPS_APART)
             found += [picture_tokens(model, analysis, step) for step in every]
+            seen += 1
         report(f"{len(found)} sets of tokens")
     tables = Tables.from_tensors(loaded.tensors)
     codes = model.config.map_codes, model.config.image_codes

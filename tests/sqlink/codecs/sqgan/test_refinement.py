@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
-from sqlink.bitstream.refinement_table import RefinementTable
+from sqlink.bitstream.refinement_table import LIMIT, RefinementTable
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import AIMS, REFINED_SPLIT, SQGANCodec
 from sqlink.errors import ConfigError, DataError
-from sqlink.model.refinement import Coefficients
+from sqlink.model.refinement import LARGEST, Coefficients
 from sqlink.model.sqgan import Analysis, Finer, Layer
 
 HASH = "0123456789abcdef" * 4
@@ -320,3 +320,7 @@ def test_the_fate_of_a_place_tells_its_refinement_too() -> None:
     gone = codec.token_fate(images[0], labels, stream, nothing)
     assert not (gone[..., 1:] == CAME).any()
     assert (gone[..., 0] == whole[..., 0]).all()
+
+
+def test_the_network_makes_no_digit_that_the_coder_has_not() -> None:
+    assert LARGEST <= LIMIT
