@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, ElementHandle, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_MS = 120_000
@@ -63,9 +63,10 @@ class Watched:
                 met.add(slider.input_value())
             assert len(met) > 1
             moved += 1
-        for select in page.locator("select:visible:enabled").all():
-            self._each_option(select)
-            moved += 1
+        for select in page.query_selector_all("select:enabled"):
+            if select.is_visible():  # by itself: moving one may disable others for a while
+                self._each_option(select)
+                moved += 1
         for group in page.locator("[role=radiogroup]:visible").all():
             buttons = group.locator("button").all()
             group.locator("button[aria-checked=true]").focus()
@@ -85,11 +86,9 @@ class Watched:
                 moved += 1
         return moved
 
-    def _each_option(self, select: Locator) -> None:
+    def _each_option(self, select: ElementHandle) -> None:
         def values() -> list[str]:
-            found: list[str] = select.locator("option").evaluate_all(
-                "all => all.map(one => one.value)"
-            )
+            found: list[str] = select.evaluate("one => [...one.options].map(each => each.value)")
             return found
 
         first = select.input_value()

@@ -51,7 +51,7 @@ FRACTIONS = (
 """Shares of each stream that are tried: map, picture, 1/8, 1/4."""
 _FINEST_AFTER = 1
 """Rises of the layer at 1/8 before that at 1/4, or a finer step, is tried."""
-_OVERLAP = 0.95
+_OVERLAP = 0.85
 """Bytes at which a finer step begins, of those at which the one before it ends."""
 _RISES = (2, 2, 2, 2, 1)
 """By how much the path may rise at once, of each stream and of the quantiser's step."""
@@ -244,7 +244,7 @@ def joined(
 
     >>> path = [(1, 1, 0.0, 0.0, 0), (1, 1, 1.0, 0.0, 0), (1, 1, 1.0, 0.0, 1)]
     >>> joined(path, lambda row: 100 + 300 * row[2] * (1 + row[4]))[2]
-    (1, 1, 0.467, 0.0, 1)
+    (1, 1, 0.398, 0.0, 1)
     """
     first = next((row[-1] for row in path if row[2] or row[3]), path[-1][-1])
     path = [row if row[2] or row[3] else (*row[:-1], first) for row in path]

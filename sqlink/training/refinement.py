@@ -4,10 +4,10 @@
     crops of the bank ── encoder ── keep, lose ── decoder at realism 0 | 1 ── losses ── step
 
 The base does not move, so its part is done once a picture and redrawn little by little, with other
-tokens missing: a step costs the refinement alone. Half of each batch is drawn at realism 0, for
-squared error, the other half at 1, for LPIPS, the segmenter `tx` and a discriminator on the
-features of both. What each place's token would save (`GainEstimator`) is learned from the errors of
-places that happened to be kept or masked. `output/` receives what `sqlink.training.trainer` leaves:
+tokens missing: a step costs the refinement alone. Some crops are drawn at realism 0, for squared
+error, the others at 1, for LPIPS, the segmenter `tx` and a discriminator on the features of both.
+What each place's token would save (`GainEstimator`) is learned from the errors of places that
+happened to be kept or masked. `output/` receives what `sqlink.training.trainer` leaves:
 `checkpoint.safetensors`, `refinement.safetensors` (the moving average), `log.csv`.
 """
 
@@ -62,7 +62,9 @@ _FLOORS = (1e-3, 1e-3)
 
 
 class RefinementLosses(Section):
-    """Weight of each loss. squared: mean squared error, at realism 0; the others at realism 1."""
+    """Weight of each loss. squared: mean squared error, at realism 0; the others at realism 1. With
+    a `gain` of 0 the transmitter's half stays as it is: a step is then a fifth shorter.
+    """
 
     squared: Weight = 60.0
     l1: Weight = 1.0
@@ -93,6 +95,8 @@ class RefinementTraining(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Share = 0.998
     adversarial_start: Share = 0.5
+    faithful_every: Annotated[int, Field(gt=1)] = 2
+    """One crop in so many is drawn at realism 0, the others at 1."""
     redraw: Share = 0.15
     """Probability of a step to draw a picture of the bank anew."""
     bank: Annotated[int, Field(gt=0)] = 500
@@ -335,12 +339,16 @@ class RefinementTrainer:
             )
             for e in chosen
         ]
-        realism = torch.tensor([REALISMS[n % 2] for n in range(count)])
+        first = self.step * count
+        drawn = [int((first + n) % config.faithful_every > 0) for n in range(count)]
+        realism = torch.tensor([REALISMS[n] for n in drawn])
         images = _cut([e.image for e in chosen], where, 16, side).float() / 255
         sent = _cut([e.sent for e in chosen], where, 16, side).long()
         labels = _cut([e.labels for e in chosen], where, 16, side).long()
         base = tuple(
-            _cut([e.base[n % 2][part] for n, e in enumerate(chosen)], where, scale, side).float()
+            _cut(
+                [e.base[n][part] for n, e in zip(drawn, chosen, strict=True)], where, scale, side
+            ).float()
             for part, scale in enumerate((2, 4, 16))
         )
         rate = self._rate()
@@ -361,14 +369,17 @@ class RefinementTrainer:
         place = torch.rand(count, generator=generator)
         step = steps[0] * (steps[-1] / steps[0]) ** place
         with autocast(images.device, self.precision):
-            found = encoder(images, shares, picture, coarse)
+            with torch.set_grad_enabled(weights.gain > 0):
+                found = encoder(images, shares, picture, coarse)
             sent_ = encoder.digits(_in_full(found), step)
             came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
             rebuilt = self.network.decoder(
                 base, sent_.digits8, came8, sent_.digits4, came4, step, realism
             )
             terms, errors = self._losses(rebuilt.float(), images, labels, sent, realism, generator)
-        terms["gain"] = weights.gain * self._gain_loss(found, step, came8, came4, errors, realism)
+        if weights.gain > 0:
+            gain = self._gain_loss(found, step, came8, came4, errors, realism)
+            terms["gain"] = weights.gain * gain
         total = torch.stack([t.float() for t in terms.values()]).sum()
         if not torch.isfinite(total):
             raise SQLinkError(
@@ -436,11 +447,13 @@ class RefinementTrainer:
         realism: Tensor,
         generator: torch.Generator,
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """The weighted losses, and the errors at realism 1 of every 4x4 pixels, [N/2, H/4, W/4]."""
+        """The weighted losses, and the errors at realism 1 of every 4x4 pixels, [n, H/4, W/4]."""
         weights = self.config.losses
         faithful, natural = realism == 0, realism == 1
-        squared = (rebuilt[faithful] - images[faithful]).square().mean(1, keepdim=True)
-        terms = {"squared": weights.squared * squared.mean()}
+        terms = {}
+        if faithful.any():
+            squared = (rebuilt[faithful] - images[faithful]).square().mean()
+            terms["squared"] = weights.squared * squared
         ours, theirs, shown = rebuilt[natural], images[natural], labels[natural]
         terms["l1"] = weights.l1 * image_loss(ours, theirs, shown, self.weights)
         terms["colour"] = weights.colour * colour_loss(ours, theirs)
@@ -591,11 +604,11 @@ class RefinementTrainer:
             self.grow(generator)
         last = time.monotonic()
         saved = checked = self.seconds
-        sums: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         since = 0
         while self.progress < 1:
             for name, value in self.advance().items():
-                sums[name] = sums.get(name, 0.0) + value
+                seen.setdefault(name, []).append(value)
             since += 1
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
@@ -614,10 +627,10 @@ class RefinementTrainer:
                     "bank": len(self.bank),
                     "crops_per_s": since * self.config.batch_size / (self.seconds - checked + 1e-9),
                 }
-                row |= {k: v / since for k, v in sums.items()}
+                row |= {name: float(np.mean(values)) for name, values in seen.items()}
                 row |= self.validate()
                 self.journal.write(self.step, row)
-                sums, since, checked, last = {}, 0, self.seconds, time.monotonic()
+                seen, since, checked, last = {}, 0, self.seconds, time.monotonic()
             if self.seconds - saved >= 60 * self.config.checkpoint_minutes:
                 self.save()
                 saved, last = self.seconds, time.monotonic()

@@ -156,7 +156,7 @@ def test_a_finer_step_begins_where_the_coarser_one_ends() -> None:
     between = found[2]
     assert between[:2] == path[2][:2]
     assert between[4] == 2
-    assert 0.9 < size(between) / size(path[1]) <= 0.95
+    assert 0.8 < size(between) / size(path[1]) <= 0.85
     assert between[2] / path[2][2] == pytest.approx(between[3] / path[2][3], rel=0.01)
     assert joined(path[:2], size) == path[:2]
     bare = [(0.5, 0.6, 0.0, 0.0, 0), (1.0, 1.0, 0.0, 0.0, 1), (1.0, 1.0, 0.3, 0.0, 1)]
