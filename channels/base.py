@@ -16,6 +16,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from channels.link import BUILT_IN as LINK
+from channels.packet import BUILT_IN as PACKET
 from channels.random import Streams
 from channels.registry import Registry
 
@@ -256,29 +258,9 @@ class Nests(Protocol):
     """Names of those parameters; "classes.channel" means a key of the mappings in a list."""
 
 
-CHANNELS: Registry[Channel] = Registry(
-    "channel",
-    "sqlink.channels",
-    {
-        "adaptive": "channels.link.adaptive",
-        "bottleneck": "channels.packet.queueing",
-        "coded": "channels.link.coded",
-        "delay": "channels.packet.delay",
-        "gilbert_elliott": "channels.packet.erasure",
-        "ideal": "channels.link.ideal",
-        "iid_erasure": "channels.packet.erasure",
-        "interleave": "channels.packet.interleaver",
-        "lookup": "channels.link.coded",
-        "lossless": "channels.packet.erasure",
-        "raptorq": "channels.packet.raptorq",
-        "rate_limit": "channels.packet.rate_limit",
-        "token_bucket": "channels.packet.queueing",
-        "trace": "channels.packet.trace",
-        "uncoded": "channels.link.uncoded",
-        "unequal": "channels.packet.unequal",
-    },
-)
-"""Channels by name, and the modules that register them; each module is loaded at first use."""
+CHANNELS: Registry[Channel] = Registry("channel", "sqlink.channels", {**PACKET, **LINK})
+"""Packet channels and links by name; `channels.packet` and `channels.link` list the built-in ones.
+"""
 register = CHANNELS.register
 
 

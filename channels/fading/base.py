@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from channels.fading import BUILT_IN
 from channels.random import Streams
 from channels.registry import Registry
 
@@ -136,20 +137,8 @@ ONE_GAIN = (
 
 
 SYMBOL_CHANNELS: Registry[SymbolChannel] = Registry(
-    "symbol channel",
-    "sqlink.symbol_channels",
-    {
-        "awgn": "channels.fading.block",
-        "cdl": "channels.fading.tdl_cdl",
-        "gilbert_elliott": "channels.fading.shadowing",
-        "jakes": "channels.fading.jakes",
-        "rayleigh": "channels.fading.block",
-        "rician": "channels.fading.block",
-        "tdl": "channels.fading.tdl_cdl",
-    },
+    "symbol channel", "sqlink.symbol_channels", BUILT_IN
 )
-
-
 register = SYMBOL_CHANNELS.register
 
 

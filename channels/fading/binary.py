@@ -21,6 +21,7 @@ from torch import Tensor
 
 from channels.base import Conditions
 from channels.config.checks import condition, number
+from channels.fading import BUILT_IN_FOR_BITS
 from channels.fading.base import Timing
 from channels.random import Streams
 from channels.registry import Registry
@@ -55,9 +56,7 @@ class BitChannel(Protocol):
 
 
 BIT_CHANNELS: Registry[BitChannel] = Registry(
-    "bit channel",
-    "sqlink.bit_channels",
-    {"bec": "channels.fading.binary", "bsc": "channels.fading.binary"},
+    "bit channel", "sqlink.bit_channels", BUILT_IN_FOR_BITS
 )
 register = BIT_CHANNELS.register
 

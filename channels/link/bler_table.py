@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from channels.base import Packets
 from channels.errors import ConfigError
 from channels.interpolation import interpolate

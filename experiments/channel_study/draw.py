@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from channels.errors import ConfigError
 from experiments.channel_study.curves import (
     CONDITIONS,

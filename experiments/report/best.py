@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from channels.config.builder import build
 from channels.config.description import name_and_parameters
 from channels.config.packet_size import with_packet_size

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from experiments.report.axes import axis_of
 from experiments.report.compare import Comparison, Line
 from experiments.report.deltas import SMALL, folded

@@ -1,6 +1,6 @@
 """Curves of results: what is drawn over what, before anything is drawn.
 
-Results, ... ── chart(metrics, x, cell) ──> Chart of Panels of Curves ──> figures, twins
+Results, ... ── chart(metrics, x, cell) ──> Chart of Panels of Curves ──> figures, CSV, pgfplots
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     channel_CONDITION_NAME_RATE   each codec's picture over the values of a condition
 
 Curves and maps are drawn for a width in print (`style.TARGETS`), as PDF, SVG and PNG, each with its
-numbers as CSV and a twin for pgfplots. Bands are 95 % intervals, hollow marks are points with
+numbers as CSV and as pgfplots. Bands are 95 % intervals, hollow marks are points with
 outages, a cross is a rate that the codec cannot reach.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from channels.errors import ConfigError
 from channels.registry import nearest
-from experiments.report import sheets
+from experiments.report import picture_sheets
 from experiments.report.curves import (
     RATES,
     SOME_OUTAGE,
@@ -38,10 +38,10 @@ from experiments.report.curves import (
     panel,
     thinned,
 )
+from experiments.report.figure_export import chart_tex, heat_tex, write_chart_csv, write_heat_csv
 from experiments.report.heat_map import HeatMap, draw_heat_maps, heat_maps
 from experiments.report.results import Results, read_all
 from experiments.report.style import COLOURS, DASHES, FORMATS, GREY, MARKERS, Target, styled, target
-from experiments.report.twins import chart_tex, heat_tex, write_chart_csv, write_heat_csv
 from sqlink.data.pictures import write_aside
 
 if TYPE_CHECKING:
@@ -286,11 +286,12 @@ def _sheets(results: Results) -> Iterator[tuple[Figure, str]]:
             if not own:
                 continue
             place = {"rate": rate}
-            yield sheets.grid(results, picture, own), file_name(f"pictures_{picture}", place)
+            name = file_name(f"pictures_{picture}", place)
+            yield picture_sheets.grid(results, picture, own), name
             for condition in results.conditions:
                 if len({row[condition] for row in own} - {None}) > 1:
                     name = file_name(f"channel_{condition}_{picture}", place)
-                    yield sheets.over_channel(results, own, condition), name
+                    yield picture_sheets.over_channel(results, own, condition), name
 
 
 def file_name(

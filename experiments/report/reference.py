@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from experiments.report.axes import axis_of
 from experiments.report.best import best_lines, best_table
 from experiments.report.labels import codec_title, rate_parts

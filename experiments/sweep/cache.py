@@ -32,7 +32,7 @@ from torch import Tensor
 import channels
 import experiments.sweep
 import sqlink
-from channels.atomic import SUFFIX, whole_file
+from channels.atomic_write import SUFFIX, whole_file
 from experiments.sweep.components import Components
 from experiments.sweep.grid import Encoding, Identities, contents, digest, meaning
 from experiments.sweep.manifest import versions

@@ -29,7 +29,7 @@ from experiments.sweep.measuring import Measures
 from experiments.sweep.schema import Choice, CodecChoice, Sweep
 from sqlink.analogue import load_symbol_codec, symbol_codec_names
 from sqlink.analogue.base import SYMBOL_CODECS, SymbolCodec
-from sqlink.analogue.crossing import SymbolLink
+from sqlink.analogue.symbol_link import SymbolLink
 from sqlink.codecs import load_codec, takes_option
 from sqlink.codecs.base import (
     Codec,

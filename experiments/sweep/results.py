@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from channels.atomic import SUFFIX, whole_file
+from channels.atomic_write import SUFFIX, whole_file
 from channels.errors import ConfigError
 from experiments.report.tables import read_tables
 from experiments.sweep.grid import FORMAT

@@ -26,7 +26,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 from filelock import FileLock, Timeout
 
-from channels.atomic import SUFFIX, whole_file
+from channels.atomic_write import SUFFIX, whole_file
 from channels.errors import ConfigError
 from experiments.sweep.row import BITS
 

@@ -44,7 +44,7 @@ from experiments.sweep.row import Place, Row, Transport
 from experiments.sweep.schema import Sweep
 from experiments.sweep.store import Done, Store
 from experiments.sweep.tasks import Outcome, Task
-from sqlink.analogue.crossing import Frame, SymbolsReceived, cross_symbols, decode_symbols
+from sqlink.analogue.symbol_link import Frame, SymbolsReceived, cross_symbols, decode_symbols
 from sqlink.codecs.base import Codec, Decoded, Received, Stream, TokenFate, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
 from sqlink.data.classes import NAMES, NO_LABEL

@@ -150,7 +150,7 @@ def compare(
             raise ConfigError(f"{source}: no results here: name sweeps' folders, or one gallery")
     from experiments.report.compare import FOLDER, compare
     from experiments.report.comparison_tables import write_comparison
-    from experiments.report.like_bytes import draw_like_bytes
+    from experiments.report.picture_sheets_equal_bytes import draw_like_bytes
     from experiments.report.results import Results
 
     folder = output or results[0] / FOLDER

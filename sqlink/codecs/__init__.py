@@ -31,7 +31,7 @@ BUILT_IN = {
     "heic_half": ("sqlink.codecs.half_resolution", ".heich"),
     "jpegxl_half": ("sqlink.codecs.half_resolution", ".jxlh"),
     "external": ("sqlink.codecs.external", ".external"),
-    "torch": ("sqlink.codecs.checkpoint", ".sqt"),
+    "torch": ("sqlink.codecs.torch_adapter", ".sqt"),
     "map_only": ("sqlink.codecs.map_only", ".sqm"),
     "bpg+map": ("sqlink.codecs.map_only", ".sqb"),
 }

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, listed
 from sqlink.data.samples import grey_step, rgb, samples_of
 from sqlink.errors import ConfigError, DataError

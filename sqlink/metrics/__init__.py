@@ -1,10 +1,45 @@
-"""What is measured: pictures, what is still understood of them, and sets of them."""
+"""Metrics by name: of pictures, of maps of classes, and of sets of pictures.
+
+A metric's module is loaded when the metric is asked for, never before.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from sqlink.metrics.base import METRICS, AnyMetric, MapMetric, Metric, SetMetric
+if TYPE_CHECKING:
+    from sqlink.metrics.base import METRICS, AnyMetric, MapMetric, Metric, SetMetric
+
+BUILT_IN = {
+    "psnr": "sqlink.metrics.psnr",
+    "ws_psnr": "sqlink.metrics.ws_psnr",
+    "ssim": "sqlink.metrics.ssim",
+    "ms_ssim": "sqlink.metrics.ms_ssim",
+    "lpips": "sqlink.metrics.lpips",
+    "lpips_alex": "sqlink.metrics.lpips",
+    "lpips_vgg": "sqlink.metrics.lpips",
+    "dists": "sqlink.metrics.dists",
+    "miou": "sqlink.metrics.miou",
+    "miou_map": "sqlink.metrics.miou",
+    "map_fidelity": "sqlink.metrics.miou",
+    "consistency": "sqlink.metrics.miou",
+    "pixel_accuracy": "sqlink.metrics.pixel_accuracy",
+    "task_miou": "sqlink.metrics.task_miou",
+    "relevant_miou": "sqlink.metrics.task_miou",
+    "boundary_f1": "sqlink.metrics.boundary_f1",
+    "fid": "sqlink.metrics.frechet",
+    "fid_patch": "sqlink.metrics.frechet",
+    "fd": "sqlink.metrics.frechet",
+    "fd_judge": "sqlink.metrics.frechet",
+    "kid": "sqlink.metrics.kid",
+    "kid_patch": "sqlink.metrics.kid",
+    "kd": "sqlink.metrics.kid",
+}
+"""Name -> the module that registers the metric."""
+
+
+__all__ = ["METRICS", "AnyMetric", "MapMetric", "Metric", "SetMetric", "load_metric"]
 
 
 def load_metric(name: str, /, **options: Any) -> AnyMetric:
@@ -16,7 +51,16 @@ def load_metric(name: str, /, **options: Any) -> AnyMetric:
     >>> load_metric("psnr").unit
     'dB'
     """
+    from sqlink.metrics.base import METRICS
+
     return METRICS.make(name, options)
 
 
-__all__ = ["METRICS", "AnyMetric", "MapMetric", "Metric", "SetMetric", "load_metric"]
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("sqlink.metrics.base"), name)
+    raise AttributeError(f"module 'sqlink.metrics' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from channels.registry import Registry
 from sqlink.errors import DataError
+from sqlink.metrics import BUILT_IN
 from sqlink.metrics.jackknife import Floats, Integers, Jackknife
 
 Compared = Literal["image", "original", "map", "sent"]
@@ -128,40 +129,9 @@ class SetMetric(Protocol):
         ...
 
 
-BUILT_IN = {
-    "psnr": "psnr",
-    "ws_psnr": "ws_psnr",
-    "ssim": "ssim",
-    "ms_ssim": "ms_ssim",
-    "lpips": "lpips",
-    "lpips_alex": "lpips",
-    "lpips_vgg": "lpips",
-    "dists": "dists",
-    "miou": "miou",
-    "miou_map": "miou",
-    "map_fidelity": "miou",
-    "consistency": "miou",
-    "pixel_accuracy": "pixel_accuracy",
-    "task_miou": "task_miou",
-    "relevant_miou": "task_miou",
-    "boundary_f1": "boundary_f1",
-    "fid": "frechet",
-    "fid_patch": "frechet",
-    "fd": "frechet",
-    "fd_judge": "frechet",
-    "kid": "kid",
-    "kid_patch": "kid",
-    "kd": "kid",
-}
-"""Name -> the module of this package that registers the metric."""
-
 AnyMetric = Metric | MapMetric | SetMetric
 
-METRICS: Registry[AnyMetric] = Registry(
-    "metric",
-    "sqlink.metrics",
-    {name: f"sqlink.metrics.{module}" for name, module in BUILT_IN.items()},
-)
+METRICS: Registry[AnyMetric] = Registry("metric", "sqlink.metrics", BUILT_IN)
 register = METRICS.register
 
 

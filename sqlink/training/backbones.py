@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from channels.registry import nearest
 from sqlink.errors import ConfigError, SQLinkError, WeightsError
 from sqlink.segmentation.efficientnet import VARIANTS, EfficientNetLite

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from sqlink.data import open_dataset
 from sqlink.errors import DataError
 from sqlink.model.deepjscc import (

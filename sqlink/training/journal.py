@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from sqlink.data.classes import ClassSet
 
 

@@ -30,7 +30,7 @@ from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from sqlink.bitstream.refinement_table import ZERO, units_of
 from sqlink.bitstream.tables import REFINEMENTS, Tables
 from sqlink.data.base import open_dataset

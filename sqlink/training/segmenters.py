@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from channels.random import Streams
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet, Sample

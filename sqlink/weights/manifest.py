@@ -29,7 +29,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from channels.registry import nearest
 from sqlink.errors import SQLinkError, WeightsError
 

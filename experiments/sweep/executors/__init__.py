@@ -6,7 +6,7 @@
 
 `base` says what an executor is; `executor` makes one by name. A module of an executor has
 `OPTIONS`, those of `workers` and `address` that it takes, and `start`, which returns it; a line in
-`EXECUTORS` gives it a name.
+`BUILT_IN` gives it a name.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from experiments.sweep.executors.base import Execution, Executor, Setup
 from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError
 
-EXECUTORS = {
+BUILT_IN = {
     "in-process": "experiments.sweep.executors.in_process",
     "processes": "experiments.sweep.executors.processes",
     "ray": "experiments.sweep.executors.ray_cluster",
 }
+"""Name -> the module that holds the executor."""
 
 
 class _Module(Protocol):
@@ -41,13 +42,13 @@ class _Module(Protocol):
 def check(execution: Execution) -> None:
     """Raise ConfigError where the executor is unknown, or options do not go together."""
     name = execution.name
-    if name not in EXECUTORS:
-        raise ConfigError(f"--executor {name}: {nearest(name, list(EXECUTORS))}")
+    if name not in BUILT_IN:
+        raise ConfigError(f"--executor {name}: {nearest(name, list(BUILT_IN))}")
     if execution.workers is not None and execution.workers < 1:
         raise ConfigError(f"--workers {execution.workers}: give 1 or more")
     for option, value in (("workers", execution.workers), ("address", execution.address)):
         if value is not None and option not in _module(name).OPTIONS:
-            able = [one for one in EXECUTORS if option in _module(one).OPTIONS]
+            able = [one for one in BUILT_IN if option in _module(one).OPTIONS]
             raise ConfigError(
                 f"--{option}: --executor {name} takes none, {' and '.join(able)} "
                 f"{'does' if len(able) == 1 else 'do'}: add it, or leave --{option} out"
@@ -67,4 +68,4 @@ def executor(
 
 
 def _module(name: str) -> _Module:
-    return cast(_Module, import_module(EXECUTORS[name]))
+    return cast(_Module, import_module(BUILT_IN[name]))

@@ -28,7 +28,7 @@ TRIES = 3
 class Execution:
     """Where a sweep runs.
 
-    name: one of `executors.EXECUTORS`. workers: how many; None for what the machine or cluster has.
+    name: one of `executors.BUILT_IN`. workers: how many; None for what the machine or cluster has.
     address: of a Ray cluster, `auto` for the one that this machine belongs to.
     """
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from channels.atomic import whole_file
+from channels.atomic_write import whole_file
 from experiments.sweep.executors.base import TRIES, Execution, Setup
 from experiments.sweep.finishing import say
 from experiments.sweep.progress import Advance, silent

@@ -16,7 +16,7 @@ from channels.errors import ConfigError
 from experiments.report.compare import compare
 from experiments.report.comparison_tables import tables, write_comparison
 from experiments.report.deltas import folded
-from experiments.report.like_bytes import draw_like_bytes
+from experiments.report.picture_sheets_equal_bytes import draw_like_bytes
 from experiments.report.results import Results
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.store import read_parquet, read_results

@@ -16,8 +16,8 @@ from PIL import Image
 from channels.errors import ConfigError
 from experiments.report.curves import Question, panel
 from experiments.report.figures import plot_results
+from experiments.report.picture_sheets import grid, over_channel
 from experiments.report.results import Results, read_all
-from experiments.report.sheets import grid, over_channel
 from experiments.report.style import COLOURS, FORMATS
 from experiments.sweep.runner import run_sweep
 
@@ -177,16 +177,16 @@ def _check_tex(text: str) -> None:
     assert not math
 
 
-def test_twins_are_sound_tex(drawn: tuple[Path, list[Path]], column: Path) -> None:
+def test_exported_tex_is_sound(drawn: tuple[Path, list[Path]], column: Path) -> None:
     folder, _ = drawn
-    twins = [*folder.glob("*.tex"), *column.glob("*.tex")]
-    assert len(twins) >= 4
-    for path in twins:
+    exported = [*folder.glob("*.tex"), *column.glob("*.tex")]
+    assert len(exported) >= 4
+    for path in exported:
         text = path.read_text()
         _check_tex("\n".join(line for line in text.splitlines() if not line.startswith("%")))
         assert all(line.isprintable() for line in text.splitlines())
         assert r"\begin{tikzpicture}" in text
-    assert any(r"other\_one" in path.read_text() for path in twins)
+    assert any(r"other\_one" in path.read_text() for path in exported)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from channels import atomic
+from channels import atomic_write
 from experiments.sweep.batch import Batch
 from experiments.sweep.runner import run_sweep
 from sqlink.codecs.base import Decoded, Rate, Received, Stream, Unreachable
@@ -88,7 +88,7 @@ def test_a_full_disk_keeps_what_is_there_and_the_sweep_goes_on_later(
     write: Write, same: Same, mosaic: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, folder = write(), tmp_path / "out"
-    rename, writes = atomic.os.replace, 0
+    rename, writes = atomic_write.os.replace, 0
 
     def fills_up(source: Path, target: Path) -> None:
         nonlocal writes
@@ -97,13 +97,13 @@ def test_a_full_disk_keeps_what_is_there_and_the_sweep_goes_on_later(
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
         rename(source, target)
 
-    monkeypatch.setattr(atomic.os, "replace", fills_up)
+    monkeypatch.setattr(atomic_write.os, "replace", fills_up)
     with pytest.raises(ConfigError, match="No space left on device") as error:
         run_sweep(path, folder, progress=False)
     assert "\n" not in str(error.value)
     assert len(list(folder.glob("parts/*.parquet"))) == 2
-    assert not list(folder.rglob(f"*{atomic.SUFFIX}"))
-    monkeypatch.setattr(atomic.os, "replace", rename)
+    assert not list(folder.rglob(f"*{atomic_write.SUFFIX}"))
+    monkeypatch.setattr(atomic_write.os, "replace", rename)
     mosaic.encoded = 0
     run_sweep(path, folder, progress=False)
     assert mosaic.encoded < 9
@@ -137,13 +137,13 @@ def test_a_picture_deleted_on_the_way_is_named_and_the_others_rows_are_kept(
         f"data: {{name: folder, options: {{root: {folder}}}}}\ncodecs: [jpeg2000]\n"
         "rates: {bpp: [1, 2]}\nchannel: lossless\nmetrics: [psnr]\nbatch_size: 1\n"
     )
-    replace = atomic.os.replace
+    replace = atomic_write.os.replace
 
     def delete_after_the_first_part(source: Path, target: Path) -> None:
         replace(source, target)
         (folder / "2.png").unlink(missing_ok=True)
 
-    monkeypatch.setattr(atomic.os, "replace", delete_after_the_first_part)
+    monkeypatch.setattr(atomic_write.os, "replace", delete_after_the_first_part)
     with pytest.raises(DataError, match=r"2\.png does not exist") as error:
         run_sweep(path, tmp_path / "out", progress=False)
     assert "\n" not in str(error.value)

@@ -11,7 +11,7 @@ from channels.config.builder import build
 from channels.random import Streams
 from sqlink.analogue import load_symbol_codec
 from sqlink.analogue.base import SymbolCodec
-from sqlink.analogue.crossing import SymbolLink
+from sqlink.analogue.symbol_link import SymbolLink
 from sqlink.data import open_dataset
 from sqlink.errors import ConfigError, WeightsError
 from sqlink.model.deepjscc import DeepJSCC, DeepJSCCConfig

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from sqlink.errors import ConfigError, DataError
-from sqlink.metrics import METRICS, Metric, load_metric
-from sqlink.metrics.base import BUILT_IN
+from sqlink.metrics import BUILT_IN, METRICS, Metric, load_metric
 from sqlink.metrics.psnr import PSNR_CEILING, psnr
 
 

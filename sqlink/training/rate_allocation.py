@@ -1,4 +1,4 @@
-"""Find what a budget is best spent on; the answer travels in the weights, a path for each aim.
+"""Allocate a budget of bytes to the streams; the weights hold the result, a path for each aim.
 
     pictures ─ keep a share of every stream ─ bytes, and the cost of what is rebuilt, for each aim
         ─ from the least point on: whichever stream lowers the cost most for its bytes gets more
@@ -11,7 +11,7 @@ The streams are the map, the picture and, where the weights have them, the refin
 sees in the rebuilt pictures against what it saw in the true ones; `natural`, LPIPS; `faithful`,
 minus PSNR, at realism 0. The segmenter that only measures is not asked.
 
-    python -m sqlink.training.rate_path --weights FILE --camvid DIR -o FILE
+    python -m sqlink.training.rate_allocation --weights FILE --camvid DIR -o FILE
 
 writes the weights again with `rate_path`, fractions of the streams, and the step, by aim, and
 `rate_table`, what was measured: fractions, step, bytes, PSNR in dB, LPIPS and mIoU of every point.
@@ -324,7 +324,7 @@ def _by_aim(record: str | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m sqlink.training.rate_path")
+    parser = argparse.ArgumentParser(prog="python -m sqlink.training.rate_allocation")
     parser.add_argument("--weights", default="streets", help="a shipped name or a file")
     parser.add_argument("--camvid", type=Path, required=True, help="folder of CamVid")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the weights to write")

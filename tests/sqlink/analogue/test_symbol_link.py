@@ -6,7 +6,7 @@ import torch
 from channels.base import Packets
 from channels.config.builder import build
 from channels.random import Streams
-from sqlink.analogue.crossing import SymbolLink
+from sqlink.analogue.symbol_link import SymbolLink
 from sqlink.codecs.base import Rate
 from sqlink.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""A learned codec from the user's own checkpoint: `torch`.
+"""The codec `torch`: a learned codec of the user's, from a checkpoint and an adapter.
 
     codecs:
       - name: torch

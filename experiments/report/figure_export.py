@@ -1,7 +1,7 @@
-r"""What a figure shows, as numbers (CSV) and for LaTeX (pgfplots).
+r"""Export a figure: its numbers as CSV, and the figure for LaTeX as pgfplots.
 
-A twin is a picture to `\input` in a paper that loads `pgfplots` with its libraries `groupplots` and
-`fillbetween`; it holds its own numbers, so that it needs no other file.
+A paper that loads `pgfplots` with its libraries `groupplots` and `fillbetween` can `\input` the
+file; it holds its own numbers, so that it needs no other file.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from sqlink.errors import ConfigError
 from sqlink.model.config import STREETS
 from sqlink.model.refinement import RefinementConfig
 from sqlink.model.sqgan import SQGAN
-from sqlink.training import rate_path
-from sqlink.training.rate_path import Point, best_path, explore, joined, measure
+from sqlink.training import rate_allocation
+from sqlink.training.rate_allocation import Point, best_path, explore, joined, measure
 
 
 def _grid(cost: np.ndarray, sizes: np.ndarray) -> dict[Point, tuple[float, float]]:
@@ -142,7 +142,7 @@ def test_the_measuring_segmenter_may_not_be_tuned_to(tmp_path: object) -> None:
     from pathlib import Path
 
     with pytest.raises(ConfigError, match="only measures"):
-        rate_path.calibrate("streets", Path("none"), Path("none"), segmenter="judge")
+        rate_allocation.calibrate("streets", Path("none"), Path("none"), segmenter="judge")
 
 
 def test_a_finer_step_begins_where_the_coarser_one_ends() -> None:

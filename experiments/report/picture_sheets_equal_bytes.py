@@ -21,8 +21,8 @@ from PIL import Image
 
 from experiments.gallery import Tile, sheet
 from experiments.report.labels import codec_title
+from experiments.report.picture_sheets import miou_of
 from experiments.report.results import Results
-from experiments.report.sheets import miou_of
 from experiments.sweep.examples import FOLDER, original_path
 from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError

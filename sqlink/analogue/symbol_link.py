@@ -1,4 +1,4 @@
-"""One crossing of a symbol channel, at the channel uses of the packets that a codec's bits fill.
+"""Send symbols over the symbol channel of a packet link, at the channel uses that packets have.
 
     symbols [k] ── dealt in turn ──> P packets of S symbols ── symbol channel ── equalised ──> [k]
 
