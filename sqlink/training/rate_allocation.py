@@ -36,7 +36,8 @@ from torch import Tensor
 
 from sqlink.bitstream.packets import MODES
 from sqlink.codecs.base import Rate, Received, Stream
-from sqlink.codecs.sqgan.codec import AIMS, SQGANCodec
+from sqlink.codecs.sqgan.codec import SQGANCodec
+from sqlink.codecs.sqgan.rate_path import AIMS
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.psnr import psnr
 from sqlink.metrics.semantic import confusion

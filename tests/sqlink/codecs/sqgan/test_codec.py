@@ -20,7 +20,8 @@ from channels.config.builder import build
 from sqlink.bitstream import MODES, StreamTable, Tables, unpacketise
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
-from sqlink.codecs.sqgan.codec import DEFAULT_SPLIT, SQGANCodec, _key
+from sqlink.codecs.sqgan.codec import SQGANCodec, _key
+from sqlink.codecs.sqgan.rate_path import BASE_ROWS
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.link import resolve_rate
@@ -378,7 +379,7 @@ def test_the_number_of_threads_changes_nothing(tiny_weights: Path) -> None:
 def test_the_networks_make_the_whole_way(tiny_weights: Path) -> None:
     codec = load_codec("sqgan", weights=str(tiny_weights), segmenter=Halves(), packet_bytes=48)
     assert isinstance(codec, SQGANCodec)
-    assert codec.split != DEFAULT_SPLIT
+    assert codec.split != BASE_ROWS
     images = pictures(3, 70, 100)
     sent = streams(codec, images, Rate(bpp=0.1))
     decoded = codec.decode([Received.whole(s) for s in sent])

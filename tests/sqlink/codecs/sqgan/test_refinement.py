@@ -15,7 +15,8 @@ from torch import Tensor
 from sqlink.bitstream import StreamTable, Tables
 from sqlink.bitstream.refinement_table import LIMIT, RefinementTable
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Rate, Received, Stream, Unreachable
-from sqlink.codecs.sqgan.codec import AIMS, REFINED_SPLIT, SQGANCodec
+from sqlink.codecs.sqgan.codec import SQGANCodec
+from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
 from sqlink.errors import ConfigError, DataError
 from sqlink.model.refinement import LARGEST, Coefficients
 from sqlink.model.sqgan import Analysis, Finer, Layer
@@ -301,7 +302,7 @@ def test_below_the_floor_the_lowest_size_is_named() -> None:
     answer = made().encode(pictures(1), Rate(bytes=20))[0]
     assert isinstance(answer, Unreachable)
     assert answer.lowest_bytes > 20
-    assert len(REFINED_SPLIT[0]) == 5
+    assert len(COARSEST_ROWS[0]) == 5
 
 
 def test_the_fate_of_a_place_tells_its_refinement_too() -> None:

@@ -1,0 +1,112 @@
+"""A picture's tokens, ranked by what they are worth: what the transmitter chooses from.
+
+analysis of the network ─ indices, scores ──────────────────────── map, image
+                        └ coefficients ─ step ─ digits, gains ──── 1/8, 1/4, in units of 2x2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sqlink.bitstream.refinement_table import ZERO, RefinementTable, units_of
+from sqlink.bitstream.token_selection import ranks
+
+if TYPE_CHECKING:
+    from sqlink.model.refinement import Coefficients
+    from sqlink.model.sqgan import Analysis, Layer
+
+_USUAL_BITS = (7.0, 8.7)
+"""Of a token of the map and of the picture, all told: where the search for a budget begins."""
+_MASK_BITS = 3.0
+"""About what it takes to say that a unit of the refinement is sent."""
+_LEGIBLE = (0.0, 0.5, 1.0)
+"""Weights of the kinds of gain (`sqlink.model.refinement.KINDS`) for `legible`; the second one by
+the relevance of what is there.
+"""
+
+
+@dataclass(frozen=True)
+class RankedTokens:
+    """A stream's tokens, or units of them, of every place.
+
+    indices: int64 [h, w], or int16 [h, w, S] of units. ranks: int64 [h, w], 0 the most relevant.
+    bits: float64 [P + 1], about what the first so many take.
+    """
+
+    indices: NDArray[Any]
+    ranks: NDArray[np.int64]
+    bits: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, indices: NDArray[Any], scores: NDArray[Any], bits: NDArray[np.float64]
+    ) -> RankedTokens:
+        """Rank tokens by scores [h, w], of which each takes about `bits` [h, w]."""
+        rank = ranks(scores)
+        ordered = np.zeros(rank.size + 1)
+        ordered[1 + rank.reshape(-1)] = bits.reshape(-1)
+        return cls(indices, rank, np.cumsum(ordered))
+
+
+@dataclass(frozen=True)
+class AnalysedPicture:
+    """One picture's tokens.
+
+    base: of map and image. coefficients: of the refinement, [1, ...] each, and relevance, that of
+    what is there, [1, k h, k w] for each layer; None and () without one. finer: the refinement's
+    streams by quantiser's step, as far as they were needed. sizes: bytes of the points of the path
+    that were tried, by the points below them that end layers and the step that is set.
+    """
+
+    base: tuple[RankedTokens, RankedTokens]
+    coefficients: Coefficients | None
+    relevance: tuple[Tensor, ...]
+    finer: dict[int, tuple[RankedTokens, ...]]
+    sizes: dict[tuple[tuple[int, ...], int | None], dict[int, int]]
+
+    @classmethod
+    def of(cls, analysis: Analysis, row: int, of_classes: Tensor) -> AnalysedPicture:
+        """Take one picture of a batch. of_classes: float32 [classes + 1], their relevance."""
+        map_, image = (
+            RankedTokens.of(
+                indices[row].cpu().numpy(),
+                scores[row].cpu().numpy(),
+                np.full(tuple(scores.shape[1:]), bits),
+            )
+            for indices, scores, bits in (
+                (analysis.map_indices, analysis.map_scores, _USUAL_BITS[0]),
+                (analysis.image_indices, analysis.image_scores, _USUAL_BITS[1]),
+            )
+        )
+        finer = analysis.finer
+        if finer is None:
+            return cls((map_, image), None, (), {}, {})
+        weights = of_classes.to(finer.shares.device).view(1, -1, 1, 1)
+        fine = (finer.shares[row : row + 1] * weights).sum(1, keepdim=True).cpu()
+        both = F.avg_pool2d(fine, 2).squeeze(1), fine.squeeze(1)
+        return cls((map_, image), finer.coefficients.row(row), both, {}, {})
+
+
+def ranked_units(
+    layer: Layer, relevance: Tensor, table: RefinementTable, step: int, aim: str
+) -> RankedTokens:
+    """Return the units of a refinement's layer, ranked by what they are worth to an aim.
+
+    relevance: float32 [1, h, w] of what is there. step: index of the quantiser's step.
+    """
+    units = units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO))
+    gains = layer.gains.cpu()
+    if aim == "faithful":
+        worth = gains[:, 0]
+    elif aim == "natural":
+        worth = gains[:, 1]
+    else:
+        worth = _LEGIBLE[1] * relevance * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
+    scores = F.avg_pool2d(worth.unsqueeze(1), 2)[0, 0].numpy()
+    return RankedTokens.of(units, scores, table.usual_bits(units, step) + _MASK_BITS)

@@ -1,0 +1,225 @@
+"""From a picture's tokens to packets within a budget of bytes, along a path of rates.
+
+tokens, ranked ─ kept counts at a point of the path ─ packetise ─ bytes
+                      └──────────── next guess <───────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sqlink.bitstream.packets import Packing, Tokens, packetise
+from sqlink.bitstream.tables import Tables
+from sqlink.bitstream.token_selection import keep, layers
+from sqlink.codecs.base import Packet
+from sqlink.codecs.sqgan.ranked_tokens import AnalysedPicture, RankedTokens, ranked_units
+from sqlink.codecs.sqgan.rate_path import POINTS, RatePath
+from sqlink.codecs.sqgan.session import SESSION_BYTES
+
+if TYPE_CHECKING:
+    from sqlink.model.refinement import Coefficients
+    from sqlink.model.sqgan import Layer
+
+_FILLED = 0.99
+"""Share of a budget that is enough."""
+_AIM = 0.5
+"""How much of what may stay free a guess leaves free."""
+_FINER_TAKES = 1.3
+"""Power of the quantiser's step that bytes fall with, until a step was tried."""
+
+
+class Quantiser(Protocol):
+    """What makes digits of a refinement's coefficients; see `sqlink.model.sqgan.SQGAN`."""
+
+    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+        """Return the refinement's layers at one of the quantiser's steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class SentPackets:
+    """Packets, and the index of the quantiser's step that their digits were made with."""
+
+    packets: tuple[Packet, ...]
+    step: int
+
+
+@dataclass(frozen=True)
+class Sender:
+    """The transmitter behind the network.
+
+    steps: the quantiser's, none without refinements. aim: of AIMS. image_layers, layer_bytes: see
+    `sqlink.codecs.sqgan.codec.SQGANCodec`.
+    """
+
+    path: RatePath
+    tables: Tables
+    model: Quantiser
+    device: torch.device
+    steps: tuple[float, ...]
+    aim: str
+    packing: Packing
+    packet_bytes: int
+    image_layers: int
+    layer_bytes: tuple[int, ...]
+
+    def fit(self, analysed: AnalysedPicture, budget: int) -> SentPackets | int:
+        """Return the packets of the farthest point of the path within a budget in bytes, or of one
+        that fills 99 % of it; the bytes of the path's first point where even these are more.
+
+        The answer does not depend on the rates that were asked for before.
+        """
+        point, sent = self._farthest(analysed, budget, (), None)
+        if point is None:
+            return analysed.sizes[(), None][0]
+        below: tuple[int, ...] = ()
+        step = sent.step if self.layer_bytes else None
+        for size in self.layer_bytes:
+            if size + SESSION_BYTES < budget:
+                end, _ = self._farthest(analysed, size + SESSION_BYTES, below, step)
+                if end is not None and max((-1, *below)) < end < POINTS:
+                    below = (*below, end)
+        if below:
+            end, layered = self._farthest(analysed, budget, below, step)
+            if end is not None:
+                sent = layered
+        return sent
+
+    def packets_at(
+        self,
+        analysed: AnalysedPicture,
+        point: int,
+        below: tuple[int, ...] = (),
+        step: int | None = None,
+    ) -> SentPackets:
+        """Return the packets of a point of the path, with layers that end at those below it."""
+        which = np.array([*(one for one in below if one < point), point])
+        found = self.path.at(which, analysed.base[0].ranks.size)
+        if step is None:
+            step = int(found.steps[-1])
+        counts = [np.minimum(own, own[-1]) for own in found.counts]
+        streams = self.streams(analysed, step)
+        return SentPackets(tuple(self._packets(streams, step, counts)), step)
+
+    def streams(self, analysed: AnalysedPicture, step: int) -> tuple[RankedTokens, ...]:
+        """Return all streams of a picture, at a step of the quantiser."""
+        if analysed.coefficients is None:
+            return analysed.base
+        if step not in analysed.finer:
+            with torch.inference_mode():
+                found = self.model.layers(analysed.coefficients.to(self.device), step)
+            analysed.finer[step] = tuple(
+                ranked_units(layer, relevance, table, step, self.aim)
+                for layer, relevance, table in zip(
+                    found, analysed.relevance, self.tables.refinements, strict=True
+                )
+            )
+        return (*analysed.base, *analysed.finer[step])
+
+    def _farthest(
+        self, analysed: AnalysedPicture, budget: int, below: tuple[int, ...], step: int | None
+    ) -> tuple[int | None, SentPackets]:
+        """Return the farthest point of the path, and its packets, that fits the budget, or one that
+        fills 99 % of it; None where none does.
+
+        below: points that are layers of their own. step: index of the quantiser's step at all
+        points; None: that of each point. Bytes are nearly in proportion to what tokens usually
+        take, so a few guesses are enough.
+        """
+        sizes = analysed.sizes.setdefault((below, step), {})
+        made: dict[int, SentPackets] = {}
+
+        def size(point: int) -> int:
+            if point not in sizes:
+                made[point] = self.packets_at(analysed, point, below, step)
+                sizes[point] = SESSION_BYTES + sum(len(p.data) for p in made[point].packets)
+            return sizes[point]
+
+        low, high, tries = -1, POINTS + 1, 0  # fits; does not
+        goal = budget - _AIM * (1 - _FILLED) * budget
+        # What this search has seen, and no other: the answer must not depend on rates of before.
+        known = {self._step_at(analysed, POINTS // 2, step)}
+        usual = self._usual_sizes(analysed, step, known)
+        guess = int(np.searchsorted(usual, goal, side="right")) - 1
+        tried: list[int] = []
+        while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
+            tries += 1
+            if tries > 5 and tries % 2:  # should guesses creep
+                guess = (low + high) // 2
+            point = min(max(guess, low + 1), high - 1)
+            tried.append(point)
+            if size(point) <= budget:
+                low = point
+            else:
+                high = point
+                # All may take fewer bytes than nearly all, which needs a mask.
+                if point > 0.8 * POINTS and size(POINTS) <= budget:
+                    low = POINTS
+                    break
+            # On the line through the two nearest points that were tried, or through nothing.
+            known.add(self._step_at(analysed, point, step))
+            usual = self._usual_sizes(analysed, step, known)
+            near = sorted(tried, key=lambda one: abs(sizes[one] - goal))[:2]
+            slope = sizes[point] / usual[point]
+            if len(near) > 1 and usual[near[0]] != usual[near[1]]:
+                rise = (sizes[near[1]] - sizes[near[0]]) / (usual[near[1]] - usual[near[0]])
+                slope = min(max(rise, slope / 4), 4 * slope)
+            wanted = usual[near[0]] + (goal - sizes[near[0]]) / slope
+            guess = int(np.searchsorted(usual, wanted, side="right")) - 1
+            if high > POINTS and guess > 0.9 * POINTS:
+                guess = POINTS
+        if low < 0 or (low < POINTS // 64 and size(0) > budget):
+            return None, SentPackets((), 0)
+        return low, made[low] if low in made else self.packets_at(analysed, low, below, step)
+
+    def _step_at(self, analysed: AnalysedPicture, point: int, step: int | None) -> int:
+        """Return the quantiser's step of a point, or the one that is set."""
+        if step is not None:
+            return step
+        return int(self.path.whole(analysed.base[0].ranks.size).steps[point])
+
+    def _usual_sizes(
+        self, analysed: AnalysedPicture, step: int | None, known: Collection[int]
+    ) -> NDArray[np.float64]:
+        """Return about how many bytes each point of the path takes, rising: float64 [POINTS + 1].
+
+        known: the quantiser's steps whose tokens may be looked at; others take more or fewer bytes
+        than the nearest of these.
+        """
+        points = self.path.whole(analysed.base[0].ranks.size)
+        total = np.full(POINTS + 1, SESSION_BYTES + 8.0)
+        for stream, kept in zip(analysed.base, points.counts, strict=False):
+            total += stream.bits[kept] / 8
+        if analysed.coefficients is None:
+            return total
+        steps = points.steps if step is None else np.full(POINTS + 1, step)
+        for own in np.unique(steps).tolist():
+            nearest = min(known, key=lambda one: (abs(one - own), one))
+            factor = (self.steps[nearest] / self.steps[own]) ** _FINER_TAKES
+            here = steps == own
+            finer = self.streams(analysed, nearest)[2:]
+            for stream, kept in zip(finer, points.counts[2:], strict=True):
+                total[here] += factor * stream.bits[kept[here]] / 8
+        return np.maximum.accumulate(total)
+
+    def _packets(
+        self, streams: Sequence[RankedTokens], step: int, counts: Sequence[NDArray[np.int64]]
+    ) -> list[Packet]:
+        """Return packets. counts: tokens or units of every stream with which each layer ends."""
+        kept: list[NDArray[Any]] = []
+        layer: list[NDArray[np.int64]] = []
+        for order, (stream, ends) in enumerate(zip(streams, counts, strict=True)):
+            kept.append(keep(stream.indices, stream.ranks, int(ends[-1])))
+            if order > 0 and self.image_layers > 1:
+                layer.append(layers(stream.ranks, int(ends[-1]), self.image_layers))
+            else:
+                layer.append(np.searchsorted(ends[:-1], stream.ranks, side="right"))
+        finer = tuple(zip(kept[2:], layer[2:], strict=True))
+        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer, step)
+        return packetise(tokens, self.tables, self.packet_bytes, self.packing)
