@@ -17,8 +17,8 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -27,12 +27,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from channels.atomic_write import whole_file
-from sqlink.bitstream.refinement_table import ZERO, units_of
-from sqlink.bitstream.tables import REFINEMENTS, Tables
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
@@ -40,7 +36,7 @@ from sqlink.metrics.lpips import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator
 from sqlink.model.refinement import Coefficients, Digits, Refinement, RefinementConfig, errors_at
 from sqlink.model.samm import keep_most_relevant
-from sqlink.model.sqgan import SQGAN, Analysis
+from sqlink.model.sqgan import SQGAN
 from sqlink.settings import Section, load_settings
 from sqlink.training.augmentation import step_generator
 from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
@@ -48,15 +44,10 @@ from sqlink.training.config import Pixels, Share, Source, Weight
 from sqlink.training.journal import Journal
 from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
 from sqlink.training.precision import Precision, autocast, fastest_precision
-from sqlink.training.refinement_tables import PictureTokens, fit_refinement_tables
+from sqlink.training.refinement_bank import REALISMS, Bank, Base, Entry, everything_drawn
+from sqlink.training.refinement_weights import export, load_refinement
 from sqlink.training.task import load_task
-from sqlink.weights.manifest import Loaded
 
-REALISMS = (0.0, 1.0)
-_PREFIX = "refinement."
-"""Of its tensors' names in whole weights."""
-_STEPS_APART = 2
-"""Of the quantiser's steps, those that one picture gives tokens at for the tables."""
 _FLOORS = (1e-3, 1e-3)
 """Added to errors before their logarithm is taken."""
 
@@ -111,85 +102,6 @@ class RefinementTraining(Section):
     validate_minutes: Annotated[float, Field(gt=0)] = 10.0
 
 
-@dataclass
-class Entry:
-    """A picture of the bank, padded to whole tokens.
-
-    image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
-    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: by realism the base
-    decoder's features at 1/8 and 1/4 and its picture, float16. full: the features at 1/8 and the
-    picture, at realism 0 of all tokens. whole: whether every token came.
-    """
-
-    image: Tensor
-    sent: Tensor
-    labels: Tensor
-    tokens: Tensor
-    scores: Tensor
-    base: list[tuple[Tensor, Tensor, Tensor]]
-    full: tuple[Tensor, Tensor] | None = None
-    whole: bool = True
-
-
-class Base:
-    """The frozen base codec: tokens of a picture, and what its decoder makes of some of them."""
-
-    def __init__(self, weights: str) -> None:
-        from sqlink.model.sqgan import load_model
-        from sqlink.segmentation import load_segmenter
-        from sqlink.weights.manifest import load
-
-        loaded = _without_refinement(load(weights, "sqgan"))
-        self.model: SQGAN = load_model(loaded, weights)
-        self.sha256 = loaded.sha256
-        self.tx: Any = load_segmenter("tx")
-        self.labels = self.model.config.num_classes + 1
-        self.widths = self.model.config.channels[1], self.model.config.channels[0]
-
-    @torch.no_grad()
-    def analysed(self, image: Tensor, labels: Tensor | None) -> Entry:
-        """image: float32 [3, H, W] in [0, 1]; labels: int64 [H, W] or None for those of `tx`."""
-        sent = self.tx.segment(image[None])
-        image_, sent_ = self.model.pad(image[None], sent)
-        found = self.model.analyse(image_, sent_)
-        shown = sent_ if labels is None else self.model.pad(image[None], labels[None])[1]
-        return Entry(
-            (image_[0] * 255).round().to(torch.uint8),
-            sent_[0].to(torch.uint8),
-            shown[0].to(torch.uint8),
-            torch.stack((found.image_indices[0], found.map_indices[0])),
-            torch.stack((found.image_scores[0], found.map_scores[0])),
-            [],
-        )
-
-    @torch.no_grad()
-    def draw(self, entry: Entry, image: Tensor, of_map: Tensor) -> None:
-        """Decode the base from the tokens that came: bool [h, w] each, of picture and map."""
-        entry.whole = bool(image.all()) and bool(of_map.all())
-        if entry.full is None and not entry.whole:
-            everything = torch.ones_like(image)
-            coarse, _, picture = self._decoded(entry, everything, everything, REALISMS[:1])[0]
-            entry.full = coarse, picture
-        entry.base = self._decoded(entry, image, of_map, REALISMS)
-        if entry.full is None:
-            entry.full = entry.base[0][0], entry.base[0][2]
-
-    def _decoded(
-        self, entry: Entry, image: Tensor, of_map: Tensor, realisms: tuple[float, ...]
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        model = self.model
-        tokens = torch.where(torch.stack((image, of_map)), entry.tokens, -1)
-        codes = model.map_quantizer.lookup(tokens[1:2])
-        steering = model.map_decoder.likeliest(model.map_demasker(codes, of_map[None]))
-        grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), image[None])
-        found = []
-        for realism in realisms:
-            coarse, fine, out = model.image_decoder.with_features(grid, steering, 0, realism)
-            picture = ((out + 1) / 2).clamp(0, 1)
-            found.append((coarse[0].half(), fine[0].half(), picture[0].half()))
-        return found
-
-
 class RefinementTrainer:
     """The state of one run."""
 
@@ -232,9 +144,7 @@ class RefinementTrainer:
         self.weights = self.task.tensors()[1]
         self.relevance = torch.cat((self.weights, self.weights.min().view(1)))
         self.step, self.seconds, self.stopping = 0, 0.0, False
-        self.sets = [open_dataset(s.name, **s.options) for s in config.sources]
-        self.shares = torch.tensor([s.share for s in config.sources])
-        self.bank: list[Entry] = []
+        self.bank = Bank(self.base, config.sources, config.crop, config.bank)
         self.held_out: list[Entry] = []
 
     @property
@@ -282,56 +192,15 @@ class RefinementTrainer:
         self.step, self.seconds = facts["step"], facts["seconds"]
         return True
 
-    def read(self, generator: torch.Generator) -> Entry:
-        """A picture of the sources, with its tokens."""
-        which = int(torch.multinomial(self.shares, 1, generator=generator))
-        data = self.sets[which]
-        sample = data[int(torch.randint(len(data), (1,), generator=generator))]
-        return self.base.analysed(sample.image, sample.segmentation)
-
-    def redraw(self, entry: Entry, generator: torch.Generator) -> None:
-        """Other tokens missing: all there half of the time, else a point of the way down."""
-
-        def uniform() -> float:
-            return float(torch.rand(1, generator=generator))
-
-        fractions = torch.ones(2)
-        if uniform() < 0.5:
-            reached = 0.1 + 0.9 * uniform()
-            fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
-        kept = keep_most_relevant(entry.scores, fractions)
-        if uniform() < 0.3:
-            lost = torch.rand(kept.shape, generator=generator) < 0.5 * uniform()
-            kept &= ~lost
-        if not kept[0].any():
-            kept[0, 0, 0] = True
-        self.base.draw(entry, kept[0], kept[1])
-
-    def grow(self, generator: torch.Generator) -> None:
-        """Add a picture to the bank until it is full, then draw one of it anew."""
-        if len(self.bank) < self.config.bank:
-            entry = self.read(generator)
-            if min(entry.image.shape[1:]) >= self.config.crop:
-                self.redraw(entry, generator)
-                self.bank.append(entry)
-            return
-        number = int(torch.randint(len(self.bank), (1,), generator=generator))
-        if torch.rand(1, generator=generator) < 0.3:  # another picture
-            entry = self.read(generator)
-            if min(entry.image.shape[1:]) >= self.config.crop:
-                self.bank[number] = entry
-        self.redraw(self.bank[number], generator)
-
     def advance(self) -> dict[str, float]:
         """One step of both players."""
         config, weights = self.config, self.config.losses
         generator = step_generator(config.seed, self.step, 0, torch.device("cpu"))
-        if not self.bank or torch.rand(1, generator=generator) < config.redraw:
-            self.grow(generator)
+        bank = self.bank.entries
+        if not bank or torch.rand(1, generator=generator) < config.redraw:
+            self.bank.grow(generator)
         count, side = config.batch_size, config.crop // 16
-        chosen = [
-            self.bank[int(n)] for n in torch.randint(len(self.bank), (count,), generator=generator)
-        ]
+        chosen = [bank[int(n)] for n in torch.randint(len(bank), (count,), generator=generator)]
         where = [
             (
                 int(torch.randint(e.tokens.shape[1] - side + 1, (1,), generator=generator)),
@@ -361,7 +230,7 @@ class RefinementTrainer:
 
         shares = class_shares(sent, self.base.labels - 1)
         coarse, picture = (
-            _cut([_full(e)[part] for e in chosen], where, scale, side).float()
+            _cut([everything_drawn(e)[part] for e in chosen], where, scale, side).float()
             for part, scale in enumerate((2, 16))
         )
         encoder = self.network.encoder
@@ -371,7 +240,7 @@ class RefinementTrainer:
         with autocast(images.device, self.precision):
             with torch.set_grad_enabled(weights.gain > 0):
                 found = encoder(images, shares, picture, coarse)
-            sent_ = encoder.digits(_in_full(found), step)
+            sent_ = encoder.digits(_ineverything_drawn(found), step)
             came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
             rebuilt = self.network.decoder(
                 base, sent_.digits8, came8, sent_.digits4, came4, step, realism
@@ -546,7 +415,7 @@ class RefinementTrainer:
         for entry in self.held_out:
             image = entry.image[None].float() / 255
             shares = class_shares(entry.sent[None].long(), self.base.labels - 1)
-            coarse, picture = (part[None].float() for part in _full(entry))
+            coarse, picture = (part[None].float() for part in everything_drawn(entry))
             found = self.average.encoder(image, shares, picture, coarse)
             for point in points:
                 step = torch.tensor(point[2:])
@@ -600,8 +469,8 @@ class RefinementTrainer:
 
     def _run(self) -> None:
         generator = torch.Generator().manual_seed(self.config.seed + self.step)
-        while len(self.bank) < min(24, self.config.bank):
-            self.grow(generator)
+        while len(self.bank.entries) < min(24, self.bank.size):
+            self.bank.grow(generator)
         last = time.monotonic()
         saved = checked = self.seconds
         seen: dict[str, list[float]] = {}
@@ -624,7 +493,7 @@ class RefinementTrainer:
                 row: dict[str, float | str] = {
                     "step": self.step,
                     "minutes": round(self.seconds / 60, 2),
-                    "bank": len(self.bank),
+                    "bank": len(self.bank.entries),
                     "crops_per_s": since * self.config.batch_size / (self.seconds - checked + 1e-9),
                 }
                 row |= {name: float(np.mean(values)) for name, values in seen.items()}
@@ -660,86 +529,6 @@ def lpips_map(lpips: LPIPS, ours: list[Tensor], theirs: list[Tensor], side: int)
     return total.squeeze(1)
 
 
-def export(network: Refinement, path: Path) -> None:
-    """Write a refinement in half precision."""
-    from safetensors.torch import save_file
-
-    tensors = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    with whole_file(path) as aside:
-        save_file(tensors, aside, {"kind": "refinement", "refinement": network.config.to_json()})
-
-
-def load_refinement(path: Path) -> dict[str, Tensor]:
-    """The tensors that `export` wrote, or those of the refinement in whole weights, float32."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)
-    own = {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}
-    return {k: v.float() for k, v in (own or tensors).items()}
-
-
-def assemble(
-    base: str,
-    refinement: Path,
-    sources: Sequence[Source],
-    output: Path,
-    pictures: int = 120,
-    steps: int | None = None,
-    report: Callable[[str], None] = print,
-) -> Path:
-    """Write the base's weights with a trained refinement and tables fitted to its tokens.
-
-    sources: of the pictures that tables are fitted to, `pictures` in all, by the sources' shares.
-    """
-    from sqlink.model.sqgan import load_model
-    from sqlink.segmentation import load_segmenter
-    from sqlink.weights.manifest import load, save
-
-    loaded = _without_refinement(load(base, "sqgan"))
-    model, tx = load_model(loaded, base), load_segmenter("tx")
-    with safe_open(refinement, framework="pt") as file:
-        config = RefinementConfig.from_json((file.metadata() or {})["refinement"])
-    model.refine(config).load_state_dict(load_refinement(refinement))
-    model.eval().requires_grad_(False)
-    total = sum(source.share for source in sources)
-    found: list[PictureTokens] = []
-    seen = 0
-    for source in sources:
-        data = open_dataset(source.name, **source.options)
-        count = min(len(data), max(1, round(pictures * source.share / total)))
-        for number in torch.linspace(0, len(data) - 1, count).long().tolist():
-            image = data[number].image[None]
-            analysis = model.analyse(image, tx.segment(image))
-            every = range(seen % _STEPS_APART, len(config.steps), _STEPS_APART)
-            found += [picture_tokens(model, analysis, step) for step in every]
-            seen += 1
-        report(f"{len(found)} sets of tokens")
-    tables = Tables.from_tensors(loaded.tensors)
-    codes = model.config.map_codes, model.config.image_codes
-    fitted = fit_refinement_tables(found, (config.values8, config.values4), codes, steps, report)
-    tables = replace(tables, refinements=fitted)
-    own = {k: v for k, v in loaded.tensors.items() if not k.startswith("tables.")}
-    own |= {f"{_PREFIX}{k}": v for k, v in load_refinement(refinement).items()}
-    facts = {k: v for k, v in loaded.metadata.items() if not k.startswith("rate_")}
-    save(output, own | tables.to_tensors(), facts | {"refinement": config.to_json()})
-    return output
-
-
-def picture_tokens(model: SQGAN, analysis: Analysis, step: int) -> PictureTokens:
-    """One picture's tokens at a quantiser's step; a unit is worth what it saves in LPIPS."""
-    assert analysis.finer is not None
-    layers = model.layers(analysis.finer.coefficients, step)
-    first, second = (units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO)) for layer in layers)
-    gains8, gains4 = (F.avg_pool2d(layer.gains[:, 1:2], 2)[0, 0].cpu().numpy() for layer in layers)
-    return PictureTokens(
-        step,
-        analysis.map_indices[0].cpu().numpy(),
-        analysis.image_indices[0].cpu().numpy(),
-        (first, second),
-        (gains8, gains4),
-    )
-
-
 def train_refinement(path: Path | str, report: Callable[[str], None] = print) -> Path:
     """Train as the file says, going on from its output's checkpoint."""
     trainer = RefinementTrainer(load_settings(path, RefinementTraining), report)
@@ -754,22 +543,9 @@ def _classes_of(model: SQGAN) -> Any:
     return class_set_of_size(model.config.num_classes)
 
 
-def _without_refinement(loaded: Loaded) -> Loaded:
-    """The base alone: the refinement to be trained stands apart."""
-    own = _PREFIX, *(f"tables.{stream}." for stream in REFINEMENTS)
-    tensors = {k: v for k, v in loaded.tensors.items() if not k.startswith(own)}
-    facts = {k: v for k, v in loaded.metadata.items() if k != "refinement"}
-    return replace(loaded, tensors=tensors, metadata=facts)
-
-
-def _in_full(found: Coefficients) -> Coefficients:
+def _ineverything_drawn(found: Coefficients) -> Coefficients:
     """In float32, whatever precision the networks ran at."""
     return Coefficients(*(getattr(found, field.name).float() for field in fields(found)))
-
-
-def _full(entry: Entry) -> tuple[Tensor, Tensor]:
-    assert entry.full is not None
-    return entry.full
 
 
 def _cut(parts: list[Tensor], where: list[tuple[int, int]], scale: int, side: int) -> Tensor:

@@ -17,11 +17,10 @@ from sqlink.training.config import Source
 from sqlink.training.refinement import (
     RefinementTrainer,
     RefinementTraining,
-    assemble,
     class_shares,
-    load_refinement,
     lpips_map,
 )
+from sqlink.training.refinement_weights import assemble, load_refinement
 
 STREETS = Source(name="streets", options={"seed": 5, "count": 2, "height": 96, "width": 96})
 
@@ -55,8 +54,8 @@ def test_a_run_learns_resumes_alike_and_becomes_a_codec(tmp_path: Path, lpips_fo
             trainer = RefinementTrainer(config(tmp_path / folder, lpips_folder), print)
             trainer.resume()
             generator = torch.Generator().manual_seed(0)
-            while len(trainer.bank) < 2:
-                trainer.grow(generator)
+            while len(trainer.bank.entries) < 2:
+                trainer.bank.grow(generator)
             for _ in range(steps):
                 trainer.advance()
             trainer.save()
@@ -132,3 +131,16 @@ def test_the_map_of_lpips_is_lpips_place_by_place() -> None:
         ((a - b).square() * h).sum(1) for a, b, h in zip(ours, theirs, Heads.heads, strict=True)
     )
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_receivers_half_may_be_trained_alone(tmp_path: Path, lpips_folder: Path) -> None:
+    given = config(tmp_path, lpips_folder, losses={"gain": 0.0}, faithful_every=4)
+    trainer = RefinementTrainer(given, print)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    terms = [trainer.advance() for _ in range(4)]
+    assert ["squared" in found for found in terms] == [True, False, True, False]
+    assert all("gain" not in found and "perceptual" in found for found in terms)
+    moved = {n for n, tensor in trainer.network.state_dict().items() if (tensor != before[n]).any()}
+    assert {name.split(".")[0] for name in moved} == {"decoder"}

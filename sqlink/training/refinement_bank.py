@@ -1,0 +1,165 @@
+"""Pictures that the refinement learns from, with what the base decoder makes of their tokens.
+
+    picture ─ base codec ─ tokens ─ kept and lost at random ─ base decoder ─ features, in float16
+
+The base does not move, so its part is done once a picture and redrawn little by little, with other
+tokens missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sqlink.data.base import open_dataset
+from sqlink.model.samm import keep_most_relevant
+from sqlink.model.sqgan import SQGAN
+from sqlink.training.config import Source
+from sqlink.training.refinement_weights import without_refinement
+
+REALISMS = (0.0, 1.0)
+"""What the base decoder draws each picture at."""
+
+
+@dataclass
+class Entry:
+    """A picture of the bank, padded to whole tokens.
+
+    image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
+    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: by realism the base
+    decoder's features at 1/8 and 1/4 and its picture, float16. full: the features at 1/8 and the
+    picture, at realism 0 of all tokens. whole: whether every token came.
+    """
+
+    image: Tensor
+    sent: Tensor
+    labels: Tensor
+    tokens: Tensor
+    scores: Tensor
+    base: list[tuple[Tensor, Tensor, Tensor]]
+    full: tuple[Tensor, Tensor] | None = None
+    whole: bool = True
+
+
+class Base:
+    """The frozen base codec: it finds the tokens of a picture and draws what its decoder makes of
+    some of them.
+    """
+
+    def __init__(self, weights: str) -> None:
+        from sqlink.model.sqgan import load_model
+        from sqlink.segmentation import load_segmenter
+        from sqlink.weights.manifest import load
+
+        loaded = without_refinement(load(weights, "sqgan"))
+        self.model: SQGAN = load_model(loaded, weights)
+        self.sha256 = loaded.sha256
+        self.tx: Any = load_segmenter("tx")
+        self.labels = self.model.config.num_classes + 1
+        self.widths = self.model.config.channels[1], self.model.config.channels[0]
+
+    @torch.no_grad()
+    def analysed(self, image: Tensor, labels: Tensor | None) -> Entry:
+        """image: float32 [3, H, W] in [0, 1]; labels: int64 [H, W] or None for those of `tx`."""
+        sent = self.tx.segment(image[None])
+        image_, sent_ = self.model.pad(image[None], sent)
+        found = self.model.analyse(image_, sent_)
+        shown = sent_ if labels is None else self.model.pad(image[None], labels[None])[1]
+        return Entry(
+            (image_[0] * 255).round().to(torch.uint8),
+            sent_[0].to(torch.uint8),
+            shown[0].to(torch.uint8),
+            torch.stack((found.image_indices[0], found.map_indices[0])),
+            torch.stack((found.image_scores[0], found.map_scores[0])),
+            [],
+        )
+
+    @torch.no_grad()
+    def draw(self, entry: Entry, image: Tensor, of_map: Tensor) -> None:
+        """Decode the base from the tokens that came: bool [h, w] each, of picture and map."""
+        entry.whole = bool(image.all()) and bool(of_map.all())
+        if entry.full is None and not entry.whole:
+            everything = torch.ones_like(image)
+            coarse, _, picture = self._decoded(entry, everything, everything, REALISMS[:1])[0]
+            entry.full = coarse, picture
+        entry.base = self._decoded(entry, image, of_map, REALISMS)
+        if entry.full is None:
+            entry.full = entry.base[0][0], entry.base[0][2]
+
+    def _decoded(
+        self, entry: Entry, image: Tensor, of_map: Tensor, realisms: tuple[float, ...]
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        model = self.model
+        tokens = torch.where(torch.stack((image, of_map)), entry.tokens, -1)
+        codes = model.map_quantizer.lookup(tokens[1:2])
+        steering = model.map_decoder.likeliest(model.map_demasker(codes, of_map[None]))
+        grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), image[None])
+        found = []
+        for realism in realisms:
+            coarse, fine, out = model.image_decoder.with_features(grid, steering, 0, realism)
+            picture = ((out + 1) / 2).clamp(0, 1)
+            found.append((coarse[0].half(), fine[0].half(), picture[0].half()))
+        return found
+
+
+class Bank:
+    """A set of entries that grows to `size` pictures, sampled by the sources' shares.
+
+    crop: side of a training crop, pixels; smaller pictures are passed over.
+    """
+
+    def __init__(self, base: Base, sources: Sequence[Source], crop: int, size: int) -> None:
+        self.base, self.crop, self.size = base, crop, size
+        self.sets = [open_dataset(s.name, **s.options) for s in sources]
+        self.shares = torch.tensor([s.share for s in sources])
+        self.entries: list[Entry] = []
+
+    def read(self, generator: torch.Generator) -> Entry:
+        """A picture of the sources, with its tokens."""
+        which = int(torch.multinomial(self.shares, 1, generator=generator))
+        data = self.sets[which]
+        sample = data[int(torch.randint(len(data), (1,), generator=generator))]
+        return self.base.analysed(sample.image, sample.segmentation)
+
+    def redraw(self, entry: Entry, generator: torch.Generator) -> None:
+        """Other tokens missing: all there half of the time, else a point of the way down."""
+
+        def uniform() -> float:
+            return float(torch.rand(1, generator=generator))
+
+        fractions = torch.ones(2)
+        if uniform() < 0.5:
+            reached = 0.1 + 0.9 * uniform()
+            fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
+        kept = keep_most_relevant(entry.scores, fractions)
+        if uniform() < 0.3:
+            lost = torch.rand(kept.shape, generator=generator) < 0.5 * uniform()
+            kept &= ~lost
+        if not kept[0].any():
+            kept[0, 0, 0] = True
+        self.base.draw(entry, kept[0], kept[1])
+
+    def grow(self, generator: torch.Generator) -> None:
+        """Add a picture to the bank until it is full, then draw one of it anew."""
+        if len(self.entries) < self.size:
+            entry = self.read(generator)
+            if min(entry.image.shape[1:]) >= self.crop:
+                self.redraw(entry, generator)
+                self.entries.append(entry)
+            return
+        number = int(torch.randint(len(self.entries), (1,), generator=generator))
+        if torch.rand(1, generator=generator) < 0.3:  # another picture
+            entry = self.read(generator)
+            if min(entry.image.shape[1:]) >= self.crop:
+                self.entries[number] = entry
+        self.redraw(self.entries[number], generator)
+
+
+def everything_drawn(entry: Entry) -> tuple[Tensor, Tensor]:
+    """Return what the base draws of all tokens at realism 0: features at 1/8, and the picture."""
+    assert entry.full is not None
+    return entry.full
