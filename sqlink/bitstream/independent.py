@@ -26,28 +26,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlink.bitstream.context_model import AROUND, LEVELS, information, level_of
+from sqlink.bitstream.context_model import AROUND, LEVELS
 from sqlink.bitstream.neighbourhood import Window, window
-from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer, flag_bits
+from sqlink.bitstream.range_coder import Coded, Port, Reader, Writer
 from sqlink.bitstream.refinement_table import (
-    ESCAPE,
-    ESCAPES,
     MASKED,
-    SIZES,
-    TOKENS,
     ZERO,
     Below,
     ExpectedToken,
-    RefinementTable,
-    Units,
-    bits_of,
-    classes_of,
     geometry,
-    most_of,
-    states_of,
 )
 from sqlink.bitstream.scan_order import Order, sending_order
 from sqlink.bitstream.tables import Tables
+from sqlink.bitstream.unit_coding import code_fixed, read_units, write_tokens
 from sqlink.errors import DataError
 
 LAYERS = 4
@@ -61,10 +52,10 @@ Floats = NDArray[np.float64]
 Symbols = NDArray[np.signedinteger[Any]]
 """Of a stream: indices int64 [...] of the base, or units int16 [..., S]."""
 
-_GROUPS = ((0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True))
+GROUPS = ((0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True))
 """Streams, and whether hanging on the map."""
 # How often a chunk is of which group and, within it, of which of the four layers.
-_KINDS = np.array(
+KINDS = np.array(
     [
         [20.0, 2, 1, 1],
         [16, 4, 1, 1],
@@ -79,11 +70,9 @@ _MORE = np.array([1 / 8])
 """Probability that another chunk follows."""
 ALL_KEPT = LEVELS
 """Level of a chunk without masked places."""
-_CHECK = 256
+CHECK = 256
 _MOST_TOKENS = 2 + 1 + 4
 """Tokens and units for a place of the base's grid."""
-_HELD = 4096
-"""Tokens of a layer whose weights are all held at once; more are reckoned packet by packet."""
 _LEFT = (AROUND.index((0, -1)), AROUND.index((0, -2)))
 
 
@@ -176,7 +165,7 @@ class Grid:
     def check(self) -> int:
         """0..255, of the map."""
         assert self.map_states is not None
-        return zlib.crc32(self.map_states.astype("<i8").tobytes()) % _CHECK
+        return zlib.crc32(self.map_states.astype("<i8").tobytes()) % CHECK
 
     def order_of(self, stream: int) -> Order:
         """The sending order of a stream: the layer at 1/4 has units at 1/8."""
@@ -252,10 +241,10 @@ def code(
 
     before: what was already read of the packet.
     """
-    kind = _GROUPS.index((given.stream, given.hangs)) * LAYERS + given.layer if given else 0
-    kind = int(port.indices("header", np.array([kind]), _KINDS)[0])
+    kind = GROUPS.index((given.stream, given.hangs)) * LAYERS + given.layer if given else 0
+    kind = int(port.indices("header", np.array([kind]), KINDS)[0])
     group, layer = divmod(kind, LAYERS)
-    stream, hangs = _GROUPS[group]
+    stream, hangs = GROUPS[group]
     if stream >= grid.tables.streams:
         raise DataError("a packet holds tokens of a layer that these weights do not have")
     if hangs and grid.map_states is None:
@@ -266,7 +255,7 @@ def code(
     most = min(MAX_CHUNK, size - start)
     length = port.number("header", given.kept.size - 1 if given else 0, most) + 1
     level = port.number("header", given.level if given else 0, ALL_KEPT + 1)
-    if hangs and port.number("header", grid.check, _CHECK) != grid.check:
+    if hangs and port.number("header", grid.check, CHECK) != grid.check:
         raise DataError("a packet is damaged, or hangs on a map that did not come whole")
 
     if given is not None:
@@ -325,120 +314,10 @@ def _write_chunk_of_units(port: Port, grid: Grid, chunk: Chunk, expected: Expect
         chances, bits = expected.chances[1:-1], expected.mask_bits[1:-1]
         port.flags("mask", chunk.kept[1:-1], chances, bits)
     if grid.fixed:
-        _code_fixed(port, chunk.indices[chunk.kept].astype(np.int64) - ZERO)
+        code_fixed(port, chunk.indices[chunk.kept].astype(np.int64) - ZERO)
     else:
         count = int(chunk.kept.sum())
         write_tokens(port, expected.tokens, expected.first, expected.first + count)
-
-
-def write_units(
-    port: Port, table: RefinementTable, hidden: NDArray[np.float32], units: Units, fixed: bool
-) -> None:
-    """Write n units int16 [n, S], all of them there, whose hidden values are [n, H]."""
-    if fixed:
-        _code_fixed(port, units.astype(np.int64) - ZERO)
-    else:
-        write_tokens(port, table.expected(hidden, units), 0, len(units))
-
-
-def write_tokens(port: Port, tokens: Sequence[ExpectedToken], start: int, stop: int) -> None:
-    """Write the units start..stop - 1 of which this is expected."""
-    for token in tokens:
-        units = slice(start, stop)
-        port.indices(
-            "index", token.classes[units], token.class_weights[units], token.class_bits[units]
-        )
-        part = slice(*np.searchsorted(token.which, [start, stop]).tolist())
-        live = token.live[part].T
-        if not live.size:
-            continue
-        symbols, bits = token.symbols[part].T[live], token.bits[part].T[live]
-        port.indices("index", symbols, token.weights[part].swapaxes(0, 1)[live], bits)
-        rest = token.rest[part]
-        rest = rest[rest >= 0]
-        if rest.size:
-            port.numbers("index", rest, ESCAPES)
-
-
-def read_units(
-    port: Port, table: RefinementTable, hidden: NDArray[np.float32], fixed: bool
-) -> Units:
-    """Read n units, int16 [n, S], whose hidden values are [n, H].
-
-    Raises DataError for a token that is not of the class that was read.
-    """
-    count, values = len(hidden), table.values
-    digits = np.zeros((count, table.digits), dtype=np.int64)
-    if fixed:
-        return _stored(_code_fixed(port, digits))
-    classes = np.zeros((count, TOKENS), dtype=np.int64)
-    known = np.zeros((count, 2, table.digits), dtype=np.float32)
-    class_scores = table.class_scores(hidden)
-    for token in range(TOKENS):
-        weights = table.class_weights_of(class_scores, token, classes)
-        classes[:, token] = port.indices("index", classes[:, token], weights)
-        which = np.flatnonzero(classes[:, token])
-        if not which.size:
-            continue
-        kind = classes[which, token]
-        scores = table.token_scores(hidden[which], token, known[which])
-        first = _read_token(port, table, token, kind, scores)
-        own = slice(token * values, (token + 1) * values)
-        known[which, 0, own], known[which, 1, own] = first, np.abs(first)
-        _code_rest(port, first, first)
-        if (classes_of(first) != kind).any():
-            raise DataError("a packet is damaged: digits are not of their token's class")
-        digits[which, own] = first
-    return _stored(digits)
-
-
-def _read_token(
-    port: Port, table: RefinementTable, token: int, classes: Ints, scores: NDArray[np.float32]
-) -> Ints:
-    """First parts of the digits, int64 [m, D], of one of the four tokens of m units; scores:
-    `token_scores` of the tokens before.
-    """
-    found = np.zeros(scores.shape[:2], dtype=np.int64)
-    known = np.zeros((len(found), 2, table.values), dtype=np.float32)
-    used, most = np.zeros(len(found), dtype=np.int64), most_of(classes)
-    for value in range(table.values):
-        coded = used < most
-        live = slice(None) if coded.all() else np.flatnonzero(coded)
-        states = states_of(classes[live], used[live])
-        if not states.size:
-            break
-        seen = known[live].reshape(states.size, -1)
-        digit = token * table.values + value
-        weights = table.digit_weights_of(scores[live, value], digit, states, seen)
-        own = port.indices("index", found[live, value], weights) - ESCAPE
-        sizes = np.abs(own)
-        found[live, value] = own
-        known[live, 0, value], known[live, 1, value] = own, sizes
-        used[live] += sizes
-    return found
-
-
-def _code_fixed(port: Port, digits: Ints) -> Ints:
-    """Digits int64 [n, S], all of equal length."""
-    first = np.clip(digits, -ESCAPE, ESCAPE)
-    found = port.numbers("index", first.reshape(-1) + ESCAPE, SIZES).reshape(first.shape) - ESCAPE
-    _code_rest(port, digits, found)
-    return found
-
-
-def _code_rest(port: Port, digits: Ints, first: Ints) -> None:
-    """What is left of the sizes of digits int64 [n, D] whose first parts are `first`, where they
-    are put together.
-    """
-    large = np.abs(first) == ESCAPE
-    if large.any():
-        rest = port.numbers("index", np.abs(digits[large]) - ESCAPE, ESCAPES)
-        first[large] = np.sign(first[large]) * (ESCAPE + rest)
-
-
-def _stored(digits: Ints) -> Units:
-    """Digits as units."""
-    return (digits + ZERO).astype(np.int16)
 
 
 def _by_offset(offsets: Ints) -> tuple[Ints, list[int]]:
@@ -469,272 +348,3 @@ def _write_places(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> N
             port.numbers("index", indices[c:d], size)
         elif c < d:
             port.indices("index", indices[c:d], weights[c:d], index_bits[c:d])
-
-
-def write(
-    indices: Sequence[Symbols],
-    layers: Sequence[Ints],
-    grid: Grid,
-    hangs: bool,
-    packet_bytes: int,
-) -> list[tuple[bytes, Writer]]:
-    """The packets of a picture, most relevant first, none longer than packet_bytes.
-
-    indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
-    where nothing is sent; layers: int64 [h, w], 0..3. hangs: whether all but the map's chunks hang
-    on the map, which is then the grid's. A unit that is too long for a packet is not sent.
-    """
-    queue = [
-        segment
-        for stream in range(len(indices))
-        for segment in _segments(indices[stream], layers[stream], stream, grid, hangs)
-    ]
-    if not hangs:  # the image's chunks that hang on the map need all of it
-        queue.sort(key=lambda segment: segment.layer)
-    found: list[tuple[bytes, Writer]] = []
-    number, first = 0, 0
-    while number < len(queue):
-        writer, empty = Writer(), True
-        while number < len(queue):
-            fitted = queue[number].fit(writer, empty, first, packet_bytes)
-            if fitted is None:
-                break
-            writer, tokens = fitted
-            empty = False
-            number, first = _after(queue, number, first + tokens)
-        if empty:
-            if queue[number].stream < 2:
-                raise ValueError(f"not one token fits {packet_bytes} bytes")
-            number, first = _after(queue, number, first + 1)
-            continue
-        more(writer, False)
-        found.append((writer.to_bytes(), writer))
-    return found
-
-
-def _after(queue: Sequence[_Segment], number: int, first: int) -> tuple[int, int]:
-    """The segment and its token that stand at `first` of segment `number`, or in the next one."""
-    return (number, first) if first < queue[number].positions.size else (number + 1, 0)
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """One stream's layer, ready to be cut into chunks: costs are running sums, in bits."""
-
-    stream: int
-    layer: int
-    hangs: bool
-    grid: Grid
-    level: int
-    kept: Bools  # [G], sending order
-    indices: Symbols  # [G], or units [G, S], -1 where masked
-    positions: Ints  # [K], where kept
-    hidden: NDArray[np.float32]  # [G, H], as if every run were whole
-    chances: Floats  # [G], to be kept
-    weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
-    tokens: tuple[ExpectedToken, ...]  # of the units where kept; empty: likewise
-    mask_bits: Floats  # [G], of each place
-    index_bits: Floats  # [K], of each token
-    mask_cost: Floats  # [G + 1], of all places before this one
-    index_cost: Floats  # [K + 1], of all tokens before this one
-
-    def fit(
-        self, writer: Writer, empty: bool, first: int, packet_bytes: int
-    ) -> tuple[Writer, int] | None:
-        """Encode as many tokens from `first` on as the packet still takes.
-
-        Returns a new writer and the number of tokens, or None where not even one fits.
-        """
-        start = int(self.positions[first])
-        room = 8.0 * packet_bytes - writer.bits - self._head_bits(start)
-        reach = self.mask_cost[self.positions] + self.index_cost[1:]
-        limit = room + self.mask_cost[start] + self.index_cost[first]
-        last = int(np.searchsorted(reach, limit, side="right")) - 1
-        bound = int(np.searchsorted(self.positions, start + MAX_CHUNK)) - 1
-        last = min(max(last, first), bound)
-        best: tuple[Writer, int] | None = None
-        begins = self._begins(start)
-        while first <= last <= bound:
-            trial = writer.fork()
-            if not empty:
-                more(trial, True)
-            self._encode(trial, first, last, begins)
-            ended = trial.fork()
-            more(ended, False)
-            if len(ended.to_bytes()) > packet_bytes:
-                if best is not None:
-                    break
-                last -= 1
-            else:
-                best = trial, last + 1 - first
-                left = 8 * packet_bytes - ended.bits
-                if last == bound or reach[last + 1] - reach[last] > left + 8:
-                    break
-                last += 1
-        return best
-
-    def _head_bits(self, start: int) -> float:
-        size = self.kept.size
-        group = _GROUPS.index((self.stream, self.hangs))
-        kind = _KINDS[0, group * LAYERS + self.layer] / _KINDS.sum()
-        ranges = np.log2(size) + np.log2(min(MAX_CHUNK, size - start)) + np.log2(ALL_KEPT + 1)
-        return float(ranges - np.log2(kind) + (np.log2(_CHECK) if self.hangs else 0.0))
-
-    def _begins(self, start: int) -> Expected | None:
-        """What is expected of the first two places of a chunk from `start` on, or of one, where it
-        begins within a run whose places before are in another packet.
-        """
-        if self.stream >= 2:
-            return None
-        table, level = self.grid.tables.of(self.stream), self.level
-        offsets = self.grid.order.offsets[start : start + 2]
-        if not offsets[0]:
-            return None
-        count = 1 + int(offsets[1:].any())
-        left = np.full((count, 2), table.masked + 1)
-        left[1:, 0] = self.indices[start]
-        places = self.grid.order.places[start : start + count]
-        kept, indices = self.kept[start : start + count], self.indices[start : start + count]
-        hidden = self.grid.look(self.stream, self.hangs, places, left, level)
-        chances = table.chance_kept(hidden, level)
-        weights, index_bits = np.empty((0, 0)), np.empty(0)
-        if not self.grid.fixed:
-            weights = table.index_weights_of(hidden[kept])
-            index_bits = information(weights, indices[kept])
-        return Expected(chances, weights, flag_bits(kept, chances), index_bits)
-
-    def _encode(self, writer: Writer, first: int, last: int, begins: Expected | None) -> None:
-        """Append the chunk of tokens first..last."""
-        start, stop = int(self.positions[first]), int(self.positions[last]) + 1
-        kept, indices = self.kept[start:stop], self.indices[start:stop]
-        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
-        if self.stream >= 2:
-            code(writer, self.grid, chunk, self._of_units(first, start, stop))
-            return
-        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
-        index_bits = self.index_bits[first : last + 1]
-        weights = np.empty((0, 0))
-        if self.weights is not None:
-            weights = self.weights[first : last + 1]
-        elif not self.grid.fixed:
-            table = self.grid.tables.of(self.stream)
-            weights = table.index_weights_of(self.hidden[start:stop][kept])
-        if begins is not None:
-            chances, mask_bits = (
-                np.concatenate([new[: old.size], old[new.size :]])
-                for new, old in ((begins.chances, chances), (begins.mask_bits, mask_bits))
-            )
-            if not self.grid.fixed:
-                weights, index_bits = (
-                    np.concatenate([new[: len(old)], old[len(new) :]])
-                    for new, old in ((begins.weights, weights), (begins.index_bits, index_bits))
-                )
-        code(writer, self.grid, chunk, Expected(chances, weights, mask_bits, index_bits))
-
-    def _of_units(self, first: int, start: int, stop: int) -> Expected:
-        """What is expected of the units at start..stop - 1, of which token `first` is first."""
-        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
-        tokens = self.tokens
-        if not tokens and not self.grid.fixed:
-            kept = self.kept[start:stop]
-            table, first = self.grid.tables.refining(self.stream), 0
-            tokens = table.expected(
-                self.hidden[start:stop][kept], self.indices[start:stop][kept].astype(np.int16)
-            )
-        return Expected(chances, np.empty((0, 0)), mask_bits, np.empty(0), tokens, first)
-
-
-def _segments(
-    grid_indices: Symbols, layers: Ints, stream: int, grid: Grid, hangs: bool
-) -> list[_Segment]:
-    """The layers of one stream that hold tokens."""
-    order = grid.order_of(stream)
-    hangs = hangs and stream > 0
-    indices = grid_indices.reshape(order.places.size, -1)[order.places]
-    ranks = layers.reshape(-1)[order.places]
-    found = []
-    for layer in range(LAYERS):
-        kept = (indices[:, 0] >= 0) & (ranks == layer)
-        if not kept.any():
-            continue
-        level = ALL_KEPT if kept.all() else level_of(int(kept.sum()), kept.size)
-        own = np.where(kept[:, None], indices, indices.dtype.type(-1))
-        if stream >= 2:
-            found.append(_units(own, kept, stream, layer, grid, hangs, level))
-            continue
-        own = own[:, 0]
-        table = grid.tables.of(stream)
-        states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
-        left = np.stack([states[1:-1], states[:-2]], axis=1)
-        left[order.offsets[:, None] < [1, 2]] = table.masked + 1
-        hidden = grid.look(stream, hangs, order.places, left, level)
-        positions = np.flatnonzero(kept)
-        mask_bits = np.zeros(kept.size)
-        chances = table.chance_kept(hidden, level)
-        if level != ALL_KEPT:
-            mask_bits = flag_bits(kept, chances)
-        weights = None
-        if grid.fixed:
-            index_bits = np.full(positions.size, np.log2(table.size))
-        elif positions.size <= _HELD:
-            weights = table.index_weights_of(hidden[kept])
-            index_bits = information(weights, own[kept])
-        else:
-            index_bits = table.index_bits(hidden[kept], own[kept])
-        found.append(
-            _Segment(
-                stream=stream,
-                layer=layer,
-                hangs=hangs,
-                grid=grid,
-                level=level,
-                kept=kept,
-                indices=own,
-                positions=positions,
-                hidden=hidden,
-                chances=chances,
-                weights=weights,
-                tokens=(),
-                mask_bits=mask_bits,
-                index_bits=index_bits,
-                mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
-                index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
-            )
-        )
-    return found
-
-
-def _units(
-    own: Units, kept: Bools, stream: int, layer: int, grid: Grid, hangs: bool, level: int
-) -> _Segment:
-    """A layer of relevance of a refinement; own: int16 [G, S]."""
-    table = grid.tables.refining(stream)
-    hidden = grid.look_at_units(stream, hangs, grid.order_of(stream).places, level)
-    chances = table.chance_kept(hidden, level)
-    mask_bits = flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)
-    tokens: tuple[ExpectedToken, ...] = ()
-    if grid.fixed:
-        large = np.abs(own[kept].astype(np.int64) - ZERO) >= ESCAPE
-        index_bits = table.digits * np.log2(SIZES) + np.log2(ESCAPES) * large.sum(1)
-    else:
-        if kept.sum() <= _HELD:
-            tokens = table.expected(hidden[kept], own[kept])
-        index_bits = bits_of(tokens) if tokens else table.unit_bits(hidden[kept], own[kept])
-    return _Segment(
-        stream=stream,
-        layer=layer,
-        hangs=hangs,
-        grid=grid,
-        level=level,
-        kept=kept,
-        indices=own,
-        positions=np.flatnonzero(kept),
-        hidden=hidden,
-        chances=chances,
-        weights=None,
-        tokens=tokens,
-        mask_bits=mask_bits,
-        index_bits=index_bits,
-        mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
-        index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
-    )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channels.registry import nearest
-from sqlink.bitstream import independent, single
+from sqlink.bitstream import independent, independent_writer, single
 from sqlink.bitstream.independent import LAYERS, Chunk, Grid, NeedsMapError, Symbols
 from sqlink.bitstream.range_coder import Coded
 from sqlink.bitstream.refinement_table import LIMIT, MASKED, QUANTISER_STEPS, ZERO, Units
@@ -128,7 +128,7 @@ def packetise(
     hangs = packing.mode == "map-dependent"
     map_ = tokens.map_indices if hangs else None
     grid = Grid.of(height, width, tables, packing.fixed, map_, tokens.step)
-    found = independent.write(indices, layers, grid, hangs, packet_bytes)
+    found = independent_writer.write(indices, layers, grid, hangs, packet_bytes)
     packets = []
     for rank, (data, writer) in enumerate(found):
         whole = data if rank == len(found) - 1 else data.ljust(packet_bytes, b"\0")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.bitstream.context_model import level_of
-from sqlink.bitstream.independent import LAYERS, Symbols, read_units, write_units
+from sqlink.bitstream.independent import LAYERS, Symbols
 from sqlink.bitstream.neighbourhood import PASSES, window
 from sqlink.bitstream.range_coder import Coded, EndedError, Port, Reader, Writer
 from sqlink.bitstream.refinement_table import (
@@ -35,6 +35,7 @@ from sqlink.bitstream.refinement_table import (
 )
 from sqlink.bitstream.refinement_table import PASSES as UNIT_PASSES
 from sqlink.bitstream.tables import BASE, Tables
+from sqlink.bitstream.unit_coding import read_units, write_units
 from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]

@@ -25,7 +25,6 @@ from sqlink.bitstream import (
     read_packet,
     unpacketise,
 )
-from sqlink.bitstream.independent import read_units, write_units
 from sqlink.bitstream.packets import parse_packets
 from sqlink.bitstream.range_coder import Reader, Writer
 from sqlink.bitstream.refinement_table import (
@@ -40,6 +39,7 @@ from sqlink.bitstream.refinement_table import (
     tokens_of,
     units_of,
 )
+from sqlink.bitstream.unit_coding import read_units, write_units
 from sqlink.errors import DataError, WeightsError
 
 VALUES8, VALUES4 = 3, 1

@@ -1,0 +1,315 @@
+"""Cutting of tokens into independent packets: as many of a layer in each as it still takes.
+
+    layer's tokens, bits of each ─ running sums ─ guess where the packet is full ─ encode ─ measure
+
+`independent` says what a packet holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlink.bitstream.context_model import information, level_of
+from sqlink.bitstream.independent import (
+    ALL_KEPT,
+    CHECK,
+    GROUPS,
+    KINDS,
+    LAYERS,
+    MAX_CHUNK,
+    Bools,
+    Chunk,
+    Expected,
+    Floats,
+    Grid,
+    Ints,
+    Symbols,
+    code,
+    more,
+)
+from sqlink.bitstream.range_coder import Writer, flag_bits
+from sqlink.bitstream.refinement_table import (
+    ESCAPE,
+    ESCAPES,
+    SIZES,
+    ZERO,
+    ExpectedToken,
+    Units,
+    bits_of,
+)
+
+_HELD = 4096
+"""Tokens of a layer whose weights are all held at once; more are reckoned packet by packet."""
+
+
+def write(
+    indices: Sequence[Symbols],
+    layers: Sequence[Ints],
+    grid: Grid,
+    hangs: bool,
+    packet_bytes: int,
+) -> list[tuple[bytes, Writer]]:
+    """The packets of a picture, most relevant first, none longer than packet_bytes.
+
+    indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
+    where nothing is sent; layers: int64 [h, w], 0..3. hangs: whether all but the map's chunks hang
+    on the map, which is then the grid's. A unit that is too long for a packet is not sent.
+    """
+    queue = [
+        segment
+        for stream in range(len(indices))
+        for segment in _segments(indices[stream], layers[stream], stream, grid, hangs)
+    ]
+    if not hangs:  # the image's chunks that hang on the map need all of it
+        queue.sort(key=lambda segment: segment.layer)
+    found: list[tuple[bytes, Writer]] = []
+    number, first = 0, 0
+    while number < len(queue):
+        writer, empty = Writer(), True
+        while number < len(queue):
+            fitted = queue[number].fit(writer, empty, first, packet_bytes)
+            if fitted is None:
+                break
+            writer, tokens = fitted
+            empty = False
+            number, first = _after(queue, number, first + tokens)
+        if empty:
+            if queue[number].stream < 2:
+                raise ValueError(f"not one token fits {packet_bytes} bytes")
+            number, first = _after(queue, number, first + 1)
+            continue
+        more(writer, False)
+        found.append((writer.to_bytes(), writer))
+    return found
+
+
+def _after(queue: Sequence[_Segment], number: int, first: int) -> tuple[int, int]:
+    """The segment and its token that stand at `first` of segment `number`, or in the next one."""
+    return (number, first) if first < queue[number].positions.size else (number + 1, 0)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One stream's layer, ready to be cut into chunks: costs are running sums, in bits."""
+
+    stream: int
+    layer: int
+    hangs: bool
+    grid: Grid
+    level: int
+    kept: Bools  # [G], sending order
+    indices: Symbols  # [G], or units [G, S], -1 where masked
+    positions: Ints  # [K], where kept
+    hidden: NDArray[np.float32]  # [G, H], as if every run were whole
+    chances: Floats  # [G], to be kept
+    weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
+    tokens: tuple[ExpectedToken, ...]  # of the units where kept; empty: likewise
+    mask_bits: Floats  # [G], of each place
+    index_bits: Floats  # [K], of each token
+    mask_cost: Floats  # [G + 1], of all places before this one
+    index_cost: Floats  # [K + 1], of all tokens before this one
+
+    def fit(
+        self, writer: Writer, empty: bool, first: int, packet_bytes: int
+    ) -> tuple[Writer, int] | None:
+        """Encode as many tokens from `first` on as the packet still takes.
+
+        Returns a new writer and the number of tokens, or None where not even one fits.
+        """
+        start = int(self.positions[first])
+        room = 8.0 * packet_bytes - writer.bits - self._head_bits(start)
+        reach = self.mask_cost[self.positions] + self.index_cost[1:]
+        limit = room + self.mask_cost[start] + self.index_cost[first]
+        last = int(np.searchsorted(reach, limit, side="right")) - 1
+        bound = int(np.searchsorted(self.positions, start + MAX_CHUNK)) - 1
+        last = min(max(last, first), bound)
+        best: tuple[Writer, int] | None = None
+        begins = self._begins(start)
+        while first <= last <= bound:
+            trial = writer.fork()
+            if not empty:
+                more(trial, True)
+            self._encode(trial, first, last, begins)
+            ended = trial.fork()
+            more(ended, False)
+            if len(ended.to_bytes()) > packet_bytes:
+                if best is not None:
+                    break
+                last -= 1
+            else:
+                best = trial, last + 1 - first
+                left = 8 * packet_bytes - ended.bits
+                if last == bound or reach[last + 1] - reach[last] > left + 8:
+                    break
+                last += 1
+        return best
+
+    def _head_bits(self, start: int) -> float:
+        size = self.kept.size
+        group = GROUPS.index((self.stream, self.hangs))
+        kind = KINDS[0, group * LAYERS + self.layer] / KINDS.sum()
+        ranges = np.log2(size) + np.log2(min(MAX_CHUNK, size - start)) + np.log2(ALL_KEPT + 1)
+        return float(ranges - np.log2(kind) + (np.log2(CHECK) if self.hangs else 0.0))
+
+    def _begins(self, start: int) -> Expected | None:
+        """What is expected of the first two places of a chunk from `start` on, or of one, where it
+        begins within a run whose places before are in another packet.
+        """
+        if self.stream >= 2:
+            return None
+        table, level = self.grid.tables.of(self.stream), self.level
+        offsets = self.grid.order.offsets[start : start + 2]
+        if not offsets[0]:
+            return None
+        count = 1 + int(offsets[1:].any())
+        left = np.full((count, 2), table.masked + 1)
+        left[1:, 0] = self.indices[start]
+        places = self.grid.order.places[start : start + count]
+        kept, indices = self.kept[start : start + count], self.indices[start : start + count]
+        hidden = self.grid.look(self.stream, self.hangs, places, left, level)
+        chances = table.chance_kept(hidden, level)
+        weights, index_bits = np.empty((0, 0)), np.empty(0)
+        if not self.grid.fixed:
+            weights = table.index_weights_of(hidden[kept])
+            index_bits = information(weights, indices[kept])
+        return Expected(chances, weights, flag_bits(kept, chances), index_bits)
+
+    def _encode(self, writer: Writer, first: int, last: int, begins: Expected | None) -> None:
+        """Append the chunk of tokens first..last."""
+        start, stop = int(self.positions[first]), int(self.positions[last]) + 1
+        kept, indices = self.kept[start:stop], self.indices[start:stop]
+        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
+        if self.stream >= 2:
+            code(writer, self.grid, chunk, self._of_units(first, start, stop))
+            return
+        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
+        index_bits = self.index_bits[first : last + 1]
+        weights = np.empty((0, 0))
+        if self.weights is not None:
+            weights = self.weights[first : last + 1]
+        elif not self.grid.fixed:
+            table = self.grid.tables.of(self.stream)
+            weights = table.index_weights_of(self.hidden[start:stop][kept])
+        if begins is not None:
+            chances, mask_bits = (
+                np.concatenate([new[: old.size], old[new.size :]])
+                for new, old in ((begins.chances, chances), (begins.mask_bits, mask_bits))
+            )
+            if not self.grid.fixed:
+                weights, index_bits = (
+                    np.concatenate([new[: len(old)], old[len(new) :]])
+                    for new, old in ((begins.weights, weights), (begins.index_bits, index_bits))
+                )
+        code(writer, self.grid, chunk, Expected(chances, weights, mask_bits, index_bits))
+
+    def _of_units(self, first: int, start: int, stop: int) -> Expected:
+        """What is expected of the units at start..stop - 1, of which token `first` is first."""
+        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
+        tokens = self.tokens
+        if not tokens and not self.grid.fixed:
+            kept = self.kept[start:stop]
+            table, first = self.grid.tables.refining(self.stream), 0
+            tokens = table.expected(
+                self.hidden[start:stop][kept], self.indices[start:stop][kept].astype(np.int16)
+            )
+        return Expected(chances, np.empty((0, 0)), mask_bits, np.empty(0), tokens, first)
+
+
+def _segments(
+    grid_indices: Symbols, layers: Ints, stream: int, grid: Grid, hangs: bool
+) -> list[_Segment]:
+    """The layers of one stream that hold tokens."""
+    order = grid.order_of(stream)
+    hangs = hangs and stream > 0
+    indices = grid_indices.reshape(order.places.size, -1)[order.places]
+    ranks = layers.reshape(-1)[order.places]
+    found = []
+    for layer in range(LAYERS):
+        kept = (indices[:, 0] >= 0) & (ranks == layer)
+        if not kept.any():
+            continue
+        level = ALL_KEPT if kept.all() else level_of(int(kept.sum()), kept.size)
+        own = np.where(kept[:, None], indices, indices.dtype.type(-1))
+        if stream >= 2:
+            found.append(_units(own, kept, stream, layer, grid, hangs, level))
+            continue
+        own = own[:, 0]
+        table = grid.tables.of(stream)
+        states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
+        left = np.stack([states[1:-1], states[:-2]], axis=1)
+        left[order.offsets[:, None] < [1, 2]] = table.masked + 1
+        hidden = grid.look(stream, hangs, order.places, left, level)
+        positions = np.flatnonzero(kept)
+        mask_bits = np.zeros(kept.size)
+        chances = table.chance_kept(hidden, level)
+        if level != ALL_KEPT:
+            mask_bits = flag_bits(kept, chances)
+        weights = None
+        if grid.fixed:
+            index_bits = np.full(positions.size, np.log2(table.size))
+        elif positions.size <= _HELD:
+            weights = table.index_weights_of(hidden[kept])
+            index_bits = information(weights, own[kept])
+        else:
+            index_bits = table.index_bits(hidden[kept], own[kept])
+        found.append(
+            _Segment(
+                stream=stream,
+                layer=layer,
+                hangs=hangs,
+                grid=grid,
+                level=level,
+                kept=kept,
+                indices=own,
+                positions=positions,
+                hidden=hidden,
+                chances=chances,
+                weights=weights,
+                tokens=(),
+                mask_bits=mask_bits,
+                index_bits=index_bits,
+                mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
+                index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
+            )
+        )
+    return found
+
+
+def _units(
+    own: Units, kept: Bools, stream: int, layer: int, grid: Grid, hangs: bool, level: int
+) -> _Segment:
+    """A layer of relevance of a refinement; own: int16 [G, S]."""
+    table = grid.tables.refining(stream)
+    hidden = grid.look_at_units(stream, hangs, grid.order_of(stream).places, level)
+    chances = table.chance_kept(hidden, level)
+    mask_bits = flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)
+    tokens: tuple[ExpectedToken, ...] = ()
+    if grid.fixed:
+        large = np.abs(own[kept].astype(np.int64) - ZERO) >= ESCAPE
+        index_bits = table.digits * np.log2(SIZES) + np.log2(ESCAPES) * large.sum(1)
+    else:
+        if kept.sum() <= _HELD:
+            tokens = table.expected(hidden[kept], own[kept])
+        index_bits = bits_of(tokens) if tokens else table.unit_bits(hidden[kept], own[kept])
+    return _Segment(
+        stream=stream,
+        layer=layer,
+        hangs=hangs,
+        grid=grid,
+        level=level,
+        kept=kept,
+        indices=own,
+        positions=np.flatnonzero(kept),
+        hidden=hidden,
+        chances=chances,
+        weights=None,
+        tokens=tokens,
+        mask_bits=mask_bits,
+        index_bits=index_bits,
+        mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
+        index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
+    )
