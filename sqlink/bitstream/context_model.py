@@ -1,4 +1,4 @@
-"""What the coder expects at a place, given what stands around it: integers, the same anywhere.
+"""The context model of the base's tokens: probabilities from neighbours, in integers only.
 
     5x5 places of the stream ── embedding ─┐
     3x3 places of the map    ── embedding ─┼─ weights ─(+ row, column, level)─ ramp ─> hidden
@@ -6,13 +6,13 @@
     chance that the place is kept  <── weights ──────────────────────────────────────────┤
     chance of every index          <── weights ──────────────────────────────────────────┘
 
-A neighbour is an index, masked, or unknown (not yet coded, lost, of another packet, outside); any
-set of neighbours may be unknown, so that one model serves every packetisation and order. What class
-lies under an image token is in the decoded map's tokens, whose embedding learns it.
+A neighbour is an index, masked, or unknown (not yet coded, lost, in another packet, outside). Any
+set of neighbours may be unknown, so that one model serves every packetisation and order. The class
+under an image token follows from the decoded map's tokens, whose embedding learns it.
 
-All numbers are integers of 8 and 16 bits. Sums of products stay below 2^24, so that float32, whose
-arithmetic is exact there, gives every machine the same integers in any order of summation. Chances
-are powers of two in steps of 1/64 bit, read from a table made in decimal arithmetic.
+All numbers are integers of 8 and 16 bits. Sums of products stay below 2^24, where float32 is exact,
+so that every machine gets the same integers in any order of summation. Probabilities are powers of
+two in steps of 1/64 bit, read from a table that is computed in decimal arithmetic.
 
     tables.STREAM.embedding       int8  [J+2, e]         |.| <= 63; rows: indices, masked, unknown
     tables.STREAM.around          int8  [24, e, H]       weights of the 5x5 window's places
@@ -47,20 +47,20 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 AROUND = tuple((r, c) for r in range(-2, 3) for c in range(-2, 3) if (r, c) != (0, 0))
-"""The stream's own neighbours: (row, column) steps of the 5x5 window, its centre left out."""
+"""Neighbours in the same stream: (row, column) steps of the 5x5 window without its centre."""
 UNDER = tuple((r, c) for r in range(-1, 2) for c in range(-1, 2))
-"""Places of the map that an image token looks at."""
+"""Places of the map that are context of an image token."""
 LEVELS = 16
-"""Of the kept fraction, of the row and of the column."""
+"""Number of levels of the kept fraction, of the row and of the column."""
 EMBEDDING_LIMIT = 63
 HIDDEN_LIMIT = 127
 STEPS = 64
-"""Steps of a chance's logarithm in a bit."""
+"""Steps in a bit of a probability's logarithm."""
 _REACH = 16  # bits between the likeliest index and the least likely one
 _TOP = 20  # the likeliest index weighs 2^20
 _ODDS = 12  # bits that the chance to be kept may be from even
 _EXACT = 1 << 24
-_BLOCK = 4096  # places that are looked at together
+_BLOCK = 4096  # places that are processed together
 
 
 @cache
@@ -75,7 +75,9 @@ def powers() -> NDArray[np.float64]:
 
 
 def level_of(kept: int, places: int) -> int:
-    """Level, 0..15, of a stream with `kept` of `places` tokens: even steps of the square root.
+    """Return the level, 0..15, of a stream with `kept` of `places` tokens.
+
+    Levels are even steps of the square root of the kept fraction.
 
     >>> [level_of(k, 690) for k in (1, 20, 276, 690)]
     [0, 2, 10, 15]
@@ -84,7 +86,7 @@ def level_of(kept: int, places: int) -> int:
 
 
 def information(weights: Floats, indices: NDArray[np.signedinteger[Any]]) -> Floats:
-    """Bits of n indices, [n], whose alternatives weigh [n, J]."""
+    """Return the information of n indices, bits, [n]; weights: [n, J], of all alternatives."""
     own = weights[np.arange(len(weights)), indices]
     bits: Floats = np.log2(weights.sum(axis=1)) - np.log2(own)
     return bits
@@ -94,7 +96,7 @@ def information(weights: Floats, indices: NDArray[np.signedinteger[Any]]) -> Flo
 class StreamTable:
     """One stream's table; the arrays are named and shaped above, all of them NumPy integers.
 
-    map_embedding and under are None for a stream that does not look at the map.
+    map_embedding and under are None for a stream that does not depend on the map.
     """
 
     embedding: NDArray[np.int8]
@@ -108,9 +110,9 @@ class StreamTable:
     map_embedding: NDArray[np.int8] | None = None
     under: NDArray[np.int8] | None = None
     _in_float: dict[str, NDArray[np.float32]] = field(init=False, repr=False, compare=False)
-    """The arrays as they are reckoned with; `around` and `under` as matrices [n * e, H]."""
+    """The arrays in float32 for computing; `around` and `under` as matrices [n * e, H]."""
     _no_map: NDArray[np.float32] | float = field(init=False, repr=False, compare=False)
-    """[H]: what a map of which nothing is known adds."""
+    """[H]: contribution of a map that is unknown everywhere."""
 
     def __post_init__(self) -> None:
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
@@ -133,10 +135,10 @@ class StreamTable:
         """The state of a place that is not kept; one more is "unknown"."""
         return self.size
 
-    def look(
+    def hidden_values(
         self, around: Ints, under: Ints | None, place: Ints, level: int
     ) -> NDArray[np.float32]:
-        """Hidden values, float32 [n, H] of whole numbers 0..127, of n places.
+        """Return the hidden values of n places, float32 [n, H] of whole numbers 0..127.
 
         level: 0..15; more is 15.
 
@@ -164,7 +166,7 @@ class StreamTable:
         return found
 
     def chance_kept(self, hidden: NDArray[np.float32], level: int) -> Floats:
-        """Probability that each of n places is kept, float64 [n], given its hidden values."""
+        """Return the probability that each of n places is kept, float64 [n]."""
         sums = hidden @ self._in_float["mask_weights"]
         odds = (
             np.floor(sums * np.float32(2.0 ** -int(self.shifts[2])))
@@ -176,7 +178,7 @@ class StreamTable:
         return chance
 
     def index_weights_of(self, hidden: NDArray[np.float32]) -> Floats:
-        """How much every index weighs at n places, float64 [n, J] of whole numbers above 0."""
+        """Return the weight of every index at n places, float64 [n, J] of whole numbers above 0."""
         sums: NDArray[np.float32] = hidden @ self._in_float["index_weights"]
         sums *= np.float32(2.0 ** -int(self.shifts[1]))
         np.floor(sums, out=sums)
@@ -186,7 +188,7 @@ class StreamTable:
         return powers().take(sums.astype(np.intp))
 
     def index_bits(self, hidden: NDArray[np.float32], indices: Ints) -> Floats:
-        """Information of an index at each of n places, bits, float64 [n]."""
+        """Return the information of an index at each of n places, bits, float64 [n]."""
         found = np.empty(len(indices))
         for start in range(0, len(indices), _BLOCK):
             weights = self.index_weights_of(hidden[start : start + _BLOCK])
@@ -195,7 +197,7 @@ class StreamTable:
 
     @classmethod
     def even(cls, codes: int, map_codes: int | None = None) -> StreamTable:
-        """A table that expects nothing: every index alike, places kept as the level says.
+        """Return a table without knowledge: equal indices, places kept as the level says.
 
         map_codes: of the map's codebook, for the image stream.
         """
@@ -215,7 +217,7 @@ class StreamTable:
         )
 
     def to_tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Integer tensors for the weights file, `prefix.NAME`."""
+        """Return integer tensors for the weights file, `prefix.NAME`."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         return {f"{prefix}.{n}": torch.from_numpy(a) for n, a in arrays.items() if a is not None}
 
@@ -223,7 +225,7 @@ class StreamTable:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], prefix: str, map_codes: int | None
     ) -> StreamTable:
-        """Read one; map_codes: of the map's codebook, for the image stream.
+        """Read a table. map_codes: size of the map's codebook, for the image stream.
 
         Raises WeightsError if tensors are missing or do not fit together.
         """
@@ -257,7 +259,7 @@ class StreamTable:
         books = [arrays[name] for name in ("embedding", "map_embedding") if name in arrays]
         sums = (len(AROUND) + len(UNDER)) * width * EMBEDDING_LIMIT * 128 + 3 * 32768
         if any(np.abs(book.astype(np.int64)).max() > EMBEDDING_LIMIT for book in books):
-            raise WeightsError(f"{prefix}: embeddings go beyond {EMBEDDING_LIMIT}")
+            raise WeightsError(f"{prefix}: embeddings exceed {EMBEDDING_LIMIT}")
         if codes < 2 or sums >= _EXACT or hidden * HIDDEN_LIMIT * 128 >= _EXACT:
             raise WeightsError(f"{prefix} is too large for exact sums, or has fewer than two codes")
         if arrays["shifts"].min() < 0 or arrays["shifts"].max() > 30:

@@ -1,18 +1,21 @@
-"""Packets that each read alone, or given the map.
+"""The format of packets that can each be read alone, or with the map.
 
     kept tokens of a stream and layer, in sending order (see `scan_order`)
         . a . . b c . . . d . e . .|. f g . . . h ...
           └────── chunk ──────┘       └─ chunk ─┘       a packet holds one chunk, or several where a
           └────────── packet ──────────┘                layer ends within it
 
-Units of the refinement (see `refinement_table`) are chunks like any others, of whose neighbours
-nothing is known; one that hangs on the map knows the map's token under it.
+Each packet is one range-coded number. It holds, for every chunk, a head (which stream, which
+places), which of the places are kept, and the indices of the kept places. A chunk begins and ends
+with a kept place; these two cost nothing to signal.
 
-Each packet is one range-coded number: for every chunk its head (what and where), which of its
-places are kept, and the kept places' indices. Chunks begin and end with a kept place, the only ones
-whose keeping costs nothing. A place knows its left neighbours in its run and, in a chunk that hangs
-on the map, the map's tokens around it; such a chunk names the map it was made with, and is lost
-where another map, or only part of it, came.
+The context of a place is its left neighbours in its run. A chunk may also depend on the map: then
+the map's tokens around the place are context too, and the chunk holds a checksum of the map that it
+was coded with. It is lost where that map did not arrive whole. Units of the refinement (see
+`refinement_table`) are coded in chunks as well; they have no neighbours as context, and in a
+map-dependent chunk the map's token at the same place.
+
+`independent_writer` cuts tokens into packets.
 """
 
 from __future__ import annotations
@@ -42,19 +45,19 @@ from sqlink.bitstream.unit_coding import code_fixed, read_units, write_tokens
 from sqlink.errors import DataError
 
 LAYERS = 4
-"""Most layers of relevance in a stream."""
+"""Largest number of layers of relevance in a stream."""
 MAX_CHUNK = 1024
-"""Places; keeps the head within 4 bytes up to a grid of 8192 places."""
+"""Places in a chunk: the head then takes at most 4 bytes on a grid of up to 8192 places."""
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Symbols = NDArray[np.signedinteger[Any]]
-"""Of a stream: indices int64 [...] of the base, or units int16 [..., S]."""
+"""What a stream codes: indices int64 [...] of the base, or units int16 [..., S]."""
 
 GROUPS = ((0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True))
-"""Streams, and whether hanging on the map."""
-# How often a chunk is of which group and, within it, of which of the four layers.
+"""Pairs of a stream and whether its chunk depends on the map."""
+# How often a chunk belongs to each group and, within it, to each of the four layers.
 KINDS = np.array(
     [
         [20.0, 2, 1, 1],
@@ -71,8 +74,9 @@ _MORE = np.array([1 / 8])
 ALL_KEPT = LEVELS
 """Level of a chunk without masked places."""
 CHECK = 256
+"""Values of a map's checksum."""
 _MOST_TOKENS = 2 + 1 + 4
-"""Tokens and units for a place of the base's grid."""
+"""Tokens and units, at most, for each place of the base's grid."""
 _LEFT = (AROUND.index((0, -1)), AROUND.index((0, -2)))
 
 
@@ -80,14 +84,14 @@ _LEFT = (AROUND.index((0, -1)), AROUND.index((0, -2)))
 class Chunk:
     """A stretch of the sending order of one stream and layer.
 
-    hangs: whether it is coded given the map. start: its first place's position in sending order.
+    given_map: whether it depends on the map. start: its first place's position in sending order.
     kept: bool [n], first and last True. indices: int64 [n], -1 where not kept, or units int16 [n,
     S]. level: of the kept fraction, 16 where all are kept.
     """
 
     stream: int
     layer: int
-    hangs: bool
+    given_map: bool
     start: int
     kept: Bools
     indices: Symbols
@@ -95,19 +99,21 @@ class Chunk:
 
 
 class NeedsMapError(DataError):
-    """A packet hangs on the map, which is not there. chunks: those before."""
+    """Raised for a packet that depends on a map that did not arrive. chunks: those before."""
 
     def __init__(self, chunks: list[Chunk]) -> None:
-        super().__init__("a packet hangs on a map that did not come")
+        super().__init__("a packet depends on a map that did not arrive")
         self.chunks = chunks
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected at the n places of a chunk that is written: their chances to be kept, [n],
-    and the weights of every index at the kept ones, [k, J]; with the bits that either costs.
-    tokens: instead of the indices' weights and bits, what is expected of units, from the `first`
-    one on; none where indices are of equal length.
+    """The coder's expectations at the n places of a chunk that is written.
+
+    chances: [n], to be kept; mask_bits: [n], what each mask costs. weights: [k, J], of every index
+    at the kept places; index_bits: [k], what each index costs. tokens: for units, instead of
+    weights and index_bits, their expectations, of which `first` is the chunk's first; empty where
+    indices have equal length.
     """
 
     chances: Floats
@@ -120,10 +126,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Grid:
-    """What both ends know: the grid, the tables, and the map where image chunks hang on it.
+    """What both ends know: the grid, the tables, and the map where chunks depend on it.
 
     map_states: int64 [P + 1], indices of the map's places, masked or, the last, unknown; None where
-    nothing hangs on it. fixed: indices of equal length. step: of the quantiser, 0..15.
+    no chunk depends on it. fixed: indices of equal length. step: index of the quantiser's step,
+    0..15.
     """
 
     size: tuple[int, int]
@@ -145,7 +152,7 @@ class Grid:
         map_: Ints | None = None,
         step: int = 0,
     ) -> Grid:
-        """map_: int64 [h, w], -1 where masked."""
+        """Build one. map_: int64 [h, w], -1 where masked."""
         states = None
         if map_ is not None:
             masked = tables.map.masked
@@ -163,47 +170,52 @@ class Grid:
 
     @property
     def check(self) -> int:
-        """0..255, of the map."""
+        """Checksum of the map, 0..255."""
         assert self.map_states is not None
         return zlib.crc32(self.map_states.astype("<i8").tobytes()) % CHECK
 
     def order_of(self, stream: int) -> Order:
-        """The sending order of a stream: the layer at 1/4 has units at 1/8."""
+        """Return the sending order of a stream: units of the layer at 1/4 form a grid at 1/8."""
         return self.finer if stream == 3 else self.order
 
-    def look_at_units(
-        self, stream: int, hangs: bool, places: Ints, level: int
+    def hidden_of_units(
+        self, stream: int, given_map: bool, places: Ints, level: int
     ) -> NDArray[np.float32]:
-        """Hidden values of units of the refinement at `places` (raster)."""
+        """Return the hidden values of units of the refinement at `places` (raster): [n, H]."""
         table = self.tables.refining(stream)
         height, width = self.size if stream == 2 else (2 * self.size[0], 2 * self.size[1])
         below = table.unknown
-        if hangs and self.map_states is not None:
+        if given_map and self.map_states is not None:
             row, column = np.divmod(places, width)
             if stream == 3:
                 row, column = row // 2, column // 2
             under = self.map_states[row * self.size[1] + column]
             below = Below(under, below.base, below.coarser)
-        return table.look(None, below, geometry(height, width).bands[places], level, self.step)
+        return table.hidden_values(
+            None, below, geometry(height, width).bands[places], level, self.step
+        )
 
-    def look(
-        self, stream: int, hangs: bool, places: Ints, left: Ints, level: int
+    def hidden_of_tokens(
+        self, stream: int, given_map: bool, places: Ints, left: Ints, level: int
     ) -> NDArray[np.float32]:
-        """Hidden values of places (raster) whose left neighbours' states, [n, 2], are `left`."""
+        """Return the hidden values, [n, H], of tokens at `places` (raster).
+
+        left: int64 [n, 2], states of the two left neighbours.
+        """
         table = self.tables.of(stream)
         around = np.full((places.size, len(AROUND)), table.masked + 1)
         around[:, _LEFT] = left
         under = None
-        if hangs and self.map_states is not None:
+        if given_map and self.map_states is not None:
             under = self.map_states[self.window.under[places]]
-        return table.look(around, under, self.window.bands[places], level)
+        return table.hidden_values(around, under, self.window.bands[places], level)
 
 
 def read(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
-    """A packet's chunks, what stands in it, and its bytes before the padding.
+    """Return a packet's chunks, the coded symbols, and the number of bytes before the padding.
 
-    Raises DataError for bytes that are no packet, NeedsMapError where it hangs on a map and the
-    grid has none.
+    Raises DataError for bytes that are not a packet, NeedsMapError for a packet that depends on a
+    map where the grid has none.
     """
     reader, writer = Reader(data), Writer()
     limit = 8 * len(data) + 64
@@ -226,7 +238,7 @@ def read(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
 
 
 def more(port: Port, follows: bool) -> bool:
-    """Whether another chunk follows."""
+    """Code whether another chunk follows."""
     return bool(port.flags("header", np.array([follows]), _MORE)[0])
 
 
@@ -237,17 +249,17 @@ def code(
     expected: Expected | None = None,
     before: Sequence[Chunk] = (),
 ) -> Chunk:
-    """One chunk, written where it is given with what is `expected` of it, else read.
+    """Code one chunk: write the `given` one, with what is `expected` of it, or else read one.
 
-    before: what was already read of the packet.
+    before: chunks of the packet that were read already.
     """
-    kind = GROUPS.index((given.stream, given.hangs)) * LAYERS + given.layer if given else 0
+    kind = GROUPS.index((given.stream, given.given_map)) * LAYERS + given.layer if given else 0
     kind = int(port.indices("header", np.array([kind]), KINDS)[0])
     group, layer = divmod(kind, LAYERS)
-    stream, hangs = GROUPS[group]
+    stream, given_map = GROUPS[group]
     if stream >= grid.tables.streams:
         raise DataError("a packet holds tokens of a layer that these weights do not have")
-    if hangs and grid.map_states is None:
+    if given_map and grid.map_states is None:
         raise NeedsMapError(list(before))
     order = grid.order_of(stream)
     size = order.places.size
@@ -255,8 +267,8 @@ def code(
     most = min(MAX_CHUNK, size - start)
     length = port.number("header", given.kept.size - 1 if given else 0, most) + 1
     level = port.number("header", given.level if given else 0, ALL_KEPT + 1)
-    if hangs and port.number("header", grid.check, CHECK) != grid.check:
-        raise DataError("a packet is damaged, or hangs on a map that did not come whole")
+    if given_map and port.number("header", grid.check, CHECK) != grid.check:
+        raise DataError("a packet is damaged, or depends on a map that did not arrive whole")
 
     if given is not None:
         assert expected is not None
@@ -264,11 +276,11 @@ def code(
         return given
     places = order.places[start : start + length]
     if stream >= 2:
-        return _read_chunk_of_units(port, grid, (stream, layer, hangs, start), places, level)
+        return _read_chunk_of_units(port, grid, (stream, layer, given_map, start), places, level)
     table = grid.tables.of(stream)
     kept = np.ones(length, dtype=np.bool_)
     indices = np.full(length, -1, dtype=np.int64)
-    # States of the chunk's places, before which stand two that are unknown.
+    # States of the chunk's places, after two unknown ones.
     states = np.full(length + 2, table.masked + 1)
     by_offset, ends = _by_offset(order.offsets[start : start + length])
     for offset, (first, last) in enumerate(pairwise(ends)):
@@ -276,7 +288,7 @@ def code(
         left = np.full((which.size, 2), table.masked + 1)
         for back in range(min(offset, 2)):
             left[:, back] = states[which + 1 - back]
-        seen = grid.look(stream, hangs, places[which], left, level)
+        seen = grid.hidden_of_tokens(stream, given_map, places[which], left, level)
         flagged = (which > 0) & (which < length - 1) & (level != ALL_KEPT)
         if flagged.any():
             chances = table.chance_kept(seen, level)[flagged]
@@ -289,27 +301,27 @@ def code(
             weights = table.index_weights_of(seen[own])
             indices[chosen] = port.indices("index", indices[chosen], weights)
         states[which + 2] = np.where(own, indices[which], table.masked)
-    return Chunk(stream, layer, hangs, start, kept, indices, level)
+    return Chunk(stream, layer, given_map, start, kept, indices, level)
 
 
 def _read_chunk_of_units(
     port: Port, grid: Grid, head: tuple[int, int, bool, int], places: Ints, level: int
 ) -> Chunk:
-    """The units of a chunk; head: stream, layer, hangs, start."""
-    stream, layer, hangs, start = head
+    """The units of a chunk; head: stream, layer, given_map, start."""
+    stream, layer, given_map, start = head
     table = grid.tables.refining(stream)
     kept = np.ones(len(places), dtype=np.bool_)
-    hidden = grid.look_at_units(stream, hangs, places, level)
+    hidden = grid.hidden_of_units(stream, given_map, places, level)
     if level != ALL_KEPT and len(places) > 2:
         chances = table.chance_kept(hidden[1:-1], level)
         kept[1:-1] = port.flags("mask", kept[1:-1], chances)
     indices = np.full((len(places), table.digits), MASKED, dtype=np.int16)
     indices[kept] = read_units(port, table, hidden[kept], grid.fixed)
-    return Chunk(stream, layer, hangs, start, kept, indices, level)
+    return Chunk(stream, layer, given_map, start, kept, indices, level)
 
 
 def _write_chunk_of_units(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> None:
-    """What `_read_chunk_of_units` reads, in the same order: all is known, nothing looked at."""
+    """Write what `_read_chunk_of_units` reads, in the same order, from known expectations."""
     if chunk.level != ALL_KEPT and chunk.kept.size > 2:
         chances, bits = expected.chances[1:-1], expected.mask_bits[1:-1]
         port.flags("mask", chunk.kept[1:-1], chances, bits)
@@ -321,12 +333,12 @@ def _write_chunk_of_units(port: Port, grid: Grid, chunk: Chunk, expected: Expect
 
 
 def _by_offset(offsets: Ints) -> tuple[Ints, list[int]]:
-    """Places in the order of their offsets, and where each offset begins and the last one ends."""
+    """Return places ordered by their offsets, and where each offset begins and the last ends."""
     return np.argsort(offsets, kind="stable"), [0, *np.cumsum(np.bincount(offsets)).tolist()]
 
 
 def _write_places(port: Port, grid: Grid, chunk: Chunk, expected: Expected) -> None:
-    """What `code` reads of a chunk's places, in the same order: all is known, nothing looked at."""
+    """Write what `code` reads of a chunk's places, in the same order, from known expectations."""
     length, size = chunk.kept.size, grid.tables.of(chunk.stream).size
     order, ends = _by_offset(grid.order.offsets[chunk.start : chunk.start + length])
     flagged = (order > 0) & (order < length - 1) & (chunk.level != ALL_KEPT)

@@ -1,8 +1,8 @@
-"""Cutting of tokens into independent packets: as many of a layer in each as it still takes.
+"""Cutting of tokens into independent packets, each filled with as many tokens as fit.
 
     layer's tokens, bits of each ─ running sums ─ guess where the packet is full ─ encode ─ measure
 
-`independent` says what a packet holds.
+`independent` defines what a packet holds.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ from sqlink.bitstream.refinement_table import (
 )
 
 _HELD = 4096
-"""Tokens of a layer whose weights are all held at once; more are reckoned packet by packet."""
+"""Tokens of a layer whose weights are all held at once; for more they are computed per packet."""
 
 
 def write(
     indices: Sequence[Symbols],
     layers: Sequence[Ints],
     grid: Grid,
-    hangs: bool,
+    given_map: bool,
     packet_bytes: int,
 ) -> list[tuple[bytes, Writer]]:
-    """The packets of a picture, most relevant first, none longer than packet_bytes.
+    """Return the packets of a picture, the most relevant first, none longer than packet_bytes.
 
     indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
-    where nothing is sent; layers: int64 [h, w], 0..3. hangs: whether all but the map's chunks hang
-    on the map, which is then the grid's. A unit that is too long for a packet is not sent.
+    where nothing is sent; layers: int64 [h, w], 0..3. given_map: whether all chunks but the map's
+    depend on the map, the grid's one. A unit that is too long for a packet is not sent.
     """
     queue = [
         segment
         for stream in range(len(indices))
-        for segment in _segments(indices[stream], layers[stream], stream, grid, hangs)
+        for segment in _segments(indices[stream], layers[stream], stream, grid, given_map)
     ]
-    if not hangs:  # the image's chunks that hang on the map need all of it
+    if not given_map:  # image chunks that depend on the map need all of it
         queue.sort(key=lambda segment: segment.layer)
     found: list[tuple[bytes, Writer]] = []
     number, first = 0, 0
@@ -88,17 +88,17 @@ def write(
 
 
 def _after(queue: Sequence[_Segment], number: int, first: int) -> tuple[int, int]:
-    """The segment and its token that stand at `first` of segment `number`, or in the next one."""
+    """Return segment and token at `first` of segment `number`, or the start of the next one."""
     return (number, first) if first < queue[number].positions.size else (number + 1, 0)
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """One stream's layer, ready to be cut into chunks: costs are running sums, in bits."""
+    """One layer of a stream, ready to be cut into chunks; costs are running sums, in bits."""
 
     stream: int
     layer: int
-    hangs: bool
+    given_map: bool
     grid: Grid
     level: int
     kept: Bools  # [G], sending order
@@ -150,10 +150,10 @@ class _Segment:
 
     def _head_bits(self, start: int) -> float:
         size = self.kept.size
-        group = GROUPS.index((self.stream, self.hangs))
+        group = GROUPS.index((self.stream, self.given_map))
         kind = KINDS[0, group * LAYERS + self.layer] / KINDS.sum()
         ranges = np.log2(size) + np.log2(min(MAX_CHUNK, size - start)) + np.log2(ALL_KEPT + 1)
-        return float(ranges - np.log2(kind) + (np.log2(CHECK) if self.hangs else 0.0))
+        return float(ranges - np.log2(kind) + (np.log2(CHECK) if self.given_map else 0.0))
 
     def _begins(self, start: int) -> Expected | None:
         """What is expected of the first two places of a chunk from `start` on, or of one, where it
@@ -170,7 +170,7 @@ class _Segment:
         left[1:, 0] = self.indices[start]
         places = self.grid.order.places[start : start + count]
         kept, indices = self.kept[start : start + count], self.indices[start : start + count]
-        hidden = self.grid.look(self.stream, self.hangs, places, left, level)
+        hidden = self.grid.hidden_of_tokens(self.stream, self.given_map, places, left, level)
         chances = table.chance_kept(hidden, level)
         weights, index_bits = np.empty((0, 0)), np.empty(0)
         if not self.grid.fixed:
@@ -182,7 +182,7 @@ class _Segment:
         """Append the chunk of tokens first..last."""
         start, stop = int(self.positions[first]), int(self.positions[last]) + 1
         kept, indices = self.kept[start:stop], self.indices[start:stop]
-        chunk = Chunk(self.stream, self.layer, self.hangs, start, kept, indices, self.level)
+        chunk = Chunk(self.stream, self.layer, self.given_map, start, kept, indices, self.level)
         if self.stream >= 2:
             code(writer, self.grid, chunk, self._of_units(first, start, stop))
             return
@@ -220,11 +220,11 @@ class _Segment:
 
 
 def _segments(
-    grid_indices: Symbols, layers: Ints, stream: int, grid: Grid, hangs: bool
+    grid_indices: Symbols, layers: Ints, stream: int, grid: Grid, given_map: bool
 ) -> list[_Segment]:
     """The layers of one stream that hold tokens."""
     order = grid.order_of(stream)
-    hangs = hangs and stream > 0
+    given_map = given_map and stream > 0
     indices = grid_indices.reshape(order.places.size, -1)[order.places]
     ranks = layers.reshape(-1)[order.places]
     found = []
@@ -235,14 +235,14 @@ def _segments(
         level = ALL_KEPT if kept.all() else level_of(int(kept.sum()), kept.size)
         own = np.where(kept[:, None], indices, indices.dtype.type(-1))
         if stream >= 2:
-            found.append(_units(own, kept, stream, layer, grid, hangs, level))
+            found.append(_units(own, kept, stream, layer, grid, given_map, level))
             continue
         own = own[:, 0]
         table = grid.tables.of(stream)
         states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
         left = np.stack([states[1:-1], states[:-2]], axis=1)
         left[order.offsets[:, None] < [1, 2]] = table.masked + 1
-        hidden = grid.look(stream, hangs, order.places, left, level)
+        hidden = grid.hidden_of_tokens(stream, given_map, order.places, left, level)
         positions = np.flatnonzero(kept)
         mask_bits = np.zeros(kept.size)
         chances = table.chance_kept(hidden, level)
@@ -260,7 +260,7 @@ def _segments(
             _Segment(
                 stream=stream,
                 layer=layer,
-                hangs=hangs,
+                given_map=given_map,
                 grid=grid,
                 level=level,
                 kept=kept,
@@ -280,11 +280,11 @@ def _segments(
 
 
 def _units(
-    own: Units, kept: Bools, stream: int, layer: int, grid: Grid, hangs: bool, level: int
+    own: Units, kept: Bools, stream: int, layer: int, grid: Grid, given_map: bool, level: int
 ) -> _Segment:
     """A layer of relevance of a refinement; own: int16 [G, S]."""
     table = grid.tables.refining(stream)
-    hidden = grid.look_at_units(stream, hangs, grid.order_of(stream).places, level)
+    hidden = grid.hidden_of_units(stream, given_map, grid.order_of(stream).places, level)
     chances = table.chance_kept(hidden, level)
     mask_bits = flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)
     tokens: tuple[ExpectedToken, ...] = ()
@@ -298,7 +298,7 @@ def _units(
     return _Segment(
         stream=stream,
         layer=layer,
-        hangs=hangs,
+        given_map=given_map,
         grid=grid,
         level=level,
         kept=kept,

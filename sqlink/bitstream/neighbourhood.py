@@ -1,14 +1,14 @@
-"""What stands around each place of a grid: the neighbours that `contexts` looks at, and the passes.
+"""Neighbours of each place of a grid that `context_model` uses, and the passes of a stream.
 
     pass of each place (4x4 tiles)      0  8  2 10
                                        12  4 14  6
                                         3 11  1  9
                                        15  7 13  5
 
-In one stream, places are coded pass by pass, each pass spread evenly over the picture, so that what
-came of a stream that was cut is a picture sampled more coarsely, not its upper part. No place of a
-5x5 window is of the same pass as its centre: a whole pass is coded at once, each place of it
-knowing every neighbour of an earlier pass.
+In a single stream, places are coded pass by pass. Each pass is spread evenly over the picture, so
+that a stream that is cut gives a coarser sampling of the picture, not its upper part. No other
+place of a 5x5 window belongs to the pass of its centre: a whole pass is coded at once, with every
+neighbour of an earlier pass as context.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TILE = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])
 
 @dataclass(frozen=True)
 class Window:
-    """Of a grid of P places, in raster order.
+    """Windows of a grid of P places, in raster order.
 
     around: int64 [P, 24] and under: int64 [P, 9], the neighbours' places; P stands for outside.
     bands: int64 [P, 2], 0..15, of row and column. passes: int64 [P], 0..15.
@@ -41,7 +41,7 @@ class Window:
 
 @lru_cache(maxsize=32)
 def window(height: int, width: int) -> Window:
-    """Of a grid of height x width places.
+    """Return the windows of a grid of height x width places.
 
     >>> window(3, 3).under[0].tolist()
     [9, 9, 9, 9, 0, 1, 9, 3, 4]
@@ -65,7 +65,7 @@ def _neighbours(
     width: int,
     steps: tuple[tuple[int, int], ...],
 ) -> NDArray[np.int64]:
-    """int64 [P, len(steps)]: the places that many steps away, P where outside."""
+    """Return int64 [P, len(steps)]: the places that many steps away, P where outside."""
     down, right = np.array(steps).T
     rows, columns = row[:, None] + down, column[:, None] + right
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)

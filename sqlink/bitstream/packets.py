@@ -1,11 +1,11 @@
 """Tokens of a picture to packets, and whatever packets came back to tokens.
 
-    independent     every packet reads alone                               (`chunks`)
-    map-dependent   the map's packets read alone, the image's given them   (`chunks`)
-    single          one stream, its packets slices of it                   (`single`)
+    independent     each packet can be read alone                             (`independent`)
+    map-dependent   the map's packets can be read alone, others need the map  (`independent`)
+    single          one stream, cut into slices                               (`single`)
 
-Packets go by relevance: layer by layer, the map's before the image's; in `map-dependent`, all of
-the map's layers first. All but the last have `packet_bytes` bytes; the last is as long as it needs.
+Packets are ordered by relevance: layer by layer, the map's before the image's; in `map-dependent`,
+all layers of the map come first. All but the last have `packet_bytes` bytes; the last is shorter.
 See docs/reference/bitstream.md for the formats field by field and for what each costs.
 """
 
@@ -27,7 +27,7 @@ from sqlink.codecs.base import MAX_PACKET_BYTES, Packet
 from sqlink.errors import ConfigError, DataError
 
 MODES = ("independent", "map-dependent", "single")
-"""Of packetisation; a session names one by its number here."""
+"""Modes of packetisation; a session stores a mode as its position here."""
 MIN_PACKET_BYTES = 32
 _MAX_PLACES = 1 << 23
 
@@ -36,9 +36,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Packing:
-    """How tokens become packets. fixed: indices of equal length, log2 of the codebook's size each,
-    and digits likewise, in place of what contexts say (an ablation). Raises ConfigError for an
-    unknown mode.
+    """How tokens become packets.
+
+    mode: one of MODES. fixed: code indices and digits with equal lengths, log2 of the alphabet's
+    size, instead of by their contexts (an ablation). Raises ConfigError for an unknown mode.
     """
 
     mode: str = MODES[0]
@@ -50,12 +51,12 @@ class Packing:
 
     @property
     def number(self) -> int:
-        """0..7, for a session's header."""
+        """Number of the packing in a session's header, 0..7."""
         return MODES.index(self.mode) + 4 * self.fixed
 
     @classmethod
     def of(cls, number: int) -> Packing:
-        """The inverse of `number`. Raises DataError if it is none."""
+        """Return the packing with that number. Raises DataError if there is none."""
         if not 0 <= number < 8 or number % 4 >= len(MODES):
             raise DataError(f"packing {number} is damaged or of a later version")
         return cls(MODES[number % 4], number >= 4)
@@ -63,7 +64,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is sent of one picture.
+    """Tokens of one picture that are sent.
 
     map_indices, image_indices: int64 [h, w], -1 where nothing is sent. map_layers, image_layers:
     int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent. refinements:
@@ -80,7 +81,7 @@ class Tokens:
 
     @property
     def streams(self) -> tuple[list[Symbols], list[Ints]]:
-        """Indices or units, and layers of relevance, of every stream."""
+        """Indices or units of every stream, and their layers of relevance."""
         pairs: tuple[tuple[Symbols, Ints], ...] = (
             (self.map_indices, self.map_layers),
             (self.image_indices, self.image_layers),
@@ -91,7 +92,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Contents:
-    """A packet, read: its chunks and its ledger in bits, which adds up to 8 * len(data)."""
+    """Contents of a packet: its chunks, and its ledger in bits, which adds up to 8 * len(data)."""
 
     chunks: tuple[Chunk, ...]
     bits: dict[str, int]
@@ -100,7 +101,7 @@ class Contents:
 def packetise(
     tokens: Tokens, tables: Tables, packet_bytes: int, packing: Packing = Packing()
 ) -> list[Packet]:
-    """Packets of at most packet_bytes (32..65535), the most relevant first; none for no tokens.
+    """Return packets of at most packet_bytes (32..65535), the most relevant first.
 
     Raises ConfigError for a packet size out of range, DataError for a grid of over 2^23 places.
     """
@@ -125,10 +126,10 @@ def packetise(
     if packing.mode == "single":
         data, coded = single.write(indices, layers, tables, packing.fixed, tokens.step)
         return _slices(data, coded, packet_bytes)
-    hangs = packing.mode == "map-dependent"
-    map_ = tokens.map_indices if hangs else None
+    given_map = packing.mode == "map-dependent"
+    map_ = tokens.map_indices if given_map else None
     grid = Grid.of(height, width, tables, packing.fixed, map_, tokens.step)
-    found = independent_writer.write(indices, layers, grid, hangs, packet_bytes)
+    found = independent_writer.write(indices, layers, grid, given_map, packet_bytes)
     packets = []
     for rank, (data, writer) in enumerate(found):
         whole = data if rank == len(found) - 1 else data.ljust(packet_bytes, b"\0")
@@ -147,10 +148,10 @@ def read_packet(
 ) -> Contents:
     """Read one packet, independent or map-dependent, of a picture with a grid of height x width.
 
-    map_indices: int64 [h, w], the map that came, for packets that hang on it. step: of the
-    quantiser. Raises DataError for bytes that `packetise` cannot have written (cut short, damaged
-    or hostile) and for a packet that hangs on another map. Positions and indices out of range
-    cannot be expressed.
+    map_indices: int64 [h, w], the map that arrived, for packets that depend on it. step: index of
+    the quantiser's step. Raises DataError for bytes that `packetise` cannot have written (cut
+    short, damaged or hostile) and for a packet that depends on another map. The format cannot
+    express positions or indices out of range.
     """
     return _read(data, Grid.of(height, width, tables, fixed, map_indices, step))
 
@@ -163,7 +164,7 @@ def parse_packets(
     packing: Packing,
     step: int = 0,
 ) -> list[Packet]:
-    """All of a picture's packets with their ledgers, from their bytes.
+    """Return all packets of a picture with their ledgers, from their bytes.
 
     Raises DataError if they are not what `packetise` wrote.
     """
@@ -185,11 +186,11 @@ def unpacketise(
     packing: Packing = Packing(),
     step: int = 0,
 ) -> tuple[Symbols, ...]:
-    """Indices of every stream from the packets that came, -1 where nothing did: of map and image,
-    int64 [h, w], and, where the tables have refinements, units int16 [h, w, S] and [2 h, 2 w, S'].
+    """Return the indices of every stream from the packets that arrived, -1 elsewhere.
 
-    A packet that cannot be read counts as lost, and so does what hangs on it. Never raises for what
-    packets hold.
+    Of map and image: int64 [h, w]; where the tables have refinements, also units int16 [h, w, S]
+    and [2 h, 2 w, S']. A packet that cannot be read counts as lost, and so does one that depends on
+    it. Never raises for what packets hold.
     """
     _check_grid(height, width)
     found = (
@@ -208,7 +209,7 @@ def _recover(
     fixed: bool,
     step: int,
 ) -> list[Symbols]:
-    """Indices of every stream from packets of chunks: what reads alone first, then what hangs."""
+    """Return the indices of every stream: packets that need no map first, then those that do."""
     grid = Grid.of(height, width, tables, fixed, step=step)
     found = single.nothing(height, width, tables)
     waiting = []
@@ -218,7 +219,7 @@ def _recover(
         try:
             _place(_chunks(data, grid)[0], grid, found)
         except NeedsMapError as needs:
-            # A map's chunk may stand before the first that hangs on it.
+            # A chunk of the map may precede the first that depends on it.
             _place(needs.chunks, grid, found)
             waiting.append(data)
         except DataError:
@@ -243,7 +244,7 @@ def _place(held: Sequence[Chunk], grid: Grid, found: Sequence[Symbols]) -> None:
 
 def _chunks(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
     if len(data) > MAX_PACKET_BYTES:
-        raise DataError(f"a packet of {len(data)} bytes is longer than any that is written")
+        raise DataError(f"a packet of {len(data)} bytes is longer than the format allows")
     return independent.read(data, grid)
 
 
@@ -261,10 +262,10 @@ def _slices(data: bytes, coded: Sequence[Coded], packet_bytes: int) -> list[Pack
 
 
 def _ledger(coded: Sequence[Coded], size: int, whole: int) -> dict[str, int]:
-    """Whole bits by what they are, 8 * whole in all.
+    """Return whole bits by kind, 8 * whole in all.
 
-    header, mask and index are rounded so that their sum is their information's; coder is what the
-    range coder's last byte leaves.
+    header, mask and index are rounded so that their sum is that of their information; coder is the
+    rest of the range coder's last byte.
     """
     names = ("header", "mask", "index")
     sums = np.cumsum([sum(part.total for part in coded if part.what == n) for n in names])
@@ -280,4 +281,4 @@ def _ledger(coded: Sequence[Coded], size: int, whole: int) -> dict[str, int]:
 
 def _check_grid(height: int, width: int) -> None:
     if height * width > _MAX_PLACES:
-        raise DataError(f"a grid of {height}x{width} places is beyond the format's {_MAX_PLACES}")
+        raise DataError(f"a grid of {height}x{width} places exceeds the format's {_MAX_PLACES}")

@@ -1,12 +1,12 @@
-"""The range coder's ends: the shortest bytes that decode alike, and bytes back to a decoder.
+"""Both ends of a range coder, with the shortest byte string that decodes to the same symbols.
 
-The coder is constriction's. Its state is an interval [lower, lower + range) of binary fractions,
-any number in which decodes to the same symbols; what it writes itself is a number of whole 32-bit
-words. Here the shortest byte string in the interval is written, and a decoder reads zeros after its
-end, so that a packet padded with zeros is the same packet.
+The coder is constriction's. Its state is an interval [lower, lower + range) of binary fractions;
+any number in it decodes to the same symbols. constriction itself writes whole 32-bit words. Here
+the shortest byte string in the interval is written, and a decoder reads zeros after its end, so
+that padding a packet with zeros does not change it.
 
-A `Writer` and a `Reader` are spoken to alike, so that one function says what is coded and in which
-order, and serves both ends: a writer gives back what it is given, a reader what it reads.
+`Writer` and `Reader` have one interface, so that one function defines what is coded in which order
+at both ends: a writer returns the values it is given, a reader those that it reads.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ Decoder = Any
 
 
 def encoder() -> Encoder:
-    """A fresh encoder."""
+    """Return a new encoder."""
     return constriction.stream.queue.RangeEncoder()
 
 
 def decoder(data: bytes) -> Decoder:
-    """A decoder of `data` followed by zeros."""
+    """Return a decoder of `data` followed by zeros."""
     padded = data + bytes(8 + -len(data) % 4)
     return constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
 
 def shortest_bytes(state: Encoder) -> bytes:
-    """The fewest bytes from which everything encoded so far decodes; the encoder stays usable.
+    """Return the fewest bytes that decode to everything encoded so far; the encoder stays usable.
 
     >>> coder = encoder()
     >>> coder.encode(3, constriction.stream.model.Uniform(16))
@@ -74,7 +74,10 @@ def shortest_bytes(state: Encoder) -> bytes:
 
 
 class EndedError(Exception):
-    """A stream that was cut says no more. values: those of the symbols asked for that are sure."""
+    """Raised at the end of a stream that was cut.
+
+    values: those of the requested symbols that are certain.
+    """
 
     def __init__(self, values: Ints) -> None:
         super().__init__()
@@ -83,64 +86,68 @@ class EndedError(Exception):
 
 @dataclass(frozen=True)
 class Coded:
-    """Symbols coded together. what: their name in the ledger. model: constriction's, with its
-    parameters. reckon: gives `bits`, which a reader that needs no ledger never asks for.
+    """Symbols coded together.
+
+    what: their kind in the ledger. model: constriction's, with its parameters. compute_bits:
+    returns `bits`; it is not called where no ledger is needed.
     """
 
     what: str
     symbols: NDArray[np.int32]
     model: tuple[Any, ...]
-    reckon: Callable[[], Floats]
+    compute_bits: Callable[[], Floats]
 
     @cached_property
     def bits(self) -> Floats:
-        """The information of each, float64."""
-        return self.reckon()
+        """Information of each symbol, bits, float64."""
+        return self.compute_bits()
 
     @cached_property
     def total(self) -> float:
-        """Their information, all told."""
+        """Sum of `bits`."""
         return float(np.add.reduce(self.bits))
 
 
 class Port(ABC):
-    """Either end of a stream of symbols. What is coded stands in `coded`, in its order."""
+    """One end of a stream of symbols. `coded` holds what was coded, in order."""
 
     def __init__(self) -> None:
         self.coded: list[Coded] = []
 
     @property
     def bits(self) -> float:
-        """Information coded so far."""
+        """Information coded so far, bits."""
         return float(sum(part.total for part in self.coded))
 
     def numbers(self, what: str, values: Ints, size: int) -> Ints:
-        """Numbers of 0..size-1, all alike."""
+        """Code numbers 0..size-1, all equally likely."""
         if size == 1:
             return np.zeros_like(values)
         symbols = self._code(values, (_uniform(size),))
-        reckon = partial(np.full, symbols.size, np.log2(size))
-        return self._done(what, symbols, (_uniform(size),), reckon)
+        compute_bits = partial(np.full, symbols.size, np.log2(size))
+        return self._done(what, symbols, (_uniform(size),), compute_bits)
 
     def number(self, what: str, value: int, size: int) -> int:
-        """One number of 0..size-1."""
+        """Code one number 0..size-1."""
         return int(self.numbers(what, np.array([value]), size)[0])
 
     def indices(self, what: str, values: Ints, weights: Floats, bits: Floats | None = None) -> Ints:
-        """n indices by their weights, whole numbers float64 [n, J]; bits: [n], where known."""
+        """Code n indices by their weights, whole numbers float64 [n, J]. bits: [n], where known."""
         model = (_categorical(), weights)
         symbols = self._code(values, model)
-        reckon = (
+        compute_bits = (
             partial(information, weights, symbols) if bits is None else partial(np.asarray, bits)
         )
-        return self._done(what, symbols, model, reckon)
+        return self._done(what, symbols, model, compute_bits)
 
     def flags(self, what: str, values: Bools, chances: Floats, bits: Floats | None = None) -> Bools:
-        """n flags, each with its chance to be True; bits: their information, [n], where known."""
+        """Code n flags, each with its chance to be True. bits: [n], where known."""
         model = (_bernoulli(), chances)
         symbols = self._code(values, model)
-        reckon = partial(flag_bits, symbols, chances) if bits is None else partial(np.asarray, bits)
-        self.coded.append(Coded(what, symbols, model, reckon))
+        compute_bits = (
+            partial(flag_bits, symbols, chances) if bits is None else partial(np.asarray, bits)
+        )
+        self.coded.append(Coded(what, symbols, model, compute_bits))
         return symbols.astype(np.bool_)
 
     def _done(
@@ -148,37 +155,37 @@ class Port(ABC):
         what: str,
         symbols: NDArray[np.int32],
         model: tuple[Any, ...],
-        reckon: Callable[[], Floats],
+        compute_bits: Callable[[], Floats],
     ) -> Ints:
-        self.coded.append(Coded(what, symbols, model, reckon))
+        self.coded.append(Coded(what, symbols, model, compute_bits))
         return symbols.astype(np.int64)
 
     @abstractmethod
     def _code(self, values: NDArray[Any], model: tuple[Any, ...]) -> NDArray[np.int32]:
-        """As many symbols as there are values, written or read."""
+        """Write the values' symbols, or read as many."""
 
 
 class Writer(Port):
-    """Encodes what it is given."""
+    """Encode the values that it is given."""
 
     def __init__(self) -> None:
         super().__init__()
         self.coder = encoder()
 
     def fork(self) -> Writer:
-        """A writer that goes on from here, apart from this one."""
+        """Return a copy that goes on from here."""
         other = Writer()
         other.coder, other.coded = self.coder.clone(), list(self.coded)
         return other
 
     def replay(self, coded: list[Coded]) -> None:
-        """Encode what a reader read."""
+        """Encode the symbols that a reader decoded."""
         for part in coded:
             self._code(part.symbols, part.model)
             self.coded.append(part)
 
     def to_bytes(self) -> bytes:
-        """The shortest bytes that say it all, at least one."""
+        """Return the shortest bytes that decode to everything encoded, at least one byte."""
         return shortest_bytes(self.coder) or b"\0"
 
     def _code(self, values: NDArray[Any], model: tuple[Any, ...]) -> NDArray[np.int32]:
@@ -189,11 +196,11 @@ class Writer(Port):
 
 
 class Reader(Port):
-    """Decodes bytes followed by zeros; what values it is given does not matter, but their number.
+    """Decode bytes followed by zeros; of the values that it is given only the number counts.
 
-    cut: the bytes are only the beginning of a stream. Symbols are then read while they are the same
-    whatever followed; EndedError brings the last ones. Raises DataError where the bytes can be no
-    stream's.
+    cut: the bytes are only the beginning of a stream. Symbols are then decoded as long as they do
+    not depend on the missing bytes; EndedError holds the last ones. Raises DataError for bytes that
+    no stream can have.
     """
 
     def __init__(self, data: bytes, cut: bool = False) -> None:
@@ -222,7 +229,7 @@ class Reader(Port):
 
 
 def flag_bits(flags: NDArray[Any], chances: Floats) -> Floats:
-    """Bits of n flags, [n], given each one's chance to be True."""
+    """Return the information of n flags, bits, [n], given each one's chance to be True."""
     bits: Floats = -np.log2(np.where(flags, chances, 1 - chances))
     return bits
 

@@ -1,4 +1,4 @@
-"""What the coder expects of refinement units: integers, the same on every machine.
+"""The context model of refinement units: probabilities of classes and digits, in integers only.
 
 A token of a refinement is D *digits*: quantised coefficients, whole numbers from -70 to 70. A
 *unit* is the 2x2 tokens at a place of the next coarser grid, S = 4 D digits, sent or masked
@@ -12,15 +12,14 @@ together. Both are stored as int16 of digit + ZERO, with -1 in every digit where
     chance of each digit of it <── weights (+ its class, digits before it) ─────────────────┘
 
 The four tokens are coded one after the other. First comes a token's *class*, the binary order of
-the sum of its digits' sizes: 0 where all of them are 0, k for sums from 2^(k-1) below 2^k, 7 for
-all larger ones. Then come its digits, one after the other, until their sizes add up to the most
-that the class allows; each knows the digits of the unit before it, and how much of the class is
-used up. A digit of size 7 or more is coded as 7 or -7, and counts as such; the rest of its size
-follows after the token's digits.
+the sum of its digits' magnitudes: 0 where all of them are 0, k for sums from 2^(k-1) to 2^k - 1, 7
+for all larger ones. Then come its digits, until their magnitudes reach the largest sum of the
+class. Context of a digit are the unit's digits before it and the part of the class's sum that is
+used up. A digit of magnitude 7 or more is coded as 7 or -7, and counts as such in the sum; the rest
+of its magnitude follows after the token's digits.
 
-Anything that stands around may be unknown. The arithmetic is that of `context_model`: sums of
-products stay below 2^24, so that float32 is exact, and chances are powers of two in steps of 1/64
-bit.
+Any context may be unknown. The arithmetic is that of `context_model`: sums of products stay below
+2^24, where float32 is exact, and probabilities are powers of two in steps of 1/64 bit.
 
     tables.STREAM.values         uint8 [1]               D
     tables.STREAM.around         int8  [8, 2 S + 2, H]   digits, their sizes, masked, unknown
@@ -67,43 +66,43 @@ from sqlink.bitstream.context_model import (
 from sqlink.errors import WeightsError
 
 Units = NDArray[np.int16]
-"""Of units [..., S] or of tokens [..., D]: digits + ZERO, -1 where masked."""
+"""Units [..., S] or tokens [..., D]: digits + ZERO, -1 where masked."""
 
 ZERO = 128
-"""What a digit of 0 is stored as."""
+"""The stored value of a digit of 0."""
 LIMIT = 70
-"""Largest size of a digit."""
+"""Largest magnitude of a digit."""
 TOKENS = 4
 """Tokens of a unit, in raster order."""
 ESCAPE = 7
-"""From this size on a digit is coded in two parts."""
+"""Magnitude from which on a digit is coded in two parts."""
 SIZES = 2 * ESCAPE + 1
 """Levels of a digit's first part."""
 ESCAPES = LIMIT - ESCAPE + 1
 """Levels of its second part."""
 CLASSES = 8
-"""Of a token, by the sum of its digits' sizes."""
+"""Number of classes of a token, by the sum of its digits' magnitudes."""
 SHARES = 8
-"""Parts of a class that may be used up."""
+"""Number of parts of a class's sum that may be used up."""
 QUANTISER_STEPS = 16
-"""Steps of the quantiser that a picture may be made with."""
+"""Largest number of steps of the quantiser."""
 MASKED, UNKNOWN = -1, -2
 NEIGHBOURS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
 PASSES = 4
-"""In which a single stream codes a layer: a place of each 2x2 tile after the other."""
+"""Passes of a layer in a single stream: each codes one place of every 2x2 tile."""
 _PASS_OF = np.array([[0, 2], [3, 1]])
 _CLASS_OF = np.array([min(CLASSES - 1, size.bit_length()) for size in range(1 << CLASSES - 1)])
 _MOST = np.array([(1 << name) - 1 for name in range(CLASSES - 1)] + [1 << 30])
-"""Sum of sizes in a class, at most."""
+"""Largest sum of magnitudes in each class."""
 _REACH = 16
 _ODDS = 12
 _EXACT = 1 << 24
-_BLOCK = 4096  # units that are reckoned together
+_BLOCK = 4096  # units that are processed together
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a grid of P units, in raster order.
+    """Neighbours, bands and passes of a grid of P units, in raster order.
 
     around: int64 [P, 8], neighbours' places, P for outside. bands: int64 [P, 2], 0..15. passes:
     int64 [P], 0..3.
@@ -116,7 +115,7 @@ class Geometry:
 
 @lru_cache(maxsize=32)
 def geometry(height: int, width: int) -> Geometry:
-    """Of a grid of height x width units.
+    """Return the geometry of a grid of height x width units.
 
     >>> geometry(2, 2).passes.tolist()
     [0, 2, 3, 1]
@@ -131,7 +130,7 @@ def geometry(height: int, width: int) -> Geometry:
 
 
 def units_of(tokens: Units) -> Units:
-    """Tokens int16 [2 h, 2 w, D] to units [h, w, 4 D], -1 where any of the four tokens is masked.
+    """Convert tokens int16 [2 h, 2 w, D] to units [h, w, 4 D], -1 where any of four is masked.
 
     >>> units_of(np.array([[[128], [129]], [[127], [128]]], dtype=np.int16)).tolist()
     [[[128, 129, 127, 128]]]
@@ -143,14 +142,14 @@ def units_of(tokens: Units) -> Units:
 
 
 def tokens_of(units: Units) -> Units:
-    """The inverse: units int16 [h, w, 4 D] to tokens [2 h, 2 w, D]."""
+    """Convert units int16 [h, w, 4 D] to tokens [2 h, 2 w, D]."""
     h, w, digits = units.shape
     four = units.reshape(h, w, 2, 2, digits // TOKENS)
     return four.transpose(0, 2, 1, 3, 4).reshape(2 * h, 2 * w, digits // TOKENS)
 
 
 def classes_of(digits: Ints) -> Ints:
-    """The class, 0..7, of tokens of digits int64 [..., D].
+    """Return the class, 0..7, of tokens with digits int64 [..., D].
 
     >>> classes_of(np.array([[0, 0], [0, -1], [2, 1], [-70, 70]])).tolist()
     [0, 1, 2, 7]
@@ -160,8 +159,10 @@ def classes_of(digits: Ints) -> Ints:
 
 
 def token_features(tokens: Units) -> NDArray[np.float32]:
-    """What is seen of tokens int16 [n, D], or of units, in rows of -1 masked, of -2 unknown:
-    float32 [n, 2 D + 2], digits of at most 7, the sizes of these, and whether masked or unknown.
+    """Return tokens int16 [n, D], or units, as context: float32 [n, 2 D + 2].
+
+    These are the digits, limited to 7, their magnitudes, and two flags: masked (rows of -1) and
+    unknown (rows of -2).
     """
     first = tokens[:, 0]
     signed = np.clip(tokens.astype(np.float32) - ZERO, -ESCAPE, ESCAPE)
@@ -172,7 +173,7 @@ def token_features(tokens: Units) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Below:
-    """What stands under n units of a grid, states int64 [n] each: indices, masked, unknown.
+    """Tokens at the places of n units in coarser grids; states int64 [n]: indices, masked, unknown.
 
     map_, base: of the base's tokens. coarser: `token_features` float32 [n, 2 D' + 2] of the 1/8
     token under a 1/4 unit; [n, 0] for the layer at 1/8.
@@ -183,14 +184,14 @@ class Below:
     coarser: NDArray[np.float32]
 
     def take(self, which: Ints) -> Below:
-        """Of some of the units."""
+        """Select some of the units."""
         return Below(self.map_[which], self.base[which], self.coarser[which])
 
 
 @dataclass(frozen=True)
 class RefinementTable:
-    """One layer's table; the arrays are named and shaped above, all of them NumPy integers, but
-    for `values`, which follows from their shapes.
+    """One layer's table. The module's docstring names the arrays, all of NumPy integers; `values`
+    follows from their shapes.
     """
 
     around: NDArray[np.int8]
@@ -221,7 +222,7 @@ class RefinementTable:
 
     @property
     def unknown(self) -> Below:
-        """Nothing known of what stands under a unit, [1]."""
+        """An unknown `Below`, of one unit."""
         coarser = np.zeros((1, len(self.coarser)), dtype=np.float32)
         coarser[:, -1:] = 1
         return Below(
@@ -246,7 +247,7 @@ class RefinementTable:
 
     @cached_property
     def _before(self) -> tuple[NDArray[np.float32], ...]:
-        """Of each of the four tokens, what the digits before each add: [2 (t + 1) D, D * 15]."""
+        """Contributions of earlier digits, for each of the four tokens: [2 (t + 1) D, D * 15]."""
         before = np.arange(self.digits)[:, None] < np.arange(self.digits)
         both = self._floats["earlier"].reshape(2, self.digits, self.digits, SIZES)
         both = both * before[..., None]
@@ -259,8 +260,8 @@ class RefinementTable:
 
     @cached_property
     def _of_digits(self) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
-        """Of each of S digits, what its own token's digits add, [2 D, 15], and, the same for every
-        token, `by_class` [8 * 8, 15].
+        """For each of S digits: contributions of its own token's digits, [2 D, 15], and `by_class`
+        [8 * 8, 15], the same for every token.
         """
         values, found = self.values, []
         for digit in range(self.digits):
@@ -272,12 +273,10 @@ class RefinementTable:
         return tuple(found)
 
     def features(self, units: Units) -> NDArray[np.float32]:
-        """What neighbours see of units int16 [n, S], rows of -1 masked, of -2 unknown: float32 [n,
-        2 S + 2].
-        """
+        """Return units int16 [n, S] as context of their neighbours: float32 [n, 2 S + 2]."""
         return token_features(units)
 
-    def look(
+    def hidden_values(
         self,
         around: NDArray[np.float32] | None,
         below: Below,
@@ -285,11 +284,11 @@ class RefinementTable:
         level: int,
         step: int,
     ) -> NDArray[np.float32]:
-        """Hidden values, float32 [n, H] of whole numbers 0..127, of n units.
+        """Return the hidden values of n units, float32 [n, H] of whole numbers 0..127.
 
         around: [n, 8, 2 S + 2], the neighbours' `features`; None: all unknown. below: of n units,
-        or of one for all. bands: int64 [n, 2]. level: 0..15, more is 15. step: of the quantiser,
-        0..15.
+        or of one for all. bands: int64 [n, 2]. level: 0..15, more is 15. step: index of the
+        quantiser's step, 0..15.
         """
         floats = self._floats
         if around is None:
@@ -315,7 +314,7 @@ class RefinementTable:
         return sums
 
     def chance_kept(self, hidden: NDArray[np.float32], level: int) -> Floats:
-        """Probability that each of n units is kept, float64 [n]."""
+        """Return the probability that each of n units is kept, float64 [n]."""
         sums = hidden @ self._floats["mask_weights"]
         odds = np.floor(sums * np.float32(2.0 ** -int(self.shifts[2])))
         odds = odds + self.mask_bias[min(level, LEVELS - 1)]
@@ -325,8 +324,8 @@ class RefinementTable:
         return chance
 
     def class_scores(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logarithms of the chances of all four tokens' classes, float32 [n, 4 * 8] of whole
-        numbers in 1/64 bit, but for what the classes of earlier tokens add.
+        """Return log probabilities of the four tokens' classes, without contributions of earlier
+        tokens' classes: float32 [n, 4 * 8] of whole numbers, in 1/64 bit.
         """
         sums: NDArray[np.float32] = hidden @ self._floats["class_weights"]
         sums *= np.float32(2.0 ** -int(self.shifts[4]))
@@ -335,7 +334,7 @@ class RefinementTable:
         return sums
 
     def class_weights_of(self, scores: NDArray[np.float32], token: int, classes: Ints) -> Floats:
-        """How much every class of a token weighs, float64 [n, 8].
+        """Return the weight of every class of a token, float64 [n, 8].
 
         scores: `class_scores`. classes: int64 [n, 4], of which those of earlier tokens are read.
         """
@@ -349,11 +348,11 @@ class RefinementTable:
     def token_scores(
         self, hidden: NDArray[np.float32], token: int, known: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Logarithms of the chances of a token's digits, float32 [n, D, 15] of whole numbers in
-        1/64 bit, but for what its class adds.
+        """Return log probabilities of a token's digits, without the contribution of its class:
+        float32 [n, D, 15] of whole numbers, in 1/64 bit.
 
-        known: float32 [n, 2, S], the unit's digits, of at most 7, and their sizes; of the token's
-        own ones, those that are 0 add nothing.
+        known: float32 [n, 2, S], the unit's digits, limited to 7, and their magnitudes; digits that
+        are 0 contribute nothing.
         """
         weights, bias = self._of_tokens[token]
         sums: NDArray[np.float32] = hidden @ weights
@@ -367,19 +366,17 @@ class RefinementTable:
     def digit_weights_of(
         self, scores: NDArray[np.float32], digit: int, states: Ints, known: NDArray[np.float32]
     ) -> Floats:
-        """How much every level of a digit, 0..S - 1, weighs in n units, float64 [n, 15].
+        """Return the weight of every level of a digit, 0..S - 1, in n units, float64 [n, 15].
 
-        scores: float32 [n, 15], the digit's of `token_scores`, given earlier tokens. states: int64
+        scores: float32 [n, 15], the digit's `token_scores`, given earlier tokens. states: int64
         [n], `states_of` its token. known: float32 [n, 2 D], its token's digits before it and their
-        sizes.
+        magnitudes.
         """
         earlier, by_class = self._of_digits[digit]
         return _weights(scores + known @ earlier + by_class.take(states, axis=0))
 
     def expected(self, hidden: NDArray[np.float32], units: Units) -> tuple[ExpectedToken, ...]:
-        """What is expected of n units int16 [n, S], all of them there, that are written: of their
-        four tokens.
-        """
+        """Return the expectations for the four tokens of n units int16 [n, S], none masked."""
         digits = units.astype(np.int64) - ZERO
         classes = classes_of(digits.reshape(len(digits), TOKENS, self.values))
         scores = self.class_scores(hidden)
@@ -416,9 +413,7 @@ class RefinementTable:
         return tuple(found)
 
     def unit_bits(self, hidden: NDArray[np.float32], units: Units) -> Floats:
-        """Information of n units int16 [n, S], all of them there, given all that is known of each:
-        bits, float64 [n].
-        """
+        """Return the information of n units int16 [n, S], none masked, bits, float64 [n]."""
         total = np.empty(len(units))
         for start in range(0, len(units), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -426,13 +421,13 @@ class RefinementTable:
         return total
 
     def usual_bits(self, units: Units, step: int) -> Floats:
-        """About what units int16 [..., S], all of them there, take, their masks not counted: their
-        information in the middle of a picture of which nothing else is known, half of it kept.
+        """Estimate the bits of units int16 [..., S], none masked, without their masks: their
+        information at the middle of a picture, without context, when half of the units are kept.
 
-        step: of the quantiser that the picture was made with.
+        step: index of the quantiser's step.
         """
         middle = np.full((1, 2), LEVELS // 2)
-        hidden = self.look(None, self.unknown, middle, LEVELS // 2, step)
+        hidden = self.hidden_values(None, self.unknown, middle, LEVELS // 2, step)
         flat = units.reshape(-1, self.digits)
         hidden = np.broadcast_to(hidden, (len(flat), hidden.shape[1]))
         bits = self.unit_bits(hidden, flat)
@@ -442,7 +437,7 @@ class RefinementTable:
     def even(
         cls, values: int, map_codes: int, base_codes: int, coarser_values: int = 0
     ) -> RefinementTable:
-        """A table for an untrained model: every class and digit alike, masks by the level alone.
+        """Return a table for an untrained model: equal classes and digits, masks by level alone.
 
         values: D. coarser_values: of a 1/8 token under a 1/4 unit, 0 for the layer at 1/8.
         """
@@ -467,21 +462,23 @@ class RefinementTable:
         )
 
     def to_tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Integer tensors for the weights file, `prefix.NAME`."""
+        """Return integer tensors for the weights file, `prefix.NAME`."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays["values"] = np.array([self.values], dtype=np.uint8)
         return {f"{prefix}.{name}": torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> RefinementTable:
-        """Read one. Raises WeightsError if tensors are missing or do not fit together, or if they
-        are of an earlier version, whose tokens were coded otherwise.
+        """Read a table.
+
+        Raises WeightsError if tensors are missing, do not fit together, or are of an earlier
+        version, whose tokens were coded differently.
         """
         names = ("values", *(f.name for f in fields(cls)))
         if f"{prefix}.values" not in tensors and f"{prefix}.levels" in tensors:
             raise WeightsError(
                 f"{prefix} is of an earlier version of the refinement, whose tokens are coded "
-                "otherwise: take weights that this version exported"
+                "differently: use weights that this version exported"
             )
         found: dict[str, NDArray[Any]] = {}
         for name in names:
@@ -530,12 +527,12 @@ class RefinementTable:
 
 @dataclass(frozen=True)
 class ExpectedToken:
-    """What is expected of one of the four tokens of n units that are written, as it is coded.
+    """The coder's expectations for one of the four tokens of n units that are written.
 
     classes: int64 [n], with weights [n, 8] and bits [n]. which: int64 [m], the units where the
     class is not 0. live: bool [m, D], the digits that are coded there. symbols: int64 [m, D], their
-    levels, 0..14, with weights [m, D, 15] and bits [m, D], 0 where they are not coded. rest: int64
-    [m, D], what is left of a size, coded where it is 0 or more.
+    levels, 0..14, with weights [m, D, 15] and bits [m, D], 0 where not coded. rest: int64 [m, D],
+    the rest of a magnitude, coded where it is 0 or more.
     """
 
     classes: Ints
@@ -550,7 +547,7 @@ class ExpectedToken:
 
 
 def bits_of(tokens: Sequence[ExpectedToken]) -> Floats:
-    """Information of the units whose tokens are expected, bits, float64 [n]."""
+    """Return the information of units by their tokens' expectations, bits, float64 [n]."""
     total: Floats = np.sum([token.class_bits for token in tokens], axis=0)
     for token in tokens:
         total[token.which] += token.bits.sum(1) + np.log2(ESCAPES) * (token.rest >= 0).sum(1)
@@ -558,7 +555,7 @@ def bits_of(tokens: Sequence[ExpectedToken]) -> Floats:
 
 
 def states_of(classes: Ints, before: Ints) -> Ints:
-    """A row, 0..63, of `by_class`, by the class and the sizes of the token's digits before.
+    """Return a row, 0..63, of `by_class`, by the class and the sum of magnitudes so far.
 
     >>> states_of(np.array([1, 2, 4, 4, 7]), np.array([0, 3, 0, 9, 999])).tolist()
     [8, 19, 32, 36, 63]
@@ -569,13 +566,13 @@ def states_of(classes: Ints, before: Ints) -> Ints:
 
 
 def most_of(classes: Ints) -> Ints:
-    """The largest sum of sizes in each class, int64 of their shape."""
+    """Return the largest sum of magnitudes in each class, int64 of their shape."""
     most: Ints = _MOST[classes]
     return most
 
 
 def _weights(scores: NDArray[np.float32]) -> Floats:
-    """Whole numbers above 0 by their logarithms float32 [n, J] in 1/64 bit, float64 [n, J]."""
+    """Return weights, whole numbers above 0, float64 [n, J], by logarithms [n, J] in 1/64 bit."""
     below = np.minimum(scores.max(axis=1, keepdims=True) - scores, _REACH * STEPS)
     weights: Floats = powers().take(below.astype(np.intp))
     return weights

@@ -3,10 +3,10 @@
     raster runs     0 1 | 2 3 | 4 5 | ...        (two runs a row here)
     sending order   0 5 2 7 4 ...                any stretch of it is spread over the whole picture
 
-A packet covers a stretch of this order. Within a run the left neighbour is known, so that it can
-serve as context; between runs the golden-ratio sequence keeps every stretch, wherever it starts,
-nearly equally spaced (the three-distance theorem), so that what a lost packet held is surrounded by
-what others brought.
+A packet covers a stretch of this order. Within a run the left neighbour is known and serves as
+context. Runs follow each other in a golden-ratio sequence: every stretch, wherever it starts, is
+spread nearly evenly over the picture (three-distance theorem), so that the tokens of a lost packet
+are surrounded by those of others.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUN = 16
-"""Most places in a run."""
+"""Largest number of places in a run."""
 _GOLDEN = 2654435769  # 2^32 divided by the golden ratio
 
 
 @dataclass(frozen=True)
 class Order:
-    """places: int64 [h*w], raster position of each place in sending order. offsets: int64 [h*w],
-    how many places of its run stand before it.
+    """The sending order of a grid.
+
+    places: int64 [h*w], raster position of each place in sending order. offsets: int64 [h*w], the
+    number of places before it in its run.
     """
 
     places: NDArray[np.int64]
@@ -34,7 +36,7 @@ class Order:
 
 @lru_cache(maxsize=64)
 def sending_order(height: int, width: int) -> Order:
-    """The order for a grid of height x width places, both at least 1.
+    """Return the order for a grid of height x width places, both at least 1.
 
     >>> sending_order(4, 2).places.tolist()
     [0, 1, 4, 5, 2, 3, 6, 7]

@@ -1,14 +1,14 @@
-"""A picture's tokens as one range-coded stream: the cheapest, and readable as far as it came.
+"""All tokens of a picture as one range-coded stream, decodable up to the first missing byte.
 
     map, layer 0:    kept count ─ pass 0: mask, indices ─ pass 1: mask, indices ─ ... ─ pass 15
-    image, layer 0:  the same, every place knowing the map's tokens around it, as far as they came
-    refinements, layer 0: likewise, in 4 passes of blocks; every unit knows its neighbours, the
-                     tokens of map and image under it, and at 1/4 the token at 1/8
+    image, layer 0:  the same, with the map's tokens around each place as context
+    refinements, layer 0: likewise, in 4 passes of blocks; context of a unit are its neighbours, the
+                     tokens of map and image at its place, and at 1/4 the token at 1/8
     map, layer 1:    ...
 
-A place knows every neighbour coded before it (see `neighbourhood`), which is what makes the stream
-cheap and what it breaks by: after the first packet that is lost, nothing can be read. Its packets
-are slices of it; a stream cut anywhere gives all tokens whose information had come.
+Every neighbour that was coded before is context (see `neighbourhood`). That saves bytes, but
+nothing after the first lost packet can be read. Packets are slices of the stream; a stream that is
+cut anywhere gives all tokens whose information arrived.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from sqlink.errors import DataError
 
 Ints = NDArray[np.int64]
 _Pass = tuple[Ints, NDArray[np.float32], Callable[[], NDArray[np.float64]]]
-"""Places that are coded together, their hidden values, and what gives their chances to be kept."""
+"""Places that are coded together, their hidden values, and what computes their chances to be kept.
+"""
 _BLOCK = 64
 """Units of a refinement that are coded together."""
 
@@ -52,9 +53,11 @@ def write(
     fixed: bool,
     step: int = 0,
 ) -> tuple[bytes, list[Coded]]:
-    """indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
-    where nothing is sent; layers: int64 [h, w], 0..3. fixed: indices of equal length. step: of the
-    quantiser. Returns the stream and what stands in it.
+    """Write a stream; return it and its coded symbols.
+
+    indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
+    where nothing is sent. layers: int64 [h, w], 0..3. fixed: indices of equal length. step: index
+    of the quantiser's step.
     """
     writer = Writer()
     _walk(writer, [part.copy() for part in indices], layers, tables, fixed, step)
@@ -64,7 +67,7 @@ def write(
 def read(
     data: bytes, height: int, width: int, tables: Tables, fixed: bool, step: int = 0
 ) -> list[Coded]:
-    """What stands in a whole stream. Raises DataError if it is none."""
+    """Return the coded symbols of a whole stream. Raises DataError if it is not valid."""
     return _whole(data, nothing(height, width, tables), tables, fixed, step)
 
 
@@ -76,7 +79,7 @@ def recover(
     fixed: bool,
     step: int = 0,
 ) -> list[Symbols]:
-    """The indices of every stream that the slices up to the first missing one hold for sure."""
+    """Return the indices of every stream that the slices before the first missing one determine."""
     came: list[bytes] = []
     for piece in pieces:
         if not piece:
@@ -99,7 +102,7 @@ def recover(
 
 
 def nothing(height: int, width: int, tables: Tables) -> list[Symbols]:
-    """Indices of which none came."""
+    """Return the indices of a picture of which nothing arrived."""
     found: list[Symbols] = [np.full((height, width), MASKED, dtype=np.int64) for _ in BASE]
     for scale, table in zip((1, 2), tables.refinements, strict=False):
         size = (scale * height, scale * width, table.digits)
@@ -108,11 +111,11 @@ def nothing(height: int, width: int, tables: Tables) -> list[Symbols]:
 
 
 def slices(coded: Sequence[Coded], size: int, packet_bytes: int) -> list[dict[str, int]]:
-    """The ledger, in bits, of each slice of `packet_bytes` of a stream of `size` bytes."""
+    """Return the ledger, in bits, of each slice of `packet_bytes` of a stream of `size` bytes."""
     names = ("header", "mask", "index", "coder")
     bits = np.concatenate([part.bits for part in coded])
     kinds = np.concatenate([np.full(part.bits.size, names.index(part.what)) for part in coded])
-    # A bit of the stream is the symbol's that stands there; those after the last are the coder's.
+    # Each bit belongs to the symbol that it lies in; those after the last symbol to the coder.
     which = np.searchsorted(np.cumsum(bits), np.arange(8 * size) + 0.5)
     owner = np.append(kinds, names.index("coder"))[which]
     return [
@@ -141,9 +144,9 @@ def _walk(
     fixed: bool,
     step: int,
 ) -> None:
-    """Everything in its order, to or from `indices`, -1 where nothing is sent.
+    """Code everything in order, to or from `indices`, -1 where nothing is sent.
 
-    layers is None where indices are read; they then hold all that was read, whatever ends it.
+    layers is None for reading; `indices` then hold what was read, even if an error ends it.
     """
     walk = _Walk(port, indices, layers, tables, fixed, step)
     for layer, stream in product(range(LAYERS), range(len(indices))):
@@ -151,11 +154,11 @@ def _walk(
 
 
 class _Walk:
-    """The state of a stream that is written or read.
+    """The state while a stream is written or read.
 
-    states: of each stream's places and, the last, of what is outside: of the base's, indices,
-    masked or unknown as its table numbers them; of refinements, units, rows of -1 masked, of -2
-    unknown.
+    states: for each stream, the states of its places and, as the last, of a place outside. For the
+    base: indices, masked or unknown, numbered as in its table. For refinements: units, with rows of
+    -1 for masked and of -2 for unknown.
     """
 
     def __init__(
@@ -188,7 +191,7 @@ class _Walk:
         self.highest = [-1] * len(indices)
 
     def layer(self, stream: int, layer: int) -> None:
-        """One layer of relevance of a stream."""
+        """Code one layer of relevance of a stream."""
         port, free = self.port, self.free[stream]
         if not layer:
             sent: Ints | tuple[()] = ()
@@ -221,13 +224,13 @@ class _Walk:
         self.states[stream][:-1][free] = masked if last else self.unknown[stream]
 
     def _tokens(self, stream: int, level: int) -> Iterator[_Pass]:
-        """The passes of a stream of the base."""
+        """Yield the passes of a stream of the base."""
         table, free = self.tables.of(stream), self.free[stream]
         around = window(*self.size)
         for number in range(PASSES):
             which = np.flatnonzero(free & (around.passes == number))
             if which.size:
-                hidden = table.look(
+                hidden = table.hidden_values(
                     self.states[stream][around.around[which]],
                     self.states[0][around.under[which]] if stream else None,
                     around.bands[which],
@@ -236,7 +239,7 @@ class _Walk:
                 yield which, hidden, partial(table.chance_kept, hidden, level)
 
     def _units(self, stream: int, level: int) -> Iterator[_Pass]:
-        """The passes of a refinement, block by block, so that a cut leaves all blocks before it."""
+        """Yield the passes of a refinement in blocks, so that a cut keeps all blocks before it."""
         table, free = self.tables.refining(stream), self.free[stream]
         height, width = self.size if stream == 2 else (2 * self.size[0], 2 * self.size[1])
         around = geometry(height, width)
@@ -246,7 +249,7 @@ class _Walk:
             if not own.size:
                 continue
             seen = table.features(self.states[stream])
-            hidden = table.look(
+            hidden = table.hidden_values(
                 seen[around.around[own]], below.take(own), around.bands[own], level, self.step
             )
             for start in range(0, own.size, _BLOCK):
@@ -254,7 +257,7 @@ class _Walk:
                 yield own[part], hidden[part], partial(table.chance_kept, hidden[part], level)
 
     def _below(self, stream: int, height: int, width: int) -> Below:
-        """What stands under every unit of a refinement."""
+        """Return what lies under every unit of a refinement."""
         row, column = np.divmod(np.arange(height * width), width)
         if stream == 2:
             nothing = np.zeros((height * width, 0), dtype=np.float32)
@@ -266,7 +269,7 @@ class _Walk:
         return Below(self.states[0][parent], self.states[1][parent], seen)
 
     def _values(self, stream: int, chosen: Ints, hidden: NDArray[np.float32]) -> None:
-        """The indices of the places that are kept."""
+        """Code the indices of the places that are kept."""
         grid, state = self.grids[stream], self.states[stream]
         taken: Symbols
         if stream < len(BASE):

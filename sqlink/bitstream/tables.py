@@ -22,7 +22,7 @@ tokens, and the units of the refinement at 1/8 and at 1/4.
 
 @dataclass(frozen=True)
 class Tables:
-    """The streams' tables; refinements: none, or those of both layers."""
+    """The tables of all streams. refinements: none, or those of both layers."""
 
     map: StreamTable
     image: StreamTable
@@ -30,19 +30,19 @@ class Tables:
 
     @property
     def streams(self) -> int:
-        """How many streams there are: 2, or 4."""
+        """Number of streams: 2, or 4."""
         return len(BASE) + len(self.refinements)
 
     def of(self, stream: int) -> StreamTable:
-        """The table of stream 0 (map) or 1 (image)."""
+        """Return the table of stream 0 (map) or 1 (image)."""
         return self.image if stream else self.map
 
     def refining(self, stream: int) -> RefinementTable:
-        """The table of stream 2 (at 1/8) or 3 (at 1/4)."""
+        """Return the table of stream 2 (at 1/8) or 3 (at 1/4)."""
         return self.refinements[stream - len(BASE)]
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Integer tensors for the weights file: `tables.map.*` and so on."""
+        """Return integer tensors for the weights file: `tables.map.*` and so on."""
         tensors = self.map.to_tensors("tables.map") | self.image.to_tensors("tables.image")
         for stream, table in zip(REFINEMENTS, self.refinements, strict=False):
             tensors |= table.to_tensors(f"tables.{stream}")
@@ -62,5 +62,5 @@ class Tables:
 
     @classmethod
     def uniform(cls, map_codes: int, image_codes: int) -> Tables:
-        """Tables for an untrained model: every index alike."""
+        """Return tables for an untrained model, with equally likely indices."""
         return cls(StreamTable.even(map_codes), StreamTable.even(image_codes, map_codes))

@@ -1,4 +1,4 @@
-"""Which tokens are sent: the most relevant ones, by SAMM's score."""
+"""Selection of the tokens that are sent: the most relevant ones, by SAMM's score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Whole = TypeVar("_Whole", bound=np.integer[Any])
 
 
 def ranks(scores: NDArray[np.float32]) -> Ints:
-    """Rank of each place by its score, 0 the highest, ties in raster order.
+    """Return the rank of each place by its score, 0 the highest, ties in raster order.
 
     scores: float32 [..., h, w]; returns int64 of that shape, ranked within each grid.
 
@@ -25,7 +25,7 @@ def ranks(scores: NDArray[np.float32]) -> Ints:
 
 
 def keep(indices: NDArray[_Whole], rank: Ints, count: int) -> NDArray[_Whole]:
-    """Indices of the `count` places of lowest rank, -1 elsewhere.
+    """Return the indices of the `count` places of lowest rank, -1 elsewhere.
 
     rank: [..., h, w]; indices: likewise, or with digits of every place, [..., h, w, S].
     """
@@ -34,5 +34,5 @@ def keep(indices: NDArray[_Whole], rank: Ints, count: int) -> NDArray[_Whole]:
 
 
 def layers(rank: Ints, count: int, number: int) -> Ints:
-    """The layer, 0..number-1, of each of the `count` places kept: equal shares by rank."""
+    """Return the layer, 0..number-1, of each of the `count` places kept: equal shares by rank."""
     return np.clip(rank * number // max(count, 1), 0, number - 1)

@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 def write_units(
     port: Port, table: RefinementTable, hidden: NDArray[np.float32], units: Units, fixed: bool
 ) -> None:
-    """Write n units int16 [n, S], all of them there, whose hidden values are [n, H]."""
+    """Write n units int16 [n, S], none of them masked, whose hidden values are [n, H]."""
     if fixed:
         code_fixed(port, units.astype(np.int64) - ZERO)
     else:
@@ -42,7 +42,7 @@ def write_units(
 
 
 def write_tokens(port: Port, tokens: Sequence[ExpectedToken], start: int, stop: int) -> None:
-    """Write the units start..stop - 1 of which this is expected."""
+    """Write the units start..stop - 1 of those whose expectations are given."""
     for token in tokens:
         units = slice(start, stop)
         port.indices(
@@ -95,8 +95,9 @@ def read_units(
 def _read_token(
     port: Port, table: RefinementTable, token: int, classes: Ints, scores: NDArray[np.float32]
 ) -> Ints:
-    """First parts of the digits, int64 [m, D], of one of the four tokens of m units; scores:
-    `token_scores` of the tokens before.
+    """Read the first parts of the digits, int64 [m, D], of one of the four tokens of m units.
+
+    scores: `token_scores`, given the tokens before.
     """
     found = np.zeros(scores.shape[:2], dtype=np.int64)
     known = np.zeros((len(found), 2, table.values), dtype=np.float32)
@@ -119,7 +120,7 @@ def _read_token(
 
 
 def code_fixed(port: Port, digits: Ints) -> Ints:
-    """Digits int64 [n, S], all of equal length."""
+    """Code digits int64 [n, S] with codes of equal length."""
     first = np.clip(digits, -ESCAPE, ESCAPE)
     found = port.numbers("index", first.reshape(-1) + ESCAPE, SIZES).reshape(first.shape) - ESCAPE
     _code_rest(port, digits, found)
@@ -127,9 +128,7 @@ def code_fixed(port: Port, digits: Ints) -> Ints:
 
 
 def _code_rest(port: Port, digits: Ints, first: Ints) -> None:
-    """What is left of the sizes of digits int64 [n, D] whose first parts are `first`, where they
-    are put together.
-    """
+    """Code the rest of the sizes of digits int64 [n, D], and add it to the first parts in place."""
     large = np.abs(first) == ESCAPE
     if large.any():
         rest = port.numbers("index", np.abs(digits[large]) - ESCAPE, ESCAPES)
@@ -137,5 +136,5 @@ def _code_rest(port: Port, digits: Ints, first: Ints) -> None:
 
 
 def _stored(digits: Ints) -> Units:
-    """Digits as units."""
+    """Return digits as they are stored in units."""
     return (digits + ZERO).astype(np.int16)

@@ -47,7 +47,7 @@ def test_chances_are_those_of_plain_integers() -> None:
     around = rng.integers(0, 42, (20, len(AROUND)))
     under = rng.integers(0, 32, (20, len(UNDER)))
     place, level = rng.integers(0, 16, (20, 2)), 7
-    hidden = table.look(around, under, place, level)
+    hidden = table.hidden_values(around, under, place, level)
     assert table.map_embedding is not None
     assert table.under is not None
     chances, weights = table.chance_kept(hidden, level), table.index_weights_of(hidden)
@@ -89,10 +89,11 @@ def test_sums_do_not_depend_on_company_or_order() -> None:
     table, rng = drawn(40, 30, 3), np.random.default_rng(2)
     around, under = rng.integers(0, 42, (50, 24)), rng.integers(0, 32, (50, 9))
     place = rng.integers(0, 16, (50, 2))
-    whole = table.look(around, under, place, 3)
-    back = table.look(around[::-1], under[::-1], place[::-1], 3)[::-1]
+    whole = table.hidden_values(around, under, place, 3)
+    back = table.hidden_values(around[::-1], under[::-1], place[::-1], 3)[::-1]
     alone = [
-        table.look(around[n : n + 1], under[n : n + 1], place[n : n + 1], 3) for n in range(50)
+        table.hidden_values(around[n : n + 1], under[n : n + 1], place[n : n + 1], 3)
+        for n in range(50)
     ]
     np.testing.assert_array_equal(whole, back)
     np.testing.assert_array_equal(whole, np.concatenate(alone))
@@ -114,7 +115,7 @@ def test_tables_come_back_from_tensors_and_go_to_workers() -> None:
         ("map.around", torch.zeros(24, 8, 16), "torch.int8"),
         ("image.under", None, "image.under"),
         ("image.map_embedding", torch.zeros(51, 8, dtype=torch.int8), "map_embedding"),
-        ("image.embedding", torch.full((52, 8), 100, dtype=torch.int8), "beyond 63"),
+        ("image.embedding", torch.full((52, 8), 100, dtype=torch.int8), "exceed 63"),
         ("image.shifts", torch.full((3,), -1, dtype=torch.int8), "0..30"),
     ],
 )

@@ -210,7 +210,7 @@ def test_image_packets_that_hang_on_the_map_are_lost_with_any_of_it() -> None:
     came = [None if n == len(packets) - 1 else p for n, p in enumerate(packets)]
     found = unpacketise(came, 23, 30, tables, packing)
     assert 100 < (found[1] >= 0).sum() < 276
-    with pytest.raises(DataError, match="did not come whole"):
+    with pytest.raises(DataError, match="did not arrive whole"):
         read_packet(packets[-1], 23, 30, tables, map_indices=found[1])
 
 

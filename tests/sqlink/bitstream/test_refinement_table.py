@@ -234,7 +234,7 @@ def test_bits_in_the_ledger_are_those_of_the_table() -> None:
     kinds = rng.integers(-2, 1, (units_known, 8, 1))
     states = np.where(kinds < 0, kinds, drawn_units(rng, units_known, 8, 8)).astype(np.int16)
     around = np.stack([table.features(row) for row in states])
-    hidden = table.look(around, below, bands, 7, STEP)
+    hidden = table.hidden_values(around, below, bands, 7, STEP)
     bits = table.unit_bits(hidden, units)
     whole = {f.name: getattr(table, f.name).astype(int) for f in dataclasses.fields(table)}
     for n in range(units_known):

@@ -140,7 +140,7 @@ def test_a_table_spends_what_its_network_reckoned() -> None:
     for n, (row, column, level, step) in enumerate(places.tolist()):
         one = slice(n, n + 1)
         under = Below(map_[one], base[one], coarser[one])
-        hidden = table.look(around[one], under, np.array([[row, column]]), level, step)
+        hidden = table.hidden_values(around[one], under, np.array([[row, column]]), level, step)
         chance = float(table.chance_kept(hidden, level)[0])
         spent_masks.append(-np.log2(chance if kept[n] else 1 - chance))
         if kept[n]:
