@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -41,6 +39,7 @@ from sqlink.settings import Section, load_settings
 from sqlink.training.augmentation import step_generator
 from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
 from sqlink.training.config import Pixels, Share, Source, Weight
+from sqlink.training.interruption import Interruption
 from sqlink.training.journal import Journal
 from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
 from sqlink.training.precision import Precision, autocast, fastest_precision
@@ -143,7 +142,8 @@ class RefinementTrainer:
         )
         self.weights = self.task.tensors()[1]
         self.relevance = torch.cat((self.weights, self.weights.min().view(1)))
-        self.step, self.seconds, self.stopping = 0, 0.0, False
+        self.step, self.seconds = 0, 0.0
+        self.interruption = Interruption()
         self.bank = Bank(self.base, config.sources, config.crop, config.bank)
         self.held_out: list[Entry] = []
 
@@ -453,18 +453,8 @@ class RefinementTrainer:
     def run(self) -> Path:
         """Train until the minutes are spent; Ctrl-C ends the step and saves."""
         self.output.mkdir(parents=True, exist_ok=True)
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-
-        before = [(s, signal.signal(s, note)) for s in (signal.SIGINT, signal.SIGTERM)]
-        try:
+        with self.interruption.deferred():
             self._run()
-        finally:
-            for number, handler in before:
-                signal.signal(number, handler)
         return self.output / "refinement.safetensors"
 
     def _run(self) -> None:
@@ -481,7 +471,7 @@ class RefinementTrainer:
             since += 1
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
-            if self.stopping:
+            if self.interruption.asked:
                 self.save()
                 self.report(f"stopped at step {self.step}; the same command goes on from there")
                 raise KeyboardInterrupt

@@ -10,14 +10,10 @@ ready to be used as `--weights`), and what `sqlink.training.journal` writes.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -35,6 +31,7 @@ from sqlink.training.checkpoint import State, follow, load_checkpoint, save_chec
 from sqlink.training.config import Stage, StageName, TrainConfig, load_train_config
 from sqlink.training.data import TrainingData, draw_on_the_way
 from sqlink.training.export import export_weights
+from sqlink.training.interruption import Interruption
 from sqlink.training.journal import Journal, sample_sheet
 from sqlink.training.objective import Objective
 from sqlink.training.precision import fastest_precision
@@ -110,7 +107,7 @@ class Trainer:
         )
         self.data = TrainingData(config, self.classes, self.task, self.device)
         self.adversaries.whiten(self.data.examples(16))
-        self.stopping = False
+        self.interruption = Interruption()
         self.begin(next(iter(self.plan)))
 
     def _feature_discriminator(self) -> FeatureDiscriminator | None:
@@ -346,7 +343,7 @@ class Trainer:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         names = list(self.plan)
-        with self._stops_after_a_step():
+        with self.interruption.deferred():
             for name in names[names.index(self.name) :]:
                 if name != self.name:
                     self.begin(name)
@@ -368,7 +365,7 @@ class Trainer:
             self.seconds += now - last
             self.stage_seconds += now - last
             last = now
-            if self.stopping:
+            if self.interruption.asked:
                 self.save()
                 self.report(f"stopped at step {self.step}; the same command goes on from there")
                 raise KeyboardInterrupt
@@ -393,24 +390,6 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.journal.write(self.step, row)
             self.export(pictures_a_source=32)
-
-    @contextmanager
-    def _stops_after_a_step(self) -> Iterator[None]:
-        """Let the first Ctrl-C wait for the end of the step, so that no step is half counted."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-
-        before = signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 def train_sqgan(path: Path | str, report: Callable[[str], None] = print) -> Path:

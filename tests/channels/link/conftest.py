@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from channels.base import Packets, Reception
+from channels.link import bler_table
+from channels.link.bler_table import BlerTable
 from channels.link.coded import CodedLink
 from channels.link.uncoded import UncodedLink
 from channels.random import Streams
@@ -40,3 +42,17 @@ def assert_accounts_hold(link: CodedLink | UncodedLink, sent: Packets, got: Rece
     sizes = [[n for n in row if n] for row in sent.lengths.tolist()]
     uses = [sum(link.uses_per_packet(n) or 0 for n in row) for row in sizes]
     assert got.channel_uses.tolist() == uses
+
+
+TABLE = BlerTable((0.0, 1.0, 2.0, 3.0), (980, 500, 100, 10), (1000, 1000, 1000, 1000))
+
+
+def keep(table: BlerTable, **parameters: object) -> CodedLink:
+    """A lookup link whose table is in the cache."""
+    link = CodedLink(fidelity="lookup", **parameters)  # type: ignore[arg-type]
+    bler_table.write(bler_table.cache_folder() / f"{bler_table.key(link)}.json", link, table)
+    return link
+
+
+def rates(table: BlerTable, *snr_db: float) -> list[float]:
+    return table.rate(torch.tensor(snr_db, dtype=torch.float64)).tolist()

@@ -15,22 +15,9 @@ from channels.link import bler_table
 from channels.link.bler_table import BlerTable, lost, measure, table_of
 from channels.link.coded import CodedLink
 from channels.link.mcs import TABLES, mcs_table
+from tests.channels.link.conftest import TABLE, keep, rates
 
 pytestmark = pytest.mark.usefixtures("cache")
-
-
-TABLE = BlerTable((0.0, 1.0, 2.0, 3.0), (980, 500, 100, 10), (1000, 1000, 1000, 1000))
-
-
-def keep(table: BlerTable, **parameters: object) -> CodedLink:
-    """A lookup link whose table is in the cache."""
-    link = CodedLink(fidelity="lookup", **parameters)  # type: ignore[arg-type]
-    bler_table.write(bler_table.cache_folder() / f"{bler_table.key(link)}.json", link, table)
-    return link
-
-
-def rates(table: BlerTable, *snr_db: float) -> list[float]:
-    return table.rate(torch.tensor(snr_db, dtype=torch.float64)).tolist()
 
 
 def test_a_table_is_read_at_its_points_and_smoothly_between() -> None:

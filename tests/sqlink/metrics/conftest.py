@@ -69,3 +69,16 @@ def pairs(request: pytest.FixtureRequest) -> Callable[[int, int], tuple[Tensor, 
 def random_trunk() -> Callable[[str], nn.Sequential]:
     """A function of a network's name to its convolutions with random weights."""
     return _random_trunk
+
+
+def scene(height: int, width: int, n: int = 1) -> Tensor:
+    """Smooth waves, so that structure survives noise; [n, 3, height, width]."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    phase = torch.arange(3 * n).view(n, 3, 1, 1)
+    return 0.5 + 0.25 * torch.sin(x / 9 + phase) + 0.2 * torch.cos(y / 13 - phase)
+
+
+def noisy(images: Tensor, sigma: float, seed: int = 1) -> Tensor:
+    """The pictures with white noise of standard deviation `sigma`, cut to [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)

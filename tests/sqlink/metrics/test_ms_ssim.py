@@ -7,25 +7,13 @@ import numpy.typing as npt
 import pytest
 import torch
 from scipy.ndimage import correlate1d
-from torch import Tensor
 
 from sqlink.errors import DataError
 from sqlink.metrics import load_metric
 from sqlink.metrics.ms_ssim import MIN_SIDE, ms_ssim
+from tests.sqlink.metrics.conftest import noisy, scene
 
 Array = npt.NDArray[np.float64]
-
-
-def _scene(height: int, width: int, n: int = 1) -> Tensor:
-    """Smooth waves, so that structure survives noise; [n, 3, height, width]."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    phase = torch.arange(3 * n).view(n, 3, 1, 1)
-    return 0.5 + 0.25 * torch.sin(x / 9 + phase) + 0.2 * torch.cos(y / 13 - phase)
-
-
-def _noisy(images: Tensor, sigma: float, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 
 def _window(a: Array) -> Array:
@@ -57,8 +45,8 @@ def _ms_ssim_by_hand(x: Array, y: Array, crop_last: bool) -> float:
 
 @pytest.mark.parametrize("size", [(256, 512), (360, 480), (176, 201)])
 def test_ms_ssim_equals_a_computation_by_hand(size: tuple[int, int]) -> None:
-    reference = _scene(*size)
-    images = _noisy(reference, 0.15)
+    reference = scene(*size)
+    images = noisy(reference, 0.15)
     pair = (images[0].double().numpy(), reference[0].double().numpy())
     score = ms_ssim(images, reference).item()
     assert 0.3 < score < 0.98
@@ -67,8 +55,8 @@ def test_ms_ssim_equals_a_computation_by_hand(size: tuple[int, int]) -> None:
 
 
 def test_ms_ssim_does_not_depend_on_the_batch() -> None:
-    reference = _scene(176, 192, n=10)
-    images = torch.cat([_noisy(r[None], 0.02 * (i + 1)) for i, r in enumerate(reference)])
+    reference = scene(176, 192, n=10)
+    images = torch.cat([noisy(r[None], 0.02 * (i + 1)) for i, r in enumerate(reference)])
     together = ms_ssim(images, reference)
     alone = [ms_ssim(images[i : i + 1], reference[i : i + 1]).item() for i in (0, 4, 9)]
     assert together[[0, 4, 9]].tolist() == pytest.approx(alone, abs=1e-6)
@@ -78,7 +66,7 @@ def test_ms_ssim_does_not_depend_on_the_batch() -> None:
 
 def test_ms_ssim_of_small_pictures_is_refused_with_the_reason() -> None:
     side = MIN_SIDE
-    small = _scene(side - 1, 300)
+    small = scene(side - 1, 300)
     with pytest.raises(DataError, match="at least 176 pixels a side; got 300x175"):
         ms_ssim(small, small)
     metric = load_metric("ms_ssim")

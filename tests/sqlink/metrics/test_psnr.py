@@ -6,23 +6,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from sqlink.errors import ConfigError, DataError
 from sqlink.metrics import BUILT_IN, METRICS, Metric, load_metric
 from sqlink.metrics.psnr import PSNR_CEILING, psnr
-
-
-def _scene(height: int, width: int, n: int = 1) -> Tensor:
-    """Smooth waves, so that structure survives noise; [n, 3, height, width]."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    phase = torch.arange(3 * n).view(n, 3, 1, 1)
-    return 0.5 + 0.25 * torch.sin(x / 9 + phase) + 0.2 * torch.cos(y / 13 - phase)
-
-
-def _noisy(images: Tensor, sigma: float, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+from tests.sqlink.metrics.conftest import noisy, scene
 
 
 def test_psnr_of_a_constant_offset_is_its_square() -> None:
@@ -32,8 +20,8 @@ def test_psnr_of_a_constant_offset_is_its_square() -> None:
 
 
 def test_psnr_is_per_picture_and_float64() -> None:
-    reference = _scene(24, 32, n=3)
-    images = _noisy(reference, 0.1)
+    reference = scene(24, 32, n=3)
+    images = noisy(reference, 0.1)
     expected = [
         -10 * math.log10(float(((a - b).double().numpy() ** 2).mean()))
         for a, b in zip(images, reference, strict=True)
@@ -55,7 +43,7 @@ def test_psnr_is_that_of_torchmetrics() -> None:
 
 
 def test_psnr_of_equal_pictures_is_the_ceiling() -> None:
-    reference = _scene(16, 16)
+    reference = scene(16, 16)
     assert psnr(reference, reference).tolist() == [PSNR_CEILING]
 
 
