@@ -78,7 +78,7 @@ from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, class_set_of_size, l
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.runtime.precision import full_precision
-from sqlink.runtime.threads import side_by_side
+from sqlink.runtime.threads import one_thread_each, side_by_side
 from sqlink.segmentation import check_segmenter
 from sqlink.weights.manifest import load
 
@@ -239,6 +239,7 @@ class SQGANCodec:
         checked = checked_rows(rows, self.tables.streams, len(self.steps))
         self._sender = replace(self._sender, path=RatePath(checked, self.tables.streams))
 
+    @one_thread_each()
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
     ) -> list[Stream | Unreachable]:
@@ -283,6 +284,7 @@ class SQGANCodec:
         self._remembered.clear()
 
     @full_precision()
+    @one_thread_each()
     def decode(self, received: Sequence[Received]) -> Decoded:
         """Rebuild pictures of one size; what did not come is masked. An outage without any token.
 
