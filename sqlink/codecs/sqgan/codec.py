@@ -7,9 +7,9 @@
 The streams are the base's, of map and picture at 1/16, and, where the weights have them, the two of
 the refinement, in units of 2x2 tokens (`sqlink.bitstream.refinement_table`), whose digits are
 quantised in one of the weights' steps. A stored `.sqg` is a `session` and then the packets. A
-budget is filled along a path of kept fractions of the streams (`rate_path`), which the weights
-bring, one for each aim, or the user gives: `sender` finds the farthest point of it whose bytes,
-packets made, fit, or one that fills 99 % of it.
+budget is filled along a path of kept fractions of the streams (`rate_path`). The weights hold a
+path for each aim, or the user gives one; `sender` finds the farthest point of it whose packets fit,
+or one that fills 99 % of the budget.
 """
 
 from __future__ import annotations
@@ -89,18 +89,18 @@ if TYPE_CHECKING:
 _REMEMBERED = 128
 """Pictures whose analysis is kept for the next rate."""
 _READ = 8
-"""Receptions whose tokens are kept, for who decodes one and asks for its fate."""
+"""Receptions whose tokens are kept, for callers that decode one and ask for its fate."""
 
 
 class TokenModel(Quantiser, Protocol):
     """The two halves of a network; see `sqlink.model.sqgan.SQGAN`."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens."""
+        """Return the rows and columns of tokens."""
         ...
 
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
-        """Indices and scores of every place."""
+        """Return the indices and scores of every place."""
         ...
 
     def synthesise(
@@ -113,14 +113,16 @@ class TokenModel(Quantiser, Protocol):
         step: Tensor | None = None,
         realism: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Pictures and maps from indices, -1 where masked."""
+        """Return pictures and maps from indices, -1 where masked."""
         ...
 
 
 @dataclass(frozen=True)
 class _Read:
-    """Tokens that came: indices int64 [h, w] of map and image, digits int16 [k h, k w, D] of the
-    refinements, -1 where nothing came; not to be written to. step: of the quantiser.
+    """Tokens that arrived; they are shared and must not be changed.
+
+    tokens: indices int64 [h, w] of map and image, digits int16 [k h, k w, D] of the refinements, -1
+    where nothing arrived. step: index of the quantiser's step.
     """
 
     tokens: tuple[NDArray[Any], ...]
@@ -128,29 +130,34 @@ class _Read:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing came."""
+        """Whether nothing arrived."""
         return not any((part >= 0).any() for part in self.tokens)
 
 
 class SQGANCodec:
     """The codec around a model and its tables; `load_codec("sqgan")` makes one from weights.
 
-    weights_sha256: hex, what a stored file names its weights by. segmenter: what makes the map
-    where `encode` gets none, or its name. split: the path of kept fractions of the streams, each
-    rising, for every aim, or one for each. aim: of AIMS, what the bytes are spent for. realism: of
-    the receiver, 0 the most probable picture, without invented texture, to 1 the most natural one;
-    for weights with refinements. relevance: of the classes to the task, in [0, 1].
-    image_layers: layers of relevance of the image's tokens (1..4): more than one brings the most
-    relevant first, at more bytes. layer_bytes: up to three sizes of packets, in bytes, rising, for
-    streams within a budget: the first so many bytes of the packets are then what a budget of so
-    many, and the session's, would buy of the map and of the picture, or a little less; sizes beyond
-    the budget are passed over. `independent` packets
-    say the mask anew in each layer, a `single` stream says nothing twice. packing: `independent`
-    packets, `map-dependent` ones or a `single` stream; see `sqlink.bitstream.packets`.
-    fixed_length: indices of log2 of the codebook's size bits each, an ablation. chunk: pictures
-    that the network takes at once, always, so that a picture's result does not depend on the
-    others; None: 1 on a CPU, up to 16 on CUDA, fewer of large ones. trained_on: metrics that were
-    training losses of the weights, to be marked wherever they are shown. classes: what maps hold.
+    weights_sha256: hex digest by which a stored file names its weights.
+    packet_bytes: size of every packet but the last, 32 to 65535.
+    segmenter: makes the map where `encode` gets none; a segmenter or its name.
+    split: rows of the path of rates (`rate_path`), for every aim or one path for each aim.
+    aim: one of AIMS; what the bytes are spent for.
+    realism: used by `decode`; from 0, the most probable picture without invented texture, to 1,
+        the most natural one. Below 1 only for weights with refinements.
+    relevance: of each class to the task, in [0, 1].
+    image_layers: layers of relevance of the image's tokens, 1 to 4. More layers send the most
+        relevant tokens first and cost bytes.
+    layer_bytes: up to three rising sizes in bytes, for streams within a budget: the packets' first
+        so many bytes then hold about what a budget of that size would send. Sizes beyond the budget
+        are ignored. `independent` packets repeat the mask in each layer, a `single` stream does
+        not.
+    packing: `independent`, `map-dependent` or `single`; see `sqlink.bitstream.packets`.
+    fixed_length: code indices with log2 of the codebook's size bits each, an ablation.
+    chunk: pictures that the network processes at once, always the same number, so that a result
+        does not depend on the other pictures. None: 1 on a CPU, up to 16 on CUDA.
+    trained_on: metrics that were training losses of the weights; tables and figures mark them.
+    classes: class set of the maps.
+    steps: sizes of the quantiser's steps, none without refinements.
     """
 
     name = "sqgan"
@@ -189,7 +196,7 @@ class SQGANCodec:
         check_segmenter(self.name, segmenter)
         self.layer_bytes = _checked_layers(layer_bytes)
         if self.layer_bytes and image_layers > 1:
-            raise ConfigError("layer_bytes and image_layers both say what layers are: give one")
+            raise ConfigError("layer_bytes and image_layers both define layers: give one of them")
         if self.layer_bytes and packing == "map-dependent":
             raise ConfigError(
                 "layer_bytes: map-dependent packets need all of the map before any layer"
@@ -231,7 +238,7 @@ class SQGANCodec:
 
     @property
     def split(self) -> Rows:
-        """The path of kept fractions, by its rows; a new one is checked."""
+        """Rows of the path of kept fractions. Assigned rows are checked: ConfigError."""
         return self._sender.path.rows
 
     @split.setter
@@ -245,10 +252,10 @@ class SQGANCodec:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1] with int64 [N, H, W] maps, or the segmenter's.
 
-        A native `quality` in (0, 1] is how far along the path the stream goes. Unreachable below
-        the bytes of the path's first point. Raises ConfigError for a quality out of range and for
-        channel uses, DataError for a picture too small or too large and for a map of another size
-        or with ids that are no class.
+        A native `quality` in (0, 1] is the position on the path where the stream ends. A budget
+        below the bytes of the path's first point gives Unreachable. Raises ConfigError for a
+        quality out of range and for channel uses, DataError for a picture too small or too large
+        and for a map of another size or with ids of no class.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise DataError(f"pictures must be [N, 3, H, W], not {list(images.shape)}")
@@ -286,10 +293,10 @@ class SQGANCodec:
     @full_precision()
     @one_thread_each()
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Rebuild pictures of one size; what did not come is masked. An outage without any token.
+        """Rebuild pictures of one size; a picture without any token is an outage.
 
-        Never raises for missing or wrong packets. How they were made the session says. Raises
-        WeightsError where it names other weights than this codec's, DataError where it is of
+        Missing tokens are masked; missing or wrong packets raise nothing. The session holds how
+        packets were made. Raises WeightsError for a session of other weights, DataError for one of
         another version.
         """
         if not received:
@@ -329,14 +336,14 @@ class SQGANCodec:
         return Decoded(images, maps, outage)
 
     def _refining(self, refinements: Sequence[Tensor], steps: Tensor) -> dict[str, Any]:
-        """What a network with refinements is told beside the base's tokens."""
+        """Return the arguments of a network with refinements beside the base's tokens."""
         if not self.tables.refinements:
             return {}
         layers = [(digits - ZERO, digits[..., 0] >= 0) for digits in refinements]
         return {"refinements": layers, "step": steps, "realism": self.realism}
 
     def _read(self, one: Received, height: int, width: int) -> _Read:
-        """The tokens that came, and the step of their quantiser."""
+        """Return the tokens that arrived, and the step of their quantiser."""
         header, packing, step = one.session.header, self.packing, 0
         if len(header) == SESSION_BYTES and begins_as_session(header):
             said = SessionHeader.from_bytes(header)
@@ -349,7 +356,7 @@ class SQGANCodec:
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
     ) -> NDArray[np.uint8]:
-        """Relevance and fate of the token in every place; see `sqlink.codecs.base.TokenFate`."""
+        """Return the token's relevance and fate in each place: `sqlink.codecs.base.TokenFate`."""
         height, width = image.shape[1:]
         found: list[AnalysedPicture] = []
 
@@ -372,7 +379,7 @@ class SQGANCodec:
         return np.stack(layers, axis=-1).astype(np.uint8)
 
     def parse(self, data: bytes) -> Stream:
-        """A stored `.sqg` back into its stream.
+        """Return the stream of a stored `.sqg`.
 
         Raises DataError if it is cut short or damaged, WeightsError if it is of other weights.
         """
@@ -390,7 +397,7 @@ class SQGANCodec:
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
     def _checked(self, segmentation: Tensor) -> Tensor:
-        """The map as int64. Raises DataError if it holds no ids, or ids of no class."""
+        """Return the map as int64. Raises DataError for values that are not ids of a class."""
         if segmentation.is_floating_point():
             raise DataError(f"a map holds class ids, not {segmentation.dtype}: give integers")
         segmentation = segmentation.long()
@@ -411,9 +418,9 @@ class SQGANCodec:
         segmentation: Tensor | None,
         answer: Callable[[AnalysedPicture], Stream | Unreachable],
     ) -> list[Stream | Unreachable]:
-        """What `answer` makes of the tokens of every picture.
+        """Return `answer` of every picture's tokens.
 
-        Tokens seen of late are remembered: a second rate is cheap.
+        Tokens of recent pictures are remembered, so that a second rate does not run the network.
         """
         maps = [None] * len(images) if segmentation is None else segmentation.byte().cpu().unbind()
         given = list(zip(images.detach().cpu(), maps, strict=True))
@@ -448,14 +455,14 @@ class SQGANCodec:
         return [done[key] if key in done else answer(known[key]) for key in keys]
 
     def _chunk(self, height: int, width: int) -> int:
-        """Pictures of a size that the network takes at once."""
+        """Return how many pictures of a size the network processes at once."""
         if self.chunk is not None:
             return self.chunk
         most, pixels = (1, 2 << 20) if self.device.type == "cpu" else (16, 4 << 20)
         return max(1, min(most, pixels // (height * width)))
 
     def _segmenter(self) -> Segmenter:
-        """The segmenter, loaded when first needed."""
+        """Return the segmenter, loaded on first use."""
         if isinstance(self.segmenter, str):
             from sqlink.segmentation import load_segmenter
 
@@ -474,7 +481,7 @@ class SQGANCodec:
         return Stream(Session(self.name, height, width, header), sent.packets)
 
     def _check(self, session: SessionHeader) -> None:
-        """Raise WeightsError for a session of other weights, DataError for a step of none."""
+        """Raise WeightsError for a session of other weights, DataError for an unknown step."""
         own = self.weights_sha256[: 2 * WEIGHTS_BYTES]
         if session.weights.hex() != own:
             raise WeightsError(
@@ -501,7 +508,7 @@ def sqgan(
     packing: str = MODES[0],
     fixed_length: bool = False,
 ) -> SQGANCodec:
-    """The codec `sqgan` with shipped or own weights; the options are `SQGANCodec`'s.
+    """Return the codec `sqgan` with shipped or own weights; options are those of `SQGANCodec`.
 
     Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
     """
@@ -543,7 +550,7 @@ def sqgan(
 
 
 def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:
-    """What a picture [3, H, W], with its map uint8 [H, W] where it was given, is remembered by."""
+    """Return the key of a picture [3, H, W] and its map uint8 [H, W], if it was given."""
     digest = hashlib.blake2b(repr(tuple(picture.shape)).encode())
     for part in (picture, segmentation):
         digest.update(b"" if part is None else part.contiguous().numpy().data)
@@ -551,12 +558,12 @@ def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:
 
 
 def _whole(which: NDArray[np.int64], chunk: int) -> NDArray[np.int64]:
-    """`which` made up to a whole chunk with its last."""
+    """Fill `which` up to a whole chunk by repeating its last entry."""
     return np.pad(which, (0, chunk - which.size), mode="edge")
 
 
 def _checked_layers(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Sizes in bytes, rising. Raises ConfigError if they are none."""
+    """Return rising sizes in bytes. Raises ConfigError for anything else."""
     given = tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,)
     whole = [s for s in given if isinstance(s, int) and not isinstance(s, bool) and s > 0]
     if len(whole) < len(given) or len(whole) >= LAYERS or whole != sorted(set(whole)):
@@ -571,10 +578,10 @@ def _fate_of_finer(
     there: Sequence[NDArray[np.int64]],
     grid: tuple[int, ...],
 ) -> NDArray[np.int64]:
-    """What became of the refinements in each place of the base's grid, int64 [h, w].
+    """Return the fate of the refinements in each place of the base's grid, int64 [h, w].
 
-    whole, there: digits of each layer that were sent and that came, [k h, k w, D], -1 elsewhere. A
-    place has lost something where any of its tokens is lost.
+    whole, there: digits of each layer that were sent and that arrived, [k h, k w, D], -1 elsewhere.
+    A place counts as lost where any of its tokens is lost.
     """
     rows, columns = grid
     sent, lost = np.zeros(grid, dtype=bool), np.zeros(grid, dtype=bool)
@@ -587,7 +594,7 @@ def _fate_of_finer(
 
 
 def _relevance(record: str | None) -> tuple[float, ...]:
-    """How much each class matters by the task that weights were trained for."""
+    """Return the relevance of each class to the task that weights were trained for."""
     if record is None:
         return ()
     from sqlink.training.task import Task

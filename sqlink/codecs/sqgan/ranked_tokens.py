@@ -1,4 +1,4 @@
-"""A picture's tokens, ranked by what they are worth: what the transmitter chooses from.
+"""A picture's tokens, ranked by their worth; the transmitter chooses from these.
 
 analysis of the network ─ indices, scores ──────────────────────── map, image
                         └ coefficients ─ step ─ digits, gains ──── 1/8, 1/4, in units of 2x2
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from sqlink.model.sqgan import Analysis, Layer
 
 _USUAL_BITS = (7.0, 8.7)
-"""Of a token of the map and of the picture, all told: where the search for a budget begins."""
+"""Bits of a token of the map and of the picture, about, where the search for a budget begins."""
 _MASK_BITS = 3.0
-"""About what it takes to say that a unit of the refinement is sent."""
+"""Bits, about, to signal that a unit of the refinement is sent."""
 _LEGIBLE = (0.0, 0.5, 1.0)
-"""Weights of the kinds of gain (`sqlink.model.refinement.KINDS`) for `legible`; the second one by
-the relevance of what is there.
+"""Weights of the kinds of gain (`sqlink.model.refinement.KINDS`) for `legible`; the second is also
+weighted by the relevance of the place.
 """
 
 
 @dataclass(frozen=True)
 class RankedTokens:
-    """A stream's tokens, or units of them, of every place.
+    """The tokens, or units, of a stream at every place.
 
     indices: int64 [h, w], or int16 [h, w, S] of units. ranks: int64 [h, w], 0 the most relevant.
-    bits: float64 [P + 1], about what the first so many take.
+    bits: float64 [P + 1], the estimated bits of the first 0..P by rank.
     """
 
     indices: NDArray[Any]
@@ -47,7 +47,7 @@ class RankedTokens:
     def of(
         cls, indices: NDArray[Any], scores: NDArray[Any], bits: NDArray[np.float64]
     ) -> RankedTokens:
-        """Rank tokens by scores [h, w], of which each takes about `bits` [h, w]."""
+        """Rank tokens by scores [h, w]. bits: [h, w], estimated for each token."""
         rank = ranks(scores)
         ordered = np.zeros(rank.size + 1)
         ordered[1 + rank.reshape(-1)] = bits.reshape(-1)
@@ -58,10 +58,11 @@ class RankedTokens:
 class AnalysedPicture:
     """One picture's tokens.
 
-    base: of map and image. coefficients: of the refinement, [1, ...] each, and relevance, that of
-    what is there, [1, k h, k w] for each layer; None and () without one. finer: the refinement's
-    streams by quantiser's step, as far as they were needed. sizes: bytes of the points of the path
-    that were tried, by the points below them that end layers and the step that is set.
+    base: of map and image. coefficients: of the refinement, [1, ...] each; None without one.
+    relevance: of the classes at each place, [1, k h, k w] for each layer; () without one. finer:
+    the refinement's streams by quantiser's step, as far as they were needed. sizes: bytes of the
+    points of the path that were tried, for each pair of lower points that end layers and fixed
+    step.
     """
 
     base: tuple[RankedTokens, RankedTokens]
@@ -96,9 +97,9 @@ class AnalysedPicture:
 def ranked_units(
     layer: Layer, relevance: Tensor, table: RefinementTable, step: int, aim: str
 ) -> RankedTokens:
-    """Return the units of a refinement's layer, ranked by what they are worth to an aim.
+    """Return the units of a refinement's layer, ranked by their worth for an aim.
 
-    relevance: float32 [1, h, w] of what is there. step: index of the quantiser's step.
+    relevance: float32 [1, h, w], of the classes at each place. step: index of the quantiser's step.
     """
     units = units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO))
     gains = layer.gains.cpu()

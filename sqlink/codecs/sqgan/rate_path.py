@@ -6,7 +6,7 @@
 
 The map's and the picture's tokens are fractions of the base's grid, the refinements' fractions of
 their units; a base alone has pairs (m_map, m_image). Weights bring a path for each aim, calibrated
-by `sqlink.training`.
+by `sqlink.training.rate_allocation`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from sqlink.errors import ConfigError
 
 AIMS = ("legible", "natural", "faithful")
-"""What the transmitter spends for: what a segmenter still sees of the classes that matter to the
-task; LPIPS; squared error. Each ranks the refinement's units by its own gain and has its own path.
+"""What the transmitter spends its bytes for: the relevant classes as a segmenter sees them, LPIPS,
+or squared error. Each ranks the refinement's units by its own gain and has its own path.
 """
 Split = Sequence[Sequence[float]]
-"""Rows of a path, as they are given."""
+"""Rows of a path, as a user gives them."""
 Rows = tuple[tuple[float, ...], ...]
-"""Rows of a path that were checked."""
+"""Checked rows of a path."""
 
 POINTS = 4096
 """Points of a path, evenly spaced over its rows, that a budget is fitted to, beside point 0."""
 BASE_ROWS: Rows = ((0.03, 0.012), (0.25, 0.12), (0.35, 0.35), (0.45, 0.70), (1.0, 1.0))
-"""The path (map, image) where the weights bring none."""
+"""The path (map, image) for weights that hold none."""
 COARSEST_ROWS: Rows = (
     (0.03, 0.012, 0.0, 0.0, 0),
     (0.25, 0.12, 0.0, 0.0, 0),
@@ -51,9 +51,9 @@ _OF_A_STEP = (0.6, 1.0)
 
 @dataclass(frozen=True)
 class PathPoints:
-    """What points of a path keep: tokens or units of every stream, and the quantiser's step.
+    """Kept tokens or units of every stream at points of a path, and the quantiser's step there.
 
-    counts: int64 [n] for each stream. steps: int64 [n].
+    counts: int64 [n] for each stream. steps: int64 [n], indices.
     """
 
     counts: list[NDArray[np.int64]]
@@ -62,7 +62,7 @@ class PathPoints:
 
 @dataclass(frozen=True)
 class RatePath:
-    """A path of checked rows, of so many streams: 2 of the base, and up to 2 refinements."""
+    """A path of checked rows. streams: 2 of the base, or 4 with refinements."""
 
     rows: Rows
     streams: int
@@ -75,7 +75,9 @@ class RatePath:
         """Return what some of the points 0..POINTS keep of a picture of `places` base tokens."""
         rows = np.array(self.rows)
         steps = rows[:, 4] if self.streams > 2 else np.zeros(len(rows))
-        begin = np.flatnonzero(steps[:-1] == steps[1:])  # nothing lies between rows of two steps
+        begin = np.flatnonzero(
+            steps[:-1] == steps[1:]
+        )  # there are no points between rows of two steps
         at = points / POINTS * len(begin)
         which = np.minimum(at.astype(np.int64), len(begin) - 1)
         first = begin[which]

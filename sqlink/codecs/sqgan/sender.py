@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _FILLED = 0.99
 """Share of a budget that is enough."""
 _AIM = 0.5
-"""How much of what may stay free a guess leaves free."""
+"""Part of the free share of a budget that a guess leaves free."""
 _FINER_TAKES = 1.3
-"""Power of the quantiser's step that bytes fall with, until a step was tried."""
+"""Exponent by which bytes fall with the quantiser's step, where a step was not tried yet."""
 
 
 class Quantiser(Protocol):
-    """What makes digits of a refinement's coefficients; see `sqlink.model.sqgan.SQGAN`."""
+    """The quantiser of a refinement's coefficients; see `sqlink.model.sqgan.SQGAN`."""
 
     def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
         """Return the refinement's layers at one of the quantiser's steps."""
@@ -52,7 +52,7 @@ class SentPackets:
 
 @dataclass(frozen=True)
 class Sender:
-    """The transmitter behind the network.
+    """The transmitter after the network.
 
     steps: the quantiser's, none without refinements. aim: of AIMS. image_layers, layer_bytes: see
     `sqlink.codecs.sqgan.codec.SQGANCodec`.
