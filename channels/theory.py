@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import erfc, gammaln, j0, ndtr, ndtri
-from scipy.stats import ncx2
+from scipy.special import chndtr, erfc, gammaln, j0, ndtr, ndtri
 
 from channels.fec.qam import BITS_PER_SYMBOL
 
@@ -316,7 +315,7 @@ def gain_cdf(gain: ArrayLike, k_factor: float = 0.0) -> Floats:
         return np.asarray(-np.expm1(-g))
     if math.isinf(k_factor):
         return np.asarray(g >= 1, dtype=np.float64)
-    return np.asarray(ncx2.cdf(2 * (1 + k_factor) * g, 2, 2 * k_factor))
+    return np.asarray(chndtr(2 * (1 + k_factor) * g, 2, 2 * k_factor))
 
 
 def outage(

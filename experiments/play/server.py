@@ -3,6 +3,7 @@
     GET  /?token=T        the page
     GET  /api/about       the picture and what can be moved      (token in the header)
     POST /api/send        a Setting in JSON -> what came
+    POST /api/judge       the same Setting -> what a segmenter sees in it
     POST /api/street      {"seed": n}: another rendered street
     POST /api/picture     the bytes of a picture file
 
@@ -16,6 +17,7 @@ import hmac
 import json
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,9 +27,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from experiments.play.stage import Setting, Stage, street
-from experiments.report.page import asset
+from experiments.report.embedded import asset
 from sqlink.data.pictures import load_picture
 from sqlink.errors import ConfigError, DataError, SQLinkError
 
@@ -65,6 +68,10 @@ class Server(ThreadingHTTPServer):
         own = self.server_address[1]
         self.hosts = (f"{HOST}:{own}", f"localhost:{own}")
 
+    def warm(self) -> None:
+        """Prepare the stage for its moves, beside them."""
+        threading.Thread(target=self.stage.warm, daemon=True).start()
+
     @property
     def url(self) -> str:
         """The page's address."""
@@ -96,6 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answered(
             {
                 "/api/send": self._send,
+                "/api/judge": self._judge,
                 "/api/street": self._street,
                 "/api/picture": self._picture,
             }
@@ -144,13 +152,18 @@ class Handler(BaseHTTPRequestHandler):
         self._json(self.server.stage.about())
 
     def _send(self) -> None:
+        self._json(self.server.stage.send(self._setting()))
+
+    def _judge(self) -> None:
+        self._json(self.server.stage.judge(self._setting()))
+
+    def _setting(self) -> Setting:
         try:
-            setting = Setting.model_validate_json(self._body(MOST_JSON))
+            return Setting.model_validate_json(self._body(MOST_JSON))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "setting"
             raise ConfigError(f"{where}: {first['msg']}") from error
-        self._json(self.server.stage.send(setting))
 
     def _street(self) -> None:
         try:
@@ -159,8 +172,7 @@ class Handler(BaseHTTPRequestHandler):
             raise ConfigError("a street needs its number, as seed") from error
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
             raise ConfigError("seed must be a whole number from 0 to 2147483647")
-        self.server.stage.show(*street(seed))
-        self._json(self.server.stage.about())
+        self._another(*street(seed))
 
     def _picture(self) -> None:
         body = self._body(MOST_PICTURE)
@@ -171,8 +183,12 @@ class Handler(BaseHTTPRequestHandler):
                 image = load_picture(path)
             except DataError as error:
                 raise DataError(str(error).replace(str(path), "the picture")) from error
-        self.server.stage.show(image, "your picture")
+        self._another(image, "your picture")
+
+    def _another(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
+        self.server.stage.show(image, name, labels)
         self._json(self.server.stage.about())
+        self.server.warm()
 
     def _body(self, most: int) -> bytes:
         try:

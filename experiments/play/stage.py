@@ -1,7 +1,9 @@
 """One picture and a link whose settings change: what is sent and received; results are cached.
 
-    Setting ── encode (remembered) ── channel ── decode (remembered) ── judge ──> Scene
+    Setting ── encode (remembered) ── channel ── decode (remembered) ──> what came
+                                                     └── judge (remembered) ──> what is understood
 
+What came is answered first, since the judge takes as long again as many a codec.
 The channel is packet loss and then a coded link, drawn from measured block error rates (`lookup`),
 which takes milliseconds. A draw of the channel is keyed by its number alone: moving a slider keeps
 the fades and the noise, and codecs side by side meet the same.
@@ -9,10 +11,13 @@ the fades and the noise, and codecs side by side meet the same.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -22,12 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from channels.base import Channel
+from channels.base import Channel, Reception
 from channels.config import build
 from channels.random import Streams
-from experiments.report.embedded import data_uri, webp
+from experiments.report.embedded import data_uri, token_layers, webp
 from experiments.report.labels import LEDGER, codec_title
-from experiments.report.page import token_layers
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
@@ -42,12 +46,18 @@ from sqlink.codecs.base import (
 from sqlink.codecs.sqgan.codec import SQGANCodec
 from sqlink.crossing import ledger, pack, unpack
 from sqlink.data.classes import CAMVID
+from sqlink.errors import SQLinkError
 from sqlink.metrics.psnr import psnr
 from sqlink.metrics.semantic import confusion, miou
 from sqlink.receiver import outage
 from sqlink.segmentation import load_segmenter
+from sqlink.segmentation.base import Segmenter
 
 CODECS = ("sqgan", "jpeg2000", "bpg")
+RATES = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
+"""In bits per pixel, where the slider stops."""
+IDLE_S = 0.7
+"""Without a question for so long, the next rate is encoded ahead."""
 PROTECTION = (
     ("16qam", 0.75),
     ("16qam", 0.5),
@@ -81,14 +91,11 @@ class Setting(BaseModel):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What came out of one decoding: data URIs, and numbers against the original."""
+class Arrival:
+    """What came out of one decoding: image float32 [3, H, W]; map int64 [H, W], or None."""
 
-    image: str
-    map: str | None
-    seen: str
-    psnr_db: float | None
-    miou: float
+    image: Tensor
+    map: Tensor | None
     outage: bool
 
 
@@ -100,26 +107,53 @@ class Stage:
         without any.
         """
         self._lock = threading.Lock()
+        self._asked = time.monotonic()
         self._codecs: dict[str, Codec] = {}
         self._channels: dict[tuple[int, str], Channel] = {}
-        self._judge = load_segmenter("judge")
-        self._transmitter = load_segmenter("tx")
+        self._segmenters: dict[str, Segmenter] = {}
         self.show(image, name, labels)
 
     def show(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
         """Take another picture; the cache of the one before is dropped."""
         image, labels = _fitted(image, labels)
-        with self._lock, torch.inference_mode():
+        with self._lock:
             self.image, self.name = image, name
-            self.clean = self._judge.segment(image[None])[0]
-            self.labels = self.clean if labels is None else labels
-            self.labelled = labels is not None
-            self.sent = self._transmitter.segment(image[None])
+            self._given = labels
+            self._maps: dict[str, Tensor] = {}
             self._streams: OrderedDict[Any, Stream | Unreachable] = OrderedDict()
-            self._decoded: OrderedDict[Any, Seen] = OrderedDict()
+            self._arrivals: OrderedDict[Any, Arrival] = OrderedDict()
+            self._shown: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+            self._judged: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the picture came with labels."""
+        return self._given is not None
+
+    @property
+    def clean(self) -> Tensor:
+        """What the judge sees in the original, int64 [H, W]."""
+        return self._map_by("judge")
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels, or what the judge sees in the original where there are none."""
+        return self.clean if self._given is None else self._given
+
+    def _map_by(self, segmenter: str) -> Tensor:
+        """What a segmenter sees in the original; computed once."""
+        if segmenter not in self._maps:
+            if segmenter not in self._segmenters:
+                self._segmenters[segmenter] = load_segmenter(segmenter)
+            self._maps[segmenter] = self._segmenters[segmenter].segment(self.image[None])[0]
+        return self._maps[segmenter]
 
     def about(self) -> dict[str, Any]:
         """Return what a page needs to know before the first move."""
+        with self._lock, torch.inference_mode():
+            return self._about()
+
+    def _about(self) -> dict[str, Any]:
         height, width = self.image.shape[1:]
         ceiling = _miou(self.clean, self.labels) if self.labelled else 1.0
         return {
@@ -136,6 +170,7 @@ class Stage:
                 f"{modulation.upper().replace('QAM', '-QAM')} {_fraction(rate)}"
                 for modulation, rate in PROTECTION
             ],
+            "rates": RATES,
             "realism": self._realism(),
             "ledger": [{"id": k, "title": title} for k, (title, _) in LEDGER.items()],
             "classes": [
@@ -145,43 +180,22 @@ class Stage:
         }
 
     def send(self, setting: Setting) -> dict[str, Any]:
-        """Send the picture once, and return all that a page shows of it.
+        """Send the picture once, and return all that came; `judge` says what is seen in it.
 
         Raises SQLinkError if a codec cannot be had.
         """
+        self._asked = time.monotonic()
         with self._lock, torch.inference_mode():
-            codec = self._codec(setting.codec, setting.realism)
-            answer = _remembered(
-                self._streams, (setting.codec, setting.bpp), lambda: self._encode(setting)
-            )
-            if isinstance(answer, Unreachable):
-                seen = self._look(setting, codec, None)
-                return {
-                    **vars(seen),
-                    "unreachable": answer.lowest_bpp,
-                    "bytes": 0,
-                    "bpp": 0,
-                    "packets": 0,
-                    "delivered": 0,
-                    "uses": 0,
-                    "bits": {},
-                    "tokens": None,
-                }
-            channel = self._channel(setting)
-            conditions = {
-                "snr_db": torch.tensor([setting.snr_db], dtype=torch.float64),
-                "loss": torch.tensor([setting.loss], dtype=torch.float64),
-            }
-            reception = channel.transmit(
-                pack([answer], DEFAULT_PACKET_BYTES, torch.device("cpu")),
-                conditions,
-                Streams.derive(setting.draw, [("play", setting.draw)]),
-            )
-            (came,) = unpack([answer], reception)
-            seen = self._look(setting, codec, came)
+            answer, reception, came = self._sent(setting)
+            key, arrival = self._arrival(setting.codec, setting.realism, came)
+            shown = _remembered(self._shown, key, lambda: self._show(arrival))
+            if reception is None or came is None or isinstance(answer, Unreachable):
+                lowest = answer.lowest_bpp if isinstance(answer, Unreachable) else None
+                nothing = dict.fromkeys(("bytes", "bpp", "packets", "delivered", "uses"), 0)
+                return {**shown, **nothing, "unreachable": lowest, "bits": {}, "tokens": None}
             bits = {name: int(value[0]) for name, value in ledger([answer], reception).items()}
             return {
-                **vars(seen),
+                **shown,
                 "unreachable": None,
                 "bytes": answer.size,
                 "bpp": answer.bpp,
@@ -190,57 +204,127 @@ class Stage:
                 "lost": [n for n, piece in enumerate(came.packets) if piece is None],
                 "uses": int(reception.channel_uses[0]),
                 "bits": {name: value for name, value in bits.items() if value},
-                "tokens": self._tokens(codec, answer, came),
+                "tokens": self._tokens(setting.codec, answer, came),
             }
 
+    def judge(self, setting: Setting) -> dict[str, Any]:
+        """Return what the judge sees in what `send` brings, and its mIoU.
+
+        Raises SQLinkError if a codec cannot be had.
+        """
+        self._asked = time.monotonic()
+        with self._lock, torch.inference_mode():
+            _, _, came = self._sent(setting)
+            key, arrival = self._arrival(setting.codec, setting.realism, came)
+            return _remembered(self._judged, key, lambda: self._judge(arrival))
+
     def warm(self) -> None:
-        """Start every codec, so that the first move to one does not wait for it."""
+        """Start the segmenters and every codec, and then, while nothing is asked, encode the
+        picture at every rate of the slider: no move has to wait for that.
+
+        Returns early where another picture takes the place of this one.
+        """
+        self.about()
+        streams, ready = self._streams, []
         for name in CODECS:
-            self.send(Setting.model_validate({"codec": name}))
+            setting = Setting.model_validate({"codec": name})
+            with suppress(SQLinkError):  # a move to it says why
+                self.send(setting)
+                self.judge(setting)
+                ready.append(name)
+        for bpp in sorted(RATES, key=lambda one: abs(math.log(one / Setting().bpp))):
+            for name in ready:
+                while time.monotonic() - self._asked < IDLE_S:
+                    time.sleep(IDLE_S / 4)
+                setting = Setting.model_validate({"codec": name, "bpp": bpp})
+                with self._lock, torch.inference_mode():
+                    if self._streams is not streams:
+                        return
+                    self._stream(setting)
+
+    def _sent(
+        self, setting: Setting
+    ) -> tuple[Stream | Unreachable, Reception | None, Received | None]:
+        """The stream, and what becomes of it on the channel; None where there is none."""
+        answer = self._stream(setting)
+        if isinstance(answer, Unreachable):
+            return answer, None, None
+        conditions = {
+            "snr_db": torch.tensor([setting.snr_db], dtype=torch.float64),
+            "loss": torch.tensor([setting.loss], dtype=torch.float64),
+        }
+        reception = self._channel(setting).transmit(
+            pack([answer], DEFAULT_PACKET_BYTES, torch.device("cpu")),
+            conditions,
+            Streams.derive(setting.draw, [("play", setting.draw)]),
+        )
+        (came,) = unpack([answer], reception)
+        return answer, reception, came
+
+    def _stream(self, setting: Setting) -> Stream | Unreachable:
+        key = (setting.codec, setting.bpp)
+        return _remembered(self._streams, key, lambda: self._encode(setting))
 
     def _encode(self, setting: Setting) -> Stream | Unreachable:
-        codec = self._codec(setting.codec, None)
-        (answer,) = codec.encode(self.image[None], Rate(bpp=setting.bpp), self.sent)
+        codec = self._codec(setting.codec)
+        carried = self._map_by("tx")[None]
+        (answer,) = codec.encode(self.image[None], Rate(bpp=setting.bpp), carried)
         return answer
 
-    def _look(self, setting: Setting, codec: Codec, came: Received | None) -> Seen:
-        key = (setting.codec, setting.realism, came)
-        return _remembered(self._decoded, key, lambda: self._seen(codec, came))
+    def _arrival(
+        self, name: str, realism: float | None, came: Received | None
+    ) -> tuple[Any, Arrival]:
+        """What a codec decodes of packets, and what it is remembered by."""
+        chosen = 1.0 if realism is None else realism
+        key = (name, chosen, came)
+        return key, _remembered(self._arrivals, key, lambda: self._decode(name, chosen, came))
 
-    def _seen(self, codec: Codec, came: Received | None) -> Seen:
+    def _decode(self, name: str, realism: float, came: Received | None) -> Arrival:
         height, width = self.image.shape[1:]
+        codec = self._codec(name)
+        if isinstance(codec, SQGANCodec) and codec.tables.refinements:
+            if 0 < realism < 1:
+                return self._mixed(name, realism, came)
+            codec.realism = realism
         decoded: Decoded = outage(1, height, width) if came is None else codec.decode([came])
-        found = self._judge.segment(decoded.images)[0]
-        carried = decoded.segmentation
-        lost = bool(decoded.outage[0])
-        return Seen(
-            image=_picture(decoded.images[0]),
-            map=None if carried is None or lost else _map(carried[0]),
-            seen=_map(found),
-            psnr_db=float(psnr(decoded.images, self.image[None])[0]),
-            miou=_miou(found, self.labels),
-            outage=lost,
-        )
+        lost, carried = bool(decoded.outage[0]), decoded.segmentation
+        return Arrival(decoded.images[0], None if carried is None or lost else carried[0], lost)
 
-    def _tokens(self, codec: Codec, sent: Stream, came: Received) -> dict[str, Any] | None:
+    def _mixed(self, name: str, realism: float, came: Received | None) -> Arrival:
+        """A realism between 0 and 1, of the pictures at both, so that a slider moves at once."""
+        probable = self._arrival(name, 0.0, came)[1]
+        natural = self._arrival(name, 1.0, came)[1]
+        return replace(natural, image=torch.lerp(probable.image, natural.image, realism))
+
+    def _show(self, arrival: Arrival) -> dict[str, Any]:
+        return {
+            "image": _picture(arrival.image),
+            "map": None if arrival.map is None else _map(arrival.map),
+            "psnr_db": float(psnr(arrival.image[None], self.image[None])[0]),
+            "outage": arrival.outage,
+        }
+
+    def _judge(self, arrival: Arrival) -> dict[str, Any]:
+        self._map_by("judge")
+        found = self._segmenters["judge"].segment(arrival.image[None])[0]
+        return {"seen": _map(found), "miou": _miou(found, self.labels)}
+
+    def _tokens(self, name: str, sent: Stream, came: Received) -> dict[str, Any] | None:
+        codec = self._codec(name)
         if not isinstance(codec, TokenFate):
             return None
-        return token_layers(codec.token_fate(self.image, self.sent[0], sent, came))
+        return token_layers(codec.token_fate(self.image, self._map_by("tx"), sent, came))
 
-    def _codec(self, name: str, realism: float | None) -> Codec:
-        """Return a codec, at a realism if it has one."""
+    def _codec(self, name: str) -> Codec:
         if name not in self._codecs:
-            self._codecs[name] = load_codec(name)
-        codec = self._codecs[name]
-        if isinstance(codec, SQGANCodec):
-            codec.chunk = 1  # one picture at a time: no network runs on what fills a chunk
-        if isinstance(codec, SQGANCodec) and codec.tables.refinements:
-            codec.realism = 1.0 if realism is None else realism
-        return codec
+            codec = self._codecs[name] = load_codec(name)
+            if isinstance(codec, SQGANCodec):
+                codec.chunk = 1  # one picture at a time: no network runs on what fills a chunk
+        return self._codecs[name]
 
     def _realism(self) -> list[str]:
         """List the codecs whose weights have a realism to choose."""
-        codec = self._codec("sqgan", None)
+        codec = self._codec("sqgan")
         return ["sqgan"] if isinstance(codec, SQGANCodec) and codec.tables.refinements else []
 
     def _channel(self, setting: Setting) -> Channel:

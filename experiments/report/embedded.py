@@ -1,7 +1,7 @@
-"""Pictures inside a page: each a data URI, there once however often it is shown, within a budget.
+"""What a page holds inside it: its own files, and pictures, each once, within a budget.
 
-Photographs are coded as WebP at a quality that is lowered until all of them fit; maps are WebP
-without loss. What does not fit even so is left out, from the end, and counted.
+Pictures are data URIs. Photographs are coded as WebP at a quality that is lowered until all of them
+fit; maps are WebP without loss. What does not fit even so is left out, from the end, and counted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sqlink.errors import DataError
@@ -75,6 +79,11 @@ class Pictures:
         return uris
 
 
+def asset(name: str) -> str:
+    """A file of the page's own: a style sheet, a script, a template."""
+    return (files("experiments.report") / "assets" / name).read_text(encoding="utf-8")
+
+
 def data_uri(data: bytes, kind: str) -> str:
     """Bytes as a URI that holds them.
 
@@ -92,6 +101,20 @@ def webp(picture: Image.Image, quality: int | None) -> bytes:
     else:
         picture.save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
+
+
+def token_layers(pixels: NDArray[np.uint8]) -> dict[str, Any]:
+    """What `TokenFate` tells, for the overlays of a page: the bytes of each layer in hexadecimal.
+
+    pixels: uint8 [h, w, 3], or [h, w, 4] of a codec that refines places.
+
+    >>> sorted(token_layers(np.zeros((2, 3, 4), dtype=np.uint8)))
+    ['columns', 'detail', 'image', 'map', 'relevance', 'rows']
+    """
+    rows, columns, layers = pixels.shape
+    names = ("relevance", "image", "map", "detail")[:layers]
+    found = {name: pixels[..., i].tobytes().hex() for i, name in enumerate(names)}
+    return {"rows": rows, "columns": columns, **found}
 
 
 def _webp(path: Path, quality: int | None) -> bytes:

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from experiments.report.axes import AXES
-from experiments.report.embedded import Pictures
+from experiments.report.embedded import Pictures, asset, token_layers
 from experiments.report.headline import headline
 from experiments.report.labels import LEDGER, rate_parts, rate_title
 from experiments.report.results import Results, Series, read_all, series_of
@@ -59,11 +58,6 @@ def write_page(
         target = target / NAME
     write_aside(_html(results, max_bytes).encode(), target)
     return target
-
-
-def asset(name: str) -> str:
-    """A file of the page's own: a style sheet, a script, a template."""
-    return (files("experiments.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def script_json(value: Any) -> str:
@@ -370,17 +364,3 @@ def _tokens(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a picture: {error}") from error
     return token_layers(pixels)
-
-
-def token_layers(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """What `TokenFate` tells, for the overlays of a page: the bytes of each layer in hexadecimal.
-
-    pixels: uint8 [h, w, 3], or [h, w, 4] of a codec that refines places.
-
-    >>> sorted(token_layers(np.zeros((2, 3, 4), dtype=np.uint8)))
-    ['columns', 'detail', 'image', 'map', 'relevance', 'rows']
-    """
-    rows, columns, layers = pixels.shape
-    names = ("relevance", "image", "map", "detail")[:layers]
-    found = {name: pixels[..., i].tobytes().hex() for i, name in enumerate(names)}
-    return {"rows": rows, "columns": columns, **found}

@@ -253,7 +253,6 @@ def play(
     ] = True,
 ) -> None:
     """Open a page whose sliders send a picture over a link: rate, noise, loss, protection."""
-    import threading
     import webbrowser
 
     from experiments.play.server import Server
@@ -263,7 +262,7 @@ def play(
     stage = Stage(*street(11)) if picture is None else Stage(load_picture(picture), picture.name)
     with Server(stage, port) as server:
         print(f"{server.url}\nCtrl-C ends it", flush=True)
-        threading.Thread(target=stage.warm, daemon=True).start()
+        server.warm()
         if open_:
             webbrowser.open(server.url)
         server.serve_forever()

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import stdtrit
 
 from sqlink import wording
 from sqlink.errors import DataError
@@ -101,6 +100,8 @@ class Jackknife:
             return Interval(
                 self.estimate, math.nan, math.nan, level, count, reason or "nothing measured"
             )
+        from scipy.special import stdtrit  # a fifth of a second, which few programs need
+
         spread = math.sqrt((count - 1) / count * float(((found - found.mean()) ** 2).sum()))
         half = float(stdtrit(count - 1, (1 + level) / 2)) * spread
         ends = (max(self.estimate - half, low), min(self.estimate + half, high))

@@ -1,6 +1,5 @@
 "use strict";
 const TOKEN = new URLSearchParams(location.search).get("token") || "";
-const RATES = [0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3];
 const state = { bpp: 0.04, snr_db: 12, loss: 0, protection: 3, fading: "rayleigh", draw: 0, realism: 1 };
 const view = { sources: ["original", "sqgan"], layer: "image" };
 let about = null, scenes = [null, null], compare = null;
@@ -23,32 +22,44 @@ function settingOf(codec) {
   return JSON.stringify(setting);
 }
 
-/* One request at a time; what was moved meanwhile is asked for next, and only the last of it. */
-let running = false, wanted = false;
+/* One request at a time; what was moved meanwhile is asked for next, and only the last of it. The
+   judge is asked once what came is shown. Answers about a picture that is gone are dropped. */
+let running = false, wanted = false, pictures = 0;
 async function refresh() {
   wanted = true;
   if (running) return;
   running = true;
   while (wanted) {
     wanted = false;
-    const keys = view.sources.map((source) => (source === "original" ? null : settingOf(source)));
-    const known = keys.every((key) => key === null || seen.has(key));
-    const start = performance.now();
-    if (!known) say("sending…");
-    try {
-      for (const key of keys) {
-        if (key === null || seen.has(key)) continue;
-        seen.set(key, await ask("/api/send", key));
-        if (seen.size > 400) seen.delete(seen.keys().next().value);
-      }
-      scenes = keys.map((key) => (key === null ? null : seen.get(key)));
-      show();
-      say(known ? "seen before" : `${Math.round(performance.now() - start)} ms`);
-    } catch (error) {
-      say(error.message, true);
-    }
+    try { await move(); } catch (error) { say(error.message, true); }
   }
   running = false;
+}
+async function move() {
+  const picture = pictures, start = performance.now();
+  const keys = view.sources.map((source) => (source === "original" ? null : settingOf(source)));
+  const known = keys.every((key) => key === null || seen.has(key));
+  if (!known) say("sending…");
+  for (const key of keys) {
+    if (key === null || seen.has(key)) continue;
+    const scene = await ask("/api/send", key);
+    if (picture !== pictures) return;
+    seen.set(key, scene);
+    if (seen.size > 400) seen.delete(seen.keys().next().value);
+  }
+  scenes = keys.map((key) => (key === null ? null : seen.get(key)));
+  show();
+  const took = known ? "seen before" : `${Math.round(performance.now() - start)} ms`;
+  for (const [place, key] of keys.entries()) {
+    if (key === null || scenes[place].seen !== undefined) continue;
+    if (wanted) return;
+    say(`${took}, judging…`);
+    const judged = await ask("/api/judge", key);
+    if (picture !== pictures) return;
+    Object.assign(scenes[place], judged);
+    show();
+  }
+  say(took);
 }
 
 const title = (source) => (source === "original" ? "original" : about.codecs.find((c) => c.id === source).title);
@@ -67,7 +78,7 @@ function layerOf(place) {
   const overlay = overlaid && scene.tokens ? tokenOverlay(scene.tokens, overlaid === "image-tokens" ? "image" : overlaid, about.width, about.height) : null;
   return {
     uri: scene[base], title: name + { image: "", seen: ", seen by the judge", map: ", map received" }[base], pixels: base !== "image", overlay,
-    missing: scene.outage ? "Nothing could be decoded." : "This codec carries no map.",
+    missing: base === "seen" && scene.seen === undefined ? "The judge is looking…" : scene.outage ? "Nothing could be decoded." : "This codec carries no map.",
   };
 }
 function show() {
@@ -84,7 +95,7 @@ function show() {
     }
     if (scene.unreachable !== null) return el("dl", { class: "who" }, el("h3", { style: ink }, title(source)), el("p", {}, `Its least is ${scene.unreachable.toFixed(3)} bpp: nothing was sent.`));
     return el("dl", { class: "who" }, el("h3", { style: ink }, title(source) + (scene.outage ? ": outage" : "")),
-      fact("sent", `${grouped(scene.bytes)} B`), fact("rate", `${scene.bpp.toFixed(3)} bpp`), fact(about.labelled ? "mIoU" : "mIoU to original's", percent(scene.miou)), fact("PSNR", scene.psnr_db === null ? "–" : `${scene.psnr_db.toFixed(1)} dB`), fact("channel uses", grouped(scene.uses)));
+      fact("sent", `${grouped(scene.bytes)} B`), fact("rate", `${scene.bpp.toFixed(3)} bpp`), fact(about.labelled ? "mIoU" : "mIoU to original's", scene.miou === undefined ? "…" : percent(scene.miou)), fact("PSNR", scene.psnr_db === null ? "–" : `${scene.psnr_db.toFixed(1)} dB`), fact("channel uses", grouped(scene.uses)));
   }));
   const sent = view.sources.map((source, place) => [source, scenes[place]]).filter(([source, scene]) => source !== "original" && scene && scene.unreachable === null);
   byId("packets").replaceChildren(...sent.flatMap(([source, scene]) => [
@@ -122,7 +133,7 @@ function controls() {
   pills(byId("layer"), "What is shown", [["image", "picture"], ["seen", "seen by the judge"], ["map", "map"], ["image-tokens", "tokens"], ["relevance", "relevance"], ...(about.realism.length ? [["detail", "refinement"]] : [])], "image", (layer) => { view.layer = layer; show(); });
   const snrs = span(-5, 30, 0.5), losses = span(0, 0.6, 0.02), real = span(0, 1, 0.1);
   byId("sliders").append(...[
-    slider({ name: "Rate", values: RATES, at: RATES.indexOf(state.bpp), said: (v) => `${v} bpp`, move: (v) => { state.bpp = v; }, ends: ["fewer bits", "more bits"] }),
+    slider({ name: "Rate", values: about.rates, at: about.rates.indexOf(state.bpp), said: (v) => `${v} bpp`, move: (v) => { state.bpp = v; }, ends: ["fewer bits", "more bits"] }),
     slider({ name: "Mean Es/N0", values: snrs, at: snrs.indexOf(state.snr_db), said: (v) => `${v} dB`, move: (v) => { state.snr_db = v; }, ends: ["noise", "clean"] }),
     slider({ name: "Packet loss beside", values: losses, at: 0, said: (v) => `${Math.round(100 * v)} %`, move: (v) => { state.loss = v; } }),
     slider({ name: "Protection", values: about.protection.map((_, n) => n), at: state.protection, said: (n) => about.protection[n], move: (n) => { state.protection = n; }, ends: ["fragile, cheap", "robust, dear"] }),
@@ -138,6 +149,7 @@ async function change(path, body) {
   say("preparing the picture…");
   try {
     about = await ask(path, body);
+    pictures += 1;
     seen.clear();
     scenes = [null, null];
     begin();

@@ -13,9 +13,13 @@ import torch
 from PIL import Image
 
 from experiments.play.server import HOST, MOST_PICTURE, TOKEN_HEADER, Server
-from experiments.play.stage import MOST_PIXELS, PROTECTION, Setting, Stage
+from experiments.play.stage import CODECS, MOST_PIXELS, PROTECTION, RATES, Setting, Stage
+from sqlink.codecs.base import Rate, Received
+from sqlink.codecs.sqgan.codec import sqgan
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError
+from sqlink.metrics.psnr import psnr
+from sqlink.segmentation import load_segmenter
 from tests.browser import Watched, chromium
 
 
@@ -74,7 +78,7 @@ def test_the_page_comes_with_the_token_alone(server: Server) -> None:
     ],
 )
 def test_anyone_else_is_refused(server: Server, headers: dict[str, str]) -> None:
-    for method, path in (("GET", "/api/about"), ("POST", "/api/send")):
+    for method, path in (("GET", "/api/about"), ("POST", "/api/send"), ("POST", "/api/judge")):
         status, content = ask(server, method, path, b"{}" if method == "POST" else None, **headers)
         assert status == 403
         assert list(json.loads(content)) == ["error"]
@@ -94,6 +98,7 @@ def test_what_is_not_there_or_too_long_is_refused(server: Server) -> None:
         ("/api/send", b'{"bpp": -1}', "bpp"),
         ("/api/send", b'{"codec": "h264"}', "codec"),
         ("/api/send", b'{"colour": 1}', "colour"),
+        ("/api/judge", b'{"loss": 2}', "loss"),
         ("/api/street", b'{"seed": "x"}', "seed"),
         ("/api/street", b"[]", "seed"),
         ("/api/picture", b"no picture", "the picture"),
@@ -169,6 +174,37 @@ def test_what_was_lost_is_shown_as_lost(stage: Stage) -> None:
     assert len(set(everything)) == 1
 
 
+def test_the_judge_is_asked_apart_and_sees_more_where_more_came(stage: Stage) -> None:
+    whole, lost = Setting(codec="jpeg2000", bpp=2, snr_db=40), Setting(codec="jpeg2000", loss=1)
+    assert "miou" not in stage.send(whole)
+    assert stage.judge(lost)["miou"] < stage.judge(whole)["miou"] <= 1
+    about = stage.about()
+    assert stage.judge(whole)["miou"] == pytest.approx(about["ceiling"], abs=0.2)
+
+
+def test_every_rate_is_encoded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.play.stage.IDLE_S", 0.01)
+    sample = Streets(seed=4, count=1, height=64, width=80)[0]
+    stage = Stage(sample.image, "tiny street", sample.segmentation)
+    stage.warm()
+    for name in CODECS:
+        monkeypatch.setattr(stage._codecs[name], "encode", None)
+    for bpp in RATES:
+        for name in CODECS:
+            stage.send(Setting.model_validate({"codec": name, "bpp": bpp}))
+
+
+def test_a_realism_between_is_a_mix_of_both_ends(stage: Stage) -> None:
+    codec = sqgan()
+    codec.chunk = 1
+    sent = stage.send(Setting(codec="sqgan", bpp=1, snr_db=40, realism=0.3))
+    labels = load_segmenter("tx").segment(stage.image[None])
+    (stream,) = codec.encode(stage.image[None], Rate(bpp=1), labels)
+    codec.realism = 0.3
+    found = codec.decode([Received.whole(stream)]).images
+    assert float(psnr(found, stage.image[None])[0]) == pytest.approx(sent["psnr_db"], abs=0.02)
+
+
 def test_a_codec_that_cannot_go_so_low_says_its_lowest(stage: Stage) -> None:
     scene = stage.send(Setting(codec="bpg", bpp=0.002))
     assert scene["unreachable"] > 0.002
@@ -200,6 +236,7 @@ def test_every_control_moves_and_nothing_leaves_the_page(
         assert watched.move_everything() > 20
         tab.get_by_label("Packet loss beside").press("End")
         tab.get_by_role("radio", name="tokens").click()
+        tab.locator("dd", has_text="%").last.wait_for()
         assert watched.fits()
         picture = io.BytesIO()
         Image.new("RGB", (64, 48), "teal").save(picture, "PNG")
