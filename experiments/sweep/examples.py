@@ -18,9 +18,10 @@ from torch import Tensor
 
 from experiments.sweep.grid import Point
 from experiments.sweep.schema import Kept
+from experiments.sweep.store import PICTURES
 from sqlink.data.pictures import save_map, save_picture, write_aside
 
-FOLDER = "pictures"
+FOLDER = PICTURES
 
 
 class Examples:

@@ -38,6 +38,9 @@ _DICTIONARY = 1 << 28
 Row = Mapping[str, Any]
 Key = tuple[str, str, int]
 
+PICTURES = "pictures"
+"""Folder of the pictures kept as received (`examples`), inside a results folder."""
+
 _TYPES: dict[type, pa.DataType] = {
     bool: pa.bool_(),
     int: pa.int64(),
@@ -122,8 +125,7 @@ class Store:
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error.strerror or error}"
             ) from error
-        for left in self.parts.glob(f"*{SUFFIX}"):
-            left.unlink()
+        self._tidy()
         return self
 
     def __exit__(
@@ -132,7 +134,14 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._tidy()
         self._lock.release()
+
+    def _tidy(self) -> None:
+        """Remove what this sweep's processes were writing when they were killed."""
+        for folder in (self.parts, self.folder / PICTURES):
+            for left in folder.glob(f"*{SUFFIX}"):
+                left.unlink(missing_ok=True)
 
     def done(self) -> set[Key]:
         """Return the keys of every row in the store."""

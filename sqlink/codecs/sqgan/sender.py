@@ -6,7 +6,7 @@ tokens, ranked ─ kept counts at a point of the path ─ packetise ─ bytes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -141,39 +141,34 @@ class Sender:
                 sizes[point] = SESSION_BYTES + sum(len(p.data) for p in made[point].packets)
             return sizes[point]
 
-        low, high, tries = -1, POINTS + 1, 0  # fits; does not
+        low, high = -1, POINTS + 1  # fits; does not
         goal = budget - _AIM * (1 - _FILLED) * budget
         # What this search has seen, and no other: the answer must not depend on rates of before.
-        known = {self._step_at(analysed, POINTS // 2, step)}
-        usual = self._usual_sizes(analysed, step, known)
-        guess = int(np.searchsorted(usual, goal, side="right")) - 1
         tried: list[int] = []
+        known = {self._step_at(analysed, POINTS // 2, step)}
+        finest, creeps = self._step_at(analysed, POINTS, step), False
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
-            tries += 1
-            if tries > 5 and tries % 2:  # should guesses creep
-                guess = (low + high) // 2
-            point = min(max(guess, low + 1), high - 1)
+            usual = self._usual_sizes(analysed, step, known)
+            expected = self._corrected(analysed, usual, {one: sizes[one] for one in tried}, step)
+            fits = np.flatnonzero(expected[low + 1 : high] <= goal)
+            point = low + 1 + (int(fits[-1]) if fits.size else 0)
+            if creeps:
+                point, creeps = (low + high) // 2, False
+            elif low >= 0 and high <= POINTS:
+                creeps = min(point - low, high - point) < (high - low) / 32
+            # All may take fewer bytes than nearly all, which needs a mask.
+            at_end = point > 0.8 * POINTS and self._step_at(analysed, point, step) == finest
+            if at_end and high > POINTS and point > 0.9 * POINTS:
+                point = POINTS
             tried.append(point)
+            known.add(self._step_at(analysed, point, step))
             if size(point) <= budget:
                 low = point
-            else:
-                high = point
-                # All may take fewer bytes than nearly all, which needs a mask.
-                if point > 0.8 * POINTS and size(POINTS) <= budget:
-                    low = POINTS
-                    break
-            # On the line through the two nearest points that were tried, or through nothing.
-            known.add(self._step_at(analysed, point, step))
-            usual = self._usual_sizes(analysed, step, known)
-            near = sorted(tried, key=lambda one: abs(sizes[one] - goal))[:2]
-            slope = sizes[point] / usual[point]
-            if len(near) > 1 and usual[near[0]] != usual[near[1]]:
-                rise = (sizes[near[1]] - sizes[near[0]]) / (usual[near[1]] - usual[near[0]])
-                slope = min(max(rise, slope / 4), 4 * slope)
-            wanted = usual[near[0]] + (goal - sizes[near[0]]) / slope
-            guess = int(np.searchsorted(usual, wanted, side="right")) - 1
-            if high > POINTS and guess > 0.9 * POINTS:
-                guess = POINTS
+                continue
+            high = point
+            if at_end and size(POINTS) <= budget:
+                low = POINTS
+                break
         if low < 0 or (low < POINTS // 64 and size(0) > budget):
             return None, SentPackets((), 0)
         return low, made[low] if low in made else self.packets_at(analysed, low, below, step)
@@ -183,6 +178,31 @@ class Sender:
         if step is not None:
             return step
         return int(self.path.whole(analysed.base[0].ranks.size).steps[point])
+
+    def _corrected(
+        self,
+        analysed: AnalysedPicture,
+        usual: NDArray[np.float64],
+        tried: Mapping[int, int],
+        step: int | None,
+    ) -> NDArray[np.float64]:
+        """Return `usual` after the bytes that points which were tried took: float64 [POINTS + 1].
+
+        Points of the same step of the quantiser say more than nearer ones of another.
+        """
+        if not tried:
+            return usual
+        at = np.array(sorted(tried))
+        ratios = np.array([tried[int(point)] for point in at]) / usual[at]
+        every = np.arange(POINTS + 1)
+        factor = np.interp(every, at, ratios)
+        if step is None:
+            steps = self.path.whole(analysed.base[0].ranks.size).steps
+            for own in np.unique(steps[at]):
+                here, of = steps == own, steps[at] == own
+                factor[here] = np.interp(every[here], at[of], ratios[of])
+        expected: NDArray[np.float64] = usual * factor
+        return expected
 
     def _usual_sizes(
         self, analysed: AnalysedPicture, step: int | None, known: Collection[int]

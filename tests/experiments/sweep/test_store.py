@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from channels.atomic_write import whole_file
 from channels.errors import ConfigError
 from experiments.sweep.store import Store, read_results, row_key, table_of
 
@@ -34,6 +36,28 @@ def test_ledgers_of_different_parts_are_filled_with_zeros(tmp_path: Path) -> Non
         table = store.select([("a", "p", 0), ("a", "p", 1)])
     assert table["bits_fec"].to_pylist() == [5, 0]
     assert table["bits_raptorq"].to_pylist() == [0, 7]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    store, writing = Store(tmp_path), ExitStack()
+
+    def half_written() -> list[Path]:
+        """A picture and a part, as `SIGKILL` leaves them."""
+        found = []
+        for folder in (tmp_path / "pictures", tmp_path / "parts"):
+            folder.mkdir(exist_ok=True)
+            found.append(writing.enter_context(whole_file(folder / "whole")))
+            found[-1].write_bytes(b"half")
+        return found
+
+    with suppress(FileNotFoundError), writing:
+        by_a_sweep = half_written()
+        (tmp_path / "pictures" / "street.png").write_bytes(b"a picture")
+        with store:
+            assert not any(path.exists() for path in by_a_sweep)
+            by_a_worker = half_written()
+        assert not any(path.exists() for path in by_a_worker)
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["street.png"]
 
 
 def test_a_damaged_part_is_set_aside_and_the_rest_kept(tmp_path: Path) -> None:

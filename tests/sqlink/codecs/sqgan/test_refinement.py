@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
+from sqlink.bitstream.packets import Tokens, packetise
 from sqlink.bitstream.refinement_table import LIMIT, RefinementTable
-from sqlink.codecs.base import CAME, LOST, NOT_SENT, Rate, Received, Stream, Unreachable
-from sqlink.codecs.sqgan.codec import SQGANCodec
+from sqlink.codecs.base import CAME, LOST, NOT_SENT, Packet, Rate, Received, Stream, Unreachable
+from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
 from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
+from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
 from sqlink.model.refinement import LARGEST, Coefficients
 from sqlink.model.sqgan import Analysis, Finer, Layer
@@ -146,6 +149,22 @@ def test_every_budget_up_to_everything_is_used(packing: str) -> None:
         for stream in streams(codec, images, Rate(bytes=budget)):
             assert 0.95 * budget <= stream.size <= budget
             assert sum(stream.ledger.values()) == 8 * stream.size
+
+
+def test_few_streams_are_written_to_fill_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = sqgan()
+    image = Streets(seed=11, count=1, height=360, width=480)[0].image[None]
+    tries: list[Tokens] = []
+
+    def counted(tokens: Tokens, *given: Any) -> list[Packet]:
+        tries.append(tokens)
+        return packetise(tokens, *given)
+
+    monkeypatch.setattr("sqlink.codecs.sqgan.sender.packetise", counted)
+    for bpp in (0.1, 0.15, 0.2):
+        (stream,) = streams(codec, image, Rate(bpp=bpp))
+        assert 0.98 * bpp <= stream.bpp <= bpp
+    assert len(tries) < 25
 
 
 def test_quality_spans_the_whole_path() -> None:
