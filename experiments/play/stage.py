@@ -50,6 +50,7 @@ from sqlink.errors import SQLinkError
 from sqlink.metrics.psnr import psnr
 from sqlink.metrics.semantic import confusion, miou
 from sqlink.receiver import outage
+from sqlink.runtime.threads import all_threads
 from sqlink.segmentation import load_segmenter
 from sqlink.segmentation.base import Segmenter
 
@@ -150,7 +151,7 @@ class Stage:
 
     def about(self) -> dict[str, Any]:
         """Return what a page needs to know before the first move."""
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), all_threads():
             return self._about()
 
     def _about(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class Stage:
         Raises SQLinkError if a codec cannot be had.
         """
         self._asked = time.monotonic()
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), all_threads():
             answer, reception, came = self._sent(setting)
             key, arrival = self._arrival(setting.codec, setting.realism, came)
             shown = _remembered(self._shown, key, lambda: self._show(arrival))
@@ -213,7 +214,7 @@ class Stage:
         Raises SQLinkError if a codec cannot be had.
         """
         self._asked = time.monotonic()
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), all_threads():
             _, _, came = self._sent(setting)
             key, arrival = self._arrival(setting.codec, setting.realism, came)
             return _remembered(self._judged, key, lambda: self._judge(arrival))
@@ -237,7 +238,7 @@ class Stage:
                 while time.monotonic() - self._asked < IDLE_S:
                     time.sleep(IDLE_S / 4)
                 setting = Setting.model_validate({"codec": name, "bpp": bpp})
-                with self._lock, torch.inference_mode():
+                with self._lock, torch.inference_mode(), all_threads():
                     if self._streams is not streams:
                         return
                     self._stream(setting)

@@ -31,6 +31,7 @@ Answer = TypeVar("Answer")
 Network = TypeVar("Network", bound=nn.Module)
 
 _ALONE_TOO: ContextVar[bool] = ContextVar("one_thread_each", default=False)
+_AT_ONCE: ContextVar[bool] = ContextVar("all_threads", default=False)
 
 
 def side_by_side(
@@ -38,13 +39,14 @@ def side_by_side(
 ) -> list[Answer]:
     """Return `work` of every part, in order; on a CPU as many at once as torch has threads.
 
-    A part that is alone has all threads to itself, except within `one_thread_each`. An error of any
+    A part that is alone has all threads to itself, except within `one_thread_each` that is not
+    within `all_threads`. An error of any
     part is raised here. `work` enters `torch.inference_mode` itself: modes of this kind are a
     thread's own.
     """
     jobs = list(parts)
     threads = torch.get_num_threads()
-    alone = len(jobs) < 2 and not _ALONE_TOO.get()
+    alone = len(jobs) < 2 and (_AT_ONCE.get() or not _ALONE_TOO.get())
     if device.type != "cpu" or threads == 1 or alone:
         return [work(part) for part in jobs]
     return list(_workers(threads).map(work, jobs))
@@ -61,6 +63,19 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         _ALONE_TOO.reset(token)
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Give a part that is alone all threads, whatever is called within says of `one_thread_each`.
+
+    A picture that somebody waits for takes less time; its last bits depend on the threads.
+    """
+    token = _AT_ONCE.set(True)
+    try:
+        yield
+    finally:
+        _AT_ONCE.reset(token)
 
 
 def placed(network: Network, device: torch.device | str) -> Network:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sqlink.runtime.threads import one_thread_each, placed, side_by_side
+from sqlink.runtime.threads import all_threads, one_thread_each, placed, side_by_side
 
 CPU = torch.device("cpu")
 
@@ -87,6 +87,8 @@ def test_a_part_alone_gets_one_thread_where_that_is_asked() -> None:
     assert side_by_side(threads, [0], CPU) == [2]
     with one_thread_each():
         assert side_by_side(threads, [0], CPU) == [1]
+    with all_threads(), one_thread_each():
+        assert side_by_side(threads, [0], CPU) == [2]
     assert side_by_side(threads, [0], CPU) == [2]
 
 
