@@ -17,7 +17,7 @@ import numpy as np
 from channels.config.checks import choice
 from sqlink.codecs.base import DEFAULT_PACKET_BYTES, register
 from sqlink.codecs.file_codec import FileCodec, expected
-from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STEPS, x265_quantiser
+from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STATED, STEPS, x265_quantiser
 from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
@@ -121,7 +121,7 @@ class HEIC(FileCodec):
             "pillow-heif": str(heif.__version__),
             "libheif": str(info["libheif"]),
             "encoder": str(info["HEIF"]),
-            "parameters": f"preset {_PRESET}, tune {_TUNE}, {self.chroma}, "
+            "parameters": f"preset {_PRESET}, tune {_TUNE}, {self.chroma}, {STATED}, "
             + ":".join(f"{name}={value}" for name, value in _X265.items()),
         }
 

@@ -10,7 +10,7 @@ from sqlink.codecs.bpg.container import BPGFile
 from sqlink.codecs.bpg.decoder import load_av
 from sqlink.codecs.bpg.encoder import CHROMA, PRESET, TUNE, X265_PARAMS, encode_bpg
 from sqlink.codecs.file_codec import FileCodec
-from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STEPS
+from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STATED, STEPS
 from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError
 
@@ -69,7 +69,7 @@ class BPG(FileCodec):
         return {
             "PyAV": str(av.__version__),
             "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
-            "parameters": f"x265 preset {PRESET}, tune {TUNE}, {self.chroma}, {X265_PARAMS}",
+            "parameters": f"x265 preset {PRESET}, tune {TUNE}, {self.chroma}, {STATED}, {X265_PARAMS}",
         }
 
     def check_whole(self, data: bytes) -> None:

@@ -21,7 +21,7 @@ from sqlink.codecs.bpg.colour import Plane, halve, halve_columns, rgb_to_ycc
 from sqlink.codecs.bpg.container import GREY, YUV420, YUV422, YUV444, BPGFile
 from sqlink.codecs.bpg.decoder import load_av
 from sqlink.codecs.bpg.hevc import IDR, PPS, SPS, nal_type, nal_units, parse_sps
-from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, x265_quantiser
+from sqlink.codecs.fractional_qp import LADDER, MAX_QP, MIN_QP, STATED, x265_quantiser
 from sqlink.errors import ConfigError, DataError
 
 PRESET, TUNE = "veryslow", "ssim"
@@ -43,8 +43,7 @@ def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
     """
     if qp not in LADDER:
         raise ConfigError(
-            f"BPG's qp must be {MIN_QP} to {MAX_QP}, whole or 1/16, 1/8, 1/4 or 1/2 above a whole "
-            f"one, not {qp!r}"
+            f"BPG's qp must be {MIN_QP} to {MAX_QP}, whole or one of {STATED}, not {qp!r}"
         )
     if chroma not in CHROMA:
         raise ConfigError(f"BPG's chroma must be one of {', '.join(CHROMA)}, not {chroma!r}")
