@@ -7,8 +7,10 @@ The choice is made for each SNR, with the mean SNR known and all packets protect
 metric's mean over the pictures that are reported: a bound on what a link that adapts its MCS could
 do, and no straw man. Ideal codes are groups of their own: `capacity`, which under block fading is
 the `outage capacity`, and the `normal approximation` of the best code of a packet's length. A codec
-of symbols has no code. CBR is k / (3 H W), complex symbols to real source values, and `cbr_real`
-twice that. `setting` is the mean of what the codec chose to fit the packets, for BPG the QP.
+of symbols has no code. Channels with RaptorQ across a picture's packets compete with those without,
+and `across` says what was chosen. CBR is k / (3 H W), complex symbols to real source values, and
+`cbr_real` twice that. `setting` is the mean of what the codec chose to fit the packets, for BPG the
+QP.
 
     python -m experiments.report.best results/paper-awgn --metric psnr_db
 """
@@ -37,16 +39,29 @@ from experiments.sweep.store import read_parquet, read_results
 from sqlink.analogue import symbol_codec_names
 from sqlink.errors import ConfigError, SQLinkError
 
+_ACROSS = ("raptorq", "interleave")
+"""Channels around a link, which act on a picture's packets together."""
+
 
 def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
     """What a link's description comes to: symbol channel, CSI, modulation, code rate, lengths.
+
+    across: what stands around the link, such as RaptorQ and its parameters; None for nothing.
 
     >>> found = protection({"coded": {"over": "awgn", "code_rate": 0.5}}, 96)
     >>> found["over"], found["modulation"], found["information_bits"], found["coded_bits"]
     ('awgn', 'qpsk', 792, 1584)
     """
+    spec = with_packet_size(spec, packet_bytes)
     kind, parameters = name_and_parameters("channel", spec)
-    link: Any = build(with_packet_size(spec, packet_bytes))
+    across = None
+    while kind in _ACROSS:
+        own = {name: value for name, value in parameters.items() if name != "over"}
+        across = "; ".join(filter(None, (across, f"{kind} {canonical(own)}")))
+        spec = parameters["over"]
+        kind, parameters = name_and_parameters("channel", spec)
+    link: Any = build(spec)
+    packet_bytes = getattr(link, "packet_bytes", packet_bytes)
     over = parameters.get("over", "awgn")
     name, options = name_and_parameters("symbol channel", over)
     plan = getattr(link, "layout", None)
@@ -69,6 +84,7 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
         "information_bits": None if plan is None else plan.blocks * plan.k,
         "coded_bits": coded,
         "uses_per_packet": uses,
+        "across": across,
     }
 
 

@@ -135,6 +135,7 @@ def _compare_group(
                 line = {"codec": title, "against": anchor, **said, "metric": name}
                 found.deltas.append(line | _delta_line(*both, name, found.better[name]))
     at: dict[tuple[str, str, str], Jackknife | str] = {}
+    outages: dict[tuple[str, str], float] = {}
     if rates or not any(cell.points[0].encoding.rate.channel_uses for cell in group):
         for bpp in rates or _round_rates(curves):
             for title, curve in curves.items():
@@ -142,11 +143,13 @@ def _compare_group(
                     at[title, f"bpp={bpp:g}", name] = _at(curve, name, bpp)
     else:  # equal channel uses are compared row by row, whatever was made of them
         for cell in group:
+            outages[cell.title, cell.rate] = _not_come(cell)
             for name in names:
                 measured = cell.result(name)
                 at[cell.title, cell.rate, name] = measured or "not measured"
     for (title, rate, name), one in at.items():
         line = {"codec": title, **said, "at": rate, "metric": name}
+        line["outage"] = outages.get((title, rate), np.nan)
         found.values.append(line | _interval_of(one))
     for title, anchor in pairs:
         for (own, rate, name), ours in at.items():
@@ -164,6 +167,11 @@ def _apart(
     if isinstance(ours, str):
         return f"{title}: {ours}"
     return f"{anchor}: {theirs}" if isinstance(theirs, str) else ours - theirs
+
+
+def _not_come(cell: Measured) -> float:
+    """The share of pictures that did not come, with those that the codec cannot code so low."""
+    return 1 - float((cell.reached() & (cell.column("outage") == 0)).mean())
 
 
 def _sends_bytes(cell: Measured) -> bool:

@@ -2,15 +2,16 @@
 
     Comparison ── tables ──> Table, ... ── write_comparison ──> compare.md, NAME.csv, NAME.tex
 
-What has no number is folded into one line below the table that it is missing in; the CSV has it
-with the reason.
+What says nothing is folded: comparisons without a number, and places where no picture came, are one
+line below the table, and values that do not change over a condition are one row. The CSV has them
+all.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from experiments.report.deltas import SMALL, folded
 from sqlink.errors import ConfigError
 from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.wording import counted
+
+Key = tuple[float | str | None, ...]
+"""Codec, channel, conditions and rate of a row."""
+Values = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,9 @@ def _deltas_table(found: Comparison) -> Table:
     note = (
         "Bjøntegaard deltas against the anchor. BD-rate: bits needed more (+) or less (-) at equal "
         "quality, averaged between the two values of the metric; overlap: the share of the "
-        "narrower curve's range that this is. BD-metric: gain at equal rate. " + _n(found)
+        "narrower curve's range that this is. BD-metric: gain at equal rate. "
+        + _shared(found, found.deltas)
+        + _n(found)
     )
     return Table("bd", note, head, tuple(rows), folded(found.deltas))
 
@@ -119,21 +126,32 @@ def _values_table(found: Comparison) -> Table:
     lines = found.values
     varying = _varying(lines)
     head = ("codec", *varying, "at", *(axis_of(name, {}).head for name in found.better))
-    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    cells: dict[Key, dict[str, str]] = {}
+    lost: set[Key] = set()
     for line in lines:
-        key = (line["codec"], *(_shown(line.get(name)) for name in varying), line["at"])
-        if line["reason"] is None:
+        key = (line["codec"], *(line.get(name) for name in varying), line["at"])
+        if line["outage"] == 1:
+            lost.add(key)
+        elif line["reason"] is None:
             axis = axis_of(line["metric"], {})
             shown = [axis.factor * line[end] for end in ("value", "low", "high")]
             text = _with_interval(shown, f".{axis.decimals}f") + _star(found, line)
             cells.setdefault(key, {})[line["metric"]] = text
-    rows = tuple(
-        (*key, *(one.get(name, "n/a") for name in found.better)) for key, one in cells.items()
+    measured = {
+        key: tuple(one.get(name, "n/a") for name in found.better) for key, one in cells.items()
+    }
+    rows = tuple((*key, *values) for key, values in _joined(measured))
+    nothing = (
+        f"At {counted(len(lost), 'place')} more no picture came: every one is the mean colour."
+        if lost
+        else ""
     )
+    kept = [line for line in lines if line["outage"] != 1]
+    rest = "\n\n".join(filter(None, (folded(kept), nothing)))
     note = "Each metric at a rate, interpolated over the logarithm of the rate. " + _n(found)
     if lines and not lines[0]["at"].startswith("bpp="):
         note = "Each metric at equal rates as asked. " + _n(found)
-    return Table("values", note, head, rows, folded(lines))
+    return Table("values", note, head, rows, rest)
 
 
 def _differences_table(found: Comparison) -> Table:
@@ -156,7 +174,11 @@ def _differences_table(found: Comparison) -> Table:
                 _with_interval(apart, f"+.{axis.decimals}f") + _star(found, line),
             )
         )
-    note = "Differences, codec less anchor, paired over the same pictures. " + _n(found)
+    note = (
+        "Differences, codec less anchor, paired over the same pictures. "
+        + _shared(found, lines)
+        + _n(found)
+    )
     return Table("differences", note, head, tuple(rows), folded(lines))
 
 
@@ -189,9 +211,58 @@ def _with_interval(values: Sequence[float], digits: str) -> str:
     return text
 
 
+def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
+    """Rows in which one condition alone differs, and no value does, are one: `5 to 25`."""
+    numbers: dict[int, list[float]] = {}
+    for key in rows:
+        for place, one in enumerate(key):
+            if isinstance(one, int | float):
+                numbers.setdefault(place, []).append(one)
+    varying = [place for place, found in numbers.items() if len(set(found)) > 1]
+    groups: dict[object, list[Key]] = {}
+    for n, (key, values) in enumerate(rows.items()):
+        name: object = n
+        if len(varying) == 1:
+            name = (key[: varying[0]], key[varying[0] + 1 :], values)
+        groups.setdefault(name, []).append(key)
+    joined = []
+    for keys in groups.values():
+        shown = [_shown(one) for one in keys[0]]
+        if len(keys) > 1:
+            met = sorted(key[varying[0]] for key in keys)
+            between = [one for one in set(numbers[varying[0]]) if met[0] <= one <= met[-1]]
+            whole = len(between) == len(met)
+            shown[varying[0]] = (
+                f"{_shown(met[0])} to {_shown(met[-1])}" if whole else ", ".join(map(_shown, met))
+            )
+        joined.append((tuple(shown), rows[keys[0]]))
+    return joined
+
+
+def _shared(found: Comparison, lines: Sequence[Line]) -> str:
+    """What all lines of a table have in common and other values do not, in a sentence."""
+    own = _varying(lines)
+    names = [name for name in _varying(found.values) if name not in own]
+    if not lines or not names:
+        return ""
+    said = ", ".join(f"{name} {_shown(lines[0].get(name))}" for name in names)
+    return f"All with {said}. "
+
+
 def _varying(lines: Sequence[Line]) -> list[str]:
     """The channel, the packet size and the conditions, where they differ between lines."""
-    own = ("codec", "against", "metric", "at", "value", "low", "high", "reason", "overlap")
+    own = (
+        "codec",
+        "against",
+        "metric",
+        "at",
+        "value",
+        "low",
+        "high",
+        "reason",
+        "overlap",
+        "outage",
+    )
     names = dict.fromkeys(name for line in lines for name in line if name not in own)
     names = {name: None for name in names if not name.startswith(("bd_", "bpp_", "metric_"))}
     return [name for name in names if len({line.get(name) for line in lines}) > 1]

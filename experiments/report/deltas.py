@@ -73,7 +73,9 @@ def rate_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
     if np.isfinite(found.value) or found.overlap > 0 or found.reason is None:
         return found
     ours, theirs = (np.asarray(one.metric) * (1 if higher_is_better else -1) for one in fronts)
-    if ours.min() > theirs.max():
+    if len(ours) == len(theirs) == 1:
+        reason = "one rate of each codec is no curve"
+    elif ours.min() > theirs.max():
         reason = "the codec's worst is better than the anchor's best"
     elif theirs.min() > ours.max():
         reason = "the codec's best is worse than the anchor's worst"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,9 @@ class Setting:
 def settings_of(lines: Sequence[Line]) -> list[Setting]:
     """The best lines by symbol channel and rate, real codes first."""
     found = []
-    for over, rate in dict.fromkeys((line["over"], line["rate"]) for line in lines):
-        own = [line for line in lines if (line["over"], line["rate"]) == (over, rate)]
+    places = [(said_of(line), line["rate"]) for line in lines]
+    for over, rate in dict.fromkeys(places):
+        own = [line for line, at in zip(lines, places, strict=True) if at == (over, rate)]
         series = []
         for codec, code in dict.fromkeys((line["codec"], line["code"]) for line in own):
             its = [line for line in own if (line["codec"], line["code"]) == (codec, code)]
@@ -112,7 +114,8 @@ def reference_page(folders: Sequence[Path], output: Path, note: str = "") -> lis
         "[analogue](../guide/analogue.md) defines power, SNR and CBR. A picture that does not come "
         "counts as the mean colour, whether its packets were lost or the codec cannot code so low "
         "(`unreachable` in the CSV): both are part of every mean. Bytes and QP are means of the "
-        "pictures that were coded.",
+        "pictures that were coded. `+ 50 %` behind a link is RaptorQ across the picture: so many "
+        "repair packets to its own, within the same channel uses.",
     ]
     text += [note] if note else []
     files: dict[Path, str] = {}
@@ -171,7 +174,7 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
             kind, uses = rate_parts(setting.rate)
             said = f"{uses:g} channel uses" if kind == "channel_uses" else setting.rate
             text.append(
-                f"### {axis.head} over {_over(setting.over)}, {said}: CBR 1/{1 / setting.cbr:.4g} "
+                f"### {axis.head} over {setting.over}, {said}: CBR 1/{1 / setting.cbr:.4g} "
                 f"complex, 1/{0.5 / setting.cbr:.4g} real"
             )
             text.append(_table(setting, metric, manifest["metrics"]))
@@ -199,8 +202,14 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
     return text
 
 
-def _over(name: str) -> str:
-    return {"awgn": "AWGN", "rayleigh": "Rayleigh fading"}.get(name, name)
+def said_of(line: Line) -> str:
+    """The symbol channel in words, such as `Rayleigh fading, a fade a packet`."""
+    options = json.loads(line["over_options"] or "{}")
+    name = {"awgn": "AWGN", "rayleigh": "Rayleigh fading"}.get(line["over"], line["over"])
+    fade = options.pop("coherence", None)
+    fade = f", a fade a {fade}" if isinstance(fade, str) else fade and f", fades of {fade} symbols"
+    rest = "".join(f", {option} {value}" for option, value in options.items())
+    return f"{name}{fade or ''}{rest}"
 
 
 def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
@@ -219,7 +228,7 @@ def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
             row.append("-" if line is None else _value(line, metric, known))
             if one not in real or line is None:
                 continue
-            link = f"{line['modulation']} {line['code_rate']:.2f}"
+            link = f"{line['modulation']} {line['code_rate']:.2f}{_repair(line)}"
             if len(real) > 1:
                 row[-1] += f", {link}"
                 continue
@@ -231,6 +240,17 @@ def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
             row.append(f"{link}, {quality}, {size}, {100 * lost:.0f} %")
         rows.append(tuple(row))
     return _markdown(tuple(head), rows)
+
+
+def _repair(line: Line) -> str:
+    """What RaptorQ adds to a picture's packets, such as ` + 50 %`; nothing where there is none."""
+    across = line.get("across") or ""
+    if not across.startswith("raptorq "):
+        return ""
+    options, _ = json.JSONDecoder().raw_decode(across.removeprefix("raptorq "))
+    if "overhead" in options:
+        return f" + {100 * options['overhead']:g} %"
+    return f" + {counted(options['repair'], 'packet')}"
 
 
 def _value(line: Line, metric: str, known: Mapping[str, Any]) -> str:
@@ -293,7 +313,7 @@ def _draw(results: Results, metrics: Sequence[str], folder: Path) -> Path:
                         markersize=4,
                         label=one.title,
                     )
-                panel.set_title(f"{_over(setting.over)}, CBR 1/{1 / setting.cbr:.3g}")
+                panel.set_title(f"{setting.over}, CBR 1/{1 / setting.cbr:.3g}")
                 panel.set_xlabel("Es/N0 (dB)")
             row[0].set_ylabel(axis.label)
         shown: dict[str, Any] = {}

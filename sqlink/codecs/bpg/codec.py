@@ -69,7 +69,8 @@ class BPG(FileCodec):
         return {
             "PyAV": str(av.__version__),
             "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
-            "parameters": f"x265 preset {PRESET}, tune {TUNE}, {self.chroma}, {STATED}, {X265_PARAMS}",
+            "parameters": f"x265 preset {PRESET}, tune {TUNE}, {self.chroma}, {STATED}, "
+            f"{X265_PARAMS}",
         }
 
     def check_whole(self, data: bytes) -> None:

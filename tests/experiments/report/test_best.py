@@ -123,6 +123,50 @@ def test_lengths_of_a_packet_add_up() -> None:
     assert met["uses_per_packet"] * 4 >= met["coded_bits"] == 2 * met["information_bits"]
 
 
+RAPTORQ = """
+data: {name: patterns, options: {count: 3, height: 64, width: 96}}
+codecs: [bpg]
+rates: {channel_uses: [6000]}
+channels:
+  alone: {lookup: {over: {rayleigh: {coherence: packet}}, code_rate: 0.587890625}}
+  repaired:
+    raptorq:
+      over: {lookup: {over: {rayleigh: {coherence: packet}}, code_rate: 0.587890625}}
+      overhead: 1
+conditions: {snr_db: [6]}
+realisations: 4
+segmenter: levels-tx
+judge: levels
+metrics: [psnr]
+"""
+
+
+def test_a_link_with_raptorq_across_the_picture_competes_with_the_link_alone(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("av")
+    out = run_sweep(write(RAPTORQ), tmp_path / "out", progress=False)
+    (line,) = best_lines(out, "psnr_db")
+    assert (line["over"], line["channel"]) == ("rayleigh", "repaired")
+    assert (line["code"], line["across"]) == ("ldpc", 'raptorq {"overhead":1}')
+    assert line["channel_uses"] == 8 * line["uses_per_packet"] <= 6000
+    assert line["bytes"] <= 4 * 96
+    page, *_ = reference_page([out], tmp_path / "docs")
+    text = page.read_text(encoding="utf-8")
+    assert "over Rayleigh fading, a fade a packet, 6000 channel uses" in text
+    assert "| qpsk 0.59 + 100 %, " in text
+
+
+def test_a_links_packets_are_longer_by_the_identifiers_of_real_raptorq() -> None:
+    link = {"coded": {"over": "awgn", "code_rate": 0.5}}
+    for rule, packet in (("ideal", 96), ("real", 100)):
+        if rule == "real":
+            pytest.importorskip("raptorq")
+        met = protection({"raptorq": {"over": link, "repair": 2, "rule": rule}}, 96)
+        assert met["information_bits"] == 8 * packet + 24
+        assert met["over"] == "awgn"
+
+
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_the_papers_configurations_hold_the_ratios_they_name(
     path: Path, monkeypatch: pytest.MonkeyPatch

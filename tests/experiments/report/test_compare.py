@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from channels.errors import ConfigError
 from experiments.report.compare import compare
 from experiments.report.comparison_tables import tables, write_comparison
-from experiments.report.deltas import folded
+from experiments.report.deltas import folded, rate_delta
 from experiments.report.picture_sheets_equal_bytes import draw_like_bytes
 from experiments.report.results import Results
 from experiments.sweep.runner import run_sweep
@@ -143,6 +143,45 @@ def test_tables_are_written_as_text_csv_and_latex(folder: Path, tmp_path: Path) 
     body = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert {line.count("&") for line in body} == {body[0].count("&")}
     assert "| ours | anchor |" in text
+
+
+OVER_SNR = """
+data: {name: patterns, options: {count: 3, height: 64, width: 96}}
+codecs: [{name: mosaic, label: ours}, {name: mosaic, label: anchor}]
+rates: {channel_uses: [800, 1600]}
+channels:
+  robust: {ideal: {over: awgn, modulation: qpsk, code_rate: 0.5, law: capacity}}
+  fast: {ideal: {over: awgn, modulation: 16qam, code_rate: 0.75, law: capacity}}
+skip: [{codec: ours, channel: fast}]
+conditions: {snr_db: [3, 20, 25]}
+packet_bytes: 32
+segmenter: levels-tx
+judge: levels
+metrics: [psnr]
+compare: {anchors: anchor}
+"""
+
+
+def test_places_without_a_picture_and_repeated_values_are_folded(
+    write: Write, tmp_path: Path
+) -> None:
+    found = compare([run_sweep(write(OVER_SNR), tmp_path / "out", progress=False)])
+    bd, values, differences = tables(found)
+    assert [row[:4] for row in values.rows if row[1] == "fast"] == [
+        ("anchor", "fast", "20 to 25", f"channel_uses={uses}") for uses in (800, 1600)
+    ]
+    assert {row[2] for row in values.rows if row[1] == "robust"} == {"3 to 25"}
+    assert values.rest == "At 2 places more no picture came: every one is the mean colour."
+    assert len(found.values) == 18  # the CSV has them all
+    assert "snr_db" in differences.head
+    assert "channel" not in differences.head
+    assert "All with channel robust. n = 3 pictures" in differences.note
+    assert "robust" in bd.note
+
+
+def test_a_rate_each_is_no_curve() -> None:
+    found = rate_delta(Curve([0.1], [20.0]), Curve([0.2], [25.0]), higher_is_better=True)
+    assert found.reason == "one rate of each codec is no curve"
 
 
 def test_sheets_show_like_bytes(folder: Path, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from scipy.ndimage import correlate1d
+from torch import Tensor
 
 from sqlink.errors import DataError
 from sqlink.metrics import load_metric
@@ -52,6 +55,17 @@ def test_ms_ssim_equals_a_computation_by_hand(size: tuple[int, int]) -> None:
     assert 0.3 < score < 0.98
     assert score == pytest.approx(_ms_ssim_by_hand(*pair, crop_last=False), abs=2e-5)
     assert score == pytest.approx(_ms_ssim_by_hand(*pair, crop_last=True), abs=0.02)
+
+
+def test_ms_ssim_of_random_and_real_pairs(
+    pairs: Callable[[int, int], tuple[Tensor, Tensor]],
+) -> None:
+    images, reference = pairs(176, 176)
+    by_hand = [
+        _ms_ssim_by_hand(x, y, crop_last=False)
+        for x, y in zip(images.double().numpy(), reference.double().numpy(), strict=True)
+    ]
+    assert ms_ssim(images, reference).tolist() == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_ms_ssim_does_not_depend_on_the_batch() -> None:
