@@ -213,12 +213,12 @@ def _with_interval(values: Sequence[float], digits: str) -> str:
 
 def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
     """Rows in which one condition alone differs, and no value does, are one: `5 to 25`."""
-    numbers: dict[int, list[float]] = {}
+    numbers: dict[int, set[float]] = {}
     for key in rows:
         for place, one in enumerate(key):
             if isinstance(one, int | float):
-                numbers.setdefault(place, []).append(one)
-    varying = [place for place, found in numbers.items() if len(set(found)) > 1]
+                numbers.setdefault(place, set()).add(one)
+    varying = [place for place, found in numbers.items() if len(found) > 1]
     groups: dict[object, list[Key]] = {}
     for n, (key, values) in enumerate(rows.items()):
         name: object = n
@@ -229,9 +229,8 @@ def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
     for keys in groups.values():
         shown = [_shown(one) for one in keys[0]]
         if len(keys) > 1:
-            met = sorted(key[varying[0]] for key in keys)
-            between = [one for one in set(numbers[varying[0]]) if met[0] <= one <= met[-1]]
-            whole = len(between) == len(met)
+            met = sorted(numbers[varying[0]] & {key[varying[0]] for key in keys})
+            whole = len(met) == sum(met[0] <= one <= met[-1] for one in numbers[varying[0]])
             shown[varying[0]] = (
                 f"{_shown(met[0])} to {_shown(met[-1])}" if whole else ", ".join(map(_shown, met))
             )
