@@ -153,6 +153,7 @@ def test_every_kind_of_question_has_a_shipped_config() -> None:
         "bursts",
         "interleaved",
         "analogue",
+        "raptorq",
     }
 
 
