@@ -313,7 +313,7 @@ def _draw(results: Results, metrics: Sequence[str], folder: Path) -> Path:
                         markersize=4,
                         label=one.title,
                     )
-                panel.set_title(f"{setting.over}, CBR 1/{1 / setting.cbr:.3g}")
+                panel.set_title(f"{setting.over}\nCBR 1/{1 / setting.cbr:.3g}")
                 panel.set_xlabel("Es/N0 (dB)")
             row[0].set_ylabel(axis.label)
         shown: dict[str, Any] = {}

@@ -29,7 +29,7 @@ from sqlink.codecs.base import (
     Stream,
     Unreachable,
 )
-from sqlink.codecs.rate_control import Ladders, finest_setting
+from sqlink.codecs.rate_control import Ladder, Ladders, finest_setting
 from sqlink.codecs.slices import Pixels, beginning, decode_each, sliced, to_image, to_pixels
 from sqlink.codecs.worker import DEFAULT_TIME_LIMIT_S, decode_in_worker
 from sqlink.errors import DataError, one_line
@@ -105,7 +105,7 @@ class FileCodec(ABC):
         fixed = None if rate.quality is None else self.setting(rate.quality)
         answers: list[Stream | Unreachable] = []
         for picture in to_pixels(images):
-            ladder = self._ladders.of(np.ascontiguousarray(picture), self.code)
+            ladder = self.ladder(picture)
             if fixed is not None:
                 answers.append(self._stream(ladder.file(fixed), height, width, fixed))
                 continue
@@ -119,6 +119,10 @@ class FileCodec(ABC):
                 lowest = min(ladder.size(setting) for setting in range(beyond + 1))
                 answers.append(Unreachable(self.name, height, width, budget, lowest))
         return answers
+
+    def ladder(self, picture: Pixels) -> Ladder:
+        """Return the files of a picture, uint8 [H, W, 3], by setting; kept while it is in use."""
+        return self._ladders.of(np.ascontiguousarray(picture), self.code)
 
     def decode(self, received: Sequence[Received]) -> Decoded:
         """Decode pictures of one size; an outage if nothing can be decoded."""

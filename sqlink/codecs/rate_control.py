@@ -31,8 +31,8 @@ class Ladder:
     """The files of one picture at each setting, encoded once.
 
     >>> ladder = Ladder(lambda setting: bytes(10 + setting))
-    >>> ladder.size(3), ladder.file(3) == bytes(13), ladder.held
-    (13, True, 13)
+    >>> ladder.size(3), ladder.file(3) == bytes(13), ladder.held, ladder.encoded
+    (13, True, 13, [3])
     """
 
     def __init__(self, code: Callable[[int], bytes]) -> None:
@@ -49,6 +49,11 @@ class Ladder:
     def size(self, setting: int) -> int:
         """Return the bytes of the file at a setting."""
         return len(self.file(setting))
+
+    @property
+    def encoded(self) -> list[int]:
+        """Settings encoded so far, coarse to fine."""
+        return sorted(self._files)
 
     @property
     def held(self) -> int:
