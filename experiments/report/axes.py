@@ -30,7 +30,7 @@ class Axis:
         return self.title if self.unit == NO_UNIT else f"{self.title}, {self.unit}"
 
     def said(self, value: float, digits: str = "g") -> str:
-        """A value with its unit, if it has one."""
+        """Write a value with its unit, if it has one."""
         unit = "" if self.unit == NO_UNIT else f" {self.unit}"
         return f"{value * self.factor:{digits}}{unit}"
 
@@ -72,7 +72,7 @@ AXES: Mapping[str, Axis] = {
 
 
 def axis_of(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> Axis:
-    """How a column is shown; metrics: the manifest's, unit and direction by column."""
+    """Say how a column is shown; metrics: the manifest's, unit and direction by column."""
     if name in AXES:
         return AXES[name]
     about = metrics.get(name)

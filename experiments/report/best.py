@@ -44,7 +44,8 @@ _ACROSS = ("raptorq", "interleave")
 
 
 def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
-    """What a link's description comes to: symbol channel, CSI, modulation, code rate, lengths.
+    """Say what a link's description amounts to: symbol channel, CSI, modulation, code rate,
+    lengths.
 
     across: what stands around the link, such as RaptorQ and its parameters; None for nothing.
 
@@ -89,7 +90,7 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
 
 
 def _mcs(modulation: str | None, code_rate: float | None) -> str | None:
-    """Table and index of 5G's MCS, such as `qam64 16`; None where it is none, or without Sionna."""
+    """Return table and index of 5G's MCS, as `qam64 16`; None if none fits or without Sionna."""
     if modulation is None or code_rate is None or find_spec("sionna") is None:
         return None
     for table in TABLES:
@@ -100,7 +101,7 @@ def _mcs(modulation: str | None, code_rate: float | None) -> str | None:
 
 
 def best_lines(folder: Path, metric: str) -> list[dict[str, Any]]:
-    """The best line of a sweep's summary for each codec, symbol channel, rate and SNR.
+    """Return the best line of a sweep's summary for each codec, symbol channel, rate and SNR.
 
     Raises ConfigError where the folder holds no finished sweep or no such metric.
     """
@@ -164,7 +165,7 @@ def best_lines(folder: Path, metric: str) -> list[dict[str, Any]]:
 
 
 def _links(told: Mapping[str, Any]) -> dict[str, object]:
-    """Descriptions of a sweep's channels by their names, from its manifest."""
+    """Return the descriptions of a sweep's channels by their names, from its manifest."""
     sweep = told.get("sweep", {})
     if sweep.get("channels"):
         return dict(sweep["channels"])
@@ -172,7 +173,7 @@ def _links(told: Mapping[str, Any]) -> dict[str, object]:
 
 
 def best_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The lines as CSV."""
+    """Write the lines as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["codec"], lineterminator="\n")
     writer.writeheader()
@@ -195,7 +196,7 @@ def write_best(folder: Path, metric: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report.best")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--metric", default="psnr_db")

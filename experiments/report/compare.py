@@ -163,7 +163,7 @@ def _compare_group(
 def _apart(
     title: str, ours: Jackknife | str, anchor: str, theirs: Jackknife | str
 ) -> Jackknife | str:
-    """The paired difference, or why there is none."""
+    """Return the paired difference, or why there is none."""
     if isinstance(ours, str):
         return f"{title}: {ours}"
     return f"{anchor}: {theirs}" if isinstance(theirs, str) else ours - theirs
@@ -175,7 +175,7 @@ def _not_come(cell: Measured) -> float:
 
 
 def _sends_bytes(cell: Measured) -> bool:
-    """Whether the cell has a rate in bits a pixel; symbols have none."""
+    """Say whether the cell has a rate in bits a pixel; symbols have none."""
     found = cell.result("bpp_sent")
     return found is not None and bool(np.isfinite(found.estimate)) and found.estimate > 0
 
@@ -183,7 +183,7 @@ def _sends_bytes(cell: Measured) -> bool:
 def read_cells(
     results: Results, names: Mapping[str, str], metrics: Sequence[str]
 ) -> list[Measured]:
-    """The cells of a results folder, its pictures in the order of their keys.
+    """Read the cells of a results folder, its pictures in the order of their keys.
 
     names: codec's title -> what to call it. metrics: columns that will be asked for.
     """
@@ -240,7 +240,7 @@ def _measures(results: Results, metrics: Sequence[str]) -> Measures:
 
 
 def _better(results: Sequence[Results], asked: Sequence[str]) -> dict[str, bool]:
-    """Column -> whether higher is better, of the metrics asked for, or of all."""
+    """Return column -> whether higher is better, of the metrics asked for, or of all."""
     known = {
         name: bool(about["higher_is_better"])
         for one in results
@@ -276,7 +276,7 @@ def _same_pictures(cells: Sequence[Measured]) -> None:
 
 
 def _said(cell: Measured) -> Line:
-    """The channel, its conditions, and the packet size."""
+    """Write the channel, its conditions, and the packet size."""
     point = cell.points[0]
     size = point.encoding.packet_bytes
     return {"channel": point.channel, "packet_bytes": size, **dict(point.conditions)}
@@ -320,7 +320,7 @@ def _interval_of(found: Jackknife | str) -> Line:
 
 
 def _round_rates(curves: Mapping[str, Sequence[Measured]]) -> list[float]:
-    """Those of RATES that at least two codecs reach."""
+    """Return those of RATES that at least two codecs reach."""
     spans = []
     for cells in curves.values():
         rates = [found.estimate for cell in cells if (found := cell.result("bpp_sent"))]

@@ -57,7 +57,7 @@ class Table:
 
 
 def tables(found: Comparison) -> list[Table]:
-    """The tables to read, without those that would be empty."""
+    """Return the tables to read, without those that would be empty."""
     made = [_deltas_table(found), _values_table(found), _differences_table(found)]
     return [table for table in made if table.rows or table.rest]
 
@@ -183,7 +183,7 @@ def _differences_table(found: Comparison) -> Table:
 
 
 def _n(found: Comparison) -> str:
-    """What intervals rest on, and what a star means."""
+    """Say what intervals rest on, and what a star means."""
     many = " or ".join(map(str, found.realisations))
     text = (
         f"n = {counted(found.pictures, 'picture')} in {counted(found.blocks, 'block')}, {many} "
@@ -202,7 +202,7 @@ def _star(found: Comparison, line: Line) -> str:
 
 
 def _with_interval(values: Sequence[float], digits: str) -> str:
-    """An estimate and its interval, if it has one."""
+    """Write an estimate with its interval, if it has one."""
     if not np.isfinite(values[0]):
         return "n/a"
     text = f"{values[0]:{digits}}"
@@ -287,5 +287,5 @@ _LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\
 
 
 def _escaped(text: str) -> str:
-    """Text for LaTeX."""
+    """Escape a text for LaTeX."""
     return "".join(_LATEX.get(c, c) for c in text).replace("^", r"\textasciicircum{}")

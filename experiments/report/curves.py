@@ -103,7 +103,7 @@ def axis_across(results: Sequence[Results], x: str) -> Axis:
 
 
 def across(results: Results, line: Line, x: str) -> float:
-    """Where a line stands across; a rate never reached stands at the one that was asked for."""
+    """Return a line's place across; a rate never reached stands at the one that was asked for."""
     if x == "cbr":
         return float(line["channel_uses"]) / (3 * results.pixels)
     value = line.get(x)
@@ -114,7 +114,7 @@ def across(results: Results, line: Line, x: str) -> float:
 
 
 def panel(results: Sequence[Results], question: Question, metric: str) -> Panel:
-    """The curves of one metric, over every folder that measured it."""
+    """Collect the curves of one metric, over every folder that measured it."""
     x, y = axis_across(results, question.x), _axis(results, metric)
     curves: list[Curve] = []
     ceilings: set[float] = set()
@@ -143,7 +143,7 @@ def panel(results: Sequence[Results], question: Question, metric: str) -> Panel:
 
 
 def class_panels(results: Sequence[Results], question: Question) -> list[Panel]:
-    """A panel a class: its IoU in the picture received."""
+    """Make a panel for each class: its IoU in the picture received."""
     found = []
     for name in NAMES:
         one = panel(results, replace(question, envelope=False), f"iou_{name}")
@@ -153,7 +153,7 @@ def class_panels(results: Sequence[Results], question: Question) -> list[Panel]:
 
 
 def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
-    """What stands under a figure: n, what bands mean, what was a training loss or not measured."""
+    """Write what stands under a figure: n, the bands, what was a training loss or not measured."""
     counts = []
     for one in results:
         line = one.lines[0]
@@ -193,7 +193,7 @@ def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
 
 
 def matching(lines: Sequence[Line], cell: Mapping[str, Any]) -> list[Line]:
-    """The lines of a cell; a folder without one of its conditions is not told apart by it."""
+    """Return the lines of a cell; a condition that a folder lacks does not count."""
     return [
         line
         for line in lines
@@ -202,13 +202,13 @@ def matching(lines: Sequence[Line], cell: Mapping[str, Any]) -> list[Line]:
 
 
 def distinct(lines: Sequence[Line], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The combinations of values that occur, in order; a name that a line lacks is left out."""
+    """Return the combinations of values that occur, in order, without names that a line lacks."""
     found = {tuple((name, line[name]) for name in names if name in line): None for line in lines}
     return [dict(values) for values in found]
 
 
 def thinned(values: list[Any], most: int) -> list[Any]:
-    """At most so many, evenly chosen, the first and the last among them.
+    """Return at most so many, evenly chosen, the first and the last among them.
 
     >>> thinned([1, 2, 3, 4, 5], 3)
     [1, 3, 5]
@@ -219,7 +219,7 @@ def thinned(values: list[Any], most: int) -> list[Any]:
 
 
 def cell_title(results: Results, cell: Mapping[str, Any]) -> str:
-    """A cell in words, such as `0.04 bpp, mean Es/N0 5 dB`."""
+    """Write a cell in words, such as `0.04 bpp, mean Es/N0 5 dB`."""
     return ", ".join(
         _value_said(results, name, value) for name, value in cell.items() if value is not None
     )
@@ -264,7 +264,7 @@ def _curve(
 
 
 def _value_said(results: Results, name: str, value: Any) -> str:
-    """A column's value as people write it: `mean Es/N0 5 dB`."""
+    """Write a column's value as people do: `mean Es/N0 5 dB`."""
     if name == "rate":
         return rate_title(value)
     if name == "channel" or isinstance(value, str):
@@ -276,7 +276,7 @@ def _value_said(results: Results, name: str, value: Any) -> str:
 def _with_envelopes(
     results: Sequence[Results], curves: Sequence[Curve], question: Question, y: Axis
 ) -> list[Curve]:
-    """Each codec's best over the folders, and the folders' own curves under it.
+    """Return each codec's best over the folders, and the folders' own curves under it.
 
     Over a rate a point is beaten by any of fewer bits or channel uses; over a condition only by
     those at the same value.

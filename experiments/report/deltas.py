@@ -34,13 +34,13 @@ Between = Callable[[Curve, Curve], Delta]
 
 
 def has(cell: Measured, name: str) -> bool:
-    """Whether a metric was measured there."""
+    """Say whether a metric was measured there."""
     found = cell.result(name)
     return found is not None and bool(np.isfinite(found.estimate))
 
 
 def curves_of(cells: Sequence[Measured]) -> dict[str, list[Measured]]:
-    """By codec the cells that are points of its curve; codecs without one are there, too."""
+    """Return by codec the cells that are points of its curve; codecs without one are there, too."""
     curves: dict[str, list[Measured]] = {}
     for cell in cells:
         curve = curves.setdefault(cell.title, [])
@@ -50,7 +50,7 @@ def curves_of(cells: Sequence[Measured]) -> dict[str, list[Measured]]:
 
 
 def curve_of(cells: Sequence[Measured], name: str, without: int | None = None) -> Curve:
-    """Rates and metric of a codec's cells, of all blocks of pictures or without one."""
+    """Return rates and metric of a codec's cells, of all blocks of pictures or without one."""
     rates: list[float] = []
     values: list[float] = []
     for cell in cells:
@@ -85,7 +85,7 @@ def rate_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
 
 
 def metric_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
-    """BD-metric over the fronts of two curves; a reason where there is none."""
+    """Return the BD-metric over the fronts of two curves; a reason where there is none."""
     ours, theirs = (front(curve, higher_is_better=higher_is_better) for curve in (test, anchor))
     try:
         return bd_metric(theirs, ours, min_overlap=MIN_OVERLAP)
@@ -96,7 +96,9 @@ def metric_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
 def with_interval(
     between: Between, test: Sequence[Measured], anchor: Sequence[Measured], name: str
 ) -> tuple[Delta, Interval]:
-    """A delta of two codecs' curves, and its interval; both have the same blocks of pictures."""
+    """Return a delta of two codecs' curves, and its interval; both have the same blocks of
+    pictures.
+    """
     estimate = between(curve_of(test, name), curve_of(anchor, name))
     if not np.isfinite(estimate.value):
         return estimate, Interval(estimate.value, np.nan, np.nan, LEVEL, 0)
@@ -108,7 +110,7 @@ def with_interval(
 
 
 def value_at(cells: Sequence[Measured], name: str, bpp: float) -> Jackknife | str:
-    """A codec's metric at a rate, interpolated over the logarithm of the rate (PCHIP).
+    """Return a codec's metric at a rate, interpolated over the logarithm of the rate (PCHIP).
 
     A text says why there is none: the rate lies beyond the codec's own.
     """
@@ -123,7 +125,7 @@ def value_at(cells: Sequence[Measured], name: str, bpp: float) -> Jackknife | st
 
 
 def _interpolated(curve: Curve, bpp: float) -> float:
-    """The metric at a rate; beyond the curve's ends, that of the end."""
+    """Return the metric at a rate; beyond the curve's ends, that of the end."""
     points = dict(sorted(zip(curve.rates, curve.metric, strict=True)))
     if len(points) == 1:
         return next(iter(points.values()))

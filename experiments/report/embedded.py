@@ -41,7 +41,7 @@ class Pictures:
     _sources: list[tuple[Path, bool]] = field(default_factory=list)
 
     def add(self, path: Path, exact: bool = False) -> int | None:
-        """Number of a picture; None where the file does not exist.
+        """Return the number of a picture; None where the file does not exist.
 
         exact: code it without loss. Files of the same content share a number. Raises DataError
         where the file cannot be read.
@@ -59,7 +59,7 @@ class Pictures:
         return self._numbers[key]
 
     def uris(self) -> list[str | None]:
-        """A data URI for each number, at the best quality at which all fit the budget."""
+        """Return a data URI for each number, at the best quality at which all fit the budget."""
         exact = {n: _webp(path, None) for n, (path, exact) in enumerate(self._sources) if exact}
         coded: list[bytes] = []
         for quality in QUALITIES:
@@ -85,7 +85,7 @@ def asset(name: str) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes as a URI that holds them.
+    """Write bytes as a URI that holds them.
 
     >>> data_uri(b"hi", "text/plain")
     'data:text/plain;base64,aGk='
@@ -94,7 +94,7 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def webp(picture: Image.Image, quality: int | None) -> bytes:
-    """A picture as WebP; quality None: without loss."""
+    """Encode a picture as WebP; quality None: without loss."""
     buffer = io.BytesIO()
     if quality is None:
         picture.save(buffer, "WEBP", lossless=True, quality=60, method=3)

@@ -81,7 +81,7 @@ class Measured:
         return int(self.blocks.max()) + 1
 
     def column(self, name: str) -> Floats:
-        """A column of numbers, [pictures, realisations], NaN where there is none."""
+        """Return a column of numbers, [pictures, realisations], NaN where there is none."""
         if name not in self._columns:
             column = self.rows[name]
             if not pa.types.is_float64(column.type):
@@ -91,7 +91,7 @@ class Measured:
         return self._columns[name]
 
     def counts(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """A column of counts, [pictures, realisations, *shape]; 0 where there are none."""
+        """Return a column of counts, [pictures, realisations, *shape]; 0 where there are none."""
         column = self.rows[name]
         nothing = pa.scalar([0] * int(np.prod(shape)), column.type)
         filled = pyarrow.compute.if_else(pyarrow.compute.is_valid(column), column, nothing)
@@ -100,7 +100,8 @@ class Measured:
         return found[self._order].reshape(*self.shape, *shape)
 
     def bpp(self, column: str = "bytes") -> Floats:
-        """True bits per pixel, [pictures, realisations]; NaN where the rate was not reachable.
+        """Return true bits per pixel, [pictures, realisations]; NaN where the rate was not
+        reachable.
 
         column: `bytes` that were offered, `sent_bytes` or `delivered_bytes`.
         """
@@ -108,11 +109,11 @@ class Measured:
         return np.where(self.reached(), bits, np.nan)
 
     def reached(self) -> Booleans:
-        """Where the codec could code the picture as low as it was asked to."""
+        """Say where the codec could code the picture as low as it was asked to."""
         return np.asarray(self.column("unreachable") == 0, dtype=np.bool_)
 
     def measured(self, name: str) -> Booleans:
-        """Where a metric has a value, [pictures, realisations]."""
+        """Say where a metric has a value, [pictures, realisations]."""
         if name not in self._there:
             self._there[name] = self._measured(name)
         return self._there[name]
@@ -134,13 +135,13 @@ class Measured:
         return found & self.reached() if name == "outage" else found
 
     def result(self, name: str) -> Jackknife | None:
-        """A metric, another column of numbers, or `bpp`; None where nothing was measured."""
+        """Return a metric, another column of numbers, or `bpp`; None where nothing was measured."""
         if name not in self._found:
             self._found[name] = self._result(name)
         return self._found[name]
 
     def interval(self, name: str) -> Interval | None:
-        """A result with its interval; None where nothing was measured."""
+        """Return a result with its interval; None where nothing was measured."""
         found = self.result(name)
         if found is None:
             return None
@@ -155,7 +156,7 @@ class Measured:
         return found.interval(low=-np.inf if of_set is None else of_set.lowest)
 
     def value(self, name: str, which: Booleans) -> float | None:
-        """A metric over the receptions of a mask [pictures, realisations].
+        """Return a metric over the receptions of a mask [pictures, realisations].
 
         None where nothing of them was measured.
         """
@@ -201,7 +202,9 @@ class Measured:
         return name in self.rows.column_names and self.rows[name].null_count < len(self.rows)
 
     def _vectors(self, metric: SetMetric, which: Booleans) -> tuple[Floats, Floats, Integers]:
-        """The vectors of receptions, those of their originals, and the block of each, [n, ...]."""
+        """Return the vectors of receptions, those of their originals, and the block of each, [n,
+        ...].
+        """
         name = f"{FEATURES}{metric.extractor.name}"
         places = self._order.reshape(self.shape)[which]
         found = []
@@ -217,7 +220,7 @@ class Measured:
 def cells_of(
     table: pa.Table, points: Sequence[Point], measures: Measures | None = None
 ) -> list[Measured]:
-    """The cells of a sweep in the order of its points; table: the rows of all of them."""
+    """Return the cells of a sweep in the order of its points; table: the rows of all of them."""
     where: dict[str, list[int]] = {}
     for i, name in enumerate(table["point"].to_pylist()):
         where.setdefault(name, []).append(i)
@@ -237,7 +240,7 @@ def cells_of(
 
 
 def by_condition(cells: Sequence[Measured]) -> Mapping[tuple[object, ...], list[Measured]]:
-    """Cells over one channel under the same conditions, at the same packet size."""
+    """Group cells over one channel under the same conditions, at the same packet size."""
     found: dict[tuple[object, ...], list[Measured]] = {}
     for cell in cells:
         point = cell.points[0]

@@ -42,7 +42,7 @@ _SPECIAL = {
 
 
 def write_chart_csv(chart: Chart, path: Path) -> Path:
-    """A line a point: panel, curve, x, y, its interval, outage and unreachable shares."""
+    """Write a line for each point: panel, curve, x, y, interval, outage and unreachable shares."""
     rows: list[list[str | float]] = []
     for panel in chart.panels:
         for curve in panel.curves:
@@ -56,7 +56,7 @@ def write_chart_csv(chart: Chart, path: Path) -> Path:
 
 
 def write_heat_csv(maps: HeatMap, path: Path) -> Path:
-    """A line a cell: codec, rate, value of the condition, metric."""
+    """Write a line for each cell: codec, rate, value of the condition, metric."""
     rows: list[list[str | float]] = [
         [codec, rate, _short(x), _short(grid[i, j])]
         for codec, grid in maps.values.items()
@@ -67,7 +67,7 @@ def write_heat_csv(maps: HeatMap, path: Path) -> Path:
 
 
 def chart_tex(chart: Chart, size: Target) -> str:
-    """A `tikzpicture` of the chart."""
+    """Write a `tikzpicture` of the chart."""
     columns = min(size.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
     defined = [
@@ -98,7 +98,7 @@ def chart_tex(chart: Chart, size: Target) -> str:
 
 
 def heat_tex(maps: HeatMap, size: Target) -> str:
-    """A `tikzpicture` of the maps."""
+    """Write a `tikzpicture` of the maps."""
     columns = min(size.columns, len(maps.values))
     rows = -(-len(maps.values) // columns)
     lines = [
@@ -165,7 +165,7 @@ def _panel_tex(panel: Panel, legend: bool) -> list[str]:
 
 
 def _marks_tex(curve: Curve, colour: str, mark: str) -> list[str]:
-    """Marks of points with outages, hollow, and of rates that were never reached, crosses."""
+    """Write marks of points with outages, hollow, and of rates that were never reached, crosses."""
     never = curve.unreachable == 1
     lost = ~never & (curve.outage > SOME_OUTAGE)
     found = []
@@ -199,10 +199,10 @@ def _short(value: float) -> float | str:
 
 
 def _tex(text: str) -> str:
-    """A text as LaTeX takes it.
+    r"""Write a text as LaTeX takes it.
 
     >>> print(_tex("50 % of a_b"))
-    50 \\% of a\\_b
+    50 \% of a\_b
     """
     return "".join(_SPECIAL.get(c, c) for c in text)
 

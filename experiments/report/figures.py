@@ -104,7 +104,7 @@ def plot_results(
 
 
 def draw_chart(chart: Chart, size: Target) -> Figure:
-    """A figure of the chart's panels, at the width that it is printed at."""
+    """Draw a figure of the chart's panels, at the width that it is printed at."""
     from matplotlib.figure import Figure
 
     count = len(chart.panels)
@@ -145,7 +145,7 @@ def draw_chart(chart: Chart, size: Target) -> Figure:
 
 
 def draw_panel(one: Panel, axes: Axes) -> None:
-    """Curves with their bands, marks and ceiling."""
+    """Draw curves with their bands, marks and ceiling."""
     for curve in one.curves:
         colour = COLOURS[curve.style % len(COLOURS)]
         marker = MARKERS[curve.marker % len(MARKERS)]
@@ -178,7 +178,7 @@ def draw_panel(one: Panel, axes: Axes) -> None:
 
 
 def marks(curve: Curve) -> dict[str, Any]:
-    """Which points are plain, which have outages, which were never reached: bool [points] each."""
+    """Say which points are plain, have outages, or were never reached: bool [points] each."""
     never = curve.unreachable == 1
     lost = ~never & (curve.outage > SOME_OUTAGE)
     kinds = {"plain": ~never & ~lost, "outage": lost, "unreachable": never}
@@ -186,7 +186,7 @@ def marks(curve: Curve) -> dict[str, Any]:
 
 
 def _legend(chart: Chart) -> list[Any]:
-    """An entry a curve, and one for each kind of mark that occurs."""
+    """Draw an entry for each curve, and one for each kind of mark that occurs."""
     from matplotlib.lines import Line2D
 
     handles: dict[str, Line2D] = {}
@@ -226,7 +226,7 @@ def _charts(
     at: Mapping[str, float],
     envelope: bool,
 ) -> Iterator[Chart]:
-    """Every figure of curves that is asked for."""
+    """Yield every figure of curves that is asked for."""
     lines = [line for one in results for line in one.lines]
     conditions = list(dict.fromkeys(name for one in results for name in one.conditions))
     cell_names = list(dict.fromkeys(name for one in results for name in one.cell))
@@ -277,7 +277,7 @@ def _heats(results: Sequence[Results], metrics: Sequence[str]) -> Iterator[HeatM
 
 
 def _sheets(results: Results) -> Iterator[tuple[Figure, str]]:
-    """The pictures that were kept, of the first realisation."""
+    """Yield figures of the pictures that were kept, of the first realisation."""
     rows = [results.row(shot.row) for shot in results.shots]
     rows = [row for row in rows if row["realisation"] == 0]
     for picture in dict.fromkeys(row["picture"] for row in rows):
@@ -297,7 +297,7 @@ def _sheets(results: Results) -> Iterator[tuple[Figure, str]]:
 def file_name(
     first: str, cell: Mapping[str, Any], metrics: Sequence[str] = (), by: str = "codec"
 ) -> str:
-    """A name that LaTeX and shells take as it is: no dots, no equals signs, no blanks.
+    """Make a name that LaTeX and shells take as it is: no dots, no equals signs, no blanks.
 
     >>> file_name("rate", {"snr_db": -2.5, "rate": "bpp=0.04"}, ["miou"])
     'rate_miou_snr-db-m2p5_bpp-0p04'
@@ -326,7 +326,7 @@ def _check(
     by: str,
     at: Mapping[str, float],
 ) -> None:
-    """Raises ConfigError for a name that no folder has, before anything is drawn."""
+    """Raise ConfigError for a name that no folder has, before anything is drawn."""
     if x is not None:
         axis_across(results, x)
     known = list(dict.fromkeys(name for one in results for name in one.metrics))
@@ -358,7 +358,7 @@ def _formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 def _wrapped(text: str, width: float, points: float) -> str:
-    """Broken into lines that fit a width in inches."""
+    """Break a text into lines that fit a width in inches."""
     from textwrap import fill
 
     most = max(20, int(width * 72 / (points * 0.5)))

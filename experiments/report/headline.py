@@ -52,7 +52,7 @@ class Headline:
         return f"{self.axis.title} at {rate_title(self.rate)} over {self.channel}"
 
     def written(self, number: Number) -> str:
-        """One number with its unit, interval and outages."""
+        """Write one number with its unit, interval and outages."""
         axis = self.axis
         value = f"{number.value * axis.factor:.{axis.decimals}f}{f' {axis.unit}' * bool(axis.unit)}"
         if np.isfinite(number.low):
@@ -61,7 +61,7 @@ class Headline:
         return value + (f", outage {100 * number.outage:.0f} %" if number.outage else "")
 
     def text(self) -> str:
-        """The lines that a terminal shows."""
+        """Return the lines that a terminal shows."""
         rows = [
             (
                 ", ".join(self.where[k].said(v) for k, v in number.conditions.items()),
@@ -79,7 +79,7 @@ class Headline:
 
 
 def headline(results: Results) -> Headline | None:
-    """The numbers in front of a results folder; None where no metric was measured."""
+    """Collect the numbers in front of a results folder; None where no metric was measured."""
     metric = next((name for name in PREFERRED if name in results.metrics), None)
     if metric is None:
         return None
@@ -111,7 +111,7 @@ def headline(results: Results) -> Headline | None:
 
 
 def ending(folder: Path, figures: Sequence[Path], page: Path) -> str:
-    """What a run ends by printing: the numbers in front, and where to look first."""
+    """Write what a run ends by printing: the numbers in front, and which picture to see first."""
     results = Results.read(folder)
     found = headline(results)
     lines = [] if found is None else [found.text(), ""]
@@ -123,7 +123,7 @@ def ending(folder: Path, figures: Sequence[Path], page: Path) -> str:
 
 
 def _common_rate(results: Results) -> str:
-    """The lowest rate of the first kind that most codecs have."""
+    """Return the lowest rate of the first kind that most codecs have."""
     by_rate: dict[str, set[str]] = {}
     for line in results.lines:
         by_rate.setdefault(line["rate"], set()).add(line["codec"])
@@ -142,7 +142,7 @@ def _varying(results: Results, lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _ends(results: Results, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The worst and the best values of every condition together; one mapping if none varies.
+    """Return the worst and the best values of every condition together; one mapping if none varies.
 
     The first channel, and packets of the first size, alone.
     """

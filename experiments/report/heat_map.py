@@ -37,7 +37,7 @@ class HeatMap:
 
 
 def heat_maps(results: Results, metric: str, condition: str) -> HeatMap | None:
-    """The maps of a results folder, other conditions at their first; None where nothing varies."""
+    """Collect the maps of a results folder, other conditions at their first; None without any."""
     lines: list[dict[str, Any]] = results.lines
     lines = [line for line in lines if line[condition] is not None]
     for name in results.cell:
@@ -59,7 +59,7 @@ def heat_maps(results: Results, metric: str, condition: str) -> HeatMap | None:
 
 
 def draw_heat_maps(maps: HeatMap, size: Target) -> Figure:
-    """The maps side by side, each cell with its number."""
+    """Draw the maps side by side, each cell with its number."""
     from matplotlib.figure import Figure
 
     count = len(maps.values)

@@ -73,7 +73,7 @@ RATE_UNITS = {"bpp": "bpp", "bytes": "bytes", "channel_uses": "channel uses", "q
 
 
 def codec_title(name: str) -> str:
-    """A codec's name as people write it; a user's own label stays as it is.
+    """Write a codec's name as people do; a user's own label stays as it is.
 
     >>> codec_title("sqgan"), codec_title("my codec")
     ('SQ-GAN', 'my codec')
@@ -82,7 +82,7 @@ def codec_title(name: str) -> str:
 
 
 def rate_parts(label: str) -> tuple[str, float]:
-    """Kind and value of a rate's label.
+    """Return kind and value of a rate's label.
 
     >>> rate_parts("bpp=0.04")
     ('bpp', 0.04)
@@ -92,7 +92,7 @@ def rate_parts(label: str) -> tuple[str, float]:
 
 
 def rate_title(label: str) -> str:
-    """A rate's label as people write it.
+    """Write a rate's label as people do.
 
     >>> rate_title("bpp=0.04"), rate_title("channel_uses=4800"), rate_title("quality=30")
     ('0.04 bpp', '4800 channel uses', 'quality 30')
@@ -102,7 +102,7 @@ def rate_title(label: str) -> str:
 
 
 def channel_title(spec: Any) -> str:
-    """A channel's description, in a few words.
+    """Describe a channel in a few words.
 
     >>> channel_title("rayleigh")
     'Rayleigh fading, QPSK, code rate 1/2'
@@ -136,7 +136,7 @@ def channel_title(spec: Any) -> str:
 
 
 def _air_title(spec: Any) -> str:
-    """What lies under a modem; a symbol channel of that name is no coded one."""
+    """Describe what lies under a modem; a symbol channel of that name is not a coded one."""
     if isinstance(spec, str):
         return CHANNELS.get(spec, spec)
     if isinstance(spec, Mapping) and len(spec) == 1:

@@ -100,13 +100,13 @@ def _html(results: Sequence[Results], max_bytes: int) -> str:
 
 
 def _plotly() -> str:
-    """The library's own script, as it may stand inside a <script> element."""
+    """Return the library's own script, as it may stand inside a <script> element."""
     script = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     return script.replace("</script", "<\\/script")
 
 
 def page_data(results: Sequence[Results], pictures: Pictures) -> dict[str, Any]:
-    """What the page's scripts read; pictures are collected and named by their numbers."""
+    """Collect what the page's scripts read; pictures are named by their numbers."""
     series = series_of(results)
     names = list(dict.fromkeys(name for one in results for name in one.metrics))
     conditions = list(dict.fromkeys(name for one in results for name in one.conditions))
@@ -155,7 +155,7 @@ def page_data(results: Sequence[Results], pictures: Pictures) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with numbers of few digits, and null for those that are none."""
+    """Return the same with numbers of few digits, and null for those that are not finite."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -219,7 +219,7 @@ def _folder(one: Results) -> dict[str, Any]:
 
 
 def _rates(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """Every rate that was asked for, by kind, rising."""
+    """Return every rate that was asked for, by kind, rising."""
     labels = dict.fromkeys(line["rate"] for one in results for line in one.lines)
     kinds = list(dict.fromkeys(rate_parts(label)[0] for label in labels))
     ordered = sorted(
@@ -239,7 +239,7 @@ def _rates(results: Sequence[Results]) -> list[dict[str, Any]]:
 def _line(
     one: Results, line: Mapping[str, Any], number: int, names: Sequence[str]
 ) -> dict[str, Any]:
-    """One line of the summary as the page has it."""
+    """Return one line of the summary as the page has it."""
     found: dict[str, Any] = {
         "s": number,
         "rate": line["rate"],
@@ -272,7 +272,7 @@ def _line(
 
 
 def _worst(one: Results, names: Sequence[str], first: int) -> list[dict[str, Any]]:
-    """Pictures line by line, each the mean over its realisations: those worst in any metric."""
+    """Collect the worst pictures of each line in any metric, as means over realisations."""
     metrics = [name for name in names if name in one.metrics and name != "outage"]
     pictures = one.rows["picture"].to_pylist()
     index = {name: i for i, name in enumerate(dict.fromkeys(pictures))}
@@ -309,7 +309,7 @@ def _worst(one: Results, names: Sequence[str], first: int) -> list[dict[str, Any
 def _gallery(
     one: Results, place: int, pictures: Pictures, first: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The originals of a folder, and what was kept of them as received."""
+    """Collect the originals of a folder, and what was kept of them as received."""
     folder = one.folder / FOLDER
     metrics = [name for name in one.metrics if name != "outage"]
     columns = {name: one.metric_of_rows(name) for name in metrics}
@@ -355,7 +355,7 @@ def _gallery(
 
 
 def _tokens(path: Path) -> dict[str, Any] | None:
-    """Relevance and fates of tokens, as `examples` keeps them; None where there are none."""
+    """Read relevance and fates of tokens, as `examples` keeps them; None where there are none."""
     if not path.exists():
         return None
     try:

@@ -27,7 +27,7 @@ MOST_VALUES = 5
 
 
 def grid(results: Results, picture: str, rows: Sequence[Line]) -> Figure:
-    """The original and each codec at one rate, where the fewest outages are, with their maps."""
+    """Draw the original and each codec at one rate, where outages are fewest, with their maps."""
     cells = distinct(rows, results.cell)
     best = min(cells, key=lambda cell: _mean_outage(results, {"rate": rows[0]["rate"], **cell}))
     shown = {row["codec"]: row for row in matching(rows, best)}
@@ -66,7 +66,7 @@ def grid(results: Results, picture: str, rows: Sequence[Line]) -> Figure:
 
 
 def over_channel(results: Results, rows: Sequence[Line], condition: str) -> Figure:
-    """Each codec's picture over the values of one condition, the others at their first."""
+    """Draw each codec's picture over the values of one condition, the others at their first."""
     rows = [row for row in rows if row[condition] is not None]
     others = [name for name in results.cell if name != condition]
     lines = matching(rows, distinct(rows, others)[0])
@@ -97,7 +97,7 @@ def over_channel(results: Results, rows: Sequence[Line], condition: str) -> Figu
 
 
 def _sheet(origin: Path, rows: int, columns: int, captions: int) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of panels of the shape of the picture `origin`, so many rows of them with text."""
+    """Make a figure of panels of the shape of the picture `origin`, `rows` of them with text."""
     from matplotlib.figure import Figure
 
     with Image.open(origin) as picture:
@@ -109,7 +109,7 @@ def _sheet(origin: Path, rows: int, columns: int, captions: int) -> tuple[Figure
 
 
 def _show(panel: Axes, path: Path) -> None:
-    """A picture without axes; "none" where the codec has no such."""
+    """Draw a picture without axes; a note where the codec carries no map."""
     panel.set_xticks([])
     panel.set_yticks([])
     panel.grid(False)
@@ -125,7 +125,7 @@ def _show(panel: Axes, path: Path) -> None:
 
 
 def _under(results: Results, row: Line) -> str:
-    """The text under a picture: true bpp, packets, metrics."""
+    """Write the text under a picture: true bpp, packets, metrics."""
     if row["unreachable"]:
         return f"rate not reachable: its lowest is {8 * row['lowest_bytes'] / _pixels(row):.3f} bpp"
     packets = f"{row['delivered']} of {row['packets']} packets"
@@ -161,14 +161,14 @@ def _class_legend(figure: Figure) -> None:
 
 
 def miou_of(matrix: Sequence[int] | None) -> float | None:
-    """mIoU of one picture's confusion matrix, as it is stored; None where there is none."""
+    """Compute mIoU of one picture's confusion matrix, as it is stored; None where there is none."""
     if matrix is None:
         return None
     return float(miou(torch.tensor(matrix).reshape(NUM_CLASSES, NUM_CLASSES)))
 
 
 def _mean_outage(results: Results, cell: Mapping[str, Any]) -> float:
-    """Mean outage of a cell over the codecs."""
+    """Return mean outage of a cell over the codecs."""
     return float(np.mean([line["outage"] for line in matching(results.lines, cell)]))
 
 

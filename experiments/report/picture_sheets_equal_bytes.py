@@ -73,7 +73,7 @@ def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ())
 
 
 def _of_one_cell(results: Results, shots: Sequence[tuple[Row, Path]]) -> list[tuple[Row, Path]]:
-    """Those of the channel and condition with the fewest outages among what was kept."""
+    """Select the channel and condition with the fewest outages among what was kept."""
     cells: dict[tuple[object, ...], list[tuple[Row, Path]]] = {}
     for row, path in shots:
         met = tuple(row[name] for name in results.conditions)
@@ -87,7 +87,7 @@ def _of_one_cell(results: Results, shots: Sequence[tuple[Row, Path]]) -> list[tu
 
 
 def _own_rates(by_codec: Mapping[str, Sequence[tuple[Row, Path]]]) -> list[float]:
-    """Bits a pixel of the first codec's pictures, a few of them from lowest to highest."""
+    """Return bits a pixel of the first codec's pictures, a few of them from lowest to highest."""
     for own in by_codec.values():
         found = sorted({8 * row["bytes"] / (row["height"] * row["width"]) for row, _ in own})
         if found[-1] > 0:
@@ -100,14 +100,14 @@ def _far(shot: tuple[Row, Path], bpp: float, uses: float | None) -> float:
 
 
 def _distance(row: Row, bpp: float, uses: float | None) -> float:
-    """How far a picture is from a size, as the logarithm of a ratio."""
+    """Return how far a picture is from a size, as the logarithm of a ratio."""
     if row["bytes"] > 0:
         return abs(math.log(8 * row["bytes"] / (row["height"] * row["width"]) / bpp))
     return 0.0 if not uses else abs(math.log(max(row["channel_uses"], 1) / uses))
 
 
 def _said(results: Results, row: Row) -> str:
-    """Bytes and metrics of one picture, the bytes first."""
+    """Write bytes and metrics of one picture, the bytes first."""
     if row["outage"]:
         return f"{row['bytes']} bytes, outage"
     size = f"{row['bytes']} bytes" if row["bytes"] > 0 else f"{row['channel_uses']} uses"
@@ -124,7 +124,7 @@ def _said(results: Results, row: Row) -> str:
 
 
 def _pixels(path: Path) -> Any:
-    """uint8 [H, W, 3]. Raises ConfigError if the file cannot be read."""
+    """Read uint8 [H, W, 3]. Raises ConfigError if the file cannot be read."""
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))

@@ -69,7 +69,7 @@ class Setting:
 
 
 def settings_of(lines: Sequence[Line]) -> list[Setting]:
-    """The best lines by symbol channel and rate, real codes first."""
+    """Group the best lines by symbol channel and rate, real codes first."""
     found = []
     places = [(said_of(line), line["rate"]) for line in lines]
     for over, rate in dict.fromkeys(places):
@@ -85,7 +85,7 @@ def settings_of(lines: Sequence[Line]) -> list[Setting]:
 
 
 def crossings(first: Series, second: Series, metric: str) -> list[float]:
-    """SNRs in dB where two curves change places, interpolated between those measured."""
+    """Return SNRs in dB where two curves cross, interpolated between those measured."""
     shared = [snr for snr in first.lines if snr in second.lines]
     apart = [first.lines[snr][metric] - second.lines[snr][metric] for snr in shared]
     found = []
@@ -144,7 +144,7 @@ def reference_page(folders: Sequence[Path], output: Path, note: str = "") -> lis
 
 
 def _section(results: Results, metrics: Sequence[str]) -> list[str]:
-    """A folder's part of the page."""
+    """Write a folder's part of the page."""
     manifest, line = results.manifest, results.lines[0]
     weights = manifest["weights_sha256"]
     used = [f"{codec_title(name)} {sha[:12]}" for name, sha in weights["codecs"].items() if sha] + [
@@ -213,7 +213,7 @@ def said_of(line: Line) -> str:
 
 
 def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
-    """A line an SNR, a column a series; what the only real code was has a column of its own."""
+    """Write a line for each SNR and a column for each series; a single real code has its settings."""
     real = [one for one in setting.series if one.code not in IDEAL and one.code != "none"]
     head = ["Es/N0, dB"]
     for one in setting.series:
@@ -264,7 +264,7 @@ def _value(line: Line, metric: str, known: Mapping[str, Any]) -> str:
 
 
 def _crossings(setting: Setting, metric: str) -> list[str]:
-    """Where codecs under real codes, or none, change places."""
+    """Say where codecs under real codes, or none, cross."""
     real = [one for one in setting.series if one.code not in IDEAL]
     said = []
     for first, second in itertools.combinations(real, 2):
@@ -281,7 +281,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _draw(results: Results, metrics: Sequence[str], folder: Path) -> Path:
-    """The curves of a folder, a row a metric, a column a channel and rate."""
+    """Draw the curves of a folder, a row a metric, a column a channel and rate."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -333,7 +333,7 @@ def _draw(results: Results, metrics: Sequence[str], folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report.reference")
     parser.add_argument("folders", type=Path, nargs="+", metavar="RESULTS")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results"))

@@ -130,7 +130,7 @@ class Results:
         return axis_of(name, self.manifest["metrics"])
 
     def trained(self, name: str) -> list[str]:
-        """Codecs that had the metric as a training loss, too."""
+        """List codecs that had the metric as a training loss, too."""
         return [codec for codec, losses in self.manifest["trained_on"].items() if name in losses]
 
     @cached_property
@@ -167,12 +167,12 @@ class Results:
         return found
 
     def row(self, number: int) -> dict[str, Any]:
-        """One row, as a mapping."""
+        """Return one row, as a mapping."""
         found: dict[str, Any] = self.rows.slice(number, 1).to_pylist()[0]
         return found
 
     def metric_of_rows(self, name: str) -> Floats:
-        """A metric of every row, float64 [rows]; NaN where a row has none.
+        """Return a metric of every row, float64 [rows]; NaN where a row has none.
 
         A semantic metric is that of the row's own confusion matrix.
         """
@@ -210,7 +210,7 @@ KNOWN = ("sqgan", "jpeg2000", "bpg", "bpg+map", "map_only")
 
 
 def read_all(folders: Iterable[str | Path]) -> list[Results]:
-    """Several results folders. Raises ConfigError where none is given, or one twice."""
+    """Read several results folders. Raises ConfigError where none is given, or one twice."""
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise ConfigError("no results folder is given: name at least one")
@@ -222,7 +222,7 @@ def read_all(folders: Iterable[str | Path]) -> list[Results]:
 
 
 def series_of(results: Sequence[Results]) -> list[Series]:
-    """The curves of several folders: codec by codec, styled alike in every figure.
+    """Return the curves of several folders: codec by codec, styled alike in every figure.
 
     Folders that share a codec have their curves told apart by the folders' names.
     """
@@ -245,7 +245,7 @@ def series_of(results: Sequence[Results]) -> list[Series]:
 
 
 def _distinct_names(results: Sequence[Results]) -> list[str]:
-    """The folders' names; with their parents' where they are alike."""
+    """Return the folders' names; with their parents' where they are alike."""
     names = [one.name for one in results]
     return [
         name if names.count(name) == 1 else "/".join(one.folder.resolve().parts[-2:])

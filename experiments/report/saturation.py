@@ -13,7 +13,7 @@ from experiments.report.estimates import Measured
 
 
 def merged(cells: Sequence[Measured]) -> list[Measured]:
-    """The cells in their order, without those that repeat the streams of a lower rate.
+    """Return the cells in their order, without those that repeat the streams of a lower rate.
 
     What is left has in `also_asked` the rates that it stands for beside its own.
     """

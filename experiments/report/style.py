@@ -125,7 +125,7 @@ FORMATS = ("pdf", "svg", "png")
 
 
 def target(name: str) -> Target:
-    """A target by name. Raises ConfigError naming the nearest known one."""
+    """Return a target by name. Raises ConfigError naming the nearest known one."""
     if name not in TARGETS:
         raise ConfigError(f"unknown --for '{name}': {nearest(name, list(TARGETS))}")
     return TARGETS[name]

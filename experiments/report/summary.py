@@ -39,7 +39,7 @@ def summarise(
     metrics: Sequence[str],
     notes: Mapping[str, Mapping[str, str]],
 ) -> pa.Table:
-    """A line a cell, in their order.
+    """Make a line for each cell, in their order.
 
     metrics: the columns of metrics. notes: codec's title -> column of text -> what stands there.
     For each metric there are `NAME`, `NAME_low`, `NAME_high`, `NAME_pictures` and `NAME_blocks`,
@@ -116,6 +116,6 @@ def _line(
 
 
 def _mean(values: Floats) -> float:
-    """Of what is there; NaN where nothing is."""
+    """Return the mean of the finite values; NaN where there are none."""
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else float("nan")

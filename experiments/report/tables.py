@@ -74,7 +74,7 @@ def write_tables(
 
 
 def read_tables(folder: Path) -> str:
-    """What `write_tables` wrote to read. Raises ConfigError where there is nothing."""
+    """Read what `write_tables` wrote. Raises ConfigError where there is nothing."""
     try:
         return (folder / TABLES).read_text(encoding="utf-8")
     except OSError as error:
@@ -87,7 +87,7 @@ def _bjontegaard(
     better: Mapping[str, bool],
     anchors: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Of every codec that has a curve, at one condition of the channel."""
+    """Compute deltas of every codec that has a curve, at one condition of the channel."""
     curves = curves_of(cells)
     found = []
     for anchor in anchors:
@@ -126,7 +126,7 @@ def _delta_line(
 def _differences(
     cells: Sequence[Measured], names: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """Of the pairs of rows, at one condition of the channel."""
+    """Compute differences of the pairs of rows, at one condition of the channel."""
     by_name = {
         f"{cell.title} {rate}": cell for cell in cells for rate in (cell.rate, *cell.also_asked)
     }
@@ -163,7 +163,7 @@ def _differences(
 
 
 def _said(cell: Measured) -> dict[str, float | str]:
-    """The channel and its conditions, and the packet size."""
+    """Write the channel, its conditions, and the packet size."""
     point = cell.points[0]
     size = point.encoding.packet_bytes
     return {"channel": point.channel, "packet_bytes": size, **dict(point.conditions)}
@@ -212,14 +212,14 @@ def _rows_table(
 
 
 def _uses(line: Line) -> list[str]:
-    """Channel uses asked for, if the rate is in them, and used."""
+    """Write channel uses: those asked for, if the rate is in them, and those used."""
     asked = line["channel_uses_asked"]
     mean, most = line["channel_uses"], line["channel_uses_max"]
     return ["-" if asked is None else f"{asked}", f"{mean:.0f}", f"{most}"]
 
 
 def _shown(value: float | str | None) -> str:
-    """A condition; a dash where the channel has none of it."""
+    """Write a condition; a dash where the channel has none of it."""
     return "-" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
@@ -340,7 +340,7 @@ def _differences_table(
 
 
 def _interval(line: Line, name: str, star: str) -> str:
-    """A value with its interval, and how many pictures have one where not all have."""
+    """Write a value with its interval, and how many pictures have one where not all have."""
     if line.get(name) is None or not np.isfinite(line[name]):
         return "n/a"
     axis = axis_of(name, {})
@@ -360,7 +360,7 @@ def _number(value: float, decimals: int) -> str:
 
 
 def _varying(lines: Sequence[Line], conditions: Sequence[str]) -> list[str]:
-    """Those of the channel's conditions that differ between lines."""
+    """Return those of the channel's conditions that differ between lines."""
     return [name for name in conditions if len({line.get(name) for line in lines}) > 1]
 
 

@@ -31,7 +31,7 @@ class Unmeasured:
 def unmeasured(
     cells: Sequence[Measured], metrics: Mapping[str, AnyMetric]
 ) -> dict[str, Unmeasured]:
-    """Column -> what is missing, for the metrics that lack some picture in every cell.
+    """Return column -> what is missing, for the metrics that lack some picture in every cell.
 
     A metric of maps that only some codecs carry lacks nothing in the cells of the others.
     """
@@ -60,5 +60,5 @@ def _reason(metric: AnyMetric, cell: Measured, there: npt.NDArray[np.bool_]) -> 
 
 
 def _carried(cell: Measured, metric: MapMetric) -> bool:
-    """Whether the cell's codec carries a map: its rows have the column of counts."""
+    """Say whether the cell's codec carries a map: its rows have the column of counts."""
     return counts_column(metric) in cell.rows.column_names

@@ -53,7 +53,7 @@ _SHA = 32
 
 
 def cache_folder() -> Path:
-    """Where entries are kept: sweeps in $SQLINK_CACHE, or else in sqlink of the user's cache."""
+    """Return the folder of entries: $SQLINK_CACHE/sweeps, or else sqlink in the user's cache."""
     named = os.environ.get(CACHE)
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sqlink"
     return (Path(named) if named else user) / "sweeps"
@@ -195,7 +195,7 @@ class Keys:
         self._measures = _measures(sweep, components, identities)
 
     def original(self, picture: Picture) -> str:
-        """Of the map to send, and what the judge sees in the picture itself."""
+        """Return the key of the map to send and of what the judge sees in the picture itself."""
         pixels, labels = self._content(picture)
         return self._key("originals", pixels, labels, self._segmenter, self._measures)
 
@@ -213,7 +213,7 @@ class Keys:
         )
 
     def delivery(self, picture: Picture, encoding: Encoding, stream: Stream) -> str:
-        """Of what was measured of a picture of which the whole stream came."""
+        """Return the key of what was measured of a picture of which the whole stream came."""
         pixels, labels = self._content(picture)
         sent = hashlib.sha256(stream.session.header)
         for packet in stream.packets:
@@ -232,7 +232,7 @@ class Keys:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _content(self, picture: Picture) -> tuple[str, str]:
-        """Hashes of a picture's pixels and of its labels."""
+        """Hash a picture's pixels, and its labels."""
         found = self._of_picture.get(picture.key)
         if found is None:
             if len(self._of_picture) > 256:
@@ -243,7 +243,7 @@ class Keys:
 
 
 def stream_bytes(answer: Stream | Unreachable) -> bytes:
-    """A codec's answer as an entry: a line of JSON, then the bytes of its packets.
+    """Write a codec's answer as an entry: a line of JSON, then the bytes of its packets.
 
     >>> answer = Stream(Session("c", 16, 32, b"s"), (Packet(b"ab", 0, {"payload": 16}),))
     >>> stream_of(stream_bytes(answer)) == answer
@@ -263,7 +263,7 @@ def stream_bytes(answer: Stream | Unreachable) -> bytes:
 
 
 def stream_of(data: bytes) -> Stream | Unreachable:
-    """The answer that `stream_bytes` wrote."""
+    """Read the answer that `stream_bytes` wrote."""
     line, _, body = data.partition(b"\n")
     head = json.loads(line)
     if "unreachable" in head:
@@ -279,7 +279,7 @@ def stream_of(data: bytes) -> Stream | Unreachable:
 
 
 def columns_bytes(columns: Mapping[str, Any]) -> bytes:
-    """Columns of a row as an entry.
+    """Write columns of a row as an entry.
 
     >>> columns_of(columns_bytes({"psnr_db": 31.5, "counts": [1, 2], "features": b"x", "n": None}))
     {'psnr_db': 31.5, 'counts': [1, 2], 'features': b'x', 'n': None}
@@ -288,7 +288,7 @@ def columns_bytes(columns: Mapping[str, Any]) -> bytes:
 
 
 def columns_of(data: bytes) -> dict[str, Any]:
-    """The columns that `columns_bytes` wrote."""
+    """Read the columns that `columns_bytes` wrote."""
     found = json.loads(zlib.decompress(data))
     return {
         name: base64.b64decode(value["base64"]) if isinstance(value, dict) else value
@@ -297,7 +297,7 @@ def columns_of(data: bytes) -> dict[str, Any]:
 
 
 def original_bytes(sent: Tensor | None, original: Original) -> bytes:
-    """What is known of a picture before anything is sent, as an entry; maps are int64 [H, W]."""
+    """Write what is known of a picture before it is sent as an entry; maps are int64 [H, W]."""
     flat = {
         "columns": base64.b64encode(columns_bytes(original.columns)).decode(),
         "sent": _packed(sent),
@@ -307,7 +307,7 @@ def original_bytes(sent: Tensor | None, original: Original) -> bytes:
 
 
 def original_of(data: bytes) -> tuple[Tensor | None, Original]:
-    """What `original_bytes` wrote: the map to send, and the rest."""
+    """Read what `original_bytes` wrote: the map to send, and the rest."""
     found = json.loads(zlib.decompress(data))
 
     def map_of(name: str) -> Tensor | None:
@@ -322,7 +322,7 @@ def original_of(data: bytes) -> tuple[Tensor | None, Original]:
 
 
 def _measures(sweep: Sweep, components: Components, identities: Identities) -> list[Any]:
-    """What a measurement depends on beside the picture."""
+    """Return what a measurement depends on beside the picture."""
     return [
         [
             [
@@ -339,7 +339,7 @@ def _measures(sweep: Sweep, components: Components, identities: Identities) -> l
 
 
 def _packed(labels: Tensor | None) -> list[Any] | None:
-    """A map int64 [H, W] as its shape and its classes."""
+    """Write a map int64 [H, W] as its shape and its classes."""
     if labels is None:
         return None
     classes = labels.to(torch.uint8).numpy().tobytes()
@@ -353,7 +353,7 @@ def _bytes_as_text(value: object) -> dict[str, str]:
 
 
 def _hash(tensor: Tensor | None) -> str:
-    """SHA-256 of a tensor's content; empty without one."""
+    """Hash a tensor's content with SHA-256; empty without one."""
     if tensor is None:
         return ""
     total = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -363,7 +363,7 @@ def _hash(tensor: Tensor | None) -> str:
 
 @lru_cache(maxsize=1)
 def _source() -> str:
-    """SHA-256 of the packages' own code: what an edit changes is not taken from the cache."""
+    """Hash the packages' own code, so that nothing made by other code is taken from the cache."""
     total = hashlib.sha256()
     for package in (channels, sqlink, experiments.sweep):
         folder = Path(str(files(package.__name__)))
@@ -373,7 +373,7 @@ def _source() -> str:
 
 
 def _source_of(kind: type) -> str:
-    """SHA-256 of the file that a codec or metric of another package is written in."""
+    """Hash the file that a codec or metric of another package is written in."""
     try:
         path = inspect.getsourcefile(kind)
         return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""

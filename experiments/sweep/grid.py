@@ -182,7 +182,7 @@ def encodings(grid: Sequence[Point]) -> list[list[Point]]:
 
 
 def _encoding_key(point: Point) -> tuple[str, str, int, str]:
-    """What points share that share an encoding: channel uses are bytes on one channel alone."""
+    """Return what the points of one encoding share: channel uses are bytes on one channel alone."""
     encoding = point.encoding
     channel = point.channel if encoding.rate.channel_uses is not None else ""
     return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes, channel

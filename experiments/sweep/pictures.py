@@ -100,7 +100,7 @@ class Pictures:
             yield chunk
 
     def _run_of(self, numbers: Sequence[int]) -> list[Picture]:
-        """Pictures that share a link: what happens to one depends on the others, and so its key."""
+        """Make a run of the pictures that share a link: the key of each depends on the others."""
         samples = [self._components.data[number] for number in numbers]
         for sample in samples:
             if sample.image.shape != samples[0].image.shape:
@@ -116,7 +116,9 @@ class Pictures:
         ]
 
     def prepared(self, chunk: Sequence[Picture]) -> list[Picture]:
-        """The pictures with the map that is sent of them and the judge's view of the original."""
+        """Return the pictures with the map that is sent of them and the judge's view of the
+        original.
+        """
         components = self._components
         images = torch.stack([picture.sample.image for picture in chunk]).to(components.device)
         if components.segmenter is not None:

@@ -63,4 +63,4 @@ def _lines(total: int) -> Advance:
 
 
 def silent(rows: int, what: str) -> None:
-    """An `Advance` that shows nothing."""
+    """Show nothing; see `Advance`."""

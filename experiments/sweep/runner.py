@@ -246,7 +246,7 @@ class Runner:
         self.misses.update(outcome.misses)
 
     def _wants_more(self, pictures: Sequence[str]) -> bool:
-        """Whether a cell is not known well enough yet, and more realisations are allowed."""
+        """Say whether a cell is not known well enough yet, and more realisations are allowed."""
         until = self.sweep.until
         if until is None or self.realisations >= until.most:
             return False
@@ -280,6 +280,6 @@ class Runner:
 
 
 def _found(hits: Counter[str], misses: Counter[str]) -> str:
-    """How much of each kind was there: `encodings 3 of 12, originals 1 of 1`."""
+    """Say how much of each kind was there: `encodings 3 of 12, originals 1 of 1`."""
     kinds = sorted({*hits, *misses})
     return ", ".join(f"{kind} {hits[kind]} of {hits[kind] + misses[kind]}" for kind in kinds)

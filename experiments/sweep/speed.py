@@ -95,7 +95,7 @@ def measured(sweep: Sweep, name: str, realisations: int, tried: int) -> Speed:
 def _loop(
     sweep: Sweep, components: Components, rows: Sequence[dict[str, object]], home: Path
 ) -> float:
-    """Seconds a row, of rows computed one after another, each from the picture on."""
+    """Return seconds a row, of rows computed one after another, each from the picture on."""
     worker = Worker(sweep, components, Store.of_worker(home), Done(), Cache(None), say)
     by_hash = {point.hash: point for point in worker.points}
     numbers = [number for group in worker.pictures.groups for number in group]

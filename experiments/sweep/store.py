@@ -66,7 +66,7 @@ class Done:
 
     @classmethod
     def of_table(cls, table: pa.Table) -> Done:
-        """The keys of a table."""
+        """Read the keys of a table."""
         if not table.num_rows:
             return cls()
         names = [table[name].combine_chunks().dictionary_encode() for name in KEY[:2]]
@@ -78,7 +78,7 @@ class Done:
         return cls(sink.getvalue().to_pybytes())
 
     def of(self, picture_key: str) -> set[tuple[str, int]]:
-        """Point and realisation of every row of a picture."""
+        """Return point and realisation of every row of a picture."""
         if not self.data:
             return set()
         own = self._table.filter(pa.compute.equal(self._table["picture_key"], picture_key))
@@ -149,7 +149,7 @@ class Store:
         return set(zip(*(table[name].to_pylist() for name in KEY), strict=True))
 
     def rows_there(self) -> Done:
-        """The same, to be looked up by picture."""
+        """Return the same, to be found by picture."""
         return Done.of_table(self._read(columns=list(KEY)))
 
     def add(self, rows: Sequence[Row]) -> None:

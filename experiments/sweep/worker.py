@@ -135,7 +135,9 @@ class Worker:
         )
 
     def _chunk(self, chunk: list[Picture], task: Task, advance: Advance) -> tuple[int, str]:
-        """The task's encodings of a few pictures of one size; rows, and what was done last."""
+        """Run the task's encodings of a few pictures of one size; return rows, and what was done
+        last.
+        """
         first, last = task.realisations
         missing: dict[int, list[Crossing]] = {}
         there = [self.done.of(picture.key) for picture in chunk]
@@ -172,7 +174,7 @@ class Worker:
         return total, label
 
     def _ready(self, chunk: list[Picture]) -> list[Picture]:
-        """The pictures with their maps and what the judge sees; the last ones are kept."""
+        """Return the pictures with their maps and what the judge sees; the last ones are kept."""
         names = [picture.key for picture in chunk]
         if self._prepared[0] != names:
             with self.compute.measure(ALL, "prepare", len(chunk)):
@@ -181,7 +183,9 @@ class Worker:
 
     @one_thread_each()
     def prepared(self, chunk: list[Picture]) -> list[Picture]:
-        """The pictures with the map that is sent of them and the judge's view of the original."""
+        """Return the pictures with the map that is sent of them and the judge's view of the
+        original.
+        """
         ready: dict[str, Picture] = {}
         for picture in chunk if self.keys is not None else ():
             assert self.keys is not None
@@ -203,7 +207,7 @@ class Worker:
     def rows_of(
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
-        """The rows of one encoding of a few pictures, over every crossing asked for."""
+        """Make the rows of one encoding of a few pictures, over every crossing asked for."""
         if encoding.codec.title in self.components.analogue:
             return self._rows_of_symbols(chunk, encoding, crossings)
         components, size = self.components, encoding.packet_bytes
@@ -264,7 +268,7 @@ class Worker:
     def _answers(
         self, pictures: Sequence[Picture], encoding: Encoding, channel: str
     ) -> list[Stream | Unreachable]:
-        """What the codec makes of each picture; channel: the name of one that the points meet."""
+        """Encode each picture; channel: the name of one that the points cross."""
         components, size = self.components, encoding.packet_bytes
         codec = components.codecs[encoding.codec.title, size]
         of = self.keys
@@ -296,7 +300,7 @@ class Worker:
     def _rows_of_symbols(
         self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
-        """The rows of an encoding that makes symbols; every crossing is a reception of its own."""
+        """Make the rows of an encoding into symbols; every crossing is a reception of its own."""
         size, title = encoding.packet_bytes, encoding.codec.title
         codec = self.components.analogue[title]
         wanted = sorted({crossing.picture for crossing in crossings})
@@ -363,7 +367,7 @@ class Worker:
         answers: Sequence[Stream | Unreachable],
         crossings: Sequence[Crossing],
     ) -> Crossed:
-        """Streams over the channel; answers: of the pictures `wanted`.
+        """Send streams over the channel; answers: of the pictures `wanted`.
 
         In a sequence the crossings are runs of the whole chunk, one after another.
         """
@@ -452,7 +456,7 @@ class Worker:
         keep: Mapping[int, Sequence[Crossing]],
         numbers: Sequence[int],
     ) -> list[Columns]:
-        """The same of some of the receptions, in one batch."""
+        """Decode and measure some of the receptions, in one batch; see `_measure`."""
         part = [looks[n] for n in numbers]
         pictures = [chunk[n] for n, _ in part]
         height, width = pictures[0].sample.image.shape[1:]
@@ -487,11 +491,11 @@ class Worker:
 
 
 def _nothing(_number: int, _came: SymbolsReceived) -> None:
-    """Symbols have no tokens, and no two receptions of them are alike."""
+    """Return None: symbols have no tokens, and no two receptions of them are alike."""
 
 
 def _place(picture: Picture, crossing: Crossing) -> Place:
-    """Which row it is."""
+    """Return the columns that say which row it is."""
     encoding, sample = crossing.point.encoding, picture.sample
     height, width = sample.image.shape[1:]
     kind, value = encoding.rate.kind, encoding.rate.value
@@ -519,7 +523,7 @@ def _place(picture: Picture, crossing: Crossing) -> Place:
 
 
 def _stream_hash(answer: Stream | Unreachable) -> str:
-    """16 hexadecimal digits of what is stored and how it is cut into packets; empty without any."""
+    """Hash what is stored and its cut into packets: 16 hexadecimal digits; empty without any."""
     if isinstance(answer, Unreachable):
         return ""
     total = hashlib.sha256(answer.session.header)
@@ -531,7 +535,7 @@ def _stream_hash(answer: Stream | Unreachable) -> str:
 def _transport(
     answer: Stream | Unreachable, stream: str, crossed: Crossed, number: int
 ) -> Transport:
-    """What crossed of one answer, as draw `number`; stream: the answer's hash."""
+    """Describe what crossed of one answer, as draw `number`; stream: the answer's hash."""
     if isinstance(answer, Unreachable):
         return Transport.nothing(answer.lowest_bytes)
     delivered, correct = crossed.delivered[number], crossed.correct[number]
@@ -555,7 +559,7 @@ def _transport(
 
 
 def _maps(decoded: Decoded) -> Tensor:
-    """int64 [N, H, W], the maps received; where none came, OUTAGE_CLASS everywhere."""
+    """Return the maps received, int64 [N, H, W]; where none came, OUTAGE_CLASS everywhere."""
     if decoded.segmentation is None:
         shape = (len(decoded.outage), *decoded.images.shape[2:])
         return torch.full(shape, OUTAGE_CLASS, dtype=torch.int64)
@@ -565,7 +569,7 @@ def _maps(decoded: Decoded) -> Tensor:
 def _tokens(
     codec: Codec, picture: Picture, stream: Stream, came: Received
 ) -> NDArray[np.uint8] | None:
-    """The fate of a picture's tokens, uint8 [h, w, 3]; None where the codec sends none."""
+    """Return the fate of a picture's tokens, uint8 [h, w, 3]; None where the codec sends none."""
     if not isinstance(codec, TokenFate):
         return None
     return codec.token_fate(picture.sample.image, picture.sent, stream, came)

@@ -89,7 +89,7 @@ class DeepJSCCCodec:
         )
 
     def _encoded(self, images: Tensor, symbols: int, snr_db: Tensor) -> Tensor:
-        """The symbols of some of the pictures."""
+        """Encode some of the pictures to symbols."""
         count, _, height, width = images.shape
         images = images.to(self.device)
         right, below = -width % PLACE, -height % PLACE
@@ -116,14 +116,14 @@ class DeepJSCCCodec:
         )
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Rows that the network takes at once: on a CPU one, all of them elsewhere."""
+        """Return the rows that the network takes at once: on a CPU one, all of them elsewhere."""
         size = 1 if self.device.type == "cpu" else max(1, len(rows))
         return tuple(rows[start : start + size] for start in range(0, len(rows), size))
 
     def _decoded(
         self, received: Tensor, noise_variance: Tensor, snr_db: Tensor, height: int, width: int
     ) -> Tensor:
-        """The pictures of some of the receptions."""
+        """Decode some of the receptions to pictures."""
         count, symbols = received.shape
         shape = (self.network.config.coefficients, -(-height // PLACE), -(-width // PLACE))
         finite = (received.isfinite() & ~noise_variance.isnan()).to(self.device)

@@ -72,7 +72,7 @@ def takes_option(name: str, option: str) -> bool:
 
 
 def where_nothing_is_lost(name: str) -> Mapping[str, object]:
-    """Options that serve a codec best over a channel that neither loses nor cuts.
+    """Return the options that serve a codec best over a channel that neither loses nor cuts.
 
     A codec class says them as `lossless_options`. Empty for one that says none or is not known.
 

@@ -116,7 +116,7 @@ class AVIF(FileCodec):
         return _LADDER.index((quality_of(quantiser), 0))
 
     def quality(self, setting: int) -> float:
-        """libavif's quality at a setting, 0 to 100, whatever the sharpness."""
+        """Return libavif's quality at a setting, 0 to 100, whatever the sharpness."""
         return float(_LADDER[setting][0])
 
     def describe(self) -> Mapping[str, str]:

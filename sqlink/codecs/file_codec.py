@@ -79,7 +79,7 @@ class FileCodec(ABC):
         """Return the setting of a native quality. Raises ConfigError if it is not one."""
 
     def quality(self, setting: int) -> float | None:
-        """The native quality of a setting, between whole ones where the ladder is finer.
+        """Return the native quality of a setting, between whole ones where the ladder is finer.
 
         None where a format has no number for it.
         """

@@ -149,7 +149,7 @@ class VVC(FileCodec):
         return LADDER.index((int(quality), 1.0))
 
     def quality(self, setting: int) -> float:
-        """The QP of a setting, whatever its Lagrange multiplier."""
+        """Return the QP of a setting, whatever its Lagrange multiplier."""
         return float(LADDER[setting][0])
 
     def describe(self) -> Mapping[str, str]:

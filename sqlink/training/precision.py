@@ -48,7 +48,7 @@ def fastest_precision(
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """What forward passes run in."""
+    """Return the context that forward passes run in."""
     if precision == "32-true":
         return nullcontext()
     return torch.autocast(

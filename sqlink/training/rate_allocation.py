@@ -72,7 +72,7 @@ class Measured:
     miou: float
 
     def cost(self, aim: str) -> float:
-        """What is to be lowered for an aim."""
+        """Return what is to be lowered for an aim."""
         if aim == "faithful":
             return -self.psnr
         return self.lpips if aim == "natural" else 1 - self.miou + self.lpips / 2
@@ -151,7 +151,8 @@ def measure(
     distance: Callable[[Tensor, Tensor], Tensor],
     class_weights: Tensor,
 ) -> Measured:
-    """What keeping `fractions` of the streams costs and gives, through the codec's own bytes.
+    """Measure what keeping `fractions` of the streams costs and gives, through the codec's own
+    bytes.
 
     images: float32 [N, 3, H, W]; maps: int64 [N, H, W]; segment: pictures to maps; distance: two
     batches of pictures to [N]; class_weights: float32 [C], of the IoUs.
@@ -271,7 +272,7 @@ def _scaled(row: tuple[float, ...], share: float) -> tuple[float, ...]:
 
 
 def _bytes(codec: SQGANCodec, row: Sequence[float], images: Tensor, maps: Tensor) -> float:
-    """Mean bytes of pictures at a row."""
+    """Return the mean bytes of pictures at a row."""
     codec.split = (tuple(row), tuple(row))
     streams = codec.encode(images, Rate(quality=1.0), maps)
     return float(np.mean([s.size for s in streams if isinstance(s, Stream)]))
@@ -283,7 +284,7 @@ def path_of(
     taken: Callable[[Sequence[float]], Measured],
     report: Callable[[str], None],
 ) -> tuple[list[tuple[float, ...]], list[list[float]]]:
-    """The path of an aim, and all that was measured: fractions, bytes, PSNR, LPIPS, mIoU.
+    """Return the path of an aim, and all that was measured: fractions, bytes, PSNR, LPIPS, mIoU.
 
     fractions: of each stream, rising; taken: measures some.
     """
@@ -307,7 +308,7 @@ def path_of(
 
 
 def _codec(weights: str, aim: str, packing: str) -> SQGANCodec:
-    """The codec, as it draws for an aim."""
+    """Make the codec as it draws for an aim."""
     from sqlink.codecs import load_codec
 
     codec = load_codec("sqgan", weights=weights, aim=aim, packing=packing)
@@ -318,13 +319,13 @@ def _codec(weights: str, aim: str, packing: str) -> SQGANCodec:
 
 
 def _by_aim(record: str | None) -> dict[str, Any]:
-    """What weights hold for each aim; nothing where they hold one thing for all."""
+    """Return what weights hold for each aim; nothing where they hold one thing for all."""
     found = json.loads(record or "{}")
     return found if isinstance(found, dict) else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.training.rate_allocation")
     parser.add_argument("--weights", default="streets", help="a shipped name or a file")
     parser.add_argument("--camvid", type=Path, required=True, help="folder of CamVid")

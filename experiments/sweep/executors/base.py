@@ -75,7 +75,7 @@ class Setup:
 
 
 def grid_digest(worker: Worker) -> str:
-    """One text for all points of a worker's sweep."""
+    """Hash all points of a worker's sweep into one text."""
     return digest([point.hash for point in worker.points])
 
 
@@ -94,7 +94,7 @@ class Executor(Protocol):
 
 
 def devices(sweep: Sweep, workers: int) -> list[str]:
-    """The device of each worker: of `cuda`, all GPUs in turn.
+    """List the device of each worker: of `cuda`, all GPUs in turn.
 
     >>> from experiments.sweep.schema import parse_sweep
     >>> sweep = parse_sweep("{data: streets, codecs: jpeg, rates: {bpp: 1}, channel: lossless}")

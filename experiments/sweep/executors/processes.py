@@ -89,7 +89,7 @@ class Processes(AbstractContextManager["Processes"]):
                 say(f"a worker died: {counted(len(left), 'task')} left to do")
 
     def _started(self) -> ProcessPoolExecutor:
-        """Workers that wait for tasks; what they are built from comes with their start."""
+        """Start workers, which wait for tasks; what they are built from comes with their start."""
         context = multiprocessing.get_context("spawn")
         names = context.SimpleQueue()
         for device in devices(self._setup.sweep, self.workers):
@@ -118,7 +118,7 @@ class Processes(AbstractContextManager["Processes"]):
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -129,7 +129,7 @@ _begun: list[tuple[Setup, str]] = []
 
 
 def _begin(setup: Setup, names: Names, threads: int, watched: Connection) -> None:
-    """In a worker's process, before its first task."""
+    """Prepare a worker's process, before its first task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep's own process stops its workers
     threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
     keep_freed_memory()
@@ -151,7 +151,7 @@ def _worker() -> Worker:
 
 
 def _run(task: Task) -> Outcome:
-    """In a worker's process."""
+    """Run a task in a worker's process."""
     with torch.inference_mode(), full_precision():
         worker = _worker()
         outcome = worker.run(task, silent)

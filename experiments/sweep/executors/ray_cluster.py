@@ -106,7 +106,7 @@ class RayCluster(AbstractContextManager["RayCluster"]):
             yield outcome
 
     def _answer(self, reference: Any) -> Any:
-        """What a call of an actor gave. Raises its error."""
+        """Return what a call of an actor gave. Raises its error."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference)
@@ -191,7 +191,7 @@ def connect(ray: Any, address: str) -> None:
 
 
 def _knock(address: str, remedy: str) -> None:
-    """Raises ConfigError where nothing listens at HOST:PORT or ray://HOST:PORT."""
+    """Raise ConfigError where nothing listens at HOST:PORT or ray://HOST:PORT."""
     place = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = place.hostname, place.port
@@ -208,7 +208,7 @@ def _knock(address: str, remedy: str) -> None:
 
 
 def _ray() -> Any:
-    """The package. Raises MissingExtraError."""
+    """Import the package. Raises MissingExtraError."""
     try:
         import ray
         import ray.exceptions
@@ -220,7 +220,7 @@ def _ray() -> Any:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A file, whole or not at all. Raises ConfigError."""
+    """Write a file, whole or not at all. Raises ConfigError."""
     try:
         path.parent.mkdir(exist_ok=True)
         with whole_file(path, durable=True) as aside:

@@ -60,7 +60,7 @@ class BPG(FileCodec):
         return LADDER.index(quality)
 
     def quality(self, setting: int) -> float:
-        """The QP of a setting, whole or between two."""
+        """Return the QP of a setting, whole or between two."""
         return LADDER[setting]
 
     def describe(self) -> Mapping[str, str]:
