@@ -31,7 +31,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Price:
+class BitCost:
     """Means over pictures, in bits: of the whole and, of map and image, what is masked and what
     indices cost. tokens: kept in each stream. formula: the paper's.
     """
@@ -51,13 +51,13 @@ class Price:
         return self.total / self.formula
 
 
-def price(
+def bit_cost(
     pictures: Sequence[tuple[Ints, Ints, Ints, Ints]],
     tables: Tables,
     packing: Packing,
     packet_bytes: int,
     fraction: float,
-) -> Price:
+) -> BitCost:
     """Measure what pictures cost with `fraction` of both streams kept.
 
     pictures: map and image indices and their ranks, int64 [h, w] each.
@@ -78,7 +78,7 @@ def price(
             total = sum(8 * len(p.data) for p in packets)
             sums[row] += [total, *parts, total - sum(parts)]
     of_map_alone, both = sums / len(pictures)
-    return Price(
+    return BitCost(
         total=float(both[0]),
         masks=(float(of_map_alone[1]), float(both[1] - of_map_alone[1])),
         indices=(float(of_map_alone[2]), float(both[2] - of_map_alone[2])),
@@ -102,7 +102,7 @@ def table(pictures: Sequence[tuple[Ints, Ints, Ints, Ints]], tables: Tables) -> 
         sizes: Sequence[int] = PACKET_BYTES[:1] if packing.mode == "single" else PACKET_BYTES
         for packet_bytes in sizes:
             for fraction in FRACTIONS:
-                found = price(pictures, tables, packing, packet_bytes, fraction)
+                found = bit_cost(pictures, tables, packing, packet_bytes, fraction)
                 streams = " | ".join(
                     f"{found.masks[s] / found.places:.2f} | {found.indices[s] / found.tokens:.2f}"
                     for s in range(len(STREAMS))

@@ -95,7 +95,7 @@ def _doubtful(loader: StrictLoader, node: yaml.ScalarNode) -> str:
     raise yaml.constructor.ConstructorError(
         None,
         None,
-        f"{text} looks like a number and is none: {mend}, or put quotes around a text",
+        f"{text} looks like a number but is not one: {mend}, or put quotes around a text",
         node.start_mark,
     )
 

@@ -131,7 +131,7 @@ def _rows(file: object) -> Iterator[tuple[int, list[object] | dict[str, object]]
     except OSError as error:
         raise ConfigError(f"trace: cannot read {file}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"trace: {file} is no UTF-8 text") from error
+        raise ConfigError(f"trace: {file} is not UTF-8 text") from error
     if not lines[-1]:
         lines.pop()
     number_of = 0
@@ -147,7 +147,9 @@ def _rows(file: object) -> Iterator[tuple[int, list[object] | dict[str, object]]
                 yield number_of, row if text.strip() else []
     except (csv.Error, ValueError, RecursionError) as error:
         form = "CSV" if suffix in CSV_SUFFIXES else "JSON"
-        raise _wrong(file, number_of, f"is no {form}: {_shown(lines[number_of - 1])}") from error
+        raise _wrong(
+            file, number_of, f"is not valid {form}: {_shown(lines[number_of - 1])}"
+        ) from error
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What the rows of one cell of the grid come to: estimates, and the spread of their blocks.
+"""Estimates from the rows of one cell of the grid, and the spread of their blocks.
 
 A cell is what differs in nothing but the seed of the channel's randomness. Its rows are brought
 into an array pictures x realisations; another seed is as good as more realisations. Every result of

@@ -1,4 +1,4 @@
-"""The numbers that stand in front: each codec at one rate, over the channel's best and worst.
+"""Headline numbers: each codec at one rate, at the channel's best and worst.
 
 The rate is the lowest that every codec was asked for, the metric the first of `PREFERRED` that was
 measured; neither is chosen by what comes out.
@@ -79,7 +79,7 @@ class Headline:
 
 
 def headline(results: Results) -> Headline | None:
-    """Collect the numbers in front of a results folder; None where no metric was measured."""
+    """Collect the headline numbers of a results folder; None where no metric was measured."""
     metric = next((name for name in PREFERRED if name in results.metrics), None)
     if metric is None:
         return None
@@ -111,13 +111,13 @@ def headline(results: Results) -> Headline | None:
 
 
 def ending(folder: Path, figures: Sequence[Path], page: Path) -> str:
-    """Write what a run ends by printing: the numbers in front, and which picture to see first."""
+    """Write what a run prints at its end: the headline numbers, and which picture to see first."""
     results = Results.read(folder)
     found = headline(results)
     lines = [] if found is None else [found.text(), ""]
     sheet = next((path for path in figures if path.name.startswith("pictures")), None)
     if sheet is not None:
-        lines.append(f"the picture to look at first: {sheet}")
+        lines.append(f"the picture to see first: {sheet}")
     lines += [f"{len(figures)} figures and the tables: {folder}", f"all of it in one page: {page}"]
     return "\n".join(lines)
 

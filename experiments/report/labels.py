@@ -136,7 +136,7 @@ def channel_title(spec: Any) -> str:
 
 
 def _air_title(spec: Any) -> str:
-    """Describe what lies under a modem; a symbol channel of that name is not a coded one."""
+    """Describe what lies under a modem; a symbol channel of that name is not coded."""
     if isinstance(spec, str):
         return CHANNELS.get(spec, spec)
     if isinstance(spec, Mapping) and len(spec) == 1:

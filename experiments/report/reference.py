@@ -213,7 +213,7 @@ def said_of(line: Line) -> str:
 
 
 def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
-    """Write a line for each SNR and a column for each series; a single real code has its settings."""
+    """Write a line for each SNR, a column for each series; of one real code also its settings."""
     real = [one for one in setting.series if one.code not in IDEAL and one.code != "none"]
     head = ["Es/N0, dB"]
     for one in setting.series:

@@ -1,4 +1,4 @@
-"""What a results folder holds, read once: for the figures, the page, and the numbers in front.
+"""What a results folder holds, read once: for the figures, the page, and the headline numbers.
 
 FOLDER/summary.parquet     lines: a cell of the grid each
 FOLDER/results.parquet     rows: a (point, picture, realisation) each

@@ -1,4 +1,4 @@
-"""How figures look: colours, markers and dashes, and the sizes that they are printed at.
+"""Style of figures: colours, markers and dashes, and the sizes that they are printed at.
 
 Curves are told apart three times over, by colour (Okabe and Ito's, safe for colour-blind eyes), by
 marker and by dash, so that they are told apart in grey, too. Text is 8 points at the width that a

@@ -1,4 +1,4 @@
-"""One line a point, its seeds taken together: what its rows come to, with 95 % intervals.
+"""One line a point, its seeds taken together: its estimates, with 95 % intervals.
 
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
 matrix, `fd` that of all cells of all receptions. `bpp` and `bytes` are of the pictures that the

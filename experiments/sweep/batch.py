@@ -1,4 +1,4 @@
-"""How many pictures are computed at once, and less of them where the GPU's memory is full."""
+"""Choose how many pictures are computed at once: fewer where the GPU's memory is full."""
 
 from __future__ import annotations
 

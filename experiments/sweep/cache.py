@@ -349,7 +349,7 @@ def _packed(labels: Tensor | None) -> list[Any] | None:
 def _bytes_as_text(value: object) -> dict[str, str]:
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
-    raise TypeError(f"{type(value).__name__} is no value of a column")
+    raise TypeError(f"{type(value).__name__} is not a value of a column")
 
 
 def _hash(tensor: Tensor | None) -> str:

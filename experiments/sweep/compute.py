@@ -1,4 +1,4 @@
-"""What the parts of a sweep took: seconds by codec, kept over interrupted runs."""
+"""Seconds that the parts of a sweep took, by codec, kept over interrupted runs."""
 
 from __future__ import annotations
 

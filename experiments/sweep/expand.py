@@ -1,4 +1,4 @@
-"""From the YAML as written to one flat description: bases, variables, files, swept values.
+"""Expand a YAML file to one flat description: bases, variables, files, swept values.
 
     extends: base.yaml          keys of the base that the file does not give itself
     variables: {snrs: [0, 5]}   ${snrs} anywhere is that value; in the midst of a text, its text

@@ -1,4 +1,4 @@
-"""From the rows of a sweep to its tables, its summary and its manifest."""
+"""Make the tables, the summary and the manifest of a sweep from its rows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What `sqlink results` does with results folders: list, show, merge, export, prune.
+"""List, show, merge, export and prune results folders, for `sqlink results`.
 
-A folder is read as it lies: of a sweep under way or interrupted, the pictures done so far.
+The folder of a running or interrupted sweep holds the pictures done so far.
 """
 
 from __future__ import annotations

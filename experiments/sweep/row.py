@@ -55,7 +55,7 @@ class Transport:
 
     stream: 16 hexadecimal digits of the bytes that were coded, the same where a codec makes the
     same of two rates. unreachable: the codec cannot code the picture this low, and its lowest is
-    lowest_bytes; that is no outage of the channel. setting: the codec's native quality that was
+    lowest_bytes; that is not an outage of the channel. setting: the codec's native quality that was
     chosen for the picture, such as a QP, where it has one. bytes: of the stream, session and all,
     as it was offered to the channel; sent_bytes: less what a budget or a queue cut;
     delivered_bytes: what came. packets, delivered, correct, undetected: packets offered, delivered,

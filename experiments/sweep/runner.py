@@ -1,4 +1,4 @@
-"""Runs a sweep from its YAML to its tables.
+"""Run a sweep from its YAML to its tables.
 
     load, build, check ─> tasks ─> executor: workers write rows ─> tables, now and then and at last
                             ^                                        │
@@ -6,9 +6,9 @@
 
 A crossing of the channel is keyed by (channel, picture, realisation) and the seed: neither the
 codec nor the rate nor the conditions are in the key, so that codecs, and the points of a curve,
-meet the same fading and noise. In a `sequence` a run of pictures crosses together, keyed by the
-first of them; a task is then one run. Rows depend on nothing but their point, their picture (and
-its run) and their number, so an interrupted sweep goes on where it stopped and comes to the same
+meet the same fading and noise. In a `sequence`, pictures cross in runs, keyed by their first
+picture; a task is then one run. Rows depend on nothing but their point, their picture (and
+its run) and their number, so an interrupted sweep resumes where it stopped and gives the same
 table, wherever its tasks run.
 """
 

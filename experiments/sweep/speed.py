@@ -1,4 +1,4 @@
-"""How fast a sweep is beside a plain loop of the same calls, and where its time goes.
+"""Measure the speed of a sweep beside a plain loop of the same calls, and where its time goes.
 
     python -m experiments.sweep.speed quickstart --pictures 1 --realisations 1,4,16 --loop 24
 

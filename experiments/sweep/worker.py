@@ -1,4 +1,4 @@
-"""Computes the tasks of a sweep: encode once, send often, decode once.
+"""Compute the tasks of a sweep: encode once, send often, decode once.
 
     for pictures of one size in a task:      load, the map to send, the judge's ceiling
       for encoding of the task:              encode each picture once, or take it from the cache
@@ -227,17 +227,17 @@ class Worker:
             seen[crossing.point.channel] += 1
             number.append(seen[crossing.point.channel])
 
-        looks, which = distinct(
+        receptions, indices = distinct(
             [
                 (c.picture, crossed[c.point.channel].received[n])
                 for c, n in zip(crossings, number, strict=True)
             ]
         )
         keep: dict[int, list[Crossing]] = {}
-        for crossing, look in zip(crossings, which, strict=True):
+        for crossing, index in zip(crossings, indices, strict=True):
             picture = chunk[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
-                keep.setdefault(look, []).append(crossing)
+                keep.setdefault(index, []).append(crossing)
 
         def tokens(number: int, came: Received | None) -> NDArray[np.uint8] | None:
             stream = sent[number]
@@ -255,14 +255,14 @@ class Worker:
 
         decode = partial(receive, Receiver(codec))
         title, map_comes = encoding.codec.title, codec.carries_map
-        measured = self._measure(chunk, title, decode, map_comes, tokens, looks, keep, entry)
+        measured = self._measure(chunk, title, decode, map_comes, tokens, receptions, keep, entry)
         return [
             Row(
                 _place(chunk[c.picture], c),
                 _transport(sent[c.picture], of[c.picture], crossed[c.point.channel], n),
-                measured[look],
+                measured[index],
             ).columns()
-            for c, n, look in zip(crossings, number, which, strict=True)
+            for c, n, index in zip(crossings, number, indices, strict=True)
         ]
 
     def _answers(
@@ -307,7 +307,7 @@ class Worker:
         place = {picture: n for n, picture in enumerate(wanted)}
         images = torch.stack([chunk[n].sample.image for n in wanted]).to(self.components.device)
         height, width = images.shape[2:]
-        looks: list[tuple[int, SymbolsReceived]] = [
+        receptions: list[tuple[int, SymbolsReceived]] = [
             (c.picture, SymbolsReceived(torch.empty(0), torch.empty(0), 0.0)) for c in crossings
         ]
         frames: dict[str, Frame] = {}
@@ -338,14 +338,14 @@ class Worker:
                     self._draws[name],
                 )
             for n, came in zip(own, received, strict=True):
-                looks[n] = crossings[n].picture, came
+                receptions[n] = crossings[n].picture, came
         keep: dict[int, list[Crossing]] = {}
         for n, c in enumerate(crossings):
             if self.examples.wants(chunk[c.picture].number, c.point, c.realisation):
                 keep[n] = [c]
         decode = partial(decode_symbols, codec)
         measured = self._measure(
-            chunk, title, decode, codec.carries_map, _nothing, looks, keep, _nothing
+            chunk, title, decode, codec.carries_map, _nothing, receptions, keep, _nothing
         )
         return [
             Row(
@@ -416,7 +416,7 @@ class Worker:
         decode: Callable[[Sequence[Came], int, int], Decoded],
         map_comes: bool,
         tokens_of: Callable[[int, Came], NDArray[np.uint8] | None],
-        looks: Sequence[tuple[int, Came]],
+        receptions: Sequence[tuple[int, Came]],
         keep: Mapping[int, Sequence[Crossing]],
         entry_of: Callable[[int, Came], str | None],
     ) -> list[Columns]:
@@ -424,26 +424,28 @@ class Worker:
 
         title: of the codec. decode: what came of pictures of one size, height, width -> pictures.
         map_comes: whether maps are decoded. tokens_of: number of a picture, what came of it -> the
-        fate of its tokens. keep: number in `looks` -> the crossings of which the picture received
-        is an example. entry_of: number of a picture, what came of it -> the key of what is measured
-        of it in the cache, None where it is not kept there.
+        fate of its tokens. keep: number in `receptions` -> the crossings of which the picture
+        received is an example. entry_of: number of a picture, what came of it -> the key in the
+        cache of what is measured of it, None where it is not kept there.
         """
         measured: dict[int, Columns] = {}
-        entries = [None if n in keep else entry_of(*look) for n, look in enumerate(looks)]
+        entries = [None if n in keep else entry_of(*one) for n, one in enumerate(receptions)]
         for n, entry in enumerate(entries):
             data = self.cache.get("deliveries", entry) if entry else None
             if data is not None:
                 measured[n] = columns_of(data)
 
         def columns_of_some(numbers: Sequence[int]) -> list[Columns]:
-            return self._measured(chunk, title, decode, map_comes, tokens_of, looks, keep, numbers)
+            return self._measured(
+                chunk, title, decode, map_comes, tokens_of, receptions, keep, numbers
+            )
 
-        left = [n for n in range(len(looks)) if n not in measured]
+        left = [n for n in range(len(receptions)) if n not in measured]
         for n, columns in zip(left, self.batch.over(left, columns_of_some), strict=True):
             measured[n] = columns
             if entry := entries[n]:
                 self.cache.put(entry, columns_bytes(columns))
-        return [measured[n] for n in range(len(looks))]
+        return [measured[n] for n in range(len(receptions))]
 
     def _measured(
         self,
@@ -452,12 +454,12 @@ class Worker:
         decode: Callable[[Sequence[Came], int, int], Decoded],
         map_comes: bool,
         tokens_of: Callable[[int, Came], NDArray[np.uint8] | None],
-        looks: Sequence[tuple[int, Came]],
+        receptions: Sequence[tuple[int, Came]],
         keep: Mapping[int, Sequence[Crossing]],
         numbers: Sequence[int],
     ) -> list[Columns]:
         """Decode and measure some of the receptions, in one batch; see `_measure`."""
-        part = [looks[n] for n in numbers]
+        part = [receptions[n] for n in numbers]
         pictures = [chunk[n] for n, _ in part]
         height, width = pictures[0].sample.image.shape[1:]
         with self.compute.measure(title, "decode", len(part)):

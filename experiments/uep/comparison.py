@@ -113,7 +113,7 @@ class Line:
     high: float
     higher_is_better: bool
     no_interval: str | None = None
-    """Why low and high are none."""
+    """Why there is no low and high."""
 
     @property
     def verdict(self) -> str:

@@ -101,7 +101,7 @@ class HalfResolution:
     def parse(self, data: bytes) -> Stream:
         """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         if not data or data[0] > 3:
-            raise DataError(f"this is no {self.name} file: its first byte must be 0 to 3")
+            raise DataError(f"this is not a file of {self.name}: its first byte must be 0 to 3")
         inner = self.codec.parse(data[_HEADER_BYTES:])
         height = 2 * inner.session.height - (data[0] & 1)
         width = 2 * inner.session.width - (data[0] >> 1)

@@ -103,7 +103,7 @@ class JPEG(FileCodec):
     def check_whole(self, data: bytes) -> None:
         """Raise DataError if a file does not end as a JPEG file does."""
         if data[:2] != b"\xff\xd8" or data[-2:] != _EOI:
-            raise DataError("this is no JPEG file, or it is cut short")
+            raise DataError("this is not a JPEG file, or it is cut short")
 
 
 def quantiser_tables(quality: float) -> list[list[int]]:

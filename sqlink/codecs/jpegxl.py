@@ -102,7 +102,7 @@ def codestream_size(file: bytes) -> tuple[int, int]:
     (16, 16)
     """
     if file[:2] != b"\xff\x0a" or len(file) < 12:
-        raise DataError("this is no JPEG XL codestream, or it is cut short")
+        raise DataError("this is not a JPEG XL codestream, or it is cut short")
     bits = int.from_bytes(file[2:12], "little")
 
     def read(count: int) -> int:

@@ -132,7 +132,7 @@ class _MapCodec:
     def parse(self, data: bytes) -> Stream:
         """Parse a stored file into its stream. Raises DataError if it is cut short or damaged."""
         if len(data) < _HEADER.size or data[:3] != self.magic:
-            raise DataError(f"no {self.name} file: {len(data)} bytes that do not begin as one")
+            raise DataError(f"not a file of {self.name}: its {len(data)} bytes do not begin as one")
         _, version, height, width, size, crc = _HEADER.unpack_from(data)
         if version != _VERSION:
             raise DataError(f"a {self.name} file of version {version}: this SQLink reads 1")
@@ -226,8 +226,7 @@ class MapOnly(_MapCodec):
     """The codec `map_only`: every packet is needed for the map.
 
     segmenter: makes the map if `encode` gets none; a segmenter or its name. A native `quality` is
-        the
-    factor: pixels a side that one class is sent for, 1 to 255, higher is smaller.
+    the factor: pixels a side that one class is sent for, 1 to 255, higher is smaller.
     """
 
     name = "map_only"

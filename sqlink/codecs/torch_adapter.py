@@ -60,7 +60,7 @@ _MOST_SIDE = 65535
 
 
 class Adapter(Protocol):
-    """What a user's class looks like; see the module."""
+    """Protocol of the user's class; see the module."""
 
     qualities: Sequence[float]
 

@@ -186,7 +186,7 @@ def decode_vvc(data: bytes) -> Pixels:
         check(*size)
         stream = file[_SIZE.size :]
     if stream[:3] != _START:
-        raise DataError("this is no VVC stream, or it is cut short")
+        raise DataError("this is not a VVC stream, or it is cut short")
     av.logging.set_level(av.logging.PANIC)
     context = av.CodecContext.create("vvc", "r")
     context.thread_count = 1

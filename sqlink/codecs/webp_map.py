@@ -38,7 +38,7 @@ def encode_ids(ids: Ids) -> bytes:
     data = file.getvalue()
     size = struct.unpack("<I", data[16:20])[0]
     if data[12:16] != b"VP8L":
-        raise DataError("WebP made no plain lossless picture of a map: is Pillow's libwebp whole?")
+        raise DataError("WebP did not code a map as a plain lossless picture: install Pillow again")
     return data[_CONTAINER : _CONTAINER + size]
 
 

@@ -133,7 +133,7 @@ class Worker:
             except SQLinkError:
                 raise
             except BaseException:
-                # An interrupted exchange leaves an answer in the pipe that is nobody's.
+                # An interrupted exchange leaves an answer in the pipe that nobody asked for.
                 self.close()
                 raise
 

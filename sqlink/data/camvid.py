@@ -7,7 +7,7 @@ Pictures are PNG or JPEG. Maps are PNG, FRAME.png or FRAME_L.png: either of clas
 11 for void, read as 255, as in the SegNet tutorial; or in the colours of the 32 original classes,
 which fall into the 11 as in that tutorial. Splits `fit` and `dev` are lists, root/fit.txt and
 root/dev.txt, of frames out of train: the official validation clip lies one second from training
-frames, so a score on it is none on unseen scenes.
+frames, so a score on it is not one on unseen scenes.
 
 Neighbouring frames of a drive show the same street. A run of frames at the drive's usual spacing is
 cut into blocks of 4 or 5 frames (3 where a run does not divide), which intervals count as one

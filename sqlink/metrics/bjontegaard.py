@@ -55,7 +55,8 @@ def bd_rate(
 
     Below 0, `test` needs fewer bits, whichever way the metric runs. There is no number, but a
     reason, where a curve has fewer than MIN_POINTS points, does not get strictly better with rate,
-    or the curves overlap by less than `min_overlap`. Raises DataError for points that are none.
+    or the curves overlap by less than `min_overlap`. Raises DataError for points that are not
+    numbers.
 
     >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
     >>> test = Curve([0.09, 0.18, 0.36], [30.0, 33.0, 36.0])

@@ -44,7 +44,7 @@ class WeightedIou:
 def task_miou(task: str | Path = "driving") -> WeightedIou:
     """Make mIoU with a task's weights; task: a shipped one, or a file.
 
-    Raises ConfigError for an unknown task or a file that is none.
+    Raises ConfigError for an unknown task or a file that is not a task.
     """
     from sqlink.training.task import load_task
 

@@ -112,9 +112,9 @@ def class_table(
 ) -> Tensor:
     """Return our class id of each output, int64 [K]; -1 for an output without a class.
 
-    outputs: their names. classes: what outputs stand for whose name is none of CamVid's or
-    Cityscapes', or stands for another; `none` for nothing. Raises ConfigError for an output without
-    an answer, a class that is none of ours, or where no output stands for any.
+    outputs: their names. classes: our class of outputs whose names are not CamVid's or Cityscapes',
+    or mean another class; `none` for no class. Raises ConfigError for an output of unknown class, a
+    class that is not ours, or where no output has a class.
 
     >>> class_table("x", ["road", "person", "wall", "boat"], {"boat": "none"}).tolist()
     [3, 9, 7, -1]

@@ -36,8 +36,8 @@ def huggingface(
     """Load a network for semantic segmentation by its name on the hub, or its folder.
 
     classes: see `foreign.class_table`. revision: of the hub's repository. Raises MissingExtraError
-    without transformers, WeightsError for a model that is not there or is none for semantic
-    segmentation, ConfigError for classes that do not fit.
+    without transformers, WeightsError for a model that is not there or does something
+    else, ConfigError for classes that do not fit.
     """
     try:
         from transformers import AutoModelForSemanticSegmentation

@@ -41,8 +41,8 @@ def onnx(
     outputs: the names of its outputs. classes: see `foreign.class_table`. mean, std: what pictures
     in [0, 1] are normalised by. resize: bring pictures to the size that the file is made for, where
     it is made for one; without it, pictures of another size are refused. Raises MissingExtraError
-    without onnxruntime, WeightsError for a file that is none or has another input, ConfigError for
-    classes that do not fit.
+    without onnxruntime, WeightsError for a file that is not ONNX or has another input, ConfigError
+    for classes that do not fit.
     """
     try:
         import onnxruntime

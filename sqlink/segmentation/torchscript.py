@@ -37,7 +37,7 @@ def torchscript(
 ) -> ForeignSegmenter:
     """Load the network of a TorchScript file.
 
-    outputs, classes, mean, std: as for `onnx`. Raises WeightsError for a file that is none,
+    outputs, classes, mean, std: as for `onnx`. Raises WeightsError for another file,
     ConfigError for classes that do not fit.
     """
     path = Path(model)

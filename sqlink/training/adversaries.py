@@ -201,7 +201,7 @@ class Adversaries:
                 self.features.load_state_dict(state["feature_critic"])
             except RuntimeError:
                 raise ConfigError(
-                    f"{where}: its discriminator looked through other networks: "
+                    f"{where}: its discriminator used other networks: "
                     "give the LPIPS files and losses as they were, or name another `output`"
                 ) from None
             self.features_optimizer.load_state_dict(state["feature_optimizer"])

@@ -44,7 +44,7 @@ class Losses(Section):
     both frozen networks. With two realisations perceptual and features are energy scores; energy is
     one of the square roots of LPIPS's distances, and needs LPIPS's files. spectrum is the distance
     between local power spectra. blended_weight, no loss, is the weight of the task's blended
-    classes, whose exact look does not matter, in perceptual, energy, and features less its moments.
+    classes, whose details do not matter, in perceptual, energy, and features less its moments.
     """
 
     l1: Weight = 1.5
@@ -64,7 +64,7 @@ class Losses(Section):
 
 
 class Losing(Section):
-    """What training takes from pictures on their way; see `sqlink.training.packet_loss`.
+    """What training loses of pictures in transmission; see `sqlink.training.packet_loss`.
 
     pictures: share of the pictures that lose anything. rate: range of the share of its packets that
     such a one loses. stream: probability that one of the two streams is lost whole.

@@ -1,4 +1,4 @@
-"""Fit the coder's tables to what a model says of training pictures; see `contexts`.
+"""Fit the coder's tables to a model's tokens of training pictures; see `context_model`.
 
     indices, ranks of every place ─ mask, hide neighbours as each packing does ─ float network
         ── bits of masks and indices, by gradient ──> rounded to integers ──> Tables
@@ -104,7 +104,7 @@ def fit_tables(
     codebooks: float [J, d] of map and image, from whose geometry the fit starts. Draws the same
     random numbers every time, none of them from global state, whatever mode of gradients it is
     called in. 1000 steps of 302 + 240 pictures take four minutes a stream on one core; 50 give
-    tables a sixth dearer.
+    tables that take a sixth more bits.
     """
     with torch.inference_mode(False), torch.enable_grad():
         return _fitted(analyses, codebooks, steps, report)
@@ -126,21 +126,21 @@ def _fitted(
 
 
 class _Network(nn.Module):
-    """A table with real numbers; see `contexts`."""
+    """A table with real numbers; see `context_model`."""
 
     def __init__(self, stream: int, codebooks: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(stream)
         book = codebooks[stream]
-        self.looks_at_map = stream == 1
+        self.knows_map = stream == 1
         self.rounding = False
-        inputs = (len(AROUND) + self.looks_at_map * len(UNDER)) * EMBEDDED
+        inputs = (len(AROUND) + self.knows_map * len(UNDER)) * EMBEDDED
 
         def drawn(*shape: int, scale: float) -> nn.Parameter:
             return nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * scale)
 
         self.embedding = nn.Parameter(_embedded(book))
-        self.map_embedding = nn.Parameter(_embedded(codebooks[0])) if self.looks_at_map else None
+        self.map_embedding = nn.Parameter(_embedded(codebooks[0])) if self.knows_map else None
         self.weights = drawn(inputs, HIDDEN, scale=inputs**-0.5)
         self.place = nn.Parameter(torch.zeros(3, LEVELS, HIDDEN))
         self.index_weights = drawn(HIDDEN, len(book), scale=0.3 * HIDDEN**-0.5)
@@ -222,7 +222,7 @@ class _Network(nn.Module):
             map_embedding=None
             if self.map_embedding is None
             else _integers(self.map_embedding.clamp(-1, 1) * EMBEDDING_LIMIT, torch.int8),
-            under=weights[len(AROUND) :].copy() if self.looks_at_map else None,
+            under=weights[len(AROUND) :].copy() if self.knows_map else None,
         )
 
 
@@ -288,7 +288,7 @@ def _draw(
     which = torch.randint(len(part.indices[0]), (batch,), generator=generator)
     fraction = 0.02 + 0.98 * uniform(batch) ** 1.5
     other = (fraction * (0.5 + 1.5 * uniform(batch))).clamp(0.02, 1)
-    way = torch.multinomial(_SHARES, batch, replacement=True, generator=generator)
+    kind = torch.multinomial(_SHARES, batch, replacement=True, generator=generator)
     count = max(1, round(share * places))
     drawn = uniform(batch, places).argsort(1)[:, :count]  # [B, n]
 
@@ -307,13 +307,13 @@ def _draw(
     run = torch.zeros_like(earlier)
     for reach, column in enumerate(_LEFT, start=1):
         run[..., column] = offsets[drawn] >= reach
-    visible = torch.where((way == _SINGLE)[:, None, None], earlier, run)
+    visible = torch.where((kind == _SINGLE)[:, None, None], earlier, run)
     rows = torch.arange(batch)[:, None, None]
     seen = torch.where(visible, own[rows, near], unknown)
     below = None
     if stream == 1:
         below = states(0, other)[0][rows, under[drawn]]
-        below = torch.where((way == _RUN)[:, None, None], part.codes[0] + 1, below).flatten(0, 1)
+        below = torch.where((kind == _RUN)[:, None, None], part.codes[0] + 1, below).flatten(0, 1)
     level = (LEVELS * (kept_count / places).sqrt()).long().clamp(max=LEVELS - 1)
     level = level[:, None].expand_as(drawn).flatten()
     flat = own[rows[..., 0], drawn].flatten()

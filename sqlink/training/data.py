@@ -25,7 +25,7 @@ from sqlink.training.augmentation import (
 from sqlink.training.config import Source, Stage, TrainConfig
 from sqlink.training.packet_loss import PacketLoss, draw_packet_losses
 from sqlink.training.pasting import ComponentBank, component_bank
-from sqlink.training.reconstruction import OnTheWay
+from sqlink.training.reconstruction import Transmission
 from sqlink.training.task import Task
 
 
@@ -121,9 +121,9 @@ class TrainingData:
         return images.contiguous(memory_format=torch.channels_last), maps, inputs
 
 
-def draw_on_the_way(
+def draw_transmission(
     stage: Stage, model: ModelConfig, lossless: bool, generator: torch.Generator
-) -> OnTheWay:
+) -> Transmission:
     """Draw what each crop of a batch keeps, and what the channel takes from it.
 
     lossless: whether the channel takes nothing.
@@ -146,4 +146,4 @@ def draw_on_the_way(
         ranking = (image, of_map)
     seeds = (count * stage.realisations,)
     noise = torch.randint(2**31, seeds, generator=generator, device=device)
-    return OnTheWay(fractions, arrived, ranking, noise)
+    return Transmission(fractions, arrived, ranking, noise)

@@ -1,4 +1,4 @@
-"""Ctrl-C during training: the step under way is finished, and the run can save before it stops."""
+"""Ctrl-C during training: the current step is finished, and the run can save before it stops."""
 
 from __future__ import annotations
 

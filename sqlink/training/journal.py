@@ -1,4 +1,4 @@
-"""What a run leaves to look at: `log.csv`, TensorBoard events, and sheets of samples.
+"""Write what a run shows: `log.csv`, TensorBoard events, and sheets of samples.
 
 output/log.csv              a row each time the run is held against the held-out pictures
 output/tensorboard/         the same figures and sheets, where `tensorboard` is installed

@@ -162,7 +162,7 @@ def _perceptual_loss(
     from sqlink.segmentation.pyramid import Pyramid
 
     report(
-        f"no LPIPS files ({FOLDER_VARIABLE} or lpips_weights): the perceptual loss looks through "
+        f"no LPIPS files ({FOLDER_VARIABLE} or lpips_weights): the perceptual loss uses "
         "the segmenter `tx`"
     )
     network = built_in("tx").network

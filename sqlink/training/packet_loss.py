@@ -1,4 +1,4 @@
-"""What channels take from a picture on its way: whole packets, of those that would be sent.
+"""Lose whole packets of a picture as channels do, of those that would be sent.
 
     map places in sending order │ image places in sending order
     ├── packet 0 ──┼── packet 1 ──┼── packet 2 ──┼── packet 3 ──┤      by bits, not by places

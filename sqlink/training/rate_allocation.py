@@ -133,9 +133,9 @@ def best_path(measured: Mapping[Point, tuple[float, float]]) -> list[Point]:
                 continue
             (small, high), (large, low) = measured[start], measured[point]
             span = max(math.log(large / small), 0.0)
-            way = total[start] + span * (high + low) / 2
-            if way < total.get(point, math.inf):
-                total[point], before[point] = way, start
+            cost = total[start] + span * (high + low) / 2
+            if cost < total.get(point, math.inf):
+                total[point], before[point] = cost, start
     path = [points[-1]]
     while path[-1] in before:
         path.append(before[path[-1]])

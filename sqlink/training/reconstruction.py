@@ -2,8 +2,8 @@
 
     x, s ── E, SAMM ── the most relevant ── VQ ── what arrives ── ADM, D ── x̂, ŝ
 
-What is masked, or lost on the way, is masked here. Each stage runs what it trains: `map` the map
-branch, `image` the picture branch steered by the true map, `joint` both.
+Tokens that are masked, or lost in transmission, are masked here. Each stage runs what it trains:
+`map` the map branch, `image` the picture branch steered by the true map, `joint` both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Rebuilt:
 
 
 @dataclass  # not frozen, as Fabric's mixed precision walks through arguments
-class OnTheWay:
+class Transmission:
     """What happens to the tokens of N crops between the two halves, image first, map second.
 
     fractions: float32 [N] each, share of tokens that is kept. arrived: bool [N, h, w] each, False
@@ -66,7 +66,12 @@ class ThroughTheLink(nn.Module):
         """The last pass's pictures before Fabric's hooks, for gradients that make no step."""
 
     def forward(
-        self, images: Tensor, segmentation: Tensor, way: OnTheWay, stage: StageName, true_map: bool
+        self,
+        images: Tensor,
+        segmentation: Tensor,
+        transmission: Transmission,
+        stage: StageName,
+        true_map: bool,
     ) -> Rebuilt:
         """Pass images [N, 3, H, W] in [0, 1] and segmentation int64 [N, H, W] through both halves;
         true_map: steer D_x by the map sent, not the decoded one.
@@ -77,20 +82,22 @@ class ThroughTheLink(nn.Module):
         steering = segmentation
         if stage != "image":
             vectors, scores = net.encode_map(segmentation)
-            ranking = scores if way.ranking is None else way.ranking[1]
-            kept = keep_most_relevant(ranking.detach(), way.fractions[1])
+            ranking = scores if transmission.ranking is None else transmission.ranking[1]
+            kept = keep_most_relevant(ranking.detach(), transmission.fractions[1])
             codes, _, commitment = net.map_quantizer(vectors, kept)
             commitments.append(commitment)
-            logits = net.decode_map(codes, kept & way.arrived[1]).float()
+            logits = net.decode_map(codes, kept & transmission.arrived[1]).float()
             if not true_map:
                 steering = logits.argmax(1)
         if stage != "map":
             vectors, scores = net.encode_image(images, segmentation)
-            ranking = scores if way.ranking is None else way.ranking[0]
-            kept = keep_most_relevant(ranking.detach(), way.fractions[0])
+            ranking = scores if transmission.ranking is None else transmission.ranking[0]
+            kept = keep_most_relevant(ranking.detach(), transmission.fractions[0])
             codes, _, commitment = net.image_quantizer(vectors, kept)
             commitments.append(commitment)
-            rebuilt = net.decode_image(codes, kept & way.arrived[0], steering, way.noise).float()
+            rebuilt = net.decode_image(
+                codes, kept & transmission.arrived[0], steering, transmission.noise
+            ).float()
         self.drawn = rebuilt
         if rebuilt is not None:
             rebuilt = rebuilt.view_as(rebuilt)

@@ -1,4 +1,4 @@
-"""How fast a training configuration runs here, and how much of the device it keeps busy.
+"""Measure how fast a training configuration runs here, and how much of the device it uses.
 
     python -m sqlink.training.speed sqlink/training/configs/streets.yaml --steps 20
 

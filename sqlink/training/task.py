@@ -37,7 +37,7 @@ class TaskSection(Section):
     """What a task says of one class set.
 
     map: weights of the map's cross-entropy. image: weights of the picture's L1. blended: classes
-    whose exact look does not matter, which the discriminator is shown with `blend_share` of the
+    whose details do not matter, which the discriminator is shown with `blend_share` of the
     real picture mixed in. pasted: rare classes, of which more is pasted into training pictures.
     """
 

@@ -36,7 +36,7 @@ class TimedRun:
         return warm_cosine(min(self.seconds / budget, 1.0), self.step, warm_up, floor)
 
     def losses(self, budget: float, every: float, advance: Callable[[], float]) -> Iterator[float]:
-        """Call `advance` until `budget` seconds are spent, and yield mean losses on the way.
+        """Call `advance` until `budget` seconds are spent, and yield mean losses from time to time.
 
         advance: takes a step and returns its loss. Yields the mean since the last time, each
         `every` seconds and at the end; 0 at the end of a run whose budget was spent before.

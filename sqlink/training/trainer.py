@@ -29,7 +29,7 @@ from sqlink.training.adversaries import Adversaries, Played
 from sqlink.training.augmentation import step_generator
 from sqlink.training.checkpoint import State, follow, load_checkpoint, save_checkpoint
 from sqlink.training.config import Stage, StageName, TrainConfig, load_train_config
-from sqlink.training.data import TrainingData, draw_on_the_way
+from sqlink.training.data import TrainingData, draw_transmission
 from sqlink.training.export import export_weights
 from sqlink.training.interruption import Interruption
 from sqlink.training.journal import Journal, sample_sheet
@@ -216,12 +216,12 @@ class Trainer:
         )
         images, maps, inputs = self.data.batch(stage, generator)
         lossless = "losing" in self.config.without
-        way = draw_on_the_way(stage, self.model_config, lossless, generator)
+        transmission = draw_transmission(stage, self.model_config, lossless, generator)
         draw = torch.rand(1, generator=generator, device=self.device)
         true_map = self.name == "image" or bool(draw < stage.true_map_share)
         self._set_rates()
 
-        out = self.generator(images, inputs, way, self.name, true_map)
+        out = self.generator(images, inputs, transmission, self.name, true_map)
         terms = {"commitment": weights.commitment * out.commitment}
         if out.logits is not None and self.network.map_decoder.conv_out.weight.requires_grad:
             terms["map"] = self.objective.of_map(stage, out.logits, inputs)
@@ -352,7 +352,7 @@ class Trainer:
         return self.export()
 
     def _run_stage(self) -> None:
-        """Take steps until the stage's budget is spent; measure and save on the way."""
+        """Take steps until the stage's budget is spent; measure and save from time to time."""
         last = time.monotonic()
         saved = checked = self.seconds
         sums: dict[str, float] = {}

@@ -91,7 +91,9 @@ def ycc_to_rgb(luma: Plane, cb: Plane, cr: Plane) -> Plane:
     """Convert Y, Cb, Cr [H, W] to an image uint8 [H, W, 3]: BT.601, full range."""
     height, width = luma.shape
     image = np.empty((height, width, 3), np.uint8)
-    step = max(1, (1 << 20) // width)  # rows at a time: 32-bit planes of a large picture are dear
+    step = max(
+        1, (1 << 20) // width
+    )  # rows at a time: 32-bit planes of a large picture take much memory
     for top in range(0, height, step):
         rows = slice(top, top + step)
         y = (luma[rows].astype(np.int32) << _SHIFT) + _HALF

@@ -46,7 +46,7 @@ def read_picture(path: Path) -> Plane:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     except OSError as error:
-        raise DataError(f"{path} is missing or no picture") from error
+        raise DataError(f"{path} is missing or not a picture") from error
 
 
 def psnr(one: Plane, other: Plane) -> float:

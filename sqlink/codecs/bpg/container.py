@@ -65,12 +65,12 @@ class BPGFile:
     def from_bytes(cls, data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> BPGFile:
         """Take a file apart, its sizes checked before anything is made of them.
 
-        Raises DataError for what is no BPG file, is cut short, has more than `max_pixels` pixels
+        Raises DataError for what is not a BPG file, is cut short, has more than `max_pixels` pixels
         (None: any number), or holds what is not read here: alpha, animation, other colours, other
         depths.
         """
         if data[:4] != MAGIC:
-            raise DataError("this is no BPG file: it does not start with 'BPG' FB")
+            raise DataError("this is not a BPG file: it does not start with 'BPG' FB")
         if len(data) < 6:
             raise DataError(f"the BPG file is cut short: it ends after {len(data)} bytes")
         first, second = data[4], data[5]

@@ -53,7 +53,7 @@ class Header:
 def _segments(data: bytes) -> list[tuple[int, int, int]]:
     """List marker, start and end of each segment between SOC and SOT. Raises DataError."""
     if data[:2] != SOC:
-        raise DataError("this is no JPEG2000 codestream (no SOC marker)")
+        raise DataError("this is not a JPEG2000 codestream (no SOC marker)")
     found, at = [], 2
     while data[at : at + 2] != SOT:
         marker, size = _word(data, at, 2), _word(data, at + 2, 2)

@@ -62,7 +62,9 @@ def test_a_range_is_what_it_is_on_the_command_line(text: str) -> None:
     ],
 )
 def test_what_looks_like_a_number_and_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"line 2: .* looks like a number and is none") as caught:
+    with pytest.raises(
+        ConfigError, match=r"line 2: .* looks like a number but is not one"
+    ) as caught:
         read_yaml(f"a: 1\nb: {text}", "test")
     assert "\n" not in str(caught.value)
     assert read_yaml(f"b: '{text}'", "test") == {"b": text}

@@ -102,13 +102,13 @@ def test_arrivals_alone_count_from_the_fastest_packet(tmp_path: Path, name: str,
         ("a.csv", "0\nlost\n", {}, r"a\.csv, line 2: 'lost'"),
         ("a.csv", "0,,1\n", {}, r"a\.csv, line 1: ''"),
         ("a.csv", "0;1\n", {}, r"a\.csv, line 1: '0;1'"),
-        ("a.csv", '0\n"0\n', {}, r"a\.csv, line 2: is no CSV"),
+        ("a.csv", '0\n"0\n', {}, r"a\.csv, line 2: is not valid CSV"),
         ("a.jsonl", "0\ntrue\n", {}, r"a\.jsonl, line 2: True"),
         ("a.jsonl", "0\n1.0\n", {}, r"a\.jsonl, line 2: 1\.0"),
         ("a.jsonl", '{"loss": 1}\n', {}, r"a\.jsonl, line 1: .*'loss'"),
         ("a.jsonl", "[0, 1]\n", {}, r"a\.jsonl, line 1: \[0, 1\]"),
-        ("a.jsonl", "0\n{\n", {}, r"a\.jsonl, line 2: is no JSON"),
-        ("a.jsonl", "[" * 9000, {}, r"a\.jsonl, line 1: is no JSON"),
+        ("a.jsonl", "0\n{\n", {}, r"a\.jsonl, line 2: is not valid JSON"),
+        ("a.jsonl", "[" * 9000, {}, r"a\.jsonl, line 1: is not valid JSON"),
         ("a.csv", "1.0\nsoon\n", {"records": "arrivals"}, r"line 2: arrival_s='soon'"),
         ("a.csv", "1.0\nnan\n", {"records": "arrivals"}, r"line 2: arrival_s='nan'"),
         ("a.csv", "1.0\n2,3\n", {"records": "arrivals"}, "line 2: 2 cells, needs 1"),
@@ -145,7 +145,7 @@ def test_a_trace_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.csv: No such file"):
         Trace(tmp_path / "nowhere.csv")
     (tmp_path / "b.csv").write_bytes(b"0\n\xff\n")
-    with pytest.raises(ConfigError, match=r"b\.csv is no UTF-8 text"):
+    with pytest.raises(ConfigError, match=r"b\.csv is not UTF-8 text"):
         Trace(tmp_path / "b.csv")
     with pytest.raises(ConfigError, match="file=7 must be the path"):
         build({"trace": {"file": 7}})

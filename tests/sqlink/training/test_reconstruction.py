@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sqlink.training.data import draw_on_the_way
+from sqlink.training.data import draw_transmission
 from sqlink.training.trainer import Trainer
 
 
@@ -22,15 +22,15 @@ def test_two_realisations_of_a_crop_differ_by_their_noise_alone(
     run = trainer(settings(tmp_path, recipe=recipe))
     draw = torch.Generator().manual_seed(1)
     images, _, inputs = run.data.batch(run.stage, draw)
-    way = draw_on_the_way(run.stage, run.model_config, False, draw)
-    assert isinstance(way.noise, torch.Tensor)
+    transmission = draw_transmission(run.stage, run.model_config, False, draw)
+    assert isinstance(transmission.noise, torch.Tensor)
     with torch.no_grad():
-        still = run.link(images, inputs, way, "joint", False).images
+        still = run.link(images, inputs, transmission, "joint", False).images
         for noise in run.network.image_decoder.noises:
             noise.scale.fill_(0.1)
-        lively = run.link(images, inputs, way, "joint", False).images
-        way.noise = way.noise[[1, 0, 3, 2]]
-        swapped = run.link(images, inputs, way, "joint", False).images
+        lively = run.link(images, inputs, transmission, "joint", False).images
+        transmission.noise = transmission.noise[[1, 0, 3, 2]]
+        swapped = run.link(images, inputs, transmission, "joint", False).images
     assert still.shape[0] == 4
     torch.testing.assert_close(still[0::2], still[1::2])
     assert (lively[0::2] - lively[1::2]).abs().mean() > 1e-4
