@@ -92,7 +92,9 @@ def _extras() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    yield Finding("cpu", f"{torch.get_num_threads()} threads")
+    from sqlink.wording import counted
+
+    yield Finding("cpu", counted(torch.get_num_threads(), "thread"))
     if not torch.cuda.is_available():
         yield Finding("cuda", "none")
     for index in range(torch.cuda.device_count()):

@@ -62,7 +62,7 @@ def build(spec: object) -> Channel:
             raise ConfigError("a chain of channels must name at least one, such as [lossless]")
         links = [build(link) for link in spec]
         if sum(link.uses_per_packet(1) is not None for link in links) > 1:
-            _note_chain(", ".join(link.name for link in links))
+            _note_chain(", ".join(_named(one, link) for one, link in zip(spec, links, strict=True)))
         return Chain(links)
     name, parameters = name_and_parameters("channel", spec)
     if name in READY:
@@ -103,6 +103,11 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
 def from_spec(registry: Registry[T], spec: object) -> T:
     """Make what `spec` names in a registry: a name, or {name: parameters}. Raises ConfigError."""
     return registry.make(*name_and_parameters(registry.kind, spec))
+
+
+def _named(spec: object, made: Channel) -> str:
+    """Return the name by which a description names its channel."""
+    return made.name if isinstance(made, Chain) else name_and_parameters("channel", spec)[0]
 
 
 def _sized(spec: object, packet_bytes: int | None) -> Channel:

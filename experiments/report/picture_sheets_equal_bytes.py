@@ -1,4 +1,4 @@
-"""Sheets of kept pictures: the original and every codec at like bytes, from a sweep's folder.
+"""Sheets of kept pictures: the original and every codec at equal bytes, from a sweep's folder.
 
     pictures/ ── at each size asked for, of each codec the picture nearest to it ──> a sheet
 
@@ -67,7 +67,7 @@ def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ())
                 tiles.append(Tile(_pixels(file), codec_title(codec), _said(results, row), beyond))
             rows.append(tiles)
         path = folder / f"like_bytes.{picture}.png"
-        write_aside(sheet(f"{picture}, like bytes", rows), path)
+        write_aside(sheet(f"{picture}, equal bytes", rows), path)
         written.append(path)
     return written
 

@@ -124,7 +124,7 @@ def compare(
     """Compare codecs: of sweeps in numbers, with BD-rates and intervals; of pictures on sheets.
 
     Results' folders give compare.md and its tables as CSV and LaTeX, and with --pictures a sheet of
-    every kept picture at like bytes. A gallery or a folder of pictures is drawn as SQ-GAN sends
+    every kept picture at equal bytes. A gallery or a folder of pictures is drawn as SQ-GAN sends
     them, beside BPG and JPEG2000 in the same bytes.
     """
     from sqlink.errors import ConfigError

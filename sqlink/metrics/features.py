@@ -7,9 +7,9 @@ FID takes one vector a picture and wants tens of thousands of pictures; cells an
 few dozen pictures enough for a comparison. They are not independent, so intervals leave out whole
 blocks of pictures.
 
-`EfficientNetCells` looks through EfficientNet-Lite1, trained on ImageNet and nothing else: `tx` and
-`judge` grew from Lite0 and Lite2, LPIPS looks through SqueezeNet, so that no loss and no other
-metric here has seen it. `JudgeCells` looks through the judge, and is to be read beside another.
+`EfficientNetCells` uses EfficientNet-Lite1, trained on ImageNet and nothing else: `tx` and
+`judge` grew from Lite0 and Lite2, LPIPS uses SqueezeNet, so that no loss and no other
+metric here has seen it. `JudgeCells` uses the judge, and is to be read beside another.
 
 Sources: Nash et al., "Generating images with sparse representations", ICML 2021 (features that keep
 their place, sFID); Mentzer et al., "High-fidelity generative image compression", NeurIPS 2020

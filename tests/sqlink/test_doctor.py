@@ -24,7 +24,7 @@ def test_it_names_versions_and_devices() -> None:
     subjects = {finding.subject: finding.says for finding in doctor.examine()}
     assert subjects["torch"] == metadata.version("torch")
     assert "OpenJPEG" in subjects["jpeg2000"]
-    assert "threads" in subjects["cpu"]
+    assert "thread" in subjects["cpu"]
     assert not found("channels").wrong
 
 

@@ -136,5 +136,5 @@ def test_two_channels_of_symbols_in_a_chain_are_named(caplog: pytest.LogCaptureF
     assert not caplog.records
     build(["awgn", "rayleigh"])
     (said,) = (record.getMessage() for record in caplog.records)
-    assert "[coded, coded] is a chain" in said
+    assert "[awgn, rayleigh] is a chain" in said
     assert "`channels:`" in said

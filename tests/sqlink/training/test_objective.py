@@ -67,6 +67,6 @@ def test_without_lpips_files_the_loss_looks_through_tx(
     lines: list[str] = []
     recipe = recipe | {"losses": {"perceptual": 1.0}}
     run = Trainer(load_train_config(settings(tmp_path, recipe=recipe)), lines.append)
-    assert "looks through the segmenter `tx`" in lines[0]
+    assert "uses the segmenter `tx`" in lines[0]
     assert run.advance()["perceptual"] > 0
     assert load(str(run.export()), "sqgan").metadata["trained_on"] == ""

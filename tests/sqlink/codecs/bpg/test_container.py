@@ -98,7 +98,7 @@ def test_a_file_cut_short_anywhere_is_refused() -> None:
 @pytest.mark.parametrize(
     ("header", "line"),
     [
-        ("424d0000 20 00 10 10 00 01 92 00", "no BPG file"),
+        ("424d0000 20 00 10 10 00 01 92 00", "not a BPG file"),
         ("425047fb a0 00 10 10 00 03 924740 00", r"4:2:2 \(MPEG2 siting\) with 8 bits"),
         ("425047fb c0 00 10 10 00 03 924740 00", "unknown format"),
         ("425047fb 22 00 10 10 00 03 924740 00", "10 bits"),
