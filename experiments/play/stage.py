@@ -142,7 +142,7 @@ class Stage:
         return self.clean if self._given is None else self._given
 
     def _map_by(self, segmenter: str) -> Tensor:
-        """What a segmenter sees in the original; computed once."""
+        """Return what a segmenter sees in the original; computed once."""
         if segmenter not in self._maps:
             if segmenter not in self._segmenters:
                 self._segmenters[segmenter] = load_segmenter(segmenter)
@@ -246,7 +246,7 @@ class Stage:
     def _sent(
         self, setting: Setting
     ) -> tuple[Stream | Unreachable, Reception | None, Received | None]:
-        """The stream, and what becomes of it on the channel; None where there is none."""
+        """Return the stream, and what becomes of it on the channel; None where there is none."""
         answer = self._stream(setting)
         if isinstance(answer, Unreachable):
             return answer, None, None
@@ -275,7 +275,7 @@ class Stage:
     def _arrival(
         self, name: str, realism: float | None, came: Received | None
     ) -> tuple[Any, Arrival]:
-        """What a codec decodes of packets, and what it is remembered by."""
+        """Return what a codec decodes of packets, and what it is remembered by."""
         chosen = 1.0 if realism is None else realism
         key = (name, chosen, came)
         return key, _remembered(self._arrivals, key, lambda: self._decode(name, chosen, came))
@@ -292,7 +292,9 @@ class Stage:
         return Arrival(decoded.images[0], None if carried is None or lost else carried[0], lost)
 
     def _mixed(self, name: str, realism: float, came: Received | None) -> Arrival:
-        """A realism between 0 and 1, of the pictures at both, so that a slider moves at once."""
+        """Return a realism between 0 and 1, of the pictures at both, so that a slider moves at
+        once.
+        """
         probable = self._arrival(name, 0.0, came)[1]
         natural = self._arrival(name, 1.0, came)[1]
         return replace(natural, image=torch.lerp(probable.image, natural.image, realism))

@@ -170,7 +170,7 @@ def _apart(
 
 
 def _not_come(cell: Measured) -> float:
-    """The share of pictures that did not come, with those that the codec cannot code so low."""
+    """Return the share of pictures that did not come or that the codec cannot code so low."""
     return 1 - float((cell.reached() & (cell.column("outage") == 0)).mean())
 
 
@@ -210,7 +210,7 @@ def read_cells(
 
 
 def _measures(results: Results, metrics: Sequence[str]) -> Measures:
-    """Those of the metrics that are more than a column of numbers, as the sweep had them."""
+    """Make the metrics that are more than a column of numbers, as the sweep had them."""
     held = set(results.rows.column_names)
     needed = [name for name in metrics if name not in held]
     if not needed:
@@ -258,7 +258,7 @@ def _better(results: Sequence[Results], asked: Sequence[str]) -> dict[str, bool]
 
 
 def _anchors(one: Results) -> list[str]:
-    """The sweep's own anchors; codecs of which nobody said anything are compared with the last."""
+    """Return the sweep's anchors; without any, codecs are compared with the last one."""
     given = one.manifest["sweep"].get("compare", {}).get("anchors")
     held = dict.fromkeys(line["against"] for line in one.bjontegaard)
     return list(given or held or one.codecs[-1:])

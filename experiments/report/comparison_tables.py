@@ -212,7 +212,7 @@ def _with_interval(values: Sequence[float], digits: str) -> str:
 
 
 def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
-    """Rows in which one condition alone differs, and no value does, are one: `5 to 25`."""
+    """Join rows that differ in one condition and in no value: `5 to 25`."""
     numbers: dict[int, set[float]] = {}
     for key in rows:
         for place, one in enumerate(key):
@@ -239,7 +239,7 @@ def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
 
 
 def _shared(found: Comparison, lines: Sequence[Line]) -> str:
-    """What all lines of a table have in common and other values do not, in a sentence."""
+    """Return what all lines of a table have in common and other values do not, in a sentence."""
     own = _varying(lines)
     names = [name for name in _varying(found.values) if name not in own]
     if not lines or not names:
@@ -249,7 +249,7 @@ def _shared(found: Comparison, lines: Sequence[Line]) -> str:
 
 
 def _varying(lines: Sequence[Line]) -> list[str]:
-    """The channel, the packet size and the conditions, where they differ between lines."""
+    """Return the channel, the packet size and the conditions, where they differ between lines."""
     own = (
         "codec",
         "against",

@@ -80,7 +80,7 @@ class Pictures:
 
 
 def asset(name: str) -> str:
-    """A file of the page's own: a style sheet, a script, a template."""
+    """Read a file of the page's own: a style sheet, a script, a template."""
     return (files("experiments.report") / "assets" / name).read_text(encoding="utf-8")
 
 
@@ -104,7 +104,7 @@ def webp(picture: Image.Image, quality: int | None) -> bytes:
 
 
 def token_layers(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """What `TokenFate` tells, for the overlays of a page: the bytes of each layer in hexadecimal.
+    """Write what `TokenFate` tells for a page's overlays: bytes of each layer in hexadecimal.
 
     pixels: uint8 [h, w, 3], or [h, w, 4] of a codec that refines places.
 

@@ -203,7 +203,7 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
 
 
 def said_of(line: Line) -> str:
-    """The symbol channel in words, such as `Rayleigh fading, a fade a packet`."""
+    """Write the symbol channel in words, such as `Rayleigh fading, a fade a packet`."""
     options = json.loads(line["over_options"] or "{}")
     name = {"awgn": "AWGN", "rayleigh": "Rayleigh fading"}.get(line["over"], line["over"])
     fade = options.pop("coherence", None)
@@ -243,7 +243,7 @@ def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
 
 
 def _repair(line: Line) -> str:
-    """What RaptorQ adds to a picture's packets, such as ` + 50 %`; nothing where there is none."""
+    """Write what RaptorQ adds to a picture's packets, such as ` + 50 %`; empty without it."""
     across = line.get("across") or ""
     if not across.startswith("raptorq "):
         return ""

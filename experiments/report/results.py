@@ -254,7 +254,7 @@ def _distinct_names(results: Sequence[Results]) -> list[str]:
 
 
 def _optional(path: Path) -> list[dict[str, Any]]:
-    """The lines of a table that a sweep may lack. Raises ConfigError if it cannot be read."""
+    """Read the lines of a table that a sweep may lack. Raises ConfigError if it cannot be."""
     if not path.exists():
         return []
     try:
