@@ -40,6 +40,8 @@ from sqlink.codecs.file_codec import FileCodec, decode_with_pillow
 from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError
 
+_MOST_SAID = 1 << 16
+"""Bytes of what a program says that are looked at, the last ones."""
 _MOST_WRITTEN = 1 << 28
 """Bytes that a command may write to one file."""
 _LIMITS = (
@@ -165,27 +167,30 @@ class External(FileCodec):
     def _watched(self, what: str, command: Sequence[str], folder: str) -> None:
         """Run a command within its limits. Raises DataError if it fails or goes beyond."""
         limits = (self.memory_mib << 20, _MOST_WRITTEN, int(self.time_limit_s) + 1)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LIMITS, *map(str, limits), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            start_new_session=True,
-        )
-        try:
-            _, said = process.communicate(timeout=self.time_limit_s)
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"the {what} command took more than {self.time_limit_s:g} s: {command[0]}; "
-                "raise time_limit_s"
-            ) from error
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        # A file and not a pipe: what the program leaves running may hold a pipe open for long.
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LIMITS, *map(str, limits), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                cwd=folder,
+                start_new_session=True,
+            )
+            try:
+                process.wait(self.time_limit_s)
+            except subprocess.TimeoutExpired as error:
+                raise DataError(
+                    f"the {what} command took more than {self.time_limit_s:g} s: {command[0]}; "
+                    "raise time_limit_s"
+                ) from error
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            said.seek(max(0, said.seek(0, os.SEEK_END) - _MOST_SAID))
+            lines = said.read().decode(errors="replace").strip().splitlines()
         if process.returncode:
-            lines = said.decode(errors="replace").strip().splitlines()
             why = lines[-1][:300] if lines else f"exit {process.returncode}"
             raise DataError(f"the {what} command failed: {command[0]}: {why}")
 

@@ -116,8 +116,10 @@ def test_what_a_program_leaves_running_is_ended(tmp_path: Path) -> None:
         "import subprocess\n"
         f"p = subprocess.Popen(['sleep', '60']); open({str(child)!r}, 'w').write(str(p.pid))"
     )
-    with pytest.raises(DataError):
+    start = time.monotonic()
+    with pytest.raises(DataError, match="wrote nothing"):
         broken(tmp_path, body).encode(IMAGE, Rate(quality=5))
+    assert time.monotonic() - start < 40  # nobody waits for the child
     stat = Path(f"/proc/{child.read_text()}/stat")
     deadline = time.monotonic() + 10
     while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < deadline:
