@@ -1,7 +1,8 @@
 """Expand a YAML file to one flat description: bases, variables, files, swept values.
 
     extends: base.yaml          keys of the base that the file does not give itself
-    variables: {snrs: [0, 5]}   ${snrs} anywhere is that value; in the midst of a text, its text
+    variables: {snrs: [0, 5]}   ${snrs} anywhere is that value; in the midst of a text, its text,
+                                as in the range "0:${most}:5"
     channel: link.yaml          a description that stands in a file of its own
     {sweep: [0.25, 0.5]}        anywhere in a channel's or a codec's options: one of each value
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from channels.config.paths import beside
+from channels.config.ranges import RANGE, span
 from channels.config.yaml import read_yaml
 from channels.errors import ConfigError
 
@@ -24,6 +26,8 @@ SWEEP = "sweep"
 """The one key of a mapping that stands for one value after another."""
 
 EXCLUSIVE = ("channel", "channels")
+RANGED = ("conditions", "rates")
+"""Keys whose values are lists of numbers."""
 
 _NAME = re.compile(r"\$\{(\w+)\}")
 
@@ -46,7 +50,7 @@ def expand(raw: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
     variables = whole.pop("variables", None) or {}
     if not isinstance(variables, Mapping):
         raise ConfigError(f"{where}: variables: should be a mapping of names, as {{snrs: [0, 5]}}")
-    whole = _substituted(whole, variables)
+    whole = _ranges(_substituted(whole, variables), where)
     whole = _channels(whole, where, folder)
     return _codecs(whole)
 
@@ -102,6 +106,33 @@ def _substituted(value: Any, variables: Mapping[str, Any]) -> Any:
     return _NAME.sub(
         lambda match: str(variables[match[1]]) if match[1] in variables else match[0], value
     )
+
+
+def _ranges(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Replace ranges that are texts, as those with a variable in them are, by their values."""
+    found = dict(raw)
+    for key in RANGED:
+        if isinstance(raw.get(key), Mapping):
+            found[key] = {
+                name: _spanned(value, f"{where}: {key}.{name}") for name, value in raw[key].items()
+            }
+    return found
+
+
+def _spanned(value: Any, where: str) -> Any:
+    """Return the values of a range that is a text, alone or in a list. Raises ConfigError."""
+    if isinstance(value, list):
+        found: list[Any] = []
+        for one in value:
+            part = _spanned(one, where)
+            found += part if isinstance(part, list) else [part]
+        return found
+    if not isinstance(value, str) or not RANGE.fullmatch(value.strip()):
+        return value
+    try:
+        return span(value.strip())
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _channels(raw: dict[str, Any], where: str, folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from channels.registry import nearest
 from experiments.report.estimates import cells_of
 from experiments.sweep.cache import LIMIT_BYTES, Cache
 from experiments.sweep.components import Components
@@ -40,6 +41,9 @@ from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.runtime.precision import full_precision
 from sqlink.settings import find_settings
 from sqlink.wording import counted
+
+COUNTED = ("outage", "unreachable", "bpp", "bpp_sent", "delivered", "channel_uses", "delay_s")
+"""Columns beside the metrics' that `until` may name."""
 
 MANY = 1_000_000
 """Rows beyond which a sweep asks whether so many are meant."""
@@ -142,6 +146,7 @@ class Runner:
         self.points = self.worker.points
         self.compute = Compute.resumed(store.folder)
         self.realisations = sweep.realisations
+        self._known_column = None if sweep.until is None else self._column(sweep.until.metric)
         self.pictures = Pictures(sweep, components, shard)
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
@@ -245,14 +250,32 @@ class Runner:
         self.hits.update(outcome.hits)
         self.misses.update(outcome.misses)
 
+    def _column(self, metric: str) -> str:
+        """The column of a metric by its name, as `psnr_db` of psnr, or another one of numbers.
+
+        Raises ConfigError where a sweep has no such column, or cannot measure it.
+        """
+        names = [one.name for one in self.sweep.metrics]
+        columns = dict(zip(names, self.components.asked, strict=True))
+        found = columns.get(metric, metric)
+        if reason := self.components.unavailable.get(found):
+            raise ConfigError(f"{self.name}: until: '{metric}' cannot be measured: {reason}")
+        known = [*names, *self.components.asked, *COUNTED]
+        if found not in known:
+            raise ConfigError(
+                f"{self.name}: until: no metric of the sweep is '{metric}': "
+                f"{nearest(metric, known)}"
+            )
+        return found
+
     def _wants_more(self, pictures: Sequence[str]) -> bool:
         """Say whether a cell is not known well enough yet, and more realisations are allowed."""
         until = self.sweep.until
-        if until is None or self.realisations >= until.most:
+        if until is None or self._known_column is None or self.realisations >= until.most:
             return False
         table = self.store.select(rows_named(self.points, pictures, self.realisations))
         cells = cells_of(table, self.points, self.components.measures)
-        found = [one for cell in cells if (one := cell.interval(until.metric)) is not None]
+        found = [one for cell in cells if (one := cell.interval(self._known_column)) is not None]
         if not found:
             raise ConfigError(
                 f"until: nothing was measured as '{until.metric}': name a metric of the sweep"

@@ -230,8 +230,9 @@ def test_without_ray_one_line_says_how_to_have_it(
 
 
 @pytest.fixture
-def cluster() -> Iterator[str]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a Ray cluster of three nodes on this machine, a core each."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: starved on a busy machine
     ray = pytest.importorskip("ray", reason="needs the package ray: pip install sqlink[ray]")
     from ray.cluster_utils import Cluster
 

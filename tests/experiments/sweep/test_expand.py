@@ -38,6 +38,19 @@ def test_a_file_takes_from_its_base_what_it_does_not_give_itself(tmp_path: Path)
     assert found.conditions == {"snr_db": [3.0]}
 
 
+def test_a_range_may_be_a_text_with_a_variable_in_it() -> None:
+    found = parse_sweep(
+        "{data: streets, codecs: jpeg2000, variables: {top: 10}, channel: [iid, awgn],"
+        " rates: {bpp: '0.1:0.3:0.1'},"
+        " conditions: {snr_db: '0:${top}:5', loss: ['0:0.2:0.1', 0.5]}}"
+    )
+    assert found.conditions == {"snr_db": [0, 5, 10], "loss": [0, 0.1, 0.2, 0.5]}
+    assert found.rates is not None
+    assert found.rates.bpp == [0.1, 0.2, 0.3]
+    with pytest.raises(ConfigError, match="a range is from:to:step"):
+        parse_sweep(f"{BASE}, channel: awgn, conditions: {{snr_db: '9:0:1'}}}}")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

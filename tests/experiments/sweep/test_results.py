@@ -208,7 +208,7 @@ def test_realisations_grow_until_the_interval_is_narrow_or_the_cap_is_reached(
         .replace("count: 3", "count: 8")
         .replace("realisations: 4", "realisations: 2")
     )
-    wide = write(text + "until: {metric: psnr_db, width: 1000, most: 16}\n")
+    wide = write(text + "until: {metric: psnr, width: 1000, most: 16}\n")
     run_sweep(wide, tmp_path / "wide", progress=False)
     assert manifest_of(tmp_path / "wide")["realisations"] == 2
     narrow = write(text + "until: {metric: psnr_db, width: 0.000001, most: 6}\n")
@@ -216,8 +216,9 @@ def test_realisations_grow_until_the_interval_is_narrow_or_the_cap_is_reached(
     assert manifest_of(tmp_path / "narrow")["realisations"] == 6
     assert read_results(tmp_path / "narrow").num_rows == 3 * 3 * 8 * 6
     wrong = write(text + "until: {metric: sharpness, width: 1, most: 6}\n")
-    with pytest.raises(ConfigError, match="until: nothing was measured as 'sharpness'"):
+    with pytest.raises(ConfigError, match="until: no metric of the sweep is 'sharpness': "):
         run_sweep(wrong, tmp_path / "wrong", progress=False)
+    assert not list((tmp_path / "wrong").glob("parts/*"))  # before anything is computed
 
 
 def test_a_dry_run_counts_and_writes_nothing(write: Write, tmp_path: Path) -> None:
