@@ -17,6 +17,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 PATIENCE_MS = 120_000
 """For a page to load: a loaded machine takes its time."""
 
+FOCUSED = "one => { one.focus(); return document.activeElement === one; }"
+"""Focuses an element and says whether that worked; it does not once the element is gone."""
+
 
 @dataclass
 class Watched:
@@ -51,11 +54,11 @@ class Watched:
     def move_everything(self) -> int:
         """Move every control that shows, by the keyboard where it can be; how many there were."""
         page, moved = self.page, 0
-        for summary in page.locator("summary:visible").all():
+        for summary in self._visible("summary"):
             summary.focus()
             page.keyboard.press("Enter")
             moved += 1
-        for slider in page.locator("input[type=range]:visible").all():
+        for slider in self._visible("input[type=range]"):
             slider.focus()
             met = set()
             for key in ("Home", "ArrowRight", "End", "ArrowLeft"):
@@ -63,28 +66,34 @@ class Watched:
                 met.add(slider.input_value())
             assert len(met) > 1
             moved += 1
-        for select in page.query_selector_all("select:enabled"):
-            if select.is_visible():  # by itself: moving one may disable others for a while
-                self._each_option(select)
-                moved += 1
-        for group in page.locator("[role=radiogroup]:visible").all():
-            buttons = group.locator("button").all()
-            group.locator("button[aria-checked=true]").focus()
-            for _ in buttons:
+        for select in self._visible("select:enabled"):
+            self._each_option(select)
+            moved += 1
+        for group in self._visible("[role=radiogroup]"):
+            chosen = group.query_selector("button[aria-checked=true]")
+            assert chosen is not None
+            chosen.focus()
+            for _ in group.query_selector_all("button"):
                 page.keyboard.press("ArrowRight")
             moved += 1
-        for box in page.locator("input[type=checkbox]:visible").all():
+        for box in self._visible("input[type=checkbox]"):
             box.focus()
             page.keyboard.press("Space")
             page.keyboard.press("Space")
             moved += 1
-        for number in range(page.locator("button:visible:enabled").count()):
-            button = page.locator("button:visible:enabled").nth(number)
-            if button.count() and button.is_visible():
-                button.focus()
+        for number in range(len(self._visible("button:enabled"))):
+            buttons = self._visible("button:enabled")
+            # A redraw may take a button away between two calls; only one that is there is pressed.
+            if number < len(buttons) and buttons[number].evaluate(FOCUSED):
                 page.keyboard.press("Enter")
                 moved += 1
         return moved
+
+    def _visible(self, selector: str) -> list[ElementHandle]:
+        """The elements that show just now, each held by itself: a redraw may change their number,
+        and a locator would then mean the next one.
+        """
+        return [one for one in self.page.query_selector_all(selector) if one.is_visible()]
 
     def _each_option(self, select: ElementHandle) -> None:
         def values() -> list[str]:
