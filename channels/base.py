@@ -211,7 +211,7 @@ class Channel(Protocol):
 
 @runtime_checkable
 class Recorded(Protocol):
-    """A channel that replays or looks up the content of a file or table."""
+    """A channel that uses the content of a file or table."""
 
     def content(self) -> str:
         """Return a hash of that content, independent of the file's name and place; empty if there

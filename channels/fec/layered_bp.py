@@ -71,7 +71,7 @@ class _Schedule:
     """The rows worth visiting for the versions sent, in order of visit.
 
     sent: for each transmission int64 [n], the bit of the code word that each LLR is about.
-    parity: int64 [columns·Z], the bits of those columns that one row alone looks at.
+    parity: int64 [columns·Z], the bits of those columns that only one row checks.
     """
 
     sent: tuple[Tensor, ...]

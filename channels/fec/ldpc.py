@@ -238,8 +238,8 @@ class Code:
         decisions float32 [M, together k] that held first, or the last, and bool [M], which held.
         """
         if self._layered is None:
-            looks = self.iterate(llr, iterations, every, versions)
-            return first_held(looks, holds, together)
+            decisions = self.iterate(llr, iterations, every, versions)
+            return first_held(decisions, holds, together)
         several = tuple(versions) != FIRST
         if several:
             llr = llr.reshape(len(llr), len(versions), self.n)
@@ -252,11 +252,11 @@ class Code:
         return bits
 
 
-def first_held(looks: Iterator[Tensor], holds: Holds, together: int) -> tuple[Tensor, Tensor]:
+def first_held(decisions: Iterator[Tensor], holds: Holds, together: int) -> tuple[Tensor, Tensor]:
     """Return each message's first decisions that held, or the last; see `Code.decode_until`."""
     taken: Tensor | None = None
     held: Tensor | None = None
-    for blocks in looks:
+    for blocks in decisions:
         message = blocks.reshape(len(blocks) // together, -1)
         if taken is None or held is None:
             taken, held = message, holds(message)

@@ -261,7 +261,7 @@ def _independent_table(uses: list[int], delivery: Array, worth: Array, size: int
     """Return the option of each packet, K if it is not sent.
 
     best[j, b]: the most that the first j packets bring for b uses, all sent, by the options up to
-    the one at hand; an option is tried on packets in order, after itself or a dearer one.
+    the one at hand; an option is tried on packets in order, after itself or a more expensive one.
     """
     packets, kinds = len(worth), len(uses)
     best = np.full((packets + 1, size + 1), -np.inf)
@@ -349,9 +349,11 @@ def _neighbours(problem: _Problem, counts: Counts) -> Counts:
     first = np.unique(first, axis=0)
 
     slack = problem.budget - problem.spent(first)[:, None]  # [C, 1]
-    dearer = (cost[target] - cost[source])[None]  # [1, pairs]
-    unit = np.maximum(np.abs(dearer), 1)
-    most = np.where(dearer > 0, slack // unit, np.where(slack < 0, -(slack // unit), powers[-1]))
+    extra_cost = (cost[target] - cost[source])[None]  # [1, pairs]
+    unit = np.maximum(np.abs(extra_cost), 1)
+    most = np.where(
+        extra_cost > 0, slack // unit, np.where(slack < 0, -(slack // unit), powers[-1])
+    )
     amount = np.clip(most, 0, first[:, source])
     second = (first[:, None] + amount[..., None] * step).reshape(-1, kinds)
     both = np.unique(np.concatenate([first, second]), axis=0)

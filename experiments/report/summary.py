@@ -2,7 +2,7 @@
 
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
 matrix, `fd` that of all cells of all receptions. `bpp` and `bytes` are of the pictures that the
-codec could code, so that a rate it cannot reach does not make it look cheap: what was offered to
+codec could code, so that unreachable rates do not lower the mean: what was offered to
 the channel, beside `bpp_sent`, less what a budget or a queue cut, and `bpp_delivered`.
 `unreachable` is the share of pictures that the codec cannot code as low as asked, `outage` that of
 the others of which nothing could be decoded. A row of a codec that makes the same of higher rates

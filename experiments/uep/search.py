@@ -83,9 +83,9 @@ def unequal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> lis
     >>> unequal_plans(0, [300, 100], 500, 9)
     [ProtectionPlan(codec=0, counts=((0, 1), (1, 2)))]
     """
-    dearest = sorted(range(len(costs)), key=lambda option: -costs[option])
+    by_cost = sorted(range(len(costs)), key=lambda option: -costs[option])
     found: dict[tuple[tuple[int, int], ...], None] = {}
-    for triple in combinations_with_replacement(dearest, 3):
+    for triple in combinations_with_replacement(by_cost, 3):
         for first in _FIRST:
             for second in _SECOND:
                 left = uses

@@ -8,11 +8,11 @@
     fd          cells of EfficientNet-Lite1 (ImageNet), which no loss has seen
     fd_judge    cells of the judge's own maps; to be read beside another
 
-It asks whether received pictures, as a set, look to a network as pictures do: blur, blocks and
-hatching move it, while a detail that is wrong but plausible does not. What a small set costs is
-bias, and three things hold it: both sets are of the same pictures, so that 0 is left where nothing
-is changed; distances are compared at one n alone; and intervals leave out whole blocks of pictures.
-Figures hold for one network: another has another scale, and only `fid` may be called FID.
+It measures whether received pictures, as a set, have the features of pictures: blur, blocks and
+hatching raise it, a detail that is wrong but plausible does not. A small set biases it. Three rules
+limit the bias: both sets are of the same pictures, so that unchanged pictures give 0; distances are
+compared at one n only; and intervals leave out whole blocks of pictures. Figures hold for one
+network: another has another scale, and only `fid` may be called FID.
 
 Sources: Fréchet, 1957; Dowson, Landau, "The Fréchet distance between multivariate normal
 distributions", 1982; Heusel et al., "GANs trained by a two time-scale update rule converge to a

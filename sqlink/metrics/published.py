@@ -40,7 +40,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def find(owner: str, names: Iterable[str], place: Path | str | None = None) -> Path:
     """Find the first of `names` that exists.
 
-    place: the folder to look in, or the file itself; by default the folders that FOLDER_VARIABLES
+    place: the folder to search, or the file itself; by default the folders that FOLDER_VARIABLES
     name and the cache of `torch.hub`. Raises WeightsError, saying for which metric, if none is.
     """
     wanted = tuple(names)

@@ -93,7 +93,7 @@ def vgg16_features() -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Trunk:
-    """A network and where LPIPS looks at it.
+    """A network and its layers that LPIPS compares.
 
     files: names that its weights are published under, or converted to. sha256: of the tensors, by
     `published.digest`; None if the file's own name tells. taps: layers whose output is taken, of

@@ -1,8 +1,8 @@
 """Discriminators: a semantic-aware one of patches, and one on the features of frozen networks.
 
-The first one's eyes are turned to the classes that matter: where the exact look of a class does not
-(vegetation, sky), the fake it is shown is blended towards the real picture, so that it spends
-itself on the other classes. Sources: Isola et al., CVPR 2017 (PatchGAN); arXiv 2502.09520 (the
+The first one attends to the classes that matter: where the details of a class do not (vegetation,
+sky), the fake it is shown is blended towards the real picture, so that it learns from the other
+classes. Sources: Isola et al., CVPR 2017 (PatchGAN); arXiv 2502.09520 (the
 blend); Sauer et al., "Projected GANs converge faster", NeurIPS 2021 (features).
 """
 
@@ -31,9 +31,9 @@ class PatchDiscriminator(nn.Module):
         images ── DCT 4x4, step 2, over spread ── conv3x3 ── halve ──(+ map)── halve ── conv3x3
                                                   all with spectral norm
 
-    A picture's power falls with the square of the frequency, so that a network that looks at pixels
-    learns what is coarse first and is hours from seeing hatching or a comb; each band over its own
-    spread shows both from the first step. Sources: Gal et al., "SWAGAN", ACM TOG 2021 (a
+    A picture's power falls with the square of the frequency, so that a network on pixels learns
+    what is coarse first and takes hours to detect hatching; each band over its own spread shows
+    both from the first step. Sources: Gal et al., "SWAGAN", ACM TOG 2021 (a
     discriminator on wavelets); Miyato et al., ICLR 2018 (spectral norm).
     """
 

@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place looks at every other, heads of 64 channels or fewer, added to the input.
+    """Attention of every place to every other, heads of 64 channels or fewer, added to the input.
 
     `weights` multiplies what each place may give to the others (the demasker's mask).
     """

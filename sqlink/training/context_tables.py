@@ -151,7 +151,7 @@ class _Network(nn.Module):
 
     def forward(self, around: Tensor, under: Tensor | None, bands: Tensor, level: Tensor) -> Tensor:
         """Return hidden values [n, H] of n places, 0.._CLIP; states and bands as in
-        `StreamTable.look`.
+        `StreamTable.hidden_values`.
         """
         inputs = F.embedding(around, self._book(self.embedding)).flatten(1)
         if under is not None and self.map_embedding is not None:

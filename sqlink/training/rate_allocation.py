@@ -112,11 +112,11 @@ def explore(steps: Sequence[int], measure: Callable[[Point], tuple[float, float]
 
 
 def best_path(measured: Mapping[Point, tuple[float, float]]) -> list[Point]:
-    """The rising path from the least point to the greatest, no stream by over two steps at once,
-    along which the integral of cost over the logarithm of size is least.
+    """Return the rising path from the least point to the greatest along which the integral of cost
+    over the logarithm of size is least; no stream rises by more than two steps at once.
 
-    measured: size and cost by point. That is the mean cost over budgets of all sizes, if a budget
-    between two points buys what lies between them.
+    measured: size and cost by point. The integral is the mean cost over budgets of all sizes, if
+    the cost between two points is interpolated.
 
     >>> best_path({(0, 0): (1, 9), (0, 1): (2, 1), (1, 0): (2, 9), (1, 1): (3, 0)})
     [(0, 0), (0, 1), (1, 1)]
@@ -238,9 +238,9 @@ def calibrate(
 def joined(
     path: Sequence[tuple[float, ...]], size: Callable[[tuple[float, ...]], float]
 ) -> list[tuple[float, ...]]:
-    """A path of (map, image, 1/8, 1/4, step) with a row before each first one of a step: the same
-    with fewer tokens of the refinement, of nearly the bytes of the row before. Rows without any
-    have the step of the first that has some.
+    """Insert a row into a path of (map, image, 1/8, 1/4, step) before the first row of each step:
+    the same with fewer tokens of the refinement, and nearly the bytes of the row before. Rows
+    without refinement get the step of the first row that has some.
 
     size: bytes of a row.
 
