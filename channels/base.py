@@ -18,7 +18,7 @@ from torch import Tensor
 
 from channels.link import BUILT_IN as LINK
 from channels.packet import BUILT_IN as PACKET
-from channels.random import Streams
+from channels.random import Randomness
 from channels.registry import Registry
 
 Conditions = Mapping[str, Tensor]
@@ -193,7 +193,9 @@ class Channel(Protocol):
     needs: tuple[str, ...]
     """Names of the conditions that `transmit` reads."""
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets over N independent links.
 
         conditions: [N] tensors, at least those named in `needs`. randomness: N keys.
@@ -283,7 +285,9 @@ class Chain:
         """The channels, first to last."""
         return self.links
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         n, p = packets.lengths.shape
         device = packets.device
         delivered, correct = packets.present, packets.present

@@ -79,13 +79,13 @@ def _words(digest: bytes) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Streams:
+class Randomness:
     """N independent streams of random numbers, one a link.
 
     keys: int64 [N, 2], 32-bit words. Draw number i of a stream is word i of its Philox output, and
     `integers`, `uniform` and `normal` all read the same words: take a `child` for each purpose.
 
-    >>> streams = Streams.derive(7, [("point", 0, r) for r in range(3)])
+    >>> streams = Randomness.derive(7, [("point", 0, r) for r in range(3)])
     >>> whole = streams.child("noise").integers(10)
     >>> torch.equal(whole[:, 4:], streams.child("noise").integers(6, start=4))
     True
@@ -105,7 +105,7 @@ class Streams:
         seed: int,
         parts: Sequence[Sequence[str | int]],
         device: torch.device | str = "cpu",
-    ) -> Streams:
+    ) -> Randomness:
         """Make one stream a link, its key the hash of the seed and the link's parts.
 
         parts: N sequences such as (point, picture, realisation); equal ones give equal streams.
@@ -120,11 +120,11 @@ class Streams:
     def __len__(self) -> int:
         return self.keys.shape[0]
 
-    def to(self, device: torch.device | str) -> Streams:
+    def to(self, device: torch.device | str) -> Randomness:
         """Return the same streams, drawn on another device."""
-        return Streams(self.keys.to(device))
+        return Randomness(self.keys.to(device))
 
-    def select(self, index: Tensor | Sequence[int] | slice) -> Streams:
+    def select(self, index: Tensor | Sequence[int] | slice) -> Randomness:
         """Return the streams of some links, in the order of `index` (integers, a bool mask or a
         slice).
         """
@@ -132,17 +132,17 @@ class Streams:
             index = torch.tensor(list(index), dtype=torch.int64)
         if isinstance(index, Tensor):
             index = index.to(self.device)
-        return Streams(self.keys[index])
+        return Randomness(self.keys[index])
 
-    def child(self, name: str) -> Streams:
+    def child(self, name: str) -> Randomness:
         """Return an independent sub-stream of each link, which depends on its key and
         `name` only.
         """
         words = [*_words(_digest([name], 12, b"sqlink-child")), _CHILD_DOMAIN]
         counter = torch.tensor(words, dtype=torch.int64, device=self.device)
-        return Streams(philox4x32_10(counter, self.keys)[:, :2].contiguous())
+        return Randomness(philox4x32_10(counter, self.keys)[:, :2].contiguous())
 
-    def split(self, count: int, start: int = 0) -> Streams:
+    def split(self, count: int, start: int = 0) -> Randomness:
         """Return numbered sub-streams, such as one a packet: N * count, that of link n and number
         start + i at n * count + i.
 
@@ -152,7 +152,7 @@ class Streams:
         zero = torch.zeros_like(number)
         domain = torch.full_like(number, _SPLIT_DOMAIN)
         counter = torch.stack([number, zero, zero, domain], dim=-1)  # [count, 4]
-        return Streams(philox4x32_10(counter, self.keys[:, None])[..., :2].reshape(-1, 2))
+        return Randomness(philox4x32_10(counter, self.keys[:, None])[..., :2].reshape(-1, 2))
 
     def integers(self, count: int, start: int = 0) -> Tensor:
         """Draw [start, start + count) as int64 [N, count], uniform over [0, 2^32)."""
@@ -198,3 +198,7 @@ class Streams:
         """
         radius, angle = self.uniform(2 * count, 2 * start).reshape(len(self), count, 2).unbind(-1)
         return torch.polar(torch.sqrt(-torch.log(radius)), 2 * math.pi * angle).to(dtype)
+
+
+Streams = Randomness
+"""`Randomness` under its earlier name."""

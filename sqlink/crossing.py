@@ -21,7 +21,7 @@ from torch import Tensor
 from channels.base import Channel, Packets, Reception
 from channels.config.packet_size import fixed_sizes
 from channels.packet.occupancy import packets_within, uses_of_group
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink.codecs.base import (
     DEFAULT_PACKET_BYTES,
     Codec,
@@ -162,13 +162,13 @@ def cross(
         part = crossing[start : start + size]
         links = part[::length]
         keys = [
-            Streams.derive(draws[n].seed, [(point, draws[n].name, draws[n].realisation)]).keys
+            Randomness.derive(draws[n].seed, [(point, draws[n].name, draws[n].realisation)]).keys
             for n in links
         ]
         sent = packets.select(torch.tensor([draws[n].answer for n in part], device=device))
         index = torch.tensor(links)
         met = {name: value[index.to(value.device)].to(device) for name, value in conditions.items()}
-        randomness = Streams(torch.cat(keys).to(device))
+        randomness = Randomness(torch.cat(keys).to(device))
         if runs is None:
             reception = channel.transmit(sent, met, randomness)
         else:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from channels.fading import BUILT_IN
-from channels.random import Streams
+from channels.random import Randomness
 from channels.registry import Registry
 
 SNR_RANGE_DB = (-60.0, 100.0)
@@ -70,7 +70,7 @@ class SymbolChannel(Protocol):
     name: str
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         """Send symbols: complex64 [N, P, S] with E|x|^2 = 1, at snr_db, float64 [N]. randomness: N
         keys.
@@ -90,7 +90,7 @@ class Flat(Protocol):
     or whose receiver estimates h, has no `gains` and is not `Flat`.
     """
 
-    def gains(self, randomness: Streams, timing: Timing) -> Tensor:
+    def gains(self, randomness: Randomness, timing: Timing) -> Tensor:
         """Return float32 [N, P], the |h|^2 that `apply` uses with this randomness and timing."""
         ...
 
@@ -142,7 +142,7 @@ SYMBOL_CHANNELS: Registry[SymbolChannel] = Registry(
 register = SYMBOL_CHANNELS.register
 
 
-def complex_noise(shape: torch.Size, randomness: Streams, name: str) -> Tensor:
+def complex_noise(shape: torch.Size, randomness: Randomness, name: str) -> Tensor:
     """Draw complex64 [N, P, S] with E|n|^2 = 1, one stream a packet."""
     links, slots, length = shape
     streams = randomness.child(name).split(slots)

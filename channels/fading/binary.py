@@ -23,7 +23,7 @@ from channels.base import Conditions
 from channels.config.checks import condition, number
 from channels.fading import BUILT_IN_FOR_BITS
 from channels.fading.base import Timing
-from channels.random import Streams
+from channels.random import Randomness
 from channels.registry import Registry
 
 LARGEST_LLR = 20.0
@@ -45,7 +45,7 @@ class BitChannel(Protocol):
         ...
 
     def apply_bits(
-        self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
+        self, bits: Tensor, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
         """Send bits: float32 [N, P, S] of 0 and 1. probability: float64 [N]; randomness: N keys.
 
@@ -80,7 +80,7 @@ class _Memoryless:
         return torch.full((links,), self.fixed, dtype=torch.float64, device=device)
 
     def _hit(
-        self, shape: torch.Size, probability: Tensor, randomness: Streams, timing: Timing
+        self, shape: torch.Size, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
         """Draw the bits that flip or are lost, bool [N, P, S]; one stream a packet and attempt."""
         links, slots, length = shape
@@ -103,7 +103,7 @@ class BinarySymmetric(_Memoryless):
         super().__init__(crossover)
 
     def apply_bits(
-        self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
+        self, bits: Tensor, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
         """Turn bits; see `BitChannel.apply_bits`."""
         turned = self._hit(bits.shape, probability, randomness, timing)
@@ -126,7 +126,7 @@ class BinaryErasure(_Memoryless):
         super().__init__(erasure)
 
     def apply_bits(
-        self, bits: Tensor, probability: Tensor, randomness: Streams, timing: Timing
+        self, bits: Tensor, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
         """Lose bits; see `BitChannel.apply_bits`."""
         lost = self._hit(bits.shape, probability, randomness, timing)

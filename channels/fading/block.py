@@ -28,7 +28,7 @@ from channels.fading.base import (
     power,
     register,
 )
-from channels.random import Streams
+from channels.random import Randomness
 from channels.registry import nearest
 
 LONGEST_COHERENCE = 1_000_000
@@ -42,7 +42,7 @@ class Awgn:
     name = "awgn"
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         """Add noise; see `SymbolChannel.apply`."""
         variance = noise_variance_of(snr_db).expand(*symbols.shape[:2], 1)
@@ -51,7 +51,7 @@ class Awgn:
         )
         return Observation(noisy, variance, torch.ones_like(variance[..., 0]))
 
-    def gains(self, randomness: Streams, timing: Timing) -> Tensor:
+    def gains(self, randomness: Randomness, timing: Timing) -> Tensor:
         """See `Flat.gains`: ones."""
         return torch.ones(timing.group.shape, dtype=torch.float32, device=timing.group.device)
 
@@ -75,7 +75,7 @@ class _BlockFading:
     name = "block_fading"
     streams = 1
 
-    gains: Callable[[Streams, Timing], Tensor]
+    gains: Callable[[Randomness, Timing], Tensor]
     """Set if each packet meets one h that the receiver knows; see `Flat`."""
 
     occupied: Callable[[int], tuple[int, int]]
@@ -91,7 +91,7 @@ class _BlockFading:
             self.gains = self._gains
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         """Fade and add noise; see `SymbolChannel.apply`."""
         length = symbols.shape[2]
@@ -125,7 +125,7 @@ class _BlockFading:
             return blocks
         return blocks.repeat_interleave(self.coherence, dim=2)[..., :length]
 
-    def _fades(self, length: int, randomness: Streams, timing: Timing) -> Tensor:
+    def _fades(self, length: int, randomness: Randomness, timing: Timing) -> Tensor:
         """Draw complex64 [N, P, blocks]; earlier blocks do not depend on how many follow."""
         links, slots = timing.group.shape
         name = timing.draws("fading")
@@ -141,7 +141,7 @@ class _BlockFading:
         draws = randomness.child("fading").complex_normal(pictures, dtype=torch.complex64)
         return self._law(draws).gather(1, timing.group)[..., None]
 
-    def _gains(self, randomness: Streams, timing: Timing) -> Tensor:
+    def _gains(self, randomness: Randomness, timing: Timing) -> Tensor:
         return power(self._fades(1, randomness, timing))[..., 0]
 
     def _occupied(self, symbols: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from channels.fading.base import (
     power,
     register,
 )
-from channels.random import Streams
+from channels.random import Randomness
 
 _PATHS = 32
 """Sinusoids of a Jakes process: E|h|^4 is 2 - 1/32 against the Gaussian 2."""
@@ -56,7 +56,7 @@ class Jakes:
         self.symbol_rate_hz = number(self.name, "symbol_rate_hz", symbol_rate_hz, 1, 1e12)
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         """Fade and add noise; see `SymbolChannel.apply`."""
         h = self._fades(symbols.shape[2], randomness, timing)
@@ -67,7 +67,7 @@ class Jakes:
         gain = power(h)
         return Observation((h * symbols + noise) / h, variance / gain, gain.mean(dim=2))
 
-    def _fades(self, length: int, randomness: Streams, timing: Timing) -> Tensor:
+    def _fades(self, length: int, randomness: Randomness, timing: Timing) -> Tensor:
         """Draw complex64 [N, P, length]."""
         links, slots = timing.start_s.shape
         draws = randomness.child("fading").uniform(2 * _PATHS).reshape(links, 2, _PATHS)

@@ -17,7 +17,7 @@ from channels.fading.base import (
     noise_variance_of,
     register,
 )
-from channels.random import Streams
+from channels.random import Randomness
 from channels.two_state import two_states
 
 
@@ -72,7 +72,7 @@ class GilbertElliott:
         return good, good * ratio
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         """Attenuate, fade and add noise; see `SymbolChannel.apply`."""
         gain = self.gains(randomness, timing)[..., None]
@@ -82,7 +82,7 @@ class GilbertElliott:
         )
         return Observation(symbols + noise, variance, gain[..., 0])
 
-    def gains(self, randomness: Streams, timing: Timing) -> Tensor:
+    def gains(self, randomness: Randomness, timing: Timing) -> Tensor:
         """See `Flat.gains`."""
         draws = randomness.child("state").uniform(timing.group.shape[1])
         first = draws.new_full((len(draws),), self.bad)

@@ -33,7 +33,7 @@ from channels.errors import ChannelError, ConfigError
 from channels.fading.base import Observation, Timing, register
 from channels.fec.ldpc import in_chunks
 from channels.fec.sionna_isolation import untouched_random_state
-from channels.random import Streams
+from channels.random import Randomness
 
 SYMBOLS_PER_SLOT = 14
 """OFDM symbols of a slot with normal cyclic prefix (TS 38.211, clause 4.3.2)."""
@@ -390,7 +390,7 @@ class _Ofdm:
         return slots
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         """Send each packet over its own slots; see `SymbolChannel.apply`.
 
@@ -416,7 +416,7 @@ class _Ofdm:
             data = rows.new_full((len(rows), slots * grid.capacity), _PADDING)
             data[:, :length] = rows
             each = power.repeat_interleave(slots)  # [R G]
-            noise = Streams(keys).complex_normal(slots * receivers * grid.elements)
+            noise = Randomness(keys).complex_normal(slots * receivers * grid.elements)
             noise = noise.reshape(-1, 1, receivers, SYMBOLS_PER_SLOT, grid.subcarriers)
             seen, variance = modem.transceive(
                 data.reshape(-1, grid.capacity),
@@ -444,7 +444,7 @@ class _Ofdm:
             gain[back].reshape(links, packets),
         )
 
-    def _numbers(self, randomness: Streams, timing: Timing) -> Tensor:
+    def _numbers(self, randomness: Randomness, timing: Timing) -> Tensor:
         """Return the number of the realisation that each packet meets, int64 [N, P]."""
         if self.coherence == "packet":
             streams = randomness.child(timing.draws("fading"))

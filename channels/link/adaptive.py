@@ -27,7 +27,7 @@ from channels.link.bler_table import digest, tables_of
 from channels.link.coded import FIDELITIES, CodedLink
 from channels.link.harq import Airtime
 from channels.link.mcs import mcs_table
-from channels.random import Streams
+from channels.random import Randomness
 
 KNOWS = ("mean", "instantaneous")
 MOST_MARGIN_DB = 30.0
@@ -89,7 +89,7 @@ _BY_SLOT = (Awgn, Rayleigh, Rician)
 
 
 @dataclass(frozen=True)
-class _OneSlot(Streams):
+class _OneSlot(Randomness):
     """The streams of links as seen by the packet of one slot, sent without those before it.
 
     Sub-streams and complex normal draws, one a slot, begin at that slot, but not those of the
@@ -99,18 +99,18 @@ class _OneSlot(Streams):
     slot: int
     whole: tuple[str, ...]
 
-    def to(self, device: torch.device | str) -> Streams:
+    def to(self, device: torch.device | str) -> Randomness:
         return replace(self, keys=super().to(device).keys)
 
-    def select(self, index: Tensor | Sequence[int] | slice) -> Streams:
+    def select(self, index: Tensor | Sequence[int] | slice) -> Randomness:
         return replace(self, keys=super().select(index).keys)
 
-    def child(self, name: str) -> Streams:
+    def child(self, name: str) -> Randomness:
         child = super().child(name)
         return child if name in self.whole else replace(self, keys=child.keys)
 
-    def split(self, count: int, start: int = 0) -> Streams:
-        return Streams(self.keys).split(count, self.slot + start)
+    def split(self, count: int, start: int = 0) -> Randomness:
+        return Randomness(self.keys).split(count, self.slot + start)
 
     def integers(self, count: int, start: int = 0) -> Tensor:
         raise NotImplementedError("a slot's draws are complex normal, or those of its sub-streams")
@@ -118,7 +118,7 @@ class _OneSlot(Streams):
     def complex_normal(
         self, count: int, start: int = 0, dtype: torch.dtype = torch.complex128
     ) -> Tensor:
-        return Streams(self.keys).complex_normal(count, self.slot + start, dtype)
+        return Randomness(self.keys).complex_normal(count, self.slot + start, dtype)
 
 
 @register("adaptive")
@@ -222,7 +222,9 @@ class AdaptiveLink:
             best = torch.where(known_db >= self.thresholds_db[index], index, best)
         return best
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets. Raises ChannelError as `coded` does."""
         links, slots = packets.lengths.shape
         device = packets.device
@@ -287,7 +289,7 @@ class AdaptiveLink:
             margin = torch.where(packets.present[:, here], moved, margin)
         return picked
 
-    def _fates(self, packets: Packets, conditions: Conditions, randomness: Streams) -> _Feedback:
+    def _fates(self, packets: Packets, conditions: Conditions, randomness: Randomness) -> _Feedback:
         """Draw each packet's fate from the tables when its MCS is picked."""
         fates: dict[int, Tensor] = {}
 
@@ -304,7 +306,7 @@ class AdaptiveLink:
         return feedback
 
     def _one_by_one(
-        self, done: _Tally, packets: Packets, conditions: Conditions, randomness: Streams
+        self, done: _Tally, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> _Feedback:
         """Send the packets of one slot after another."""
         place = torch.arange(packets.lengths.shape[1], device=packets.device)
@@ -332,7 +334,7 @@ class AdaptiveLink:
         slots: slice,
         picked: Tensor,
         conditions: Conditions,
-        randomness: Streams,
+        randomness: Randomness,
     ) -> None:
         """Send the packets of these slots, [N, K], each with the MCS picked for it, [N, K]."""
         for index in picked[packets.present].unique().tolist():

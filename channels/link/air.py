@@ -14,7 +14,7 @@ from channels.errors import ConfigError
 from channels.fading.base import SNR_RANGE_DB, SYMBOL_CHANNELS, Piloted, SymbolChannel, Timing
 from channels.fading.binary import BIT_CHANNELS, BitChannel
 from channels.fec.qam import BITS_PER_SYMBOL, modem
-from channels.random import Streams
+from channels.random import Randomness
 from channels.registry import nearest
 
 
@@ -52,7 +52,7 @@ class SymbolAir:
         return self.over.occupied(symbols) if isinstance(self.over, Piloted) else (symbols, 0)
 
     def send(
-        self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Streams, timing: Timing
+        self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Randomness, timing: Timing
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Send bits: float32 [R, L] of the R slots of `sent`, bool [g, P].
 
@@ -88,7 +88,7 @@ class BitAir:
         return symbols, 0
 
     def send(
-        self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Streams, timing: Timing
+        self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Randomness, timing: Timing
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Send bits as `SymbolAir.send` does; returns LLRs float32 [R, L]."""
         whole = bits.new_zeros(*sent.shape, bits.shape[-1])

@@ -16,7 +16,7 @@ from channels.errors import ConfigError
 from channels.fading.base import Clocked, Piloted, Timing
 from channels.link.air import SymbolAir, air_over
 from channels.link.harq import Airtime, Harq
-from channels.random import Streams
+from channels.random import Randomness
 
 DEFAULT_PACKET_BYTES = 96
 
@@ -86,7 +86,9 @@ class BaseLink:
             )
         self.harq: Harq | None = None
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets; reads `snr_db`, mean Es/N0, [N], SNR_RANGE_DB.
 
         Over a bit channel it reads that channel's condition instead. Raises ChannelError if a
@@ -140,7 +142,7 @@ class BaseLink:
         """
         return _GROUP_SYMBOLS // max(1, slots * uses)
 
-    def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
+    def _send(self, packets: Packets, level: Tensor, randomness: Randomness) -> tuple[Tensor, ...]:
         """Send one group of g links with all attempts.
 
         Returns accepted bool [g, P], mean gain dB float64 [g], attempts int64 [g, P], delay float64

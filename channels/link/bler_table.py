@@ -31,7 +31,7 @@ from channels.atomic_write import whole_file
 from channels.base import Packets
 from channels.errors import ConfigError
 from channels.interpolation import interpolate
-from channels.random import Streams
+from channels.random import Randomness
 
 if TYPE_CHECKING:
     from channels.link.coded import CodedLink
@@ -345,7 +345,9 @@ def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) 
     Each is its own link, so that their fates are independent under fading, too.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    randomness = Streams.derive(seed, [("bler", key(link), n) for n in range(first, first + count)])
+    randomness = Randomness.derive(
+        seed, [("bler", key(link), n) for n in range(first, first + count)]
+    )
     randomness = randomness.to(device)
     data = randomness.child("payload").integers(link.packet_bytes) & 0xFF
     packets = Packets(

@@ -38,7 +38,7 @@ from channels.link.base import DEFAULT_PACKET_BYTES, Arrival, BaseLink, resize, 
 from channels.link.bler_table import BlerTable
 from channels.link.harq import Harq, versions_of
 from channels.link.lookup import TableDraws
-from channels.random import Streams
+from channels.random import Randomness
 
 CODES = ("ldpc", "polar")
 INPUTS = ("soft", "hard")
@@ -182,7 +182,7 @@ class CodedLink(BaseLink):
     def _group(self, slots: int, uses: int) -> int:
         return super()._group(slots, uses) if self._draws is None else self._draws.group(slots)
 
-    def _send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
+    def _send(self, packets: Packets, level: Tensor, randomness: Randomness) -> tuple[Tensor, ...]:
         if self._draws is not None:
             return self._draws.send(packets, level, randomness)
         return super()._send(packets, level, randomness)

@@ -30,7 +30,7 @@ from channels.fec.ldpc import HIGHEST_RATE, LOWEST_RATE, layout
 from channels.fec.qam import BITS_PER_SYMBOL
 from channels.interpolation import interpolate
 from channels.link.base import DEFAULT_PACKET_BYTES
-from channels.random import Streams
+from channels.random import Randomness
 from channels.theory import GAUSSIAN, qam_information
 
 LAWS = ("capacity", "finite_length")
@@ -102,7 +102,9 @@ class IdealLink:
             8 * self.packet_bytes + CRC_BITS[self.crc], self.code_rate, self.bits_per_symbol
         )
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets; reads the condition `snr_db`, mean Es/N0, [N], SNR_RANGE_DB.
 
         Raises ChannelError if a packet is too long, or the SNR is missing, NaN or out of range.

@@ -18,7 +18,7 @@ from channels.errors import ConfigError
 from channels.fading.base import ONE_GAIN, Flat, Timing
 from channels.link.bler_table import BlerTable, digest, tables_of
 from channels.link.harq import Airtime
-from channels.random import Streams
+from channels.random import Randomness
 
 if TYPE_CHECKING:
     from channels.link.coded import CodedLink
@@ -64,7 +64,7 @@ class TableDraws:
         """Return how many links to send at once, for so many packets each."""
         return _GROUP_PACKETS // slots
 
-    def send(self, packets: Packets, level: Tensor, randomness: Streams) -> tuple[Tensor, ...]:
+    def send(self, packets: Packets, level: Tensor, randomness: Randomness) -> tuple[Tensor, ...]:
         """Decide one group of g links, every attempt of it; see `BaseLink`."""
         link, over = self._link, self._link.over
         assert isinstance(over, Flat)

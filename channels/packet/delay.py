@@ -8,7 +8,7 @@ from torch import Tensor
 from channels.base import Conditions, Packets, Reception, received, register
 from channels.config.checks import choice, number, seconds
 from channels.errors import ConfigError
-from channels.random import Streams
+from channels.random import Randomness
 
 DEFAULT_SHAPE = 2.5
 
@@ -54,7 +54,9 @@ class Delay:
             None if deadline_s is None else seconds(self.name, "deadline_s", deadline_s)
         )
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Delay packets of [N, P]; reads no condition."""
         delay = self.propagation_s + self._draw(randomness.to(packets.device), packets.lengths)
         late = torch.zeros_like(packets.present)
@@ -70,7 +72,7 @@ class Delay:
         }
         return received(packets, came, delay, statistics)
 
-    def _draw(self, streams: Streams, slots: Tensor) -> Tensor:
+    def _draw(self, streams: Randomness, slots: Tensor) -> Tensor:
         """Draw the random part, float64, in the shape of `slots`, [N, P]."""
         if self.law == "fixed":
             return torch.full(slots.shape, self.mean_s, dtype=torch.float64, device=slots.device)

@@ -7,7 +7,7 @@ import torch
 from channels.base import Conditions, Packets, Reception, received, register
 from channels.config.checks import condition, number
 from channels.errors import ConfigError
-from channels.random import Streams
+from channels.random import Randomness
 from channels.two_state import two_states
 
 
@@ -16,14 +16,16 @@ class Lossless:
     """Delivers everything.
 
     >>> sent = Packets.from_bytes([[b"ab", b"c"]])
-    >>> Lossless().transmit(sent, {}, Streams.derive(0, [("p",)])).packets.to_bytes()
+    >>> Lossless().transmit(sent, {}, Randomness.derive(0, [("p",)])).packets.to_bytes()
     [[b'ab', b'c']]
     """
 
     name = "lossless"
     needs: tuple[str, ...] = ()
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Deliver every packet [N, P]; reads no condition and no random number."""
         return received(packets, packets.present)
 
@@ -46,7 +48,9 @@ class IidErasure:
         self.loss = None if loss is None else number(self.name, "loss", loss, 0, 1)
         self.needs: tuple[str, ...] = ("loss",) if loss is None else ()
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Drop packets of [N, P]. Raises ChannelError if `loss` is missing or outside 0..1."""
         links, slots = packets.lengths.shape
         draws = randomness.to(packets.device).child("loss").uniform(slots)  # [N, P]
@@ -129,7 +133,9 @@ class GilbertElliott:
         self.loss = None if loss is None else number(self.name, "loss", loss, 0, self.most)
         self.needs: tuple[str, ...] = () if given or loss is not None else ("loss",)
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Drop packets of [N, P]. Raises ChannelError if `loss` is missing or out of range."""
         links, slots = packets.lengths.shape
         streams = randomness.to(packets.device)

@@ -16,7 +16,7 @@ from channels.base import Channel, Conditions, Packets, Reception, register
 from channels.config.builder import build
 from channels.config.checks import choice, integer
 from channels.packet.occupancy import take, uses_of_group
-from channels.random import Streams
+from channels.random import Randomness
 
 MOST = 100_000
 
@@ -75,7 +75,9 @@ class Interleave:
         position, _ = self._in_block(torch.arange(packets))
         return torch.argsort(position)
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets in the interleaved order; reads what `over` needs."""
         if not packets.lengths.numel():
             return self.over.transmit(packets, conditions, randomness)

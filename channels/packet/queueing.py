@@ -23,7 +23,7 @@ from torch import Tensor
 from channels.base import Conditions, Packets, Reception, received, register
 from channels.config.checks import flag, integer, number, seconds
 from channels.errors import ChannelError, ConfigError
-from channels.random import Streams
+from channels.random import Randomness
 
 MOST_BITS = 10**12
 """Largest budget, bucket depth, and rate a second, in bits."""
@@ -110,7 +110,9 @@ class TokenBucket:
             torch.inf if deadline_s is None else seconds(self.name, "deadline_s", deadline_s)
         )
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Police or shape packets [N, P]; reads no condition and no random number.
 
         Raises ChannelError if a packet is longer than the bucket is deep: it could never pass.
@@ -167,7 +169,7 @@ class Bottleneck:
 
     >>> sent = Packets.from_bytes([[bytes(100)] * 4])
     >>> line = Bottleneck(bandwidth_bits_s=8000, queue_packets=2)
-    >>> line.transmit(sent, {}, Streams.derive(0, [("p",)])).delay_s.tolist()
+    >>> line.transmit(sent, {}, Randomness.derive(0, [("p",)])).delay_s.tolist()
     [[0.1, 0.2, 0.30000000000000004, inf]]
     """
 
@@ -202,7 +204,9 @@ class Bottleneck:
         )
         self.propagation_s = seconds(self.name, "propagation_s", propagation_s)
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Queue packets [N, P]; reads no condition and no random number."""
         order, bits, times = _in_service_order(packets)
         links, most = bits.shape

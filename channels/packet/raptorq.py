@@ -31,7 +31,7 @@ from channels.packet.occupancy import (
     take,
     uses_of_group,
 )
-from channels.random import Streams
+from channels.random import Randomness
 
 ID_BYTES = 4
 """Bytes of RFC 6330's FEC payload ID, added to every packet of a window with the rule `real`."""
@@ -118,7 +118,9 @@ class RaptorQ:
         """The channel that carries source and repair packets."""
         return (self.over,)
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets and their repair packets; reads what `over` needs.
 
         Raises ChannelError if `over` does, or if a real window holds more than 6 MiB.
@@ -207,7 +209,7 @@ class RaptorQ:
         windows: _Windows,
         line: TimeLine,
         repairs: Tensor,
-        randomness: Streams,
+        randomness: Randomness,
     ) -> Packets:
         """Return the packets for the inner channel, repair packets included, [N, T]."""
         extra = ID_BYTES if self._library is not None else 0
@@ -376,7 +378,7 @@ def _without_id(received: Packets, first: Tensor, member: Tensor, packets: Packe
     return torch.where(member[..., None], bare, payload[..., :width])
 
 
-def _random_bytes(randomness: Streams, repairs: Tensor, width: int) -> Tensor:
+def _random_bytes(randomness: Randomness, repairs: Tensor, width: int) -> Tensor:
     """Draw uint8 [N, T, width]: random bytes at `repairs` (bool [N, T]), zero elsewhere."""
     links, length = repairs.shape
     out = torch.zeros(links, length, width, dtype=torch.uint8, device=repairs.device)

@@ -15,7 +15,7 @@ from channels.config.checks import integer
 from channels.errors import ChannelError, ConfigError
 from channels.packet.occupancy import Ranks, uses_of_group
 from channels.packet.queueing import MOST_BITS, _cut, _sorted
-from channels.random import Streams
+from channels.random import Randomness
 
 
 @register("rate_limit")
@@ -31,7 +31,7 @@ class RateLimit:
     `over`.
 
     >>> sent = Packets.from_bytes([[b"abc", b"de", b"f"]])
-    >>> got = RateLimit(bytes=5).transmit(sent, {}, Streams.derive(0, [("p",)]))
+    >>> got = RateLimit(bytes=5).transmit(sent, {}, Randomness.derive(0, [("p",)]))
     >>> got.delivered.tolist(), got.statistics["cut_bits"].tolist()
     ([[True, True, False]], [8])
     """
@@ -75,7 +75,9 @@ class RateLimit:
         """The channel that carries what fits, if one is given."""
         return () if self.over is None else (self.over,)
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Carry what fits of packets [N, P].
 
         Raises ChannelError if a packet alone takes more than a limit: it could never be carried.

@@ -14,7 +14,7 @@ import torch
 from channels.base import Conditions, Packets, Reception, received, register
 from channels.config.checks import choice, integer, seconds
 from channels.errors import ConfigError
-from channels.random import Streams
+from channels.random import Randomness
 
 CSV_SUFFIXES = (".csv", ".txt")
 
@@ -89,7 +89,9 @@ class Trace:
         """Return the SHA-256 of the recorded times."""
         return hashlib.sha256(self.delay_s.numpy().tobytes()).hexdigest()
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Let packets of [N, P] meet what was recorded; reads no condition."""
         links, slots = packets.lengths.shape
         device, length = packets.device, len(self.delay_s)

@@ -31,7 +31,7 @@ from channels.packet.occupancy import (
     rounded_up,
     take,
 )
-from channels.random import Streams
+from channels.random import Randomness
 
 CLASS_KEYS = ("packets", "share", "copies", "channel")
 """Keys of a class of `unequal` beside the parameters of its channel."""
@@ -175,7 +175,9 @@ class Unequal:
             number_of = number_of + (ranks.rank >= edge)
         return number_of
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         """Send N x P packets, each over the channel of its class; reads what those need.
 
         Raises ChannelError if one of them does.

@@ -33,7 +33,7 @@ from channels.base import Packets
 from channels.config.checks import choice, integer, number
 from channels.errors import ConfigError
 from channels.packet.unequal import Unequal
-from channels.random import Streams
+from channels.random import Randomness
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -364,7 +364,7 @@ def measured_options(
     over: object,
     settings: Sequence[Mapping[str, object]],
     value: float,
-    randomness: Streams,
+    randomness: Randomness,
     packets: int = 16,
     packet_bytes: int = 96,
     states: int = 1,

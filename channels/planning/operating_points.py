@@ -22,7 +22,7 @@ from channels.link.base import DEFAULT_PACKET_BYTES
 from channels.link.bler_table import tables_of
 from channels.link.coded import CodedLink
 from channels.link.mcs import Mcs, mcs_table
-from channels.random import Streams
+from channels.random import Randomness
 
 LINKS = 4000
 """Realisations of the fading that losses are averaged over, fewer of very many packets."""
@@ -128,7 +128,7 @@ def operating_points(
     assert isinstance(fading, Flat)
     tables = tables_of(links, "plan")
     count = max(500, min(LINKS, 2_000_000 // slots))
-    streams = Streams.derive(seed, [("plan", n) for n in range(count)])
+    streams = Randomness.derive(seed, [("plan", n) for n in range(count)])
     gains = fading.gains(streams.child("fading"), Timing.together(count, slots))
     gain_db = 10 * torch.log10(gains.to(torch.float64).clamp(min=1e-30))
     draws = streams.child("packets").uniform(slots)

@@ -31,7 +31,7 @@ from channels.config import builder
 from channels.config.builder import from_spec
 from channels.fading.base import SYMBOL_CHANNELS, Timing
 from channels.fading.binary import BIT_CHANNELS
-from channels.random import Streams
+from channels.random import Randomness
 from channels.validation.error_rates import PUBLISHED, Proportion, bit_errors, block_errors
 
 CONFIDENCE = 0.99
@@ -113,8 +113,8 @@ class Size:
     def pick(self, full: int, reduced: int) -> int:
         return full if self.full else reduced
 
-    def streams(self, name: str, links: int) -> Streams:
-        return Streams.derive(self.seed, [("validate", name)]).split(links)
+    def streams(self, name: str, links: int) -> Randomness:
+        return Randomness.derive(self.seed, [("validate", name)]).split(links)
 
 
 Rows = Callable[[Size], Iterator[Row]]

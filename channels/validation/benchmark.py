@@ -31,7 +31,7 @@ from channels.base import Packets
 from channels.fec.layered_bp import DEFAULT_LAYERED_ITERATIONS, LayeredDecoder
 from channels.fec.ldpc import DEFAULT_ITERATIONS, in_chunks
 from channels.fec.sionna_isolation import untouched_random_state
-from channels.random import Streams
+from channels.random import Randomness
 
 _QPSK_BITS = 2
 
@@ -79,7 +79,7 @@ def pair(
     return Pair(k, n, encoder, theirs, lambda llr: ours.decode(llr, layered), ours.chunk)
 
 
-def received(codec: Pair, ebno_db: float, streams: Streams) -> tuple[Tensor, Tensor]:
+def received(codec: Pair, ebno_db: float, streams: Randomness) -> tuple[Tensor, Tensor]:
     """Return bits sent by Gray-mapped QPSK over AWGN, float32 [B, k], and their LLRs, float32 [B,
     n].
 
@@ -110,11 +110,11 @@ def compare(codec: Pair, ebno_db: float, blocks: int, seed: int = 0) -> Comparis
     """Run both decoders on the same noise."""
 
     def run(keys: Tensor) -> tuple[Tensor, Tensor]:
-        sent, llr = received(codec, ebno_db, Streams(keys))
+        sent, llr = received(codec, ebno_db, Randomness(keys))
         return (codec.flooding(llr) != sent).any(dim=1), (codec.layered(llr) != sent).any(dim=1)
 
     parts = ("decoder", codec.k, codec.n, str(ebno_db))
-    streams = Streams.derive(seed, [parts]).split(blocks)
+    streams = Randomness.derive(seed, [parts]).split(blocks)
     flooding, layered = in_chunks(run, min(blocks, codec.chunk), streams.keys)
     return Comparison(
         ebno_db,
@@ -164,7 +164,7 @@ def distance_db(points: Sequence[Comparison]) -> tuple[float, float]:
 
 def times(codec: Pair, blocks: int, repeats: int) -> list[tuple[float, float]]:
     """Return the seconds of one batch with flooding and with the layered decoder, by turns."""
-    _, llr = received(codec, 1.0, Streams.derive(0, [("speed",)]).split(blocks))
+    _, llr = received(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
     pairs = []
     for turn in range(repeats + 1):
         spent = []
@@ -198,7 +198,7 @@ def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[flo
     from channels.link.coded import CodedLink
 
     def crossing(link: CodedLink, packets: int) -> Callable[[], object]:
-        streams = Streams.derive(0, [("link",)]).split(packets)
+        streams = Randomness.derive(0, [("link",)]).split(packets)
         data = Packets(
             (streams.child("data").integers(96)[:, None] & 0xFF).to(torch.uint8),
             torch.full((packets, 1), 96),
@@ -209,7 +209,7 @@ def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[flo
 
     plan = CodedLink().layout
     codec = pair(plan.k, plan.n)
-    _, llr = received(codec, 1.0, Streams.derive(0, [("speed",)]).split(blocks))
+    _, llr = received(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
     runs: dict[str, tuple[Callable[[], object], int]] = {
         "Sionna's decoder": (lambda: codec.flooding(llr), blocks),
         "coded": (crossing(CodedLink(), blocks), blocks),

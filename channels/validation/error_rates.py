@@ -23,7 +23,7 @@ from channels.config.builder import from_spec
 from channels.fading.base import SYMBOL_CHANNELS, SymbolChannel, Timing
 from channels.fec.ldpc import DEFAULT_ITERATIONS, SCHEDULES, code, in_chunks
 from channels.fec.qam import BITS_PER_SYMBOL, modem
-from channels.random import Streams
+from channels.random import Randomness
 from channels.theory import qpsk_ber_awgn, qpsk_ber_rayleigh
 
 __all__ = [
@@ -110,7 +110,7 @@ PUBLISHED = (
 
 
 def _over_the_air(
-    bits: Tensor, modulation: str, over: SymbolChannel, snr_db: float, randomness: Streams
+    bits: Tensor, modulation: str, over: SymbolChannel, snr_db: float, randomness: Randomness
 ) -> Tensor:
     """Send float32 [R, S*m] bits; returns LLRs of the same shape, row r a packet of its own
     link r.
@@ -144,7 +144,7 @@ def bit_errors(
     said = channel.name if over is channel else str(over)
     m = BITS_PER_SYMBOL[modulation]
     realisations = -(-bits // symbols)
-    streams = Streams.derive(seed, [("ber", said, modulation, str(snr_db))], device).split(
+    streams = Randomness.derive(seed, [("ber", said, modulation, str(snr_db))], device).split(
         realisations
     )
     errors = 0
@@ -182,12 +182,12 @@ def block_errors(
     snr_db = ebno_db + 10 * math.log10(bits_per_symbol * k / n)
 
     def run(keys: Tensor) -> tuple[Tensor]:
-        streams = Streams(keys)
+        streams = Randomness(keys)
         sent = (streams.child("data").uniform(k) < 0.5).to(torch.float32)
         llr = _over_the_air(ldpc.encode(sent), modulation, channel, snr_db, streams)
         return ((ldpc.decode(llr, iterations) != sent).any(dim=1),)
 
-    streams = Streams.derive(
+    streams = Randomness.derive(
         seed, [("bler", str(over), modulation, k, n, str(ebno_db))], device
     ).split(blocks)
     (wrong,) = in_chunks(run, ldpc.chunk, streams.keys)

@@ -38,7 +38,7 @@ from channels.link.ideal import IdealLink
 from channels.link.uncoded import UncodedLink
 from channels.packet.erasure import GilbertElliott as PacketBursts
 from channels.packet.unequal import Unequal
-from channels.random import Streams
+from channels.random import Randomness
 from channels.validation.error_rates import bit_errors
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def measure(
     console = Console(stderr=True)
     shown = track(values, title, console=console, transient=True, disable=not progress)
     for value in shown:
-        streams = Streams.derive(seed, [("channel", title, str(value))]).split(links)
+        streams = Randomness.derive(seed, [("channel", title, str(value))]).split(links)
         curves.points.append(_point(curves, value, streams, packet_rate_hz, poisson, seed))
     return curves
 
@@ -165,7 +165,7 @@ def _alone(channel: Channel) -> bool:
 
 
 def _offered(
-    streams: Streams, links: int, slots: int, rate_hz: float | None, poisson: bool
+    streams: Randomness, links: int, slots: int, rate_hz: float | None, poisson: bool
 ) -> torch.Tensor | None:
     if rate_hz is None:
         return None
@@ -178,7 +178,7 @@ def _offered(
 def _point(
     curves: Curves,
     value: float | None,
-    streams: Streams,
+    streams: Randomness,
     rate_hz: float | None,
     poisson: bool,
     seed: int,

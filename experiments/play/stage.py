@@ -29,7 +29,7 @@ from torch.nn.functional import interpolate
 
 from channels.base import Channel, Reception
 from channels.config import build
-from channels.random import Streams
+from channels.random import Randomness
 from experiments.report.embedded import data_uri, token_layers, webp
 from experiments.report.labels import LEDGER, codec_title
 from sqlink.codecs import load_codec
@@ -257,7 +257,7 @@ class Stage:
         reception = self._channel(setting).transmit(
             pack([answer], DEFAULT_PACKET_BYTES, torch.device("cpu")),
             conditions,
-            Streams.derive(setting.draw, [("play", setting.draw)]),
+            Randomness.derive(setting.draw, [("play", setting.draw)]),
         )
         (came,) = unpack([answer], reception)
         return answer, reception, came

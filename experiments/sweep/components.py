@@ -22,7 +22,7 @@ from torch import nn
 from channels.base import Channel, Packets, contents
 from channels.config.builder import build
 from channels.config.packet_size import with_packet_size
-from channels.random import Streams
+from channels.random import Randomness
 from channels.registry import nearest
 from experiments.sweep.grid import Identities
 from experiments.sweep.measuring import Measures
@@ -361,6 +361,6 @@ def _channel(sweep: Sweep, spec: object, packet_bytes: int, where: str, place: s
         for name, values in met.items()
     }
     packets = Packets.from_bytes([[bytes(packet_bytes)]] * longest)
-    keys = Streams.derive(0, [("trial", i) for i in range(longest)])
+    keys = Randomness.derive(0, [("trial", i) for i in range(longest)])
     _built(place, lambda: channel.transmit(packets, conditions, keys))
     return channel

@@ -31,7 +31,7 @@ from pydantic import BeforeValidator, Field
 from channels.config.packet_size import with_packet_size
 from channels.packet.unequal import Unequal
 from channels.planning.allocation import allocate, measured_options
-from channels.random import Streams
+from channels.random import Randomness
 from experiments.report.estimates import Measured, cells_of
 from experiments.sweep.components import Components
 from experiments.sweep.grid import canonical, digest, points
@@ -261,7 +261,7 @@ class Comparison:
         most = min(self.plan.uses // min(costs), self.plan.most_packets)
         if not tuner.reaches(ProtectionPlan(0, ((0, most),))):
             return []
-        streams = Streams.derive(1, [("options", n) for n in range(LINKS)])
+        streams = Randomness.derive(1, [("options", n) for n in range(LINKS)])
         options, states = measured_options(
             self.over,
             self.plan.options,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from channels.base import Packets
 from channels.packet.unequal import Unequal
-from channels.random import Streams
+from channels.random import Randomness
 from experiments.sweep.components import Components
 from sqlink.codecs.base import (
     Codec,
@@ -148,7 +148,7 @@ class Tuner:
 
     def delivered(self, candidate: ProtectionPlan, value: float, links: int) -> Bools:
         """Return which packets come, under one value of the condition: bool [links, P]."""
-        streams = Streams.derive(1, [("tuning", n) for n in range(links)])
+        streams = Randomness.derive(1, [("tuning", n) for n in range(links)])
         packets = candidate.packets
         sent = Packets(
             torch.zeros(links, packets, self.packet_bytes, dtype=torch.uint8),
@@ -228,7 +228,7 @@ class Tuner:
         """Estimate the relative value of a packet after a gap: 0 to 1, by least squares."""
         if (codec, metric) not in self._after_gaps:
             packets = next(n for n in _LENGTHS if n >= 6 and self._encoded(codec, n) is not None)
-            draws = Streams.derive(2, [("gaps", n) for n in range(_HOLES)]).uniform(packets)
+            draws = Randomness.derive(2, [("gaps", n) for n in range(_HOLES)]).uniform(packets)
             came = draws.numpy() > 0.4
             came[:, 0] &= np.arange(_HOLES) % 2 == 0
             found = [

@@ -24,7 +24,7 @@ from channels.base import Channel
 from channels.errors import ChannelError
 from channels.fading.base import SNR_RANGE_DB, Clocked, Piloted, SymbolChannel, Timing
 from channels.link.harq import Retransmits
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink.analogue.base import SymbolCodec
 from sqlink.codecs.base import Decoded, Rate
 from sqlink.crossing import Draw
@@ -121,7 +121,7 @@ class SymbolLink:
         return Frame(packets, low, self._elements(low))
 
     def transmit(
-        self, symbols: Tensor, frame: Frame, snr_db: Tensor, randomness: Streams
+        self, symbols: Tensor, frame: Frame, snr_db: Tensor, randomness: Randomness
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Send N rows of symbols, one a link, keyed like the links of packets.
 
@@ -186,14 +186,14 @@ def cross_symbols(
     met = torch.tensor([level for _, level in pairs], dtype=torch.float64)
     symbols = codec.encode(pictures, frame.total, met)
     keys = [
-        Streams.derive(draw.seed, [(point, draw.name, draw.realisation)]).keys for draw in draws
+        Randomness.derive(draw.seed, [(point, draw.name, draw.realisation)]).keys for draw in draws
     ]
     which = torch.tensor([place[d.answer, s] for d, s in zip(draws, levels, strict=True)])
     seen, variance, _ = link.transmit(
         symbols[which.to(symbols.device)],
         frame,
         snr_db.to(symbols.device),
-        Streams(torch.cat(keys).to(symbols.device)),
+        Randomness(torch.cat(keys).to(symbols.device)),
     )
     return [SymbolsReceived(*row) for row in zip(seen, variance, levels, strict=True)]
 

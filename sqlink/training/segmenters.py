@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from channels.atomic_write import whole_file
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink.data import open_dataset
 from sqlink.data.base import DataSet, Sample
 from sqlink.data.classes import CAMVID, IDD, NAMES, NO_LABEL, NUM_CLASSES
@@ -203,7 +203,7 @@ class Sampler:
         labels = self.frames.labels
         total, self.height, self.width = labels.shape
         points = 32
-        draws = Streams.derive(plan.seed, [("points", n) for n in range(total)])
+        draws = Randomness.derive(plan.seed, [("points", n) for n in range(total)])
         uniform = draws.uniform(NUM_SETS * points, dtype=torch.float32)
         uniform = uniform.reshape(total, NUM_SETS, points)
         self.points = torch.zeros(total, NUM_SETS, points, dtype=torch.int64)
@@ -230,7 +230,7 @@ class Sampler:
         w/2].
         """
         plan, batch = self.plan, self.plan.batch
-        streams = Streams.derive(plan.seed, [("crop", step, n) for n in range(batch)])
+        streams = Randomness.derive(plan.seed, [("crop", step, n) for n in range(batch)])
         u = streams.uniform(40, dtype=torch.float32)  # [B, 40]
         noise = torch.Generator().manual_seed(int(streams.child("noise").integers(1)[0, 0]))
 

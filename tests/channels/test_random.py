@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from channels.random import Streams, philox4x32_10
+from channels.random import Randomness, Streams, philox4x32_10
 
 KNOWN_ANSWERS = [
     (
@@ -42,8 +42,8 @@ def words(text: str, device: str) -> torch.Tensor:
     return torch.tensor([int(word, 16) for word in text.split()], device=device)
 
 
-def links(count: int, device: str = "cpu") -> Streams:
-    return Streams.derive(1, [("point", 0, r) for r in range(count)], device)
+def links(count: int, device: str = "cpu") -> Randomness:
+    return Randomness.derive(1, [("point", 0, r) for r in range(count)], device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -106,22 +106,22 @@ def test_numbered_substreams_do_not_depend_on_their_count_or_the_batch() -> None
 
 def test_keys_tell_apart_seed_parts_types_and_borders() -> None:
     parts = [("a", "bc"), ("ab", "c"), ("abc",), ("1",), (1,), (1, 1), (11,), ()]
-    keys = torch.cat([Streams.derive(seed, parts).keys for seed in (0, 1)])
+    keys = torch.cat([Randomness.derive(seed, parts).keys for seed in (0, 1)])
     assert len({tuple(key) for key in keys.tolist()}) == 2 * len(parts)
-    assert torch.equal(Streams.derive(0, [("a", 1)]).keys, Streams.derive(0, [("a", 1)]).keys)
+    assert torch.equal(Randomness.derive(0, [("a", 1)]).keys, Randomness.derive(0, [("a", 1)]).keys)
     with pytest.raises(TypeError, match="str or an int"):
-        Streams.derive(0, [(1.5,)])  # type: ignore[list-item]
+        Randomness.derive(0, [(1.5,)])  # type: ignore[list-item]
 
 
 def test_keys_are_stable_across_versions() -> None:
     """A change here would silently change every stored result."""
-    streams = Streams.derive(2024, [("awgn", 3, 1)])
+    streams = Randomness.derive(2024, [("awgn", 3, 1)])
     assert streams.integers(2).tolist() == [[698803507, 720894760]]
     assert streams.child("noise").integers(2).tolist() == [[461184403, 1518159326]]
 
 
 def test_no_links_give_no_numbers() -> None:
-    none = Streams.derive(0, [])
+    none = Randomness.derive(0, [])
     assert len(none) == 0
     assert none.complex_normal(5).shape == (0, 5)
 
@@ -143,7 +143,7 @@ def test_distributions() -> None:
 def test_uniforms_never_reach_the_ends(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = links(1)
     ends = torch.tensor([[0, 0xFFFFFFFF]])
-    monkeypatch.setattr(Streams, "integers", lambda self, count, start=0: ends)
+    monkeypatch.setattr(Randomness, "integers", lambda self, count, start=0: ends)
     low, high = streams.uniform(2, dtype=dtype)[0].tolist()
     assert 0 < low < 1e-6
     assert 1 - 1e-6 < high < 1
@@ -164,3 +164,7 @@ def test_cuda_draws_the_integers_of_the_cpu() -> None:
     assert torch.equal(cpu.integers(5001, start=3), cuda.integers(5001, start=3).cpu())
     assert torch.equal(cpu.uniform(100), cuda.uniform(100).cpu())
     torch.testing.assert_close(cpu.normal(999), cuda.normal(999).cpu(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_earlier_name_still_serves() -> None:
+    assert Streams is Randomness

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from channels.config.builder import build
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable
 from sqlink.crossing import (
@@ -126,7 +126,7 @@ def test_what_an_interleaver_carried_is_said_of_the_packets_it_was(span: str) ->
     answers = [stream(5), stream(4), stream(3)]
     packets = Sequences(3, 10.0).join(pack(answers, BYTES))
     snr_db = torch.full((1,), 40.0, dtype=torch.float64)
-    came = channel.transmit(packets, {"snr_db": snr_db}, Streams.derive(2, [("n",)]))
+    came = channel.transmit(packets, {"snr_db": snr_db}, Randomness.derive(2, [("n",)]))
     assert came.carried is not None
     # At 40 dB nothing is lost behind the first channel: what was carried is what came.
     assert torch.equal(came.carried, came.delivered)

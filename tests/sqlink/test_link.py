@@ -11,7 +11,7 @@ from torch import Tensor
 import sqlink
 from channels.base import Conditions, Packets, Reception
 from channels.config.builder import build
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec, pack, unpack
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable
 from sqlink.crossing import Sequences, distinct, resolve_rate
@@ -87,7 +87,9 @@ class Flips:
     name = "flips"
     needs: tuple[str, ...] = ()
 
-    def transmit(self, packets: Packets, conditions: Conditions, randomness: Streams) -> Reception:
+    def transmit(
+        self, packets: Packets, conditions: Conditions, randomness: Randomness
+    ) -> Reception:
         payload = packets.payload.clone()
         payload[:, 0, 0] = 9
         present = packets.present
@@ -138,7 +140,7 @@ def test_packets_come_back_as_they_were_packed() -> None:
     packets = pack(streams, packet_bytes=20)
     assert packets.payload.shape == (4, 4, 20)
     assert packets.lengths.sum(1).tolist() == [8, 16, 24, 32]
-    sent = build("lossless").transmit(packets, {}, Streams.derive(0, [(n,) for n in NAMES]))
+    sent = build("lossless").transmit(packets, {}, Randomness.derive(0, [(n,) for n in NAMES]))
     assert unpack(streams, sent) == [Received.whole(s) for s in streams]
     with pytest.raises(ConfigError, match="packet_bytes=7"):
         pack(streams, packet_bytes=7)
@@ -160,7 +162,7 @@ def test_pictures_of_a_sequence_travel_together_and_come_apart() -> None:
     assert torch.equal(alone.lengths, joined.lengths[:1, :3])
 
     channel = build([{"gilbert_elliott": {"loss": 0.4}}, "awgn"])
-    keys = Streams.derive(3, [("n", n) for n in range(2)])
+    keys = Randomness.derive(3, [("n", n) for n in range(2)])
     snr_db = torch.full((2,), 10.0, dtype=torch.float64)
     came = channel.transmit(joined, {"snr_db": snr_db}, keys)
     apart = runs.split(sent, came)

@@ -9,7 +9,7 @@ import torch
 
 from channels.fading.base import Observation, SymbolChannel, Timing
 from channels.fading.jakes import Jakes
-from channels.random import Streams
+from channels.random import Randomness
 
 JAKES_SPEC = {"jakes": {"doppler_hz": 200, "symbol_rate_hz": 1e5}}
 
@@ -17,13 +17,13 @@ JAKES_SPEC = {"jakes": {"doppler_hz": 200, "symbol_rate_hz": 1e5}}
 BURSTS = {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3}}
 
 
-def keys(links: int, seed: int = 4) -> Streams:
-    return Streams.derive(seed, [("link", n) for n in range(links)])
+def keys(links: int, seed: int = 4) -> Randomness:
+    return Randomness.derive(seed, [("link", n) for n in range(links)])
 
 
 def data(links: int, slots: int, length: int) -> torch.Tensor:
     """QPSK symbols."""
-    bits = Streams.derive(3, [("data", n) for n in range(links)]).integers(slots * length) % 4
+    bits = Randomness.derive(3, [("data", n) for n in range(links)]).integers(slots * length) % 4
     angle = (bits.to(torch.float64) + 0.5) * math.pi / 2
     return (
         torch.polar(torch.ones_like(angle), angle).to(torch.complex64).reshape(links, slots, length)

@@ -15,13 +15,13 @@ from channels.fading.base import Timing
 from channels.fading.binary import BIT_CHANNELS, BinaryErasure, BinarySymmetric, BitChannel
 from channels.link.coded import CodedLink
 from channels.link.uncoded import UncodedLink
-from channels.random import Streams
+from channels.random import Randomness
 
 BYTES = 8
 
 
-def keys(links: int, seed: int = 1) -> Streams:
-    return Streams.derive(seed, [("link", n) for n in range(links)])
+def keys(links: int, seed: int = 1) -> Randomness:
+    return Randomness.derive(seed, [("link", n) for n in range(links)])
 
 
 def packets(links: int = 40, slots: int = 5, size: int = BYTES) -> Packets:

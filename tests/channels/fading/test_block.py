@@ -13,16 +13,18 @@ from scipy.integrate import quad
 from channels.config.builder import build
 from channels.fading.base import Piloted, SymbolChannel, Timing
 from channels.fading.block import Awgn, Rayleigh, Rician
-from channels.random import Streams
+from channels.random import Randomness
 from channels.validation.error_rates import bit_errors
 from tests.channels.fading.conftest import JAKES, at, data, fades, keys, timing
 
 
 def test_the_first_draws_of_a_known_key_stay_what_they_were() -> None:
-    x = Streams.derive(3, [("x", n) for n in range(3)]).complex_normal(200, dtype=torch.complex64)
+    x = Randomness.derive(3, [("x", n) for n in range(3)]).complex_normal(
+        200, dtype=torch.complex64
+    )
     x = x.reshape(3, 4, 50)
     snr_db = torch.tensor([0.0, 5.0, 20.0], dtype=torch.float64)
-    streams = Streams.derive(4, [("k", n) for n in range(3)])
+    streams = Randomness.derive(4, [("k", n) for n in range(3)])
     picture = torch.tensor([[0, 0, 1, 1]] * 3)
     when = [Timing(picture, picture.to(torch.float64), attempt) for attempt in (0, 1)]
     known: list[tuple[SymbolChannel, int, list[float], complex]] = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from channels.fec.layered_bp import LayeredDecoder
 from channels.fec.sionna_isolation import untouched_random_state
-from channels.random import Streams
+from channels.random import Randomness
 from channels.validation.benchmark import compare, distance_db, main, pair, received
 from channels.validation.error_rates import PUBLISHED, Proportion
 
@@ -33,8 +33,8 @@ def sionna(code: Any, **settings: Any) -> Any:
         return LDPC5GDecoder(code, precision="single", device="cpu", **settings)
 
 
-def streams(name: str, blocks: int) -> Streams:
-    return Streams.derive(3, [(name,)]).split(blocks)
+def streams(name: str, blocks: int) -> Randomness:
+    return Randomness.derive(3, [(name,)]).split(blocks)
 
 
 def random_bits(blocks: int, k: int) -> Tensor:

@@ -13,11 +13,11 @@ from channels.errors import ConfigError
 from channels.fec.ldpc import layout
 from channels.fec.polar import polar_code, polar_layout
 from channels.link.coded import CodedLink
-from channels.random import Streams
+from channels.random import Randomness
 
 
-def keys(links: int, seed: int = 1) -> Streams:
-    return Streams.derive(seed, [("link", n) for n in range(links)])
+def keys(links: int, seed: int = 1) -> Randomness:
+    return Randomness.derive(seed, [("link", n) for n in range(links)])
 
 
 def send(

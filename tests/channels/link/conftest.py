@@ -9,16 +9,16 @@ from channels.link import bler_table
 from channels.link.bler_table import BlerTable
 from channels.link.coded import CodedLink
 from channels.link.uncoded import UncodedLink
-from channels.random import Streams
+from channels.random import Randomness
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(11, [("link", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(11, [("link", n) for n in range(links)])
 
 
 def packets(links: int, slots: int = 3, size: int = 20) -> Packets:
     """Packets of up to `size` bytes, of every length, with empty slots in some links."""
-    words = Streams.derive(5, [("data", n) for n in range(links)]).integers(slots * size) % 256
+    words = Randomness.derive(5, [("data", n) for n in range(links)]).integers(slots * size) % 256
     return Packets.from_bytes(
         [
             [

@@ -18,7 +18,7 @@ from channels.link import bler_table
 from channels.link.adaptive import AdaptiveLink
 from channels.link.bler_table import BlerTable
 from channels.link.coded import CodedLink
-from channels.random import Streams
+from channels.random import Randomness
 
 pytestmark = pytest.mark.usefixtures("cache")
 FADING = {"rayleigh": {"coherence": "packet"}}
@@ -48,7 +48,7 @@ def run(
     if every_s is not None:
         number = torch.arange(slots, dtype=torch.float64).expand(links, slots)
         packets = replace(packets, offered_s=number * every_s, group=(number // 2).long())
-    streams = Streams.derive(5, [("n", n) for n in range(links)])
+    streams = Randomness.derive(5, [("n", n) for n in range(links)])
     conditions = {"snr_db": torch.full((links,), snr_db, dtype=torch.float64)}
     return link.transmit(packets, conditions, streams)
 
@@ -150,7 +150,7 @@ def test_the_outer_loop_sends_each_packet_once(monkeypatch: pytest.MonkeyPatch) 
     plain = Awgn.apply
 
     def counted(
-        self: Awgn, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self: Awgn, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         seen.append(symbols.numel())
         return plain(self, symbols, snr_db, randomness, timing)
@@ -166,7 +166,7 @@ def test_the_outer_loop_reads_every_table_once(monkeypatch: pytest.MonkeyPatch) 
     plain = CodedLink.transmit
 
     def counted(
-        self: CodedLink, packets: Packets, conditions: Conditions, randomness: Streams
+        self: CodedLink, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
         sent.append(self.code_rate)
         return plain(self, packets, conditions, randomness)
@@ -223,12 +223,12 @@ class Eclipse(Awgn):
     name = "eclipse"
 
     def apply(
-        self, symbols: Tensor, snr_db: Tensor, randomness: Streams, timing: Timing
+        self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         seen = super().apply(symbols, snr_db, randomness, timing)
         return replace(seen, symbols=seen.symbols * self.gains(randomness, timing)[..., None])
 
-    def gains(self, randomness: Streams, timing: Timing) -> Tensor:
+    def gains(self, randomness: Randomness, timing: Timing) -> Tensor:
         return (timing.start_s < 1e-3).to(torch.float32)
 
 

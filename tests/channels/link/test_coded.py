@@ -19,7 +19,7 @@ from channels.fec.ldpc import code, layout
 from channels.link.coded import CodedLink
 from channels.link.uncoded import UncodedLink
 from channels.packet.erasure import IidErasure
-from channels.random import Streams
+from channels.random import Randomness
 from tests.channels.link.conftest import assert_accounts_hold, packets, snr, streams
 
 NEAR_THE_EDGE_DB = {"awgn": 0.9, "rayleigh": 3.0}
@@ -73,7 +73,7 @@ def test_every_extreme_rate_decodes_where_there_is_no_noise(k: int) -> None:
     for rate in (0.2, 1 / 3, 0.92, 0.95):
         plan = layout(k, rate, 2)
         ldpc = code(plan.k, plan.n, 2, "cpu")
-        bits = (Streams.derive(k, [("bits", n) for n in range(4)]).uniform(k) < 0.5).float()
+        bits = (Randomness.derive(k, [("bits", n) for n in range(4)]).uniform(k) < 0.5).float()
         bits = torch.nn.functional.pad(bits, (0, plan.padding)).reshape(-1, plan.k)
         assert torch.equal(ldpc.decode(20 * (2 * ldpc.encode(bits) - 1)), bits), plan
 
@@ -134,7 +134,7 @@ class TwoHalves:
         self.streams = streams
 
     def apply(
-        self, symbols: torch.Tensor, snr_db: torch.Tensor, randomness: Streams, timing: Timing
+        self, symbols: torch.Tensor, snr_db: torch.Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
         seen = Awgn().apply(symbols, snr_db, randomness, timing)
         late = torch.arange(symbols.shape[2]) >= symbols.shape[2] // 2
@@ -209,7 +209,7 @@ def test_packets_wait_for_the_link_and_for_their_own_symbols(
     original = Awgn.apply
 
     def apply(
-        self: Awgn, symbols: torch.Tensor, snr_db: torch.Tensor, keys: Streams, timing: Timing
+        self: Awgn, symbols: torch.Tensor, snr_db: torch.Tensor, keys: Randomness, timing: Timing
     ) -> Observation:
         starts.append(timing.start_s)
         return original(self, symbols, snr_db, keys, timing)

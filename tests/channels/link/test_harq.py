@@ -17,7 +17,7 @@ from channels.fading.base import Observation, Timing
 from channels.fading.block import Awgn
 from channels.link.coded import CodedLink
 from channels.link.harq import Airtime, versions_of
-from channels.random import Streams
+from channels.random import Randomness
 
 BYTES = 8
 LINKS, SLOTS = 45, 4
@@ -25,7 +25,7 @@ DOUBLED_DB = 10 * math.log10(2)
 
 
 def packets(links: int = LINKS, slots: int = SLOTS) -> Packets:
-    words = Streams.derive(5, [("data", n) for n in range(links)]).integers(slots * BYTES) % 256
+    words = Randomness.derive(5, [("data", n) for n in range(links)]).integers(slots * BYTES) % 256
     return Packets(
         words.to(torch.uint8).reshape(links, slots, BYTES),
         torch.full((links, slots), BYTES),
@@ -39,7 +39,7 @@ def send(
     link = CodedLink(packet_bytes=BYTES, iterations=8, **parameters)  # type: ignore[arg-type]
     sent = packets() if sent is None else sent
     links = len(sent.lengths)
-    keys = Streams.derive(seed, [("link", n) for n in range(links)])
+    keys = Randomness.derive(seed, [("link", n) for n in range(links)])
     got = link.transmit(sent, {"snr_db": torch.full((links,), snr_db)}, keys)
     total = torch.stack(list(got.ledger.values())).sum(dim=0)
     assert torch.equal(total, got.channel_uses * link.bits_per_symbol)
@@ -136,7 +136,7 @@ def test_the_channel_is_told_the_attempt_and_when_it_is(monkeypatch: pytest.Monk
     original = Awgn.apply
 
     def apply(
-        self: Awgn, symbols: torch.Tensor, snr_db: torch.Tensor, keys: Streams, timing: Timing
+        self: Awgn, symbols: torch.Tensor, snr_db: torch.Tensor, keys: Randomness, timing: Timing
     ) -> Observation:
         seen.append(timing)
         return original(self, symbols, snr_db, keys, timing)
@@ -179,7 +179,7 @@ def test_deliveries_depend_on_neither_batch_nor_followers(type: str) -> None:
             }
         }
     )
-    sent, keys = packets(16), Streams.derive(3, [("link", n) for n in range(16)])
+    sent, keys = packets(16), Randomness.derive(3, [("link", n) for n in range(16)])
     snr_db = torch.linspace(-5, 4, 16)
     whole = link.transmit(sent, {"snr_db": snr_db}, keys)
     assert 5 < lost(whole)[0] < 59
@@ -256,7 +256,7 @@ def test_the_air_is_shared_as_by_a_link_that_sends_symbol_after_symbol(
 def test_waiting_for_the_link_follows_pollaczek_and_khinchine() -> None:
     """Poisson arrivals, fixed lengths: mean wait load / (2 (1 - load)) transmissions."""
     links, slots, load = 400, 2000, 0.6
-    draws = Streams.derive(9, [("queue", n) for n in range(links)]).uniform(slots)
+    draws = Randomness.derive(9, [("queue", n) for n in range(links)]).uniform(slots)
     offered = (-torch.log(draws) / load).cumsum(dim=1)
     symbols = torch.full((links, slots), 1000)
     start, end = Airtime(1000.0).book(offered, symbols)

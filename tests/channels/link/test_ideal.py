@@ -17,15 +17,15 @@ from channels.fading.base import Timing
 from channels.fading.block import Rayleigh
 from channels.link.coded import CodedLink
 from channels.link.ideal import IdealLink
-from channels.random import Streams
+from channels.random import Randomness
 from channels.validation.error_rates import Proportion
 from tests.channels.link.conftest import snr
 
 RAYLEIGH = {"rayleigh": {"coherence": "packet"}}
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(21, [("link", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(21, [("link", n) for n in range(links)])
 
 
 def full(links: int, slots: int, size: int = 96) -> Packets:

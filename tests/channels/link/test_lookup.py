@@ -13,7 +13,7 @@ from channels.errors import ConfigError
 from channels.fading.shadowing import GilbertElliott
 from channels.link.bler_table import lost
 from channels.link.coded import CodedLink
-from channels.random import Streams
+from channels.random import Randomness
 from tests.channels.link.conftest import TABLE, keep, rates
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -52,7 +52,7 @@ def test_chase_combining_adds_the_snrs_up() -> None:
     same = lost(once, 10 * math.log10(2) + 0.0, 0, 4000)
     assert lost(twice, 0.0, 0, 4000) == same < lost(once, 0.0, 0, 4000)
     packets = Packets.from_bytes([[bytes(96)] * 3] * 50)
-    streams = Streams.derive(1, [("n", n) for n in range(50)])
+    streams = Randomness.derive(1, [("n", n) for n in range(50)])
     snr_db = torch.full((50,), 0.0, dtype=torch.float64)
     came = twice.transmit(packets, {"snr_db": snr_db}, streams)
     assert torch.equal(sum(came.ledger.values()), came.channel_uses * 2)
@@ -75,7 +75,7 @@ BURSTS = {"gilbert_elliott": {"depth_db": 6, "bad": 0.4, "burst": 3}}
 def test_a_link_meets_the_same_fate_alone(over: object) -> None:
     link = keep(TABLE, over=over)
     packets = Packets.from_bytes([[bytes(96)] * 5] * 7)
-    streams = Streams.derive(2, [("n", n) for n in range(7)])
+    streams = Randomness.derive(2, [("n", n) for n in range(7)])
     snr_db = torch.full((7,), 4.0, dtype=torch.float64)
     whole = link.transmit(packets, {"snr_db": snr_db}, streams).delivered
     part = slice(3, 5)
@@ -88,7 +88,7 @@ def test_groups_of_links_change_nothing(monkeypatch: pytest.MonkeyPatch, over: o
     link = keep(TABLE, over=over, harq={"type": "chase", "rounds": 2})
     packets = Packets.from_bytes([[bytes([n]) * 96] * 5 for n in range(7)])
     sent = packets.payload.clone()
-    streams = Streams.derive(2, [("n", n) for n in range(7)])
+    streams = Randomness.derive(2, [("n", n) for n in range(7)])
     conditions = {"snr_db": torch.linspace(-1.0, 3.0, 7, dtype=torch.float64)}
     whole = link.transmit(packets, conditions, streams)
     for size in (1, 10):
@@ -108,7 +108,7 @@ def test_groups_of_links_change_nothing(monkeypatch: pytest.MonkeyPatch, over: o
 def test_a_lost_packet_of_zeros_is_not_correct() -> None:
     assert lost(keep(TABLE), -40.0, 0, 8) == 8
     packets = Packets.from_bytes([[bytes(96)] * 8])
-    streams = Streams.derive(2, [("n", 0)])
+    streams = Randomness.derive(2, [("n", 0)])
     snr_db = torch.full((1,), -40.0, dtype=torch.float64)
     came = keep(TABLE).transmit(packets, {"snr_db": snr_db}, streams)
     assert not came.correct.any()

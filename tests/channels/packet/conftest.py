@@ -8,16 +8,16 @@ from channels.base import Channel, Packets, Reception
 from channels.packet.erasure import Lossless
 from channels.packet.raptorq import RaptorQ
 from channels.packet.unequal import Unequal
-from channels.random import Streams
+from channels.random import Randomness
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(23, [("protection", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(23, [("protection", n) for n in range(links)])
 
 
 def packets(links: int, slots: int, size: int = 8) -> Packets:
     """Full links of random packets of `size` bytes."""
-    words = Streams.derive(4, [("data", n) for n in range(links)]).integers(slots * size) & 0xFF
+    words = Randomness.derive(4, [("data", n) for n in range(links)]).integers(slots * size) & 0xFF
     payload = words.to(torch.uint8).reshape(links, slots, size)
     order = torch.arange(slots).expand(links, slots)
     return Packets(payload, torch.full((links, slots), size), order)
@@ -25,7 +25,7 @@ def packets(links: int, slots: int, size: int = 8) -> Packets:
 
 def ragged(links: int, slots: int, size: int = 12) -> Packets:
     """Two pictures a link, packets of many lengths, empty slots, priorities out of order."""
-    words = Streams.derive(9, [("ragged", n) for n in range(links)]).integers(2 * slots)
+    words = Randomness.derive(9, [("ragged", n) for n in range(links)]).integers(2 * slots)
     lengths = 1 + words[:, :slots] % size
     lengths[words[:, :slots] % 5 == 0] = 0
     held = torch.arange(size) < lengths[..., None]
@@ -96,7 +96,7 @@ COMPOSED: list[object] = [
 class Late(Lossless):
     """Slot t arrives after 8 - t seconds."""
 
-    def transmit(self, packets: Packets, conditions: object, randomness: Streams) -> Reception:
+    def transmit(self, packets: Packets, conditions: object, randomness: Randomness) -> Reception:
         got = super().transmit(packets, {}, randomness)
         wait = 8.0 - torch.arange(packets.lengths.shape[1], dtype=torch.float64)
         delay = wait.expand_as(got.delay_s).masked_fill(~got.delivered, torch.inf)

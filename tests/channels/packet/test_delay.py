@@ -13,7 +13,7 @@ from channels.config.builder import build
 from channels.errors import ConfigError
 from channels.packet.delay import Delay
 from channels.packet.queueing import Bottleneck
-from channels.random import Streams
+from channels.random import Randomness
 
 
 def packets(links: int, slots: int, interval_s: float = 0.0) -> Packets:
@@ -23,8 +23,8 @@ def packets(links: int, slots: int, interval_s: float = 0.0) -> Packets:
     return Packets(payload, torch.ones_like(ranks), ranks, ranks.double() * interval_s)
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(5, [("delay", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(5, [("delay", n) for n in range(links)])
 
 
 def test_a_fixed_delay_is_the_same_for_all_and_reorders_none() -> None:

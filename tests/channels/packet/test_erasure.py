@@ -11,7 +11,7 @@ from channels.base import Chain, Packets
 from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
 from channels.packet.erasure import GilbertElliott, IidErasure, Lossless
-from channels.random import Streams
+from channels.random import Randomness
 from tests.channels.packet.conftest import plain
 
 
@@ -21,8 +21,8 @@ def packets(links: int, slots: int) -> Packets:
     )
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(3, [("erasure", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(3, [("erasure", n) for n in range(links)])
 
 
 def test_lossless_delivers_what_is_sent_and_leaves_empty_slots_empty() -> None:

@@ -17,11 +17,11 @@ from channels.link.coded import CodedLink
 from channels.packet.erasure import Lossless
 from channels.packet.interleaver import Interleave
 from channels.packet.occupancy import uses_of_group
-from channels.random import Streams
+from channels.random import Randomness
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(31, [("interleave", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(31, [("interleave", n) for n in range(links)])
 
 
 def packets(links: int, slots: int) -> Packets:
@@ -36,7 +36,7 @@ class Watched(Lossless):
     def __init__(self) -> None:
         self.seen: list[Packets] = []
 
-    def transmit(self, packets: Packets, conditions: object, randomness: Streams) -> Reception:
+    def transmit(self, packets: Packets, conditions: object, randomness: Randomness) -> Reception:
         self.seen.append(packets)
         return super().transmit(packets, {}, randomness)
 
@@ -56,7 +56,7 @@ def watched(depth: int, width: int, span: str = "picture") -> tuple[Interleave, 
     seed=st.integers(0, 1000),
 )
 def test_what_goes_in_comes_out(depth: int, width: int, slots: int, span: str, seed: int) -> None:
-    words = Streams.derive(seed, [("case",)]).integers(slots)[0]
+    words = Randomness.derive(seed, [("case",)]).integers(slots)[0]
     sent = packets(1, slots)
     sent = replace(sent, group=(words % 7 == 0).cumsum(0)[None]).keep((words % 5 > 0)[None])
     link, inner = watched(depth, width, span)
@@ -165,7 +165,7 @@ def test_a_packet_waits_for_the_last_of_its_block() -> None:
 def test_nothing_leaves_before_its_block_is_offered(
     depth: int, width: int, slots: int, span: str, seed: int
 ) -> None:
-    words = Streams.derive(seed, [("times",)]).integers(2 * slots)[0]
+    words = Randomness.derive(seed, [("times",)]).integers(2 * slots)[0]
     times = (words[:slots] % 4).cumsum(0).double()[None]
     sent = replace(packets(1, slots), offered_s=times, group=(times / 10).to(torch.int64))
     sent = sent.keep((words[slots:] % 4 > 0)[None])
@@ -197,7 +197,7 @@ def test_packets_of_one_offer_do_not_wait() -> None:
 
 @pytest.mark.parametrize("span", ["picture", "sequence"])
 def test_fates_depend_on_neither_batch_nor_empty_slots_behind(span: str) -> None:
-    words = Streams.derive(2, [("held", n) for n in range(20)]).integers(24)
+    words = Randomness.derive(2, [("held", n) for n in range(20)]).integers(24)
     sent = replace(
         packets(20, 24),
         group=(torch.arange(24) // 9).expand(20, 24),

@@ -15,7 +15,7 @@ from channels.config.builder import build
 from channels.errors import ChannelError, ConfigError
 from channels.packet.queueing import Bottleneck, TokenBucket
 from channels.packet.rate_limit import RateLimit
-from channels.random import Streams
+from channels.random import Randomness
 from tests.channels.packet.conftest import of
 
 CHANNELS: list[tuple[str, dict[str, object]]] = [
@@ -45,8 +45,8 @@ def poisson(links: int, slots: int, rate: float, seed: int = 1) -> torch.Tensor:
     return torch.from_numpy(gaps.cumsum(axis=1))
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(9, [("rate", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(9, [("rate", n) for n in range(links)])
 
 
 SNR = {"snr_db": torch.full((1,), 30.0)}

@@ -16,7 +16,7 @@ from channels.link.coded import CodedLink
 from channels.packet.erasure import IidErasure, Lossless
 from channels.packet.occupancy import Ranks, uses_of_group
 from channels.packet.raptorq import RaptorQ
-from channels.random import Streams
+from channels.random import Randomness
 from tests.channels.packet.conftest import (
     COMPOSED,
     Late,
@@ -138,7 +138,9 @@ def test_real_bytes_are_those_of_the_package() -> None:
     seen: list[Packets] = []
 
     class Seen(Lossless):
-        def transmit(self, packets: Packets, conditions: object, randomness: Streams) -> Reception:
+        def transmit(
+            self, packets: Packets, conditions: object, randomness: Randomness
+        ) -> Reception:
             seen.append(packets)
             return super().transmit(packets, {}, randomness)
 
@@ -180,7 +182,9 @@ def test_what_is_recovered_comes_with_the_packet_that_completes_its_window(rule:
         pytest.importorskip("raptorq")
 
     class FirstLost(Late):
-        def transmit(self, packets: Packets, conditions: object, randomness: Streams) -> Reception:
+        def transmit(
+            self, packets: Packets, conditions: object, randomness: Randomness
+        ) -> Reception:
             got = super().transmit(packets, {}, randomness)
             came = got.delivered & (torch.arange(got.delivered.shape[1]) > 0)
             return Reception(

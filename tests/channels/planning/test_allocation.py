@@ -18,11 +18,11 @@ from channels.link.coded import CodedLink
 from channels.packet.unequal import Unequal
 from channels.planning import allocation
 from channels.planning.allocation import Allocation, Option, allocate, measured_options
-from channels.random import Streams
+from channels.random import Randomness
 
 
-def streams(links: int) -> Streams:
-    return Streams.derive(41, [("allocation", n) for n in range(links)])
+def streams(links: int) -> Randomness:
+    return Randomness.derive(41, [("allocation", n) for n in range(links)])
 
 
 def worth(
@@ -145,7 +145,7 @@ def test_in_several_states_the_search_is_never_worse_than_equal_protection(
 def test_in_states_of_fading_the_search_finds_what_trying_finds() -> None:
     found = 0
     for seed in range(40):
-        draw = Streams.derive(seed, [("fading",)]).uniform(20)[0].tolist()
+        draw = Randomness.derive(seed, [("fading",)]).uniform(20)[0].tolist()
         uses = [900, 600, 400, 300]
         # Waterfalls: an option works in a state better than its threshold, nearly not in others.
         edges = sorted(draw[:4])

@@ -19,7 +19,7 @@ from channels.link.bler_table import BlerTable
 from channels.link.coded import CodedLink
 from channels.link.mcs import mcs_table
 from channels.planning.operating_points import operating_points, table
-from channels.random import Streams
+from channels.random import Randomness
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_a_point_keeps_its_word(coherence: str) -> None:
     over = {"rayleigh": {"coherence": coherence}}
     links = 3000
     packets = Packets.from_bytes([[bytes(96)] * 8] * links)
-    streams = Streams.derive(9, [("another seed", n) for n in range(links)])
+    streams = Randomness.derive(9, [("another seed", n) for n in range(links)])
     for point in operating_points([15.0, 25.0], over, packets=8, loss=0.02):
         assert point is not None
         spec = as_lookup(point.spec(over, 96))

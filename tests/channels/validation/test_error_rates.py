@@ -13,7 +13,7 @@ from scipy.stats import kstest
 from channels.errors import ConfigError
 from channels.fading.base import Timing
 from channels.fading.block import Awgn, Rayleigh
-from channels.random import Streams
+from channels.random import Randomness
 from channels.validation.error_rates import (
     PUBLISHED,
     PublishedCurve,
@@ -83,7 +83,7 @@ def test_interpolation_hits_the_points_and_falls_between_them() -> None:
 
 
 def test_noise_and_fading_have_their_laws() -> None:
-    streams = Streams.derive(4, [("law", n) for n in range(200)])
+    streams = Randomness.derive(4, [("law", n) for n in range(200)])
     symbols = torch.full((200, 20, 10), 1 + 0j, dtype=torch.complex64)
     timing = Timing.together(200, 20)
     seen = Awgn().apply(symbols, torch.full((200,), 3.0, dtype=torch.float64), streams, timing)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from channels.config.builder import build
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink.analogue import load_symbol_codec
 from sqlink.analogue.base import SymbolCodec
 from sqlink.analogue.symbol_link import SymbolLink
@@ -59,7 +59,7 @@ def test_the_error_falls_with_the_snr_and_does_not_jump(codec: SymbolCodec) -> N
     levels = torch.arange(-2.0, 22.1, 2.0)
     images = street.expand(len(levels), -1, -1, -1)
     symbols = codec.encode(images, frame.total, torch.full_like(levels, 10.0))
-    keys = Streams.derive(0, [("point", "street", 0)] * len(levels))
+    keys = Randomness.derive(0, [("point", "street", 0)] * len(levels))
     seen, variance, _ = link.transmit(symbols, frame, levels, keys)
     decoded = codec.decode(seen, variance, torch.full_like(levels, 10.0), 96, 128)
     error = (decoded.images - images).square().mean(dim=(1, 2, 3))

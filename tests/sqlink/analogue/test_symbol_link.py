@@ -5,7 +5,7 @@ import torch
 
 from channels.base import Packets
 from channels.config.builder import build
-from channels.random import Streams
+from channels.random import Randomness
 from sqlink.analogue.symbol_link import SymbolLink
 from sqlink.codecs.base import Rate
 from sqlink.errors import ConfigError
@@ -18,8 +18,8 @@ def link(over: object, packet_bytes: int = 96, **options: object) -> SymbolLink:
     return SymbolLink(channel, packet_bytes)
 
 
-def keys(count: int) -> Streams:
-    return Streams.derive(3, [("point", "picture", n) for n in range(count)])
+def keys(count: int) -> Randomness:
+    return Randomness.derive(3, [("point", "picture", n) for n in range(count)])
 
 
 def unit_symbols(count: int, size: int) -> torch.Tensor:
