@@ -91,6 +91,7 @@ class Components:
         channels = _channels(sweep, where)
         codecs, skipped = _codecs(sweep, where, device)
         analogue, symbol_links = _analogue(sweep, channels, device, where)
+        _check_qualities(sweep, codecs, device, where)
         sends_map = any(codec.carries_map for codec in codecs.values())
         for rate in (rate for choice in sweep.codecs for rate in sweep.rates_of(choice).all()):
             for (_, packet_bytes), channel in channels.items():
@@ -249,6 +250,26 @@ def _codecs(
                 raise
             skipped[choice.title] = str(error)
     return built, skipped
+
+
+def _check_qualities(
+    sweep: Sweep, codecs: Mapping[tuple[str, int], Codec], device: torch.device, where: str
+) -> None:
+    """Raise ConfigError for a native quality that a codec does not have.
+
+    Each is tried on a small grey picture: an error would else wait for the codec's turn.
+    """
+    picture = torch.full((1, 3, 16, 16), 0.5, device=device)
+    for i, choice in enumerate(sweep.codecs):
+        codec = codecs.get((choice.title, sweep.packet_bytes[0]))
+        place = f"{where}: rates" if choice.rates is None else f"{where}: codecs[{i}].rates"
+        if codec is None:
+            continue
+        for rate in sweep.rates_of(choice).all():
+            if rate.quality is not None:
+                carried = torch.zeros((1, 16, 16), dtype=torch.int64, device=device)
+                labels = carried if codec.carries_map else None
+                _built(place, partial(codec.encode, picture, rate, labels))
 
 
 def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Codec:

@@ -70,7 +70,7 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
     with torch.inference_mode(), full_precision():
         components = Components.of(sweep, path.name)
         with tempfile.TemporaryDirectory(prefix="sqlink-") as folder, Store(folder) as store:
-            runner = Runner(sweep, components, store)
+            runner = Runner(sweep, components, store, name=path.name)
             count = runner.pictures.count
             rows = runner.total
             seconds, size = _tried(runner, store)

@@ -133,7 +133,9 @@ def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDA
     """
     rates = np.asarray(curve.rates, dtype=np.float64)
     metric = np.asarray(curve.metric, dtype=np.float64)
-    if rates.ndim != 1 or rates.shape != metric.shape or rates.size == 0:
+    if rates.size == metric.size == 0:
+        raise DataError("a curve has no points")
+    if rates.ndim != 1 or rates.shape != metric.shape:
         raise DataError(f"a curve needs as many rates as values; got {rates.shape}, {metric.shape}")
     if not (np.isfinite(rates).all() and np.isfinite(metric).all() and (rates > 0).all()):
         raise DataError(

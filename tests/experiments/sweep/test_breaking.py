@@ -148,3 +148,18 @@ def test_a_picture_deleted_on_the_way_is_named_and_the_others_rows_are_kept(
         run_sweep(path, tmp_path / "out", progress=False)
     assert "\n" not in str(error.value)
     assert len(list((tmp_path / "out" / "parts").glob("*.parquet"))) == 4
+
+
+def test_a_quality_that_a_codec_lacks_is_said_before_anything_is_coded(
+    write: Write, tmp_path: Path
+) -> None:
+    text = "{data: streets, channel: lossless, metrics: [psnr], codecs: [jpeg2000, %s]}"
+    own = "{name: jpeg, rates: {quality: [50, 900]}}"
+    path = write(text.replace("channel", "rates: {bpp: 1}, channel") % own)
+    with pytest.raises(ConfigError, match=r"codecs\[1\]\.rates: jpeg quality=900"):
+        run_sweep(path, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "parts").exists()
+    path = write(text.replace("channel", "rates: {quality: [0.5, 2]}, channel") % "sqgan")
+    path.write_text(path.read_text().replace("jpeg2000, ", ""))
+    with pytest.raises(ConfigError, match=r"yaml: rates: sqgan quality=2"):
+        run_sweep(path, tmp_path / "out", progress=False)

@@ -99,6 +99,8 @@ def test_too_few_points_give_a_reason() -> None:
     assert delta.reason == "a curve has 2 points; 3 are needed"
     alone = bd_metric(_line(RATES, 30, 6), _line(RATES[:1], 30, 6))
     assert alone.reason == "a curve has 1 point; 3 are needed"
+    with pytest.raises(DataError, match="a curve has no points"):
+        bd_metric(_line(RATES, 30, 6), Curve([], []))
 
 
 @pytest.mark.parametrize(
