@@ -80,6 +80,7 @@ def plot_results(
     given = [folders] if isinstance(folders, (str, Path)) else list(folders)
     results = read_all(given)
     size, chosen = target(made_for), _formats(formats)
+    metrics = _columns(results, metrics)
     _check(results, x, metrics, by, at or {})
     place = Path(output) if output is not None else results[0].folder
     written: list[Path] = []
@@ -317,6 +318,17 @@ def _plain(value: Any) -> str:
 
 def _varies(lines: Sequence[Mapping[str, Any]], name: str) -> bool:
     return len({line.get(name) for line in lines}) > 1
+
+
+def _columns(results: Sequence[Results], metrics: Sequence[str]) -> list[str]:
+    """Return columns for metrics by the names that a sweep's file gives them: `psnr` for psnr_db.
+
+    What is none of them stays as it is.
+    """
+    known = {name for one in results for name in one.metrics}
+    return [
+        f"{name}_db" if name not in known and f"{name}_db" in known else name for name in metrics
+    ]
 
 
 def _check(

@@ -91,6 +91,8 @@ def _bjontegaard(
     curves = curves_of(cells)
     found = []
     for anchor in anchors:
+        if anchor not in curves:  # a rule of the sweep leaves it out on this channel
+            continue
         for title, own in curves.items():
             if title == anchor or not any(len(c) > 1 for c in (own, curves[anchor])):
                 continue

@@ -54,7 +54,7 @@ def drawn(swept: Path) -> tuple[Path, list[Path]]:
 def column(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One metric over the loss, for a column of a paper."""
     folder = tmp_path_factory.mktemp("column")
-    plot_results(swept, x="loss", metrics=["psnr_db"], made_for="ieee-column", output=folder)
+    plot_results(swept, x="loss", metrics=["psnr"], made_for="ieee-column", output=folder)
     return folder
 
 

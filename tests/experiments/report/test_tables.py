@@ -123,6 +123,20 @@ def test_the_page_of_tables_names_n_and_stars_what_was_trained_on(folder: Path) 
     assert "Differences, paired" in text
 
 
+def test_an_anchor_that_a_rule_leaves_out_is_passed_over(write: Write, tmp_path: Path) -> None:
+    path = write(
+        "{data: {name: streets, options: {seed: 3, count: 1, height: 48, width: 64}},"
+        " codecs: [jpeg, jpeg2000], rates: {bpp: [4, 5, 6]}, metrics: [psnr], channel: iid,"
+        " conditions: {loss: [0, 0.2]}, skip: {codec: jpeg, loss: 0.2}}"
+    )
+    folder = run_sweep(path, tmp_path / "out", progress=False)
+    found = read_parquet(folder / "bjontegaard.parquet").to_pylist()
+    assert {(one["codec"], one["against"], one["loss"]) for one in found} == {
+        ("jpeg2000", "jpeg", 0.0),
+        ("jpeg", "jpeg2000", 0.0),
+    }
+
+
 def test_curves_that_do_not_meet_say_so(write: Write, tmp_path: Path) -> None:
     text = SWEEP.replace("[2, 60, 150, 400]", "[10, 20, 30]").replace("[100, 260,", "[900, 1100,")
     text = text.replace("[psnr, miou, miou_map, fd_judge]", "psnr").split("  differences")[0]
