@@ -307,7 +307,7 @@ def code(
 def _read_chunk_of_units(
     port: Port, grid: Grid, head: tuple[int, int, bool, int], places: Ints, level: int
 ) -> Chunk:
-    """The units of a chunk; head: stream, layer, given_map, start."""
+    """Read the units of a chunk; head: stream, layer, given_map, start."""
     stream, layer, given_map, start = head
     table = grid.tables.refining(stream)
     kept = np.ones(len(places), dtype=np.bool_)

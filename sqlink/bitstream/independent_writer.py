@@ -1,4 +1,4 @@
-"""Cutting of tokens into independent packets, each filled with as many tokens as fit.
+"""Cut tokens into independent packets, each filled with as many tokens as fit.
 
     layer's tokens, bits of each ─ running sums ─ guess where the packet is full ─ encode ─ measure
 
@@ -156,8 +156,8 @@ class _Segment:
         return float(ranges - np.log2(kind) + (np.log2(CHECK) if self.given_map else 0.0))
 
     def _begins(self, start: int) -> Expected | None:
-        """What is expected of the first two places of a chunk from `start` on, or of one, where it
-        begins within a run whose places before are in another packet.
+        """Return the expectations of the first two places of a chunk from `start` on, or of one,
+        where it begins within a run whose earlier places are in another packet.
         """
         if self.stream >= 2:
             return None
@@ -207,7 +207,7 @@ class _Segment:
         code(writer, self.grid, chunk, Expected(chances, weights, mask_bits, index_bits))
 
     def _of_units(self, first: int, start: int, stop: int) -> Expected:
-        """What is expected of the units at start..stop - 1, of which token `first` is first."""
+        """Return the expectations of units start..stop - 1, of which token `first` is first."""
         chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
         tokens = self.tokens
         if not tokens and not self.grid.fixed:
@@ -222,7 +222,7 @@ class _Segment:
 def _segments(
     grid_indices: Symbols, layers: Ints, stream: int, grid: Grid, given_map: bool
 ) -> list[_Segment]:
-    """The layers of one stream that hold tokens."""
+    """Return the layers of one stream that hold tokens."""
     order = grid.order_of(stream)
     given_map = given_map and stream > 0
     indices = grid_indices.reshape(order.places.size, -1)[order.places]
@@ -282,7 +282,7 @@ def _segments(
 def _units(
     own: Units, kept: Bools, stream: int, layer: int, grid: Grid, given_map: bool, level: int
 ) -> _Segment:
-    """A layer of relevance of a refinement; own: int16 [G, S]."""
+    """Return a layer of relevance of a refinement; own: int16 [G, S]."""
     table = grid.tables.refining(stream)
     hidden = grid.hidden_of_units(stream, given_map, grid.order_of(stream).places, level)
     chances = table.chance_kept(hidden, level)

@@ -239,7 +239,7 @@ class RefinementTable:
 
     @cached_property
     def _of_tokens(self) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
-        """Weights [H, D * 15] and bias [D * 15] of each of the four tokens."""
+        """Return weights [H, D * 15] and bias [D * 15] of each of the four tokens."""
         wide = self.values * SIZES
         owns = [slice(token * wide, (token + 1) * wide) for token in range(TOKENS)]
         weights, bias = self._floats["digit_weights"], self._floats["digit_bias"]
@@ -247,7 +247,7 @@ class RefinementTable:
 
     @cached_property
     def _before(self) -> tuple[NDArray[np.float32], ...]:
-        """Contributions of earlier digits, for each of the four tokens: [2 (t + 1) D, D * 15]."""
+        """Return contributions of earlier digits, by token: [2 (t + 1) D, D * 15]."""
         before = np.arange(self.digits)[:, None] < np.arange(self.digits)
         both = self._floats["earlier"].reshape(2, self.digits, self.digits, SIZES)
         both = both * before[..., None]
@@ -260,8 +260,8 @@ class RefinementTable:
 
     @cached_property
     def _of_digits(self) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
-        """For each of S digits: contributions of its own token's digits, [2 D, 15], and `by_class`
-        [8 * 8, 15], the same for every token.
+        """Return for each of S digits contributions of its own token's digits, [2 D, 15], and
+        `by_class` [8 * 8, 15], the same for every token.
         """
         values, found = self.values, []
         for digit in range(self.digits):

@@ -39,10 +39,9 @@ def side_by_side(
 ) -> list[Answer]:
     """Return `work` of every part, in order; on a CPU as many at once as torch has threads.
 
-    A part that is alone has all threads to itself, except within `one_thread_each` that is not
-    within `all_threads`. An error of any
-    part is raised here. `work` enters `torch.inference_mode` itself: modes of this kind are a
-    thread's own.
+    A part that is alone has all threads to itself; within `one_thread_each` it has one, unless
+    `all_threads` is around it. An error of any part is raised here. `work` enters
+    `torch.inference_mode` itself: modes of this kind are a thread's own.
     """
     jobs = list(parts)
     threads = torch.get_num_threads()

@@ -1,13 +1,13 @@
-"""Training of the refinement layers on a base that stands: `kind: refinement`.
+"""Train the refinement layers on top of a trained base: `kind: refinement`.
 
     pictures ── base codec, tokens kept and lost at random ── features, kept in a bank
     crops of the bank ── encoder ── keep, lose ── decoder at realism 0 | 1 ── losses ── step
 
-The base does not move, so its part is done once a picture and redrawn little by little, with other
+The base stays as it is, so it decodes each picture once and redraws it now and then with other
 tokens missing: a step costs the refinement alone. Some crops are drawn at realism 0, for squared
 error, the others at 1, for LPIPS, the segmenter `tx` and a discriminator on the features of both.
-What each place's token would save (`GainEstimator`) is learned from the errors of places that
-happened to be kept or masked. `output/` receives what `sqlink.training.trainer` leaves:
+The gain of each token (`GainEstimator`) is learned from the errors of places that were kept or
+masked at random. `output/` receives what `sqlink.training.trainer` leaves:
 `checkpoint.safetensors`, `refinement.safetensors` (the moving average), `log.csv`.
 """
 
@@ -174,7 +174,7 @@ class RefinementTrainer:
         export(self.average, self.output / "refinement.safetensors")
 
     def resume(self) -> bool:
-        """Go on from the checkpoint where there is one. Raises ConfigError if it is of another
+        """Resume from the checkpoint if there is one. Raises ConfigError if it is of another
         model or base.
         """
         if not self.checkpoint_path.exists():
@@ -193,7 +193,7 @@ class RefinementTrainer:
         return True
 
     def advance(self) -> dict[str, float]:
-        """One step of both players."""
+        """Take one step of the refinement and of its discriminator."""
         config, weights = self.config, self.config.losses
         generator = step_generator(config.seed, self.step, 0, torch.device("cpu"))
         bank = self.bank.entries
@@ -240,7 +240,7 @@ class RefinementTrainer:
         with autocast(images.device, self.precision):
             with torch.set_grad_enabled(weights.gain > 0):
                 found = encoder(images, shares, picture, coarse)
-            sent_ = encoder.digits(_ineverything_drawn(found), step)
+            sent_ = encoder.digits(_as_float32(found), step)
             came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
             rebuilt = self.network.decoder(
                 base, sent_.digits8, came8, sent_.digits4, came4, step, realism
@@ -269,10 +269,10 @@ class RefinementTrainer:
     def _came(
         self, found: Digits, shares: Tensor, whole: list[bool], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Which tokens of both layers come, bool [N, h, w] each.
+        """Draw which tokens of both layers arrive, bool [N, h, w] each.
 
-        By estimated gain, weighted by relevance, with as much chance as lets every place be seen
-        both kept and masked.
+        The choice is by estimated gain, weighted by relevance, with enough chance that every place
+        occurs both kept and masked.
         """
         n = len(whole)
 
@@ -316,7 +316,7 @@ class RefinementTrainer:
         realism: Tensor,
         generator: torch.Generator,
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """The weighted losses, and the errors at realism 1 of every 4x4 pixels, [n, H/4, W/4]."""
+        """Return the weighted losses, and errors at realism 1 by 4x4 pixels, [n, H/4, W/4]."""
         weights = self.config.losses
         faithful, natural = realism == 0, realism == 1
         terms = {}
@@ -352,7 +352,7 @@ class RefinementTrainer:
         return terms, errors
 
     def _play(self, found: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        """One round against the discriminator of features, which learns first."""
+        """Play one round against the discriminator of features, which learns first."""
         real = [unit_power(w, w) for w in wanted]
         fake = [unit_power(f, w) for f, w in zip(found, wanted, strict=True)]
         pairs = [torch.cat((r, f.detach())) for r, f in zip(real, fake, strict=True)]
@@ -374,7 +374,7 @@ class RefinementTrainer:
         errors: tuple[Tensor, Tensor],
         realism: Tensor,
     ) -> Tensor:
-        """How far the logarithms of the errors were off, in the state that each place was in."""
+        """Return the error of the predicted logarithms of errors, in the state of each place."""
         total = found.errors8.new_zeros(())
         these = realism == 1
         for estimates, came, pool in ((found.errors8, came8, 2), (found.errors4, came4, 1)):
@@ -392,8 +392,8 @@ class RefinementTrainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """PSNR at realism 0, LPIPS at realism 1 and about the bpp of whole held-out pictures, with
-        all of the base and shares of both layers.
+        """Measure PSNR at realism 0, LPIPS at realism 1 and about the bpp of held-out pictures,
+        with all of the base and shares of both layers.
         """
         if not self.held_out:
             data = open_dataset(self.config.validation.name, **self.config.validation.options)
@@ -497,19 +497,19 @@ class RefinementTrainer:
 
 
 def refinement_for(base: Base) -> Refinement:
-    """A refinement of the base's sizes, untrained."""
+    """Make an untrained refinement of the base's sizes."""
     return Refinement(RefinementConfig(), base.labels, *base.widths)
 
 
 def class_shares(segmentation: Tensor, classes: int) -> Tensor:
-    """int64 [N, H, W] to the share of each class in 4x4 pixels, [N, classes + 1, H/4, W/4]."""
+    """Return shares of classes in 4x4 pixels: int64 [N, H, W] to [N, classes + 1, H/4, W/4]."""
     from sqlink.model.spade import Cells
 
     return Cells.of(segmentation, classes, 4).shares(1)
 
 
 def lpips_map(lpips: LPIPS, ours: list[Tensor], theirs: list[Tensor], side: int) -> Tensor:
-    """LPIPS place by place, [N, side, side]; its mean is LPIPS but for borders."""
+    """Return LPIPS place by place, [N, side, side]; its mean is LPIPS except at borders."""
     total: Tensor | None = None
     for head, a, b in zip(lpips.heads, ours, theirs, strict=True):
         distance = ((a - b).square() * head).sum(1, keepdim=True)
@@ -533,13 +533,13 @@ def _classes_of(model: SQGAN) -> Any:
     return class_set_of_size(model.config.num_classes)
 
 
-def _ineverything_drawn(found: Coefficients) -> Coefficients:
-    """In float32, whatever precision the networks ran at."""
+def _as_float32(found: Coefficients) -> Coefficients:
+    """Convert to float32, whatever precision the networks ran at."""
     return Coefficients(*(getattr(found, field.name).float() for field in fields(found)))
 
 
 def _cut(parts: list[Tensor], where: list[tuple[int, int]], scale: int, side: int) -> Tensor:
-    """Crops of side x side base tokens from tensors of `scale` places a token."""
+    """Cut crops of side x side base tokens from tensors of `scale` places a token."""
     return torch.stack(
         [
             p[..., top * scale : (top + side) * scale, left * scale : (left + side) * scale]
@@ -549,7 +549,7 @@ def _cut(parts: list[Tensor], where: list[tuple[int, int]], scale: int, side: in
 
 
 def _bits(values: Tensor, kept: Tensor) -> float:
-    """Zeroth-order entropy of the kept values, each of a token by itself, and of the mask; bits."""
+    """Return the zeroth-order entropy of kept values, each of a token alone, and of the mask."""
     chosen = values.permute(0, 2, 3, 1)[kept]
     total = 0.0
     for column in chosen.unbind(1):

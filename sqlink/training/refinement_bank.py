@@ -1,8 +1,8 @@
-"""Pictures that the refinement learns from, with what the base decoder makes of their tokens.
+"""A bank of pictures for the refinement to learn from, with the base decoder's features.
 
     picture ─ base codec ─ tokens ─ kept and lost at random ─ base decoder ─ features, in float16
 
-The base does not move, so its part is done once a picture and redrawn little by little, with other
+The base stays as it is, so it decodes each picture once and redraws it now and then with other
 tokens missing.
 """
 
@@ -64,7 +64,7 @@ class Base:
 
     @torch.no_grad()
     def analysed(self, image: Tensor, labels: Tensor | None) -> Entry:
-        """image: float32 [3, H, W] in [0, 1]; labels: int64 [H, W] or None for those of `tx`."""
+        """Analyse image: float32 [3, H, W] in [0, 1]; labels: int64 [H, W] or None for `tx`'s."""
         sent = self.tx.segment(image[None])
         image_, sent_ = self.model.pad(image[None], sent)
         found = self.model.analyse(image_, sent_)
@@ -119,14 +119,14 @@ class Bank:
         self.entries: list[Entry] = []
 
     def read(self, generator: torch.Generator) -> Entry:
-        """A picture of the sources, with its tokens."""
+        """Read a picture of the sources, with its tokens."""
         which = int(torch.multinomial(self.shares, 1, generator=generator))
         data = self.sets[which]
         sample = data[int(torch.randint(len(data), (1,), generator=generator))]
         return self.base.analysed(sample.image, sample.segmentation)
 
     def redraw(self, entry: Entry, generator: torch.Generator) -> None:
-        """Other tokens missing: all there half of the time, else a point of the way down."""
+        """Draw the base with other tokens missing: none half of the time, else a random share."""
 
         def uniform() -> float:
             return float(torch.rand(1, generator=generator))

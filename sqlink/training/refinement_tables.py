@@ -61,7 +61,7 @@ class PictureTokens:
     """A training picture at one step of the quantiser, 0..15.
 
     map_indices, image_indices: int64 [h, w] of the base. units: int16 [h, w, S] at 1/8 and [2 h,
-    2 w, S'] at 1/4. gains: float32 [h, w] and [2 h, 2 w], what each unit is worth.
+    2 w, S'] at 1/4. gains: float32 [h, w] and [2 h, 2 w], of each unit.
     """
 
     step: int
@@ -99,7 +99,7 @@ def fit_refinement_tables(
     steps: int | None = None,
     report: Callable[[str], None] | None = None,
 ) -> tuple[RefinementTable, RefinementTable]:
-    """The tables of both layers, from training pictures, each of them at several steps.
+    """Fit the tables of both layers to training pictures, each of them at several steps.
 
     values: digits of a token at 1/8 and at 1/4. codes: entries of the codebooks of map and picture.
     """
@@ -114,7 +114,7 @@ def fit_refinement_tables(
 def _data(
     pictures: Sequence[PictureTokens], codes: tuple[int, int]
 ) -> tuple[list[UnitsOfPictures], list[UnitsOfPictures]]:
-    """Units of pictures of one grid together, of both layers, ranked by their gains."""
+    """Collect units of pictures of one grid, of both layers, ranked by their gains."""
     found: tuple[list[UnitsOfPictures], list[UnitsOfPictures]] = [], []
     for height, width in sorted({picture.map_indices.shape for picture in pictures}):
         parts = [p for p in pictures if p.map_indices.shape == (height, width)]
@@ -168,7 +168,7 @@ def fit_refinement_table(
     steps: int = STEPS_OF_FIT,
     report: Callable[[str], None] | None = None,
 ) -> RefinementTable:
-    """The table of a layer. The same every time: no random number is from global state."""
+    """Fit the table of a layer; the same every time, as no random number is of global state."""
     with torch.inference_mode(False), torch.enable_grad():
         network = _Network(values, coarser_values, data[0].codes)
         network.count(unit for part in data for unit in part.units)
@@ -218,7 +218,7 @@ class _Network(nn.Module):
 
     @torch.no_grad()
     def count(self, pictures: Iterator[Units]) -> None:
-        """Begin at how often classes and digits are in pictures, int16 [P, S] each."""
+        """Start from the frequencies of classes and digits in pictures, int16 [P, S] each."""
         classes = np.zeros((TOKENS, CLASSES))
         levels = np.zeros((CLASSES * SHARES, self.values, SIZES))
         # Before any is seen: as sizes of a class are if they fall off geometrically.
@@ -257,7 +257,7 @@ class _Network(nn.Module):
         return values + (whole - values).detach()
 
     def _times(self, hidden: Tensor, weights: Tensor) -> Tensor:
-        """hidden @ weights, these as they will be stored."""
+        """Return hidden @ weights, the weights as they will be stored."""
         scale = _OUTPUT * 2.0 ** _shift(weights, _OUTPUT)
         return hidden @ self._rounded(weights, scale)
 
@@ -269,8 +269,8 @@ class _Network(nn.Module):
         coarser: Tensor,
         places: Tensor,
     ) -> Tensor:
-        """Hidden values [n, H] of n units, 0.._CLIP; places: int64 [n, 4], bands of row and column,
-        level, step.
+        """Return hidden values [n, H] of n units, 0.._CLIP; places: int64 [n, 4], bands of row and
+        column, level, step.
         """
         shift = self._hidden_shift
         scale = HIDDEN_LIMIT / _CLIP * 2.0**shift
@@ -290,7 +290,7 @@ class _Network(nn.Module):
     def bits(
         self, hidden: Tensor, level: Tensor, kept: Tensor, units: Units
     ) -> tuple[Tensor, Tensor]:
-        """Information of n masks, and of the units kept; units: int16 [k, S], of these."""
+        """Return information of n masks, and of the units kept; units: int16 [k, S], of these."""
         odds = self._times(hidden, self.mask_weights)
         odds = odds + F.embedding(level, self.mask_bias[:, None])[:, 0]
         mask = F.binary_cross_entropy_with_logits(odds, kept.float(), reduction="none")
@@ -321,7 +321,7 @@ class _Network(nn.Module):
 
     @torch.no_grad()
     def stored(self) -> RefinementTable:
-        """The table, in integers."""
+        """Return the table, in integers."""
         hidden_shift = self._hidden_shift
         embedding_shift = self._embedding_shift(hidden_shift)
         scale = HIDDEN_LIMIT / _CLIP * 2.0**hidden_shift
@@ -350,7 +350,7 @@ class _Network(nn.Module):
 
 
 def _symbols(units: Units, values: int) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
-    """What is coded of n units int16 [n, S], all of them there: classes int64 [n, 4]; and, [n, 4,
+    """Return the symbols of n units int16 [n, S], none masked: classes int64 [n, 4]; and, [n, 4,
     D], levels 0..14 and rows of `by_class`, int64, and which digits are coded, bool.
     """
     digits = units.astype(np.int64).reshape(len(units), TOKENS, values) - ZERO
@@ -405,7 +405,7 @@ def _descend(
 def _draw(
     part: UnitsOfPictures, batch: int, places: int, generator: torch.Generator
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor, Units]:
-    """(around, map, base, coarser, places) of random units, which of them are kept, and these."""
+    """Draw (around, map, base, coarser, places) of random units, which are kept, and these."""
     height, width = part.size
     total = height * width
     around = geometry(height, width)
@@ -460,7 +460,7 @@ _OUTPUT = _UNIT * _CLIP / HIDDEN_LIMIT
 
 
 def _shift(values: Tensor, unit: float) -> int:
-    """The largest shift, 0..20, under which values * unit * 2^shift fit 8 bits."""
+    """Return the largest shift, 0..20, under which values * unit * 2^shift fit 8 bits."""
     largest = float(values.detach().abs().max()) * unit
     return min(20, max(0, math.floor(math.log2(127.49 / max(largest, 1e-9)))))
 

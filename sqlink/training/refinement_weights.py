@@ -1,4 +1,4 @@
-"""Refinements on their way into weights: what a run leaves, and whole weights with tables.
+"""Export refinements, and assemble weights of a base, a refinement and the coder's tables.
 
 refinement.safetensors ─┐
 the base's weights ─────┴─ tokens of pictures ─ tables fitted ─ weights for the codec
@@ -42,7 +42,7 @@ def export(network: Refinement, path: Path) -> None:
 
 
 def load_refinement(path: Path) -> dict[str, Tensor]:
-    """The tensors that `export` wrote, or those of the refinement in whole weights, float32."""
+    """Load the tensors that `export` wrote, or the refinement's of whole weights, float32."""
     from safetensors.torch import load_file
 
     tensors = load_file(path)
@@ -98,7 +98,7 @@ def assemble(
 
 
 def picture_tokens(model: SQGAN, analysis: Analysis, step: int) -> PictureTokens:
-    """One picture's tokens at a quantiser's step; a unit is worth what it saves in LPIPS."""
+    """Return a picture's tokens at a quantiser's step; a unit's gain is what it lowers of LPIPS."""
     assert analysis.finer is not None
     layers = model.layers(analysis.finer.coefficients, step)
     first, second = (units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO)) for layer in layers)
