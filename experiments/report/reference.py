@@ -148,7 +148,7 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
     manifest, line = results.manifest, results.lines[0]
     weights = manifest["weights_sha256"]
     used = [f"{codec_title(name)} {sha[:12]}" for name, sha in weights["codecs"].items() if sha] + [
-        f"{role} {weights[role][:12]}" for role in ("judge",) if weights[role]
+        f"the judge's tensors {weights[role][:12]}" for role in ("judge",) if weights[role]
     ]
     data = manifest["sweep"]["data"]
     every = f", each {data['every']}th picture" if data.get("every", 1) > 1 else ""
@@ -264,10 +264,12 @@ def _value(line: Line, metric: str, known: Mapping[str, Any]) -> str:
 
 
 def _crossings(setting: Setting, metric: str) -> list[str]:
-    """Say where codecs under real codes, or none, cross."""
+    """Say where the sweep's first codec, and one of symbols, change places with the others."""
     real = [one for one in setting.series if one.code not in IDEAL]
     said = []
     for first, second in itertools.combinations(real, 2):
+        if first is not real[0] and "none" not in (first.code, second.code):
+            continue
         found = crossings(first, second, metric)
         if found:
             at = ", ".join(f"{snr:.1f} dB" for snr in found)
