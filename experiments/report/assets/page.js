@@ -505,5 +505,7 @@ byId("heat").classList.toggle("hidden", !state.heat || D.rates.length < 2);
 update();
 navigation();
 for (const id of Object.keys(PARTS)) watcher.observe(byId(id));
+/* On paper everything is in view. */
+addEventListener("beforeprint", () => { for (const id of stale) PARTS[id](); stale.clear(); });
 let wide = innerWidth < 760;
 addEventListener("resize", () => { const now = innerWidth < 760; if (now !== wide) { wide = now; redraw("heat"); } });

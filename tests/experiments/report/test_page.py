@@ -176,6 +176,19 @@ def test_every_control_moves_and_nothing_is_asked_of_the_network(
 
 
 @pytest.mark.slow
+def test_what_is_printed_holds_every_part(browser: Browser, page: Path) -> None:
+    tab = browser.new_page(viewport={"width": 1400, "height": 900})
+    watched = Watched(tab, ("file:", "data:", "blob:"))
+    tab.goto(page.as_uri())
+    parts = ("#plot-curves svg", "#bits-rows *", "#worst-list *", "#cost-table td")
+    assert tab.locator("#cost-table td").count() == 0  # far below what shows
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(tab.locator(part).count() for part in parts)
+    watched.check()
+    tab.close()
+
+
+@pytest.mark.slow
 def test_the_setting_moves_pictures_curves_and_tables(
     browser: Browser, page: Path, swept: Path
 ) -> None:
