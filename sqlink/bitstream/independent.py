@@ -129,8 +129,8 @@ class Grid:
     """What both ends know: the grid, the tables, and the map where chunks depend on it.
 
     map_states: int64 [P + 1], indices of the map's places, masked or, the last, unknown; None where
-    no chunk depends on it. fixed: indices of equal length. step: index of the quantiser's step,
-    0..15.
+    no chunk depends on it. fixed: indices of equal length. step: row of the tables for the
+    quantiser's step, 0..15.
     """
 
     size: tuple[int, int]

@@ -21,7 +21,7 @@ from channels.registry import nearest
 from sqlink.bitstream import independent, independent_writer, single
 from sqlink.bitstream.independent import LAYERS, Chunk, Grid, NeedsMapError, Symbols
 from sqlink.bitstream.range_coder import Coded
-from sqlink.bitstream.refinement_table import LIMIT, MASKED, QUANTISER_STEPS, ZERO, Units
+from sqlink.bitstream.refinement_table import LIMIT, MASKED, STEP_ROWS, ZERO, Units
 from sqlink.bitstream.tables import Tables
 from sqlink.codecs.base import MAX_PACKET_BYTES, Packet
 from sqlink.errors import ConfigError, DataError
@@ -69,7 +69,7 @@ class Tokens:
     map_indices, image_indices: int64 [h, w], -1 where nothing is sent. map_layers, image_layers:
     int64 [h, w], 0 the most relevant, below LAYERS; read where something is sent. refinements:
     units at 1/8, int16 [h, w, S], and at 1/4, [2 h, 2 w, S'], each with its layers of relevance,
-    int64 [h, w] and [2 h, 2 w]. step: of the quantiser that made them, 0..15.
+    int64 [h, w] and [2 h, 2 w]. step: row of the tables for the quantiser's step, 0..15.
     """
 
     map_indices: Ints
@@ -118,8 +118,8 @@ def packetise(
     named = np.concatenate([layer[there] for layer, there in zip(layers, sent, strict=True)])
     if not 0 <= named.min() <= named.max() < LAYERS:
         raise ValueError(f"layers must be 0..{LAYERS - 1}")
-    if not 0 <= tokens.step < QUANTISER_STEPS:
-        raise ValueError(f"step must be 0..{QUANTISER_STEPS - 1}")
+    if not 0 <= tokens.step < STEP_ROWS:
+        raise ValueError(f"step must be 0..{STEP_ROWS - 1}")
     for units, _ in tokens.refinements:
         if (np.abs(np.where(units == MASKED, ZERO, units) - ZERO) > LIMIT).any():
             raise ValueError(f"digits must be -{LIMIT}..{LIMIT}")
@@ -148,9 +148,9 @@ def read_packet(
 ) -> Contents:
     """Read one packet, independent or map-dependent, of a picture with a grid of height x width.
 
-    map_indices: int64 [h, w], the map that arrived, for packets that depend on it. step: index of
-    the quantiser's step. Raises DataError for bytes that `packetise` cannot have written (cut
-    short, damaged or hostile) and for a packet that depends on another map. The format cannot
+    map_indices: int64 [h, w], the map that arrived, for packets that depend on it. step: row of the
+    tables for the quantiser's step. Raises DataError for bytes that `packetise` cannot have written
+    (cut short, damaged or hostile) and for a packet that depends on another map. The format cannot
     express positions or indices out of range.
     """
     return _read(data, Grid.of(height, width, tables, fixed, map_indices, step))

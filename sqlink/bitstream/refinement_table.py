@@ -84,8 +84,8 @@ CLASSES = 8
 """Number of classes of a token, by the sum of its digits' magnitudes."""
 SHARES = 8
 """Number of parts of a class's sum that may be used up."""
-QUANTISER_STEPS = 16
-"""Largest number of steps of the quantiser."""
+STEP_ROWS = 16
+"""Largest number of rows for the quantiser's steps; finer steps may share a row."""
 MASKED, UNKNOWN = -1, -2
 NEIGHBOURS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
 PASSES = 4
@@ -287,8 +287,8 @@ class RefinementTable:
         """Return the hidden values of n units, float32 [n, H] of whole numbers 0..127.
 
         around: [n, 8, 2 S + 2], the neighbours' `features`; None: all unknown. below: of n units,
-        or of one for all. bands: int64 [n, 2]. level: 0..15, more is 15. step: index of the
-        quantiser's step, 0..15.
+        or of one for all. bands: int64 [n, 2]. level: 0..15, more is 15. step: row of the tables
+        for the quantiser's step, 0..15.
         """
         floats = self._floats
         if around is None:
@@ -424,7 +424,7 @@ class RefinementTable:
         """Estimate the bits of units int16 [..., S], none masked, without their masks: their
         information at the middle of a picture, without context, when half of the units are kept.
 
-        step: index of the quantiser's step.
+        step: row of the tables for the quantiser's step.
         """
         middle = np.full((1, 2), LEVELS // 2)
         hidden = self.hidden_values(None, self.unknown, middle, LEVELS // 2, step)

@@ -56,8 +56,8 @@ def write(
     """Write a stream; return it and its coded symbols.
 
     indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
-    where nothing is sent. layers: int64 [h, w], 0..3. fixed: indices of equal length. step: index
-    of the quantiser's step.
+    where nothing is sent. layers: int64 [h, w], 0..3. fixed: indices of equal length. step: row of
+    the tables for the quantiser's step.
     """
     writer = Writer()
     _walk(writer, [part.copy() for part in indices], layers, tables, fixed, step)

@@ -52,11 +52,11 @@ FRACTIONS = (
 """Shares of each stream that are tried: map, picture, 1/8, 1/4."""
 _FINEST_AFTER = 1
 """Rises of the layer at 1/8 before that at 1/4, or a finer step, is tried."""
-_OVERLAP = 0.85
+_OVERLAP = 0.95
 """Bytes at which a finer step begins, of those at which the one before it ends."""
 _RISES = (2, 2, 2, 2, 1)
 """By how much the path may rise at once, of each stream and of the quantiser's step."""
-_HALVINGS = 7
+_HALVINGS = 5
 
 Point = tuple[int, ...]
 """A step of each stream."""
@@ -220,19 +220,43 @@ def calibrate(
 
         tried: list[Sequence[float]] = [*FRACTIONS[: codec.tables.streams]]
         if codec.tables.refinements:
-            tried.append(range(len(codec.steps)))
+            tried.append(range(0, len(codec.steps), codec.steps_per_row))
         paths[aim], table[aim] = path_of(aim, tried, taken, report)
         if codec.tables.refinements:
 
             def size(row: tuple[float, ...], codec: SQGANCodec = codec) -> float:
                 return _bytes(codec, row, images, maps)
 
-            paths[aim] = joined(paths[aim], size)
+            paths[aim] = joined(interpolated(paths[aim], len(codec.steps)), size)
     for aim in AIMS:
         paths.setdefault(aim, paths[aims[0]])
     facts = {"rate_path": json.dumps(paths), "rate_table": json.dumps(table)}
     save(output, loaded.tensors, {**loaded.metadata, **facts})
     return paths
+
+
+def interpolated(path: Sequence[tuple[float, ...]], steps: int) -> list[tuple[float, ...]]:
+    """Return a path of (map, image, 1/8, 1/4, step) with rows at the steps between its own.
+
+    It ends with everything at the finest of `steps` steps.
+
+    >>> interpolated([(1, 1, 0.5, 0.0, 0), (1, 1, 1.0, 0.5, 2)], 4)[1:3]
+    [(1.0, 1.0, 0.75, 0.25, 1), (1, 1, 1.0, 0.5, 2)]
+    """
+    path = _from_first_step(path)
+    found = [path[0]]
+    for before, row in pairwise(path):
+        first, last = int(before[-1]), int(row[-1])
+        for step in range(first + 1, last):
+            share = (step - first) / (last - first)
+            mixed = (a + share * (b - a) for a, b in zip(before[:-1], row[:-1], strict=True))
+            found.append((*(round(value, 3) for value in mixed), step))
+        found.append(row)
+    last = int(path[-1][-1])
+    everything = (1.0,) * (len(path[-1]) - 1)
+    if path[-1][:-1] != everything:
+        found.append((*everything, last))
+    return [*found, *((*everything, step) for step in range(last + 1, steps))]
 
 
 def joined(
@@ -246,10 +270,9 @@ def joined(
 
     >>> path = [(1, 1, 0.0, 0.0, 0), (1, 1, 1.0, 0.0, 0), (1, 1, 1.0, 0.0, 1)]
     >>> joined(path, lambda row: 100 + 300 * row[2] * (1 + row[4]))[2]
-    (1, 1, 0.398, 0.0, 1)
+    (1, 1, 0.438, 0.0, 1)
     """
-    first = next((row[-1] for row in path if row[2] or row[3]), path[-1][-1])
-    path = [row if row[2] or row[3] else (*row[:-1], first) for row in path]
+    path = _from_first_step(path)
     found = [path[0]]
     for before, row in pairwise(path):
         if row[-1] != before[-1]:
@@ -264,6 +287,12 @@ def joined(
             found.append(_scaled(row, low))
         found.append(row)
     return found
+
+
+def _from_first_step(path: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Give rows without tokens of the refinement the step of the first row that has some."""
+    first = next((row[-1] for row in path if row[2] or row[3]), path[-1][-1])
+    return [row if row[2] or row[3] else (*row[:-1], first) for row in path]
 
 
 def _scaled(row: tuple[float, ...], share: float) -> tuple[float, ...]:

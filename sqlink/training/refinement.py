@@ -66,7 +66,7 @@ class RefinementLosses(Section):
 
 
 class RefinementTraining(Section):
-    """One run. Times are minutes of training; `limit` of a source is pictures it gives."""
+    """Settings of one run. Times are minutes of training."""
 
     kind: Literal["refinement"] = "refinement"
     base: str = "streets"
@@ -520,7 +520,7 @@ def lpips_map(lpips: LPIPS, ours: list[Tensor], theirs: list[Tensor], side: int)
 
 
 def train_refinement(path: Path | str, report: Callable[[str], None] = print) -> Path:
-    """Train as the file says, going on from its output's checkpoint."""
+    """Train as a YAML file says, from the checkpoint in its output if there is one."""
     trainer = RefinementTrainer(load_settings(path, RefinementTraining), report)
     if trainer.resume():
         report(f"going on from step {trainer.step} ({trainer.seconds / 60:.1f} minutes done)")

@@ -80,7 +80,7 @@ class Base:
 
     @torch.no_grad()
     def draw(self, entry: Entry, image: Tensor, of_map: Tensor) -> None:
-        """Decode the base from the tokens that came: bool [h, w] each, of picture and map."""
+        """Decode the base from the tokens that are there: bool [h, w], of picture and map."""
         entry.whole = bool(image.all()) and bool(of_map.all())
         if entry.full is None and not entry.whole:
             everything = torch.ones_like(image)
@@ -144,7 +144,7 @@ class Bank:
         self.base.draw(entry, kept[0], kept[1])
 
     def grow(self, generator: torch.Generator) -> None:
-        """Add a picture to the bank until it is full, then draw one of it anew."""
+        """Add a picture until the bank is full, then redraw a random one or replace it."""
         if len(self.entries) < self.size:
             entry = self.read(generator)
             if min(entry.image.shape[1:]) >= self.crop:

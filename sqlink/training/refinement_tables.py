@@ -47,18 +47,18 @@ HIDDEN = 48
 STEPS_OF_FIT = 600
 _CLIP = 4.0
 _FASTER = 10.0
-"""How much larger the rate of parameters is that add to scores as they are."""
+"""Factor of the learning rate of parameters that are added to scores directly."""
 _SINGLE, _ALONE, _ON_MAP = range(3)
 _SHARES = torch.tensor([0.4, 0.4, 0.2])
 _PRIOR = 4.0
-"""Digits that are counted of every class before any is seen."""
+"""Prior count of digits in every class."""
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class PictureTokens:
-    """A training picture at one step of the quantiser, 0..15.
+    """A training picture at one step of the quantiser; step: row of the tables, 0..15.
 
     map_indices, image_indices: int64 [h, w] of the base. units: int16 [h, w, S] at 1/8 and [2 h,
     2 w, S'] at 1/4. gains: float32 [h, w] and [2 h, 2 w], of each unit.
@@ -73,7 +73,7 @@ class PictureTokens:
 
 @dataclass(frozen=True)
 class UnitsOfPictures:
-    """Of N pictures of one size.
+    """Tokens of N pictures of one size.
 
     size: rows and columns of units. steps: int64 [N]. units: int16 [N, P, S]. ranks: int64 [N, P].
     map_, base: int64 [N, P], indices of the base's tokens under each unit. coarser: int16 [N, P,
@@ -177,7 +177,7 @@ def fit_refinement_table(
 
 
 class _Network(nn.Module):
-    """A table with real numbers, logarithms of chances in nats."""
+    """A table in real numbers: log probabilities in nats."""
 
     before: Tensor
     classes_before: Tensor
@@ -454,9 +454,9 @@ def _draw(
 
 
 _UNIT = STEPS / math.log(2)
-"""Of scores as they are stored, in a nat."""
+"""Stored steps of a score in a nat."""
 _OUTPUT = _UNIT * _CLIP / HIDDEN_LIMIT
-"""Of weights of hidden values to scores, but for their shift."""
+"""Scale of stored weights from hidden values to scores, without their shift."""
 
 
 def _shift(values: Tensor, unit: float) -> int:

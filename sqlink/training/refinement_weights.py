@@ -27,9 +27,9 @@ from sqlink.training.refinement_tables import PictureTokens, fit_refinement_tabl
 from sqlink.weights.manifest import Loaded
 
 _PREFIX = "refinement."
-"""Of its tensors' names in whole weights."""
-_STEPS_APART = 2
-"""Of the quantiser's steps, those that one picture gives tokens at for the tables."""
+"""Prefix of a refinement's tensors in whole weights."""
+_ROWS_APART = 2
+"""Distance of the tables' rows that one picture gives tokens for."""
 
 
 def export(network: Refinement, path: Path) -> None:
@@ -59,7 +59,7 @@ def assemble(
     steps: int | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Write the base's weights with a trained refinement and tables fitted to its tokens.
+    """Write the base's weights with a trained refinement and tables that are fitted to its tokens.
 
     sources: of the pictures that tables are fitted to, `pictures` in all, by the sources' shares.
     """
@@ -82,8 +82,9 @@ def assemble(
         for number in torch.linspace(0, len(data) - 1, count).long().tolist():
             image = data[number].image[None]
             analysis = model.analyse(image, tx.segment(image))
-            every = range(seen % _STEPS_APART, len(config.steps), _STEPS_APART)
-            found += [picture_tokens(model, analysis, step) for step in every]
+            rows = range(0, len(config.steps), config.steps_per_row)
+            for row in range(seen % _ROWS_APART, len(rows), _ROWS_APART):
+                found.append(picture_tokens(model, analysis, rows[row], row))
             seen += 1
         report(f"{len(found)} sets of tokens")
     tables = Tables.from_tensors(loaded.tensors)
@@ -97,14 +98,17 @@ def assemble(
     return output
 
 
-def picture_tokens(model: SQGAN, analysis: Analysis, step: int) -> PictureTokens:
-    """Return a picture's tokens at a quantiser's step; a unit's gain is what it lowers of LPIPS."""
+def picture_tokens(model: SQGAN, analysis: Analysis, step: int, row: int) -> PictureTokens:
+    """Return one picture's tokens at a quantiser's step, for a row of the tables.
+
+    A unit's worth is its gain in LPIPS.
+    """
     assert analysis.finer is not None
     layers = model.layers(analysis.finer.coefficients, step)
     first, second = (units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO)) for layer in layers)
     gains8, gains4 = (F.avg_pool2d(layer.gains[:, 1:2], 2)[0, 0].cpu().numpy() for layer in layers)
     return PictureTokens(
-        step,
+        row,
         analysis.map_indices[0].cpu().numpy(),
         analysis.image_indices[0].cpu().numpy(),
         (first, second),

@@ -158,6 +158,7 @@ class SQGANCodec:
     trained_on: metrics that were training losses of the weights; tables and figures mark them.
     classes: class set of the maps.
     steps: sizes of the quantiser's steps, none without refinements.
+    steps_per_row: steps that share a row of the tables.
     """
 
     name = "sqgan"
@@ -186,6 +187,7 @@ class SQGANCodec:
         trained_on: Sequence[str] = (),
         classes: ClassSet = CAMVID,
         steps: Sequence[float] = (),
+        steps_per_row: int = 1,
     ) -> None:
         self.packet_bytes = integer(
             self.name, "packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES
@@ -212,7 +214,7 @@ class SQGANCodec:
         self.realism = number(self.name, "realism", realism, 0, 1)
         if self.realism < 1 and not tables.refinements:
             raise ConfigError("sqgan realism: these weights have no refinement: leave it at 1")
-        self.steps = tuple(steps)
+        self.steps, self.steps_per_row = tuple(steps), steps_per_row
         if split is None:
             split = default_rows(len(tables.refinements), len(self.steps))
         given = split[aim] if isinstance(split, Mapping) else split
@@ -228,6 +230,7 @@ class SQGANCodec:
             model=model,
             device=self.device,
             steps=self.steps,
+            steps_per_row=steps_per_row,
             aim=self.aim,
             packing=self.packing,
             packet_bytes=self.packet_bytes,
@@ -350,7 +353,8 @@ class SQGANCodec:
             self._check(said)
             packing, step = said.packing, said.step
         rows, columns = self.model.grid(height, width)
-        found = unpacketise(one.packets, rows, columns, self.tables, packing, step)
+        row = self._sender.row(step)
+        found = unpacketise(one.packets, rows, columns, self.tables, packing, row)
         return _Read((*found[:2], *map(tokens_of, found[2:])), step)
 
     def token_fate(
@@ -393,7 +397,8 @@ class SQGANCodec:
         if len(body) > 7 * rows * columns * packet_bytes:
             raise DataError("the .sqg stream is damaged: it has more packets than places")
         pieces = [body[n : n + packet_bytes] for n in range(0, len(body), packet_bytes)]
-        packets = parse_packets(pieces, rows, columns, self.tables, session.packing, session.step)
+        row = self._sender.row(session.step)
+        packets = parse_packets(pieces, rows, columns, self.tables, session.packing, row)
         return Stream(Session(self.name, height, width, header), tuple(packets))
 
     def _checked(self, segmentation: Tensor) -> Tensor:
@@ -519,7 +524,11 @@ def sqgan(
     tables = Tables.from_tensors(loaded.tensors)
     if (tables.map.size, tables.image.size) != (model.config.map_codes, model.config.image_codes):
         raise WeightsError(f"weights '{weights}' have tables of another size than their codebooks")
-    steps = model.refinement.config.steps if model.refinement is not None else ()
+    steps: tuple[float, ...] = ()
+    steps_per_row = 1
+    if model.refinement is not None:
+        steps = model.refinement.config.steps
+        steps_per_row = model.refinement.config.steps_per_row
     if split is None:
         text = loaded.metadata.get("rate_path")
         try:
@@ -546,6 +555,7 @@ def sqgan(
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),
         steps=steps,
+        steps_per_row=steps_per_row,
     )
 
 

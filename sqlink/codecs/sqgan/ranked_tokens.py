@@ -95,11 +95,11 @@ class AnalysedPicture:
 
 
 def ranked_units(
-    layer: Layer, relevance: Tensor, table: RefinementTable, step: int, aim: str
+    layer: Layer, relevance: Tensor, table: RefinementTable, row: int, aim: str
 ) -> RankedTokens:
     """Return the units of a refinement's layer, ranked by their worth for an aim.
 
-    relevance: float32 [1, h, w], of the classes at each place. step: index of the quantiser's step.
+    relevance: float32 [1, h, w], of the classes at each place. row: of the tables.
     """
     units = units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO))
     gains = layer.gains.cpu()
@@ -110,4 +110,4 @@ def ranked_units(
     else:
         worth = _LEGIBLE[1] * relevance * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
     scores = F.avg_pool2d(worth.unsqueeze(1), 2)[0, 0].numpy()
-    return RankedTokens.of(units, scores, table.usual_bits(units, step) + _MASK_BITS)
+    return RankedTokens.of(units, scores, table.usual_bits(units, row) + _MASK_BITS)

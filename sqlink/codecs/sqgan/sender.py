@@ -21,6 +21,7 @@ from sqlink.codecs.base import Packet
 from sqlink.codecs.sqgan.ranked_tokens import AnalysedPicture, RankedTokens, ranked_units
 from sqlink.codecs.sqgan.rate_path import POINTS, RatePath
 from sqlink.codecs.sqgan.session import SESSION_BYTES
+from sqlink.model.refinement import table_row
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients
@@ -54,7 +55,8 @@ class SentPackets:
 class Sender:
     """The transmitter after the network.
 
-    steps: the quantiser's, none without refinements. aim: of AIMS. image_layers, layer_bytes: see
+    steps: the quantiser's, none without refinements, steps_per_row of which share a row of the
+    tables. aim: of AIMS. image_layers, layer_bytes: see
     `sqlink.codecs.sqgan.codec.SQGANCodec`.
     """
 
@@ -63,6 +65,7 @@ class Sender:
     model: Quantiser
     device: torch.device
     steps: tuple[float, ...]
+    steps_per_row: int
     aim: str
     packing: Packing
     packet_bytes: int
@@ -107,6 +110,10 @@ class Sender:
         streams = self.streams(analysed, step)
         return SentPackets(tuple(self._packets(streams, step, counts)), step)
 
+    def row(self, step: int) -> int:
+        """Return the row of the tables for a step of the quantiser."""
+        return table_row(step, self.steps_per_row)
+
     def streams(self, analysed: AnalysedPicture, step: int) -> tuple[RankedTokens, ...]:
         """Return all streams of a picture, at a step of the quantiser."""
         if analysed.coefficients is None:
@@ -115,7 +122,7 @@ class Sender:
             with torch.inference_mode():
                 found = self.model.layers(analysed.coefficients.to(self.device), step)
             analysed.finer[step] = tuple(
-                ranked_units(layer, relevance, table, step, self.aim)
+                ranked_units(layer, relevance, table, self.row(step), self.aim)
                 for layer, relevance, table in zip(
                     found, analysed.relevance, self.tables.refinements, strict=True
                 )
@@ -241,5 +248,5 @@ class Sender:
             else:
                 layer.append(np.searchsorted(ends[:-1], stream.ranks, side="right"))
         finer = tuple(zip(kept[2:], layer[2:], strict=True))
-        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer, step)
+        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer, self.row(step))
         return packetise(tokens, self.tables, self.packet_bytes, self.packing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from sqlink.model.refinement import (
     RefinementConfig,
     errors_at,
     quantised,
+    table_row,
 )
 from sqlink.model.sqgan import SQGAN
 
@@ -60,6 +62,8 @@ def test_rounding_is_to_the_digit_next_below_or_the_nearest() -> None:
         ({"values8": 0}, "values"),
         ({"steps": ()}, "steps"),
         ({"steps": (0.5, 0.8)}, "steps"),
+        ({"steps_per_row": 0}, "steps_per_row"),
+        ({"steps_per_row": 1}, "steps_per_row"),
         ({"steps": (0.5, 0.0)}, "steps"),
         ({"round_up": 0.6}, "round_up"),
     ],
@@ -225,3 +229,17 @@ def test_a_picture_does_not_depend_on_its_batch_and_realism_mixes() -> None:
     mixed = torch.lerp(shown[0], shown[2], 0.25)
     assert inside.any()
     torch.testing.assert_close(shown[1][inside], mixed[inside])
+
+
+def test_steps_are_fine_and_four_of_them_share_a_row_of_the_tables() -> None:
+    config = RefinementConfig()
+    ratios = [a / b for a, b in pairwise(config.steps)]
+    assert len(config.steps) == 49
+    assert 1.04 < min(ratios) <= max(ratios) < 1.08
+    rows = [table_row(step, config.steps_per_row) for step in range(49)]
+    assert (rows[0], rows[-1]) == (0, 12)
+    anchors = config.steps[:: config.steps_per_row]
+    for step, row in zip(config.steps, rows, strict=True):  # the row's own step is the nearest
+        assert abs(math.log(step / anchors[row])) <= 1.2 * min(
+            abs(math.log(step / anchor)) for anchor in anchors
+        )

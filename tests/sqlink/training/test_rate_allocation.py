@@ -13,12 +13,13 @@ from sqlink.bitstream import Tables
 from sqlink.bitstream.refinement_table import RefinementTable
 from sqlink.codecs.base import Rate, Received, Stream
 from sqlink.codecs.sqgan.codec import SQGANCodec
+from sqlink.codecs.sqgan.rate_path import checked_rows
 from sqlink.errors import ConfigError
 from sqlink.model.config import STREETS
 from sqlink.model.refinement import RefinementConfig
 from sqlink.model.sqgan import SQGAN
 from sqlink.training import rate_allocation
-from sqlink.training.rate_allocation import Point, best_path, explore, joined, measure
+from sqlink.training.rate_allocation import Point, best_path, explore, interpolated, joined, measure
 
 
 def _grid(cost: np.ndarray, sizes: np.ndarray) -> dict[Point, tuple[float, float]]:
@@ -156,8 +157,21 @@ def test_a_finer_step_begins_where_the_coarser_one_ends() -> None:
     between = found[2]
     assert between[:2] == path[2][:2]
     assert between[4] == 2
-    assert 0.8 < size(between) / size(path[1]) <= 0.85
+    assert 0.9 < size(between) / size(path[1]) <= 0.95
     assert between[2] / path[2][2] == pytest.approx(between[3] / path[2][3], rel=0.01)
     assert joined(path[:2], size) == path[:2]
     bare = [(0.5, 0.6, 0.0, 0.0, 0), (1.0, 1.0, 0.0, 0.0, 1), (1.0, 1.0, 0.3, 0.0, 1)]
     assert joined(bare, size) == [(0.5, 0.6, 0.0, 0.0, 1), *bare[1:]]  # nothing lies between steps
+
+
+def test_a_path_goes_through_every_step_and_ends_with_everything() -> None:
+    path = [(0.1, 0.1, 0.0, 0.0, 0), (1.0, 0.5, 0.3, 0.0, 4), (1.0, 1.0, 0.5, 0.8, 8)]
+    found = interpolated(path, 13)
+    assert [row[-1] for row in found] == [4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12]
+    assert found[3] == (1.0, 0.75, 0.4, 0.4, 6)
+    assert found[-1] == (1.0, 1.0, 1.0, 1.0, 12)
+
+    def size(row: tuple[float, ...]) -> float:
+        return 100 * (row[0] + row[1]) + (300 * row[2] + 900 * row[3]) * 1.08 ** row[4]
+
+    assert checked_rows(joined(found, size), 4, 13)
