@@ -28,9 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from channels.atomic_write import whole_file
+from channels.base import FixedSize
 from channels.config.builder import build
 from channels.config.description import name_and_parameters
 from channels.config.packet_size import with_packet_size
+from channels.link.base import BaseLink
+from channels.link.coded import CodedLink
+from channels.link.ideal import IdealLink
 from channels.link.mcs import TABLES, mcs_table
 from channels.registry import nearest
 from experiments.sweep.grid import canonical
@@ -61,16 +65,16 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
         across = "; ".join(filter(None, (across, f"{kind} {canonical(own)}")))
         spec = parameters["over"]
         kind, parameters = name_and_parameters("channel", spec)
-    link: Any = build(spec)
-    packet_bytes = getattr(link, "packet_bytes", packet_bytes)
+    link = build(spec)
+    if isinstance(link, FixedSize):
+        packet_bytes = link.packet_bytes
     over = parameters.get("over", "awgn")
     name, options = name_and_parameters("symbol channel", over)
-    plan = getattr(link, "layout", None)
-    coded = None if plan is None else plan.coded_bits
-    uses = link.uses_per_packet(packet_bytes)
-    rate = getattr(link, "code_rate", None)
-    code = getattr(link, "code", "none")
-    if kind == "ideal":
+    plan = link.layout if isinstance(link, CodedLink | IdealLink) else None
+    rate = link.code_rate if isinstance(link, CodedLink | IdealLink) else None
+    modulation = link.modulation if isinstance(link, BaseLink | IdealLink) else None
+    code = link.code if isinstance(link, CodedLink) else "none"
+    if isinstance(link, IdealLink):
         code = "normal approximation" if link.law == "finite_length" else "capacity"
         code = f"outage {code}" if name != "awgn" and code == "capacity" else code
     return {
@@ -78,13 +82,13 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
         "over": name,
         "over_options": canonical(options),
         "csi": options.get("csi", "perfect"),
-        "modulation": getattr(link, "modulation", None),
+        "modulation": modulation,
         "code_rate": rate,
-        "mcs": _mcs(getattr(link, "modulation", None), rate),
+        "mcs": _mcs(modulation, rate),
         "packet_bytes": packet_bytes,
         "information_bits": None if plan is None else plan.blocks * plan.k,
-        "coded_bits": coded,
-        "uses_per_packet": uses,
+        "coded_bits": None if plan is None else plan.coded_bits,
+        "uses_per_packet": link.uses_per_packet(packet_bytes),
         "across": across,
     }
 
