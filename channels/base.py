@@ -326,8 +326,9 @@ def received(
     delay_s: Tensor | None = None,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> Reception:
-    """Make the reception of a channel that delivers packets unchanged after delay_s, or not at
-    all.\n\ndelay_s: float64 [N, P], None: no delay.
+    """Make the reception of a channel that delivers packets unchanged after a delay, or not at all.
+
+    delay_s: float64 [N, P]; None: no delay.
     """
     links = packets.lengths.shape[0]
     if delay_s is None:

@@ -4,9 +4,9 @@
     (one a picture)            (one a draw)                       │                    │ distinct
                                                                   └─ ledger, uses      └─> receive
 
-A picture is packed once whatever the number of realisations, and realisations in which the same
-bytes came share one decoding. Draws keep their order from end to end: entry `l` of everything in
-`Crossed` is of draw `l`.
+A picture is packed once, whatever the number of realisations, and realisations that received
+identical bytes are decoded once. Draws keep their order from end to end: entry `l` of everything in
+`Crossed` belongs to draw `l`.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def pack(
 
 @dataclass(frozen=True)
 class Draw:
-    """One crossing: the answer that is sent, and the key of its random numbers.
+    """One transmission: the index of the stream that is sent, and the key of its random numbers.
 
-    answer: number of the stream among those packed. name: of the picture. realisation, seed: of the
-    channel's randomness.
+    answer: index of the stream among those packed. name: the picture's. realisation, seed: with the
+    name, the key of the channel's randomness.
     """
 
     answer: int
@@ -129,8 +129,8 @@ def cross(
     answers: of the codec, one a picture. conditions: name -> [L]. point: what keys the random
     numbers beside a draw's name, realisation and seed. packet_bytes: the codec's. runs: draws then
     come in runs of `runs.length`, which cross one after another over a link keyed by the first of
-    them; all of a run share realisation and seed. together: draws in one batch of the channel at
-    most; it changes the memory taken, not the results.
+    them; all of a run share realisation and seed. together: largest number of draws in one batch of
+    the channel; it changes the memory taken, not the results.
     Raises ConfigError if the channel was built for another packet size, ChannelError if the
     channel refuses.
     """
@@ -243,7 +243,7 @@ def packet_size(codec: Codec, given: int | None = None) -> int:
     """Return the bytes of a codec's packets: the codec's own, else `given`, else
     DEFAULT_PACKET_BYTES.
 
-    Raises ConfigError if what is given is not what it says.
+    Raises ConfigError if `given` differs from the codec's own packet size.
     """
     own = codec.packet_bytes if isinstance(codec, Sized) else None
     if own is not None and given not in (None, own):

@@ -12,11 +12,11 @@ from experiments.report.summary import summarise
 from experiments.report.tables import write_tables
 from experiments.report.unmeasured import Unmeasured, unmeasured
 from experiments.sweep.components import Components
-from experiments.sweep.compute import Spent
 from experiments.sweep.grid import Point
 from experiments.sweep.manifest import manifest
 from experiments.sweep.schema import Sweep
 from experiments.sweep.store import Key, Store
+from experiments.sweep.timings import Spent
 
 
 def finish(

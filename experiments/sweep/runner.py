@@ -26,7 +26,6 @@ from channels.registry import nearest
 from experiments.report.estimates import cells_of
 from experiments.sweep.cache import LIMIT_BYTES, Cache
 from experiments.sweep.components import Components
-from experiments.sweep.compute import Compute
 from experiments.sweep.executors import check, executor
 from experiments.sweep.executors.base import Execution, Executor, Setup, grid_digest
 from experiments.sweep.finishing import finish, rows_named, say
@@ -35,6 +34,7 @@ from experiments.sweep.progress import progress
 from experiments.sweep.schema import Sweep, load_sweep
 from experiments.sweep.store import Done, Store
 from experiments.sweep.tasks import Outcome, cut
+from experiments.sweep.timings import Timings
 from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError
 from sqlink.metrics.jackknife import MIN_BLOCKS
@@ -73,7 +73,7 @@ def run_sweep(
     file's name. Rows that are there already, from an earlier or an interrupted run, are not
     computed again. batch_size: pictures coded together, in place of the file's; it changes the
     speed and the memory taken, not the results. progress: one of `progress.KINDS`, or whether there
-    is a bar. many: whether more than MANY rows are meant. shard: (i, n), the i-th of n equal parts
+    is a bar. many: allow more than MANY rows (`--yes`). shard: (i, n), the i-th of n equal parts
     of the pictures alone, into a folder of its own (`results merge` puts parts together).
     overwrite: put the tables in place of those of another file, which are otherwise left alone.
     execution: where its tasks run; in this process by default. cache: a folder of encodings and the
@@ -144,7 +144,7 @@ class Runner:
         self.cache = cache or Cache(None)
         self.worker = Worker(sweep, components, store, Done(), self.cache, say)
         self.points = self.worker.points
-        self.compute = Compute.resumed(store.folder)
+        self.compute = Timings.resumed(store.folder)
         self.realisations = sweep.realisations
         self._known_column = None if sweep.until is None else self._column(sweep.until.metric)
         self.pictures = Pictures(sweep, components, shard)
@@ -175,7 +175,7 @@ class Runner:
         )
 
     def run(self, config: str) -> Path:
-        """Compute what is missing, then write the tables. Returns the folder.
+        """Timings what is missing, then write the tables. Returns the folder.
 
         config: the sweep's YAML, for the record.
         """
@@ -220,9 +220,9 @@ class Runner:
         return self.sweep.realisations if until is None else until.most
 
     def _pass(self, runs: Executor, first: int, config: str) -> list[str]:
-        """Compute what is missing from realisation `first` on; the pictures' keys, in order.
+        """Timings what is missing from realisation `first` on; return the pictures' keys in order.
 
-        Now and then, the tables are written of the pictures that are done.
+        From time to time the tables of the finished pictures are written.
         """
         groups, reach = self.pictures.groups, (first, self.realisations)
         tasks = cut(groups, len(self.worker.groups), reach, self.sweep.batch_size, runs.workers)
@@ -251,7 +251,7 @@ class Runner:
         self.misses.update(outcome.misses)
 
     def _column(self, metric: str) -> str:
-        """The column of a metric by its name, as `psnr_db` of psnr, or another one of numbers.
+        """Return the column of a metric by its name, as `psnr_db` of psnr, or another numeric one.
 
         Raises ConfigError where a sweep has no such column, or cannot measure it.
         """

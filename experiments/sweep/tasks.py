@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from experiments.sweep.compute import Spent
+from experiments.sweep.timings import Spent
 
 TASKS_A_WORKER = 4
 """Tasks that each worker has to come at least, where there is so much to do: the last of them ends
@@ -38,7 +38,7 @@ class Outcome:
     """What became of a task, once its rows are written.
 
     keys: number of the picture -> its key. rows: of the task, computed now or before. spent:
-    seconds, as `Compute` counts them. hits: entries taken from the cache, by what they are; misses:
+    seconds, as `Timings` counts them. hits: entries taken from the cache, by what they are; misses:
     those that were computed. notes: lines for the user. label: what was done, for the progress bar.
     """
 

@@ -1,4 +1,4 @@
-"""Compute the tasks of a sweep: encode once, send often, decode once.
+"""Timings the tasks of a sweep: encode once, send often, decode once.
 
     for pictures of one size in a task:      load, the map to send, the judge's ceiling
       for encoding of the task:              encode each picture once, or take it from the cache
@@ -35,7 +35,6 @@ from experiments.sweep.cache import (
     stream_of,
 )
 from experiments.sweep.components import Components
-from experiments.sweep.compute import ALL, Compute
 from experiments.sweep.examples import Examples
 from experiments.sweep.grid import Encoding, Point, canonical, contents, digest, encodings, points
 from experiments.sweep.pictures import Picture, Pictures
@@ -44,6 +43,7 @@ from experiments.sweep.row import Place, Row, Transport
 from experiments.sweep.schema import Sweep
 from experiments.sweep.store import Done, Store
 from experiments.sweep.tasks import Outcome, Task
+from experiments.sweep.timings import ALL, Timings
 from sqlink.analogue.symbol_link import Frame, SymbolsReceived, cross_symbols, decode_symbols
 from sqlink.codecs.base import Codec, Decoded, Received, Stream, TokenFate, Unreachable
 from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
@@ -98,7 +98,7 @@ class Worker:
         self.points = points(sweep, components.identities)
         self.groups = encodings(self.points)
         self.examples = Examples(store.folder, sweep.examples, sweep.seeds[0], elsewhere)
-        self.compute = Compute()
+        self.compute = Timings()
         self.batch = Batch(sweep.batch_size, say)
         self.keys = None if cache.folder is None else Keys(sweep, components)
         self.pictures = Pictures(sweep, components, examples=self.examples)
@@ -114,7 +114,7 @@ class Worker:
 
         advance: is told of every encoding.
         """
-        self.compute = Compute()
+        self.compute = Timings()
         hits, misses = Counter(self.cache.hits), Counter(self.cache.misses)
         keys: dict[int, str] = {}
         rows, label = 0, ""

@@ -1,6 +1,6 @@
 """The format of packets that can each be read alone, or with the map.
 
-    kept tokens of a stream and layer, in sending order (see `scan_order`)
+    kept tokens of a stream and layer, in sending order (see `sending_order`)
         . a . . b c . . . d . e . .|. f g . . . h ...
           └────── chunk ──────┘       └─ chunk ─┘       a packet holds one chunk, or several where a
           └────────── packet ──────────┘                layer ends within it
@@ -39,7 +39,7 @@ from sqlink.bitstream.refinement_table import (
     ExpectedToken,
     geometry,
 )
-from sqlink.bitstream.scan_order import Order, sending_order
+from sqlink.bitstream.sending_order import Order, sending_order
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.unit_coding import code_fixed, read_units, write_tokens
 from sqlink.errors import DataError

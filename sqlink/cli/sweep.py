@@ -32,7 +32,12 @@ def sweep(
     ] = False,
     executor: Annotated[
         str,
-        typer.Option("--executor", "-e", metavar="NAME", help="in-process, processes or ray."),
+        typer.Option(
+            "--executor",
+            "-e",
+            metavar="NAME",
+            help="An executor by name, such as processes or ray.",
+        ),
     ] = "in-process",
     workers: Annotated[
         int | None,
@@ -40,7 +45,9 @@ def sweep(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="HOST:PORT", help="Of a Ray cluster; auto or local."),
+        typer.Option(
+            "--address", metavar="HOST:PORT", help="Of the executor's cluster; auto or local."
+        ),
     ] = None,
     cache: Annotated[
         str | None,

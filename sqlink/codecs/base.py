@@ -256,7 +256,8 @@ class Codec(Protocol):
 class WithSession(Protocol):
     """A codec whose sessions have a header. session_bytes: its length.
 
-    A rate in channel uses leaves room for it, as no packet carries it.
+    When channel uses are converted to bytes, these bytes are added: packets do not carry the
+    header.
     """
 
     session_bytes: int

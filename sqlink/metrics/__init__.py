@@ -32,9 +32,9 @@ BUILT_IN = {
     "fid_patch": "sqlink.metrics.frechet",
     "fd": "sqlink.metrics.frechet",
     "fd_judge": "sqlink.metrics.frechet",
-    "kid": "sqlink.metrics.kid",
-    "kid_patch": "sqlink.metrics.kid",
-    "kd": "sqlink.metrics.kid",
+    "kid": "sqlink.metrics.kernel_distance",
+    "kid_patch": "sqlink.metrics.kernel_distance",
+    "kd": "sqlink.metrics.kernel_distance",
 }
 """Name -> the module that registers the metric."""
 

@@ -38,7 +38,7 @@ from sqlink.bitstream.context_model import (
     StreamTable,
 )
 from sqlink.bitstream.neighbourhood import window
-from sqlink.bitstream.scan_order import sending_order
+from sqlink.bitstream.sending_order import sending_order
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import ranks
 from sqlink.errors import ConfigError, SQLinkError

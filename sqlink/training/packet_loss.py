@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sqlink.bitstream.scan_order import sending_order
+from sqlink.bitstream.sending_order import sending_order
 
 _CHUNK_BITS = 28.0
 """Head of a packet's chunk and what ends the packet: see docs/reference/bitstream.md."""

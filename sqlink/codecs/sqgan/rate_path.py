@@ -46,7 +46,7 @@ COARSEST_ROWS: Rows = (
 )
 """The same with refinements, (map, image, 1/8, 1/4, step), at the coarsest step."""
 _OF_A_STEP = (0.6, 1.0)
-"""Shares of the refinements between which each finer step goes."""
+"""First and last kept fraction of the refinements at each finer step."""
 
 
 @dataclass(frozen=True)

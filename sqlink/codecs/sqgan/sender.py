@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FILLED = 0.99
 """Share of a budget that is enough."""
 _AIM = 0.5
-"""Part of the free share of a budget that a guess leaves free."""
+"""Guesses aim at the budget minus this part of the share that may stay free."""
 _FINER_TAKES = 1.3
 """Exponent by which bytes fall with the quantiser's step, where a step was not tried yet."""
 

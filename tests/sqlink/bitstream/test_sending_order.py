@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlink.bitstream.scan_order import RUN, sending_order
+from sqlink.bitstream.sending_order import RUN, sending_order
 
 
 @given(st.integers(1, 60), st.integers(1, 60))

@@ -27,15 +27,15 @@ rows for `store`. `load` reads or renders the pictures; `prepare` makes the map 
 what the judge sees in the original."""
 
 
-class Compute:
+class Timings:
     """Seconds and counts by codec, such as `encode_s` for `encoded` pictures; see PARTS.
 
     before: what earlier runs of the same sweep took.
 
-    >>> compute = Compute({"bpg": {"encode_s": 2.0, "encoded": 4}})
-    >>> with compute.measure("bpg", "encode", 2):
+    >>> timings = Timings({"bpg": {"encode_s": 2.0, "encoded": 4}})
+    >>> with timings.measure("bpg", "encode", 2):
     ...     pass
-    >>> compute.spent["bpg"]["encoded"]
+    >>> timings.spent["bpg"]["encoded"]
     6
     """
 
@@ -45,7 +45,7 @@ class Compute:
         }
 
     @classmethod
-    def resumed(cls, folder: Path) -> Compute:
+    def resumed(cls, folder: Path) -> Timings:
         """Return what earlier runs took, as the folder's manifest says; nothing if it does
         not say.
         """
@@ -69,9 +69,9 @@ class Compute:
     def add(self, spent: Spent) -> None:
         """Add what others took.
 
-        >>> compute = Compute({"bpg": {"encoded": 4}})
+        >>> timings = Timings({"bpg": {"encoded": 4}})
         >>> compute.add({"bpg": {"encoded": 2}})
-        >>> compute.spent["bpg"]["encoded"]
+        >>> timings.spent["bpg"]["encoded"]
         6
         """
         for codec, values in spent.items():

@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 
 from sqlink.metrics.jackknife import Floats
-from sqlink.metrics.kid import KernelDistance
+from sqlink.metrics.kernel_distance import KernelDistance
 
 
 class _Pixels:
