@@ -113,8 +113,12 @@ def transmit(
     channel: Annotated[
         str, typer.Option("--channel", metavar="CHANNEL.yaml|NAME", help="A channel.")
     ],
-    snr_db: Annotated[float | None, typer.Option("--snr-db", help="Mean Es/N0 in dB.")] = None,
-    loss: Annotated[float | None, typer.Option("--loss", help="Packet loss, 0..1.")] = None,
+    snr_db: Annotated[
+        str | None, typer.Option("--snr-db", metavar="FLOAT", help="Mean Es/N0 in dB.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option("--loss", metavar="FLOAT", help="Packet loss, 0..1.")
+    ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option("--condition", metavar="NAME=VALUE", help="Of the channel; any number."),
@@ -156,7 +160,8 @@ def transmit(
     rate = rate_of(bpp, bytes_, quality, channel_uses)
     coder = codec_of(codec, packet_bytes, weights, device, codec_option)
     carrier = load(channel, packet_size(coder, packet_bytes))
-    conditions = conditions_of(carrier, {"snr_db": snr_db, "loss": loss}, condition)
+    given = {"snr_db": _one_number("--snr-db", snr_db), "loss": _one_number("--loss", loss)}
+    conditions = conditions_of(carrier, given, condition)
     quality_of = QualityMeter() if measure else None
     link = Link(
         Transmitter(coder),
@@ -258,3 +263,18 @@ def _print_ledger(target: Path, sent: Stream, result: LinkResult, asked: int | N
     for name, bits in entries.items():
         table.add_row(name, str(bits), f"{bits / total:.2%}")
     Console().print(table)
+
+
+def _one_number(option: str, text: str | None) -> float | None:
+    """Parse a condition of `transmit`. Raises ConfigError for a range, which sweeps take."""
+    from sqlink.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"transmit: {option} {text} must be a number: for a range use `sqlink sweep`, or "
+            "`sqlink channel` for the channel alone"
+        ) from None

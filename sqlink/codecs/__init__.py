@@ -74,17 +74,15 @@ def takes_option(name: str, option: str) -> bool:
 def where_nothing_is_lost(name: str) -> Mapping[str, object]:
     """Return the options that serve a codec best over a channel that neither loses nor cuts.
 
-    A codec class says them as `lossless_options`. Empty for one that says none or is not known.
+    Empty for a codec without `WithLosslessOptions`, and for one that is not known.
 
     >>> dict(where_nothing_is_lost("jpeg2000"))
     {'layers': 1}
     """
-    from sqlink.codecs.base import CODECS
+    from sqlink.codecs.base import CODECS, WithLosslessOptions
 
-    if name not in CODECS.names():
-        return {}
-    options: Mapping[str, object] = getattr(CODECS.get(name), "lossless_options", {})
-    return options
+    maker = CODECS.get(name) if name in CODECS.names() else None
+    return maker.lossless_options if isinstance(maker, WithLosslessOptions) else {}
 
 
 def codec_for_suffix(suffix: str) -> str:
@@ -95,12 +93,13 @@ def codec_for_suffix(suffix: str) -> str:
     >>> codec_for_suffix(".j2k")
     'jpeg2000'
     """
-    from sqlink.codecs.base import CODECS
+    from sqlink.codecs.base import CODECS, WithSuffix
 
     known = {own: name for name, (_, own) in BUILT_IN.items()}
     if suffix in known:
         return known[suffix]
     for name in codec_names():
-        if name not in BUILT_IN and getattr(CODECS.get(name), "suffix", None) == suffix:
+        maker = None if name in BUILT_IN else CODECS.get(name)
+        if isinstance(maker, WithSuffix) and maker.suffix == suffix:
             return name
     raise DataError(f"no codec stores files in '{suffix}': known are {', '.join(sorted(known))}")

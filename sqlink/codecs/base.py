@@ -253,6 +253,20 @@ class Codec(Protocol):
 
 
 @runtime_checkable
+class WithSuffix(Protocol):
+    """A class of codecs that names the suffix of its stored files, with the dot."""
+
+    suffix: str
+
+
+@runtime_checkable
+class WithLosslessOptions(Protocol):
+    """A class of codecs that names its best options over a channel that neither loses nor cuts."""
+
+    lossless_options: Mapping[str, object]
+
+
+@runtime_checkable
 class WithSession(Protocol):
     """A codec whose sessions have a header. session_bytes: its length.
 

@@ -560,6 +560,10 @@ def test_as_a_process_it_is_quick_to_help_and_short_in_error(tmp_path: Path) -> 
         ("channel awgn --seed x", "channel: --seed x must be an integer"),
         ("encode a.png -o out --bpp much", "encode: --bpp much must be a number"),
         (
+            "transmit a.png -o out --channel awgn --bpp 0.1 --snr-db 0:10:5",
+            "transmit: --snr-db 0:10:5 must be a number: for a range use `sqlink sweep`",
+        ),
+        (
             "channel awgn --packts 3",
             "channel: no option --packts: did you mean '--packets'? known:",
         ),
