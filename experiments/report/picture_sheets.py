@@ -91,7 +91,8 @@ def over_channel(results: Results, rows: Sequence[Line], condition: str) -> Figu
             if i == 0:
                 panel.set_title(axis.said(value))
         panels[i][0].set_ylabel(codec_title(codec), fontsize=10, fontweight="bold")
-    title = f"{picture} at {rate_title(rows[0]['rate'])} over {axis.title}; one realisation"
+    over = axis.title[:1].lower() + axis.title[1:] if axis.title[1:2].islower() else axis.title
+    title = f"{picture} at {rate_title(rows[0]['rate'])} over {over}; one realisation"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
