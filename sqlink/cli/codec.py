@@ -160,8 +160,8 @@ def transmit(
     rate = rate_of(bpp, bytes_, quality, channel_uses)
     coder = codec_of(codec, packet_bytes, weights, device, codec_option)
     carrier = load(channel, packet_size(coder, packet_bytes))
-    given = {"snr_db": _one_number("--snr-db", snr_db), "loss": _one_number("--loss", loss)}
-    conditions = conditions_of(carrier, given, condition)
+    numbers = {"snr_db": _one_number("--snr-db", snr_db), "loss": _one_number("--loss", loss)}
+    conditions = conditions_of(carrier, numbers, condition)
     quality_of = QualityMeter() if measure else None
     link = Link(
         Transmitter(coder),
