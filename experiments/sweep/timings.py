@@ -70,7 +70,7 @@ class Timings:
         """Add what others took.
 
         >>> timings = Timings({"bpg": {"encoded": 4}})
-        >>> compute.add({"bpg": {"encoded": 2}})
+        >>> timings.add({"bpg": {"encoded": 2}})
         >>> timings.spent["bpg"]["encoded"]
         6
         """
