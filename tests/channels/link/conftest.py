@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from channels.base import Packets, Reception
@@ -47,9 +49,9 @@ def assert_accounts_hold(link: CodedLink | UncodedLink, sent: Packets, got: Rece
 TABLE = BlerTable((0.0, 1.0, 2.0, 3.0), (980, 500, 100, 10), (1000, 1000, 1000, 1000))
 
 
-def keep(table: BlerTable, **parameters: object) -> CodedLink:
+def keep(table: BlerTable, **parameters: Any) -> CodedLink:
     """A lookup link whose table is in the cache."""
-    link = CodedLink(fidelity="lookup", **parameters)  # type: ignore[arg-type]
+    link = CodedLink(fidelity="lookup", **parameters)
     bler_table.write(bler_table.cache_folder() / f"{bler_table.key(link)}.json", link, table)
     return link
 
