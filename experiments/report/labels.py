@@ -25,7 +25,7 @@ CODECS: Mapping[str, str] = {
 }
 
 CHANNELS: Mapping[str, str] = {
-    "lossless": "no losses",
+    "lossless": "a lossless link",
     "iid": "independent losses",
     "iid_erasure": "independent losses",
     "bursts": "bursts of losses",

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.report.axes import AXES
+from experiments.report.compare import compare
 from experiments.report.embedded import Pictures, asset, token_layers
 from experiments.report.headline import headline
 from experiments.report.labels import LEDGER, rate_parts, rate_title
@@ -31,7 +32,7 @@ from experiments.sweep.examples import FOLDER, original_path
 from experiments.sweep.row import BITS
 from sqlink.data.classes import NAMES, PALETTE
 from sqlink.data.pictures import write_aside
-from sqlink.errors import DataError
+from sqlink.errors import ConfigError, DataError
 from sqlink.metrics.jackknife import MIN_BLOCKS
 
 NAME = "report.html"
@@ -123,10 +124,12 @@ def page_data(results: Sequence[Results], pictures: Pictures) -> dict[str, Any]:
         shown += own
         shots += taken
     front = headline(results[0])
+    across = _across(results)
     return {
         "title": " and ".join(one.name for one in results),
         "version": version("sqlink"),
         "folders": [_folder(one) for one in results],
+        "across": across,
         "series": [_series(one, results) for one in series],
         "metrics": [{"id": name, **_axis(results, name)} for name in names],
         "categories": list(dict.fromkeys(n for one in results for n in ("channel", *one.axes))),
@@ -216,6 +219,24 @@ def _folder(one: Results) -> dict[str, Any]:
             for line in one.differences
         ],
     }
+
+
+def _across(results: Sequence[Results]) -> list[dict[str, Any]] | None:
+    """Return the Bjøntegaard rates between codecs of several folders; None for a single folder, and
+    where the folders hold different pictures or one codec in all.
+    """
+    if len(results) < 2:
+        return None
+    try:
+        found = compare([one.folder for one in results])
+    except ConfigError:
+        return None
+    titles = {name: _titled(results, name) for name in found.better}
+    return [{**line, "metric": titles[line["metric"]]} for line in found.deltas]
+
+
+def _titled(results: Sequence[Results], name: str) -> str:
+    return next(one for one in results if _knows(one, name)).axis(name).title
 
 
 def _rates(results: Sequence[Results]) -> list[dict[str, Any]]:

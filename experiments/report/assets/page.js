@@ -380,6 +380,7 @@ function worst() {
   const sign = chosen.better === "lower" ? -1 : 1;
   const found = line ? D.worst.filter((w) => w.l === line.at && isNumber(w.v[chosen.id])).sort((a, b) => sign * (a.v[chosen.id] - b.v[chosen.id])).slice(0, 12) : [];
   const folder = D.series[state.worst].folder;
+  byId("worst-list").classList.toggle("bare", !found.some((w) => D.pictures.some((p) => p.name === w.p && p.folder === folder)));
   byId("worst-list").replaceChildren(...found.map((w, rank) => {
     const kept = D.pictures.findIndex((p) => p.name === w.p && p.folder === folder);
     const shot = kept >= 0 ? D.shots.find((s) => s.l === line.at && s.p === w.p) : null;
@@ -393,7 +394,7 @@ function worst() {
       byId("pictures").scrollIntoView();
     };
     return el("button", { class: "shot", type: "button", onclick: kept >= 0 ? open : null, disabled: kept < 0 },
-      source ? el("img", { src: source, alt: `${w.p} as received`, width: D.pictures[kept].width, height: D.pictures[kept].height, style: "height:auto" }) : el("div", { class: "none" }, "not kept as a picture"),
+      source ? el("img", { src: source, alt: `${w.p} as received`, width: D.pictures[kept].width, height: D.pictures[kept].height, style: "height:auto" }) : null,
       el("div", { class: "said" }, el("span", { class: "rank" }, `${rank + 1}`), el("b", {}, w.p),
         el("span", { class: "fact" }, `${chosen.title} ${written(chosen, w.v[chosen.id])}${w.v.outage ? `, outage ${Math.round(100 * w.v.outage)} %` : ""}`)));
   }), ...(found.length ? [] : [el("p", { class: "mute" }, "No numbers of single pictures here.")]));
@@ -415,24 +416,30 @@ function cost() {
   byId("cost-table").replaceChildren(table(["codec", "encoding, a picture", "decoding, a reception", "delay on the channel, mean", "95 % of pictures within", "channel uses a picture"], rows, 1),
     el("p", { class: "note" }, `At the setting above. Measured during the sweep on ${machine.device || "cpu"}, ${machine.threads || "?"} threads; "–" where it was not measured or the channel delays nothing.`));
 }
+function bjontegaard(name, pairs, codec) {
+  if (!pairs.length) return [];
+  const number = (v) => (isNumber(v) ? `${v > 0 ? "+" : ""}${v.toFixed(1)}` : "–");
+  const interval = (b) => (isNumber(b.bd_rate_percent_low) ? ` [${number(b.bd_rate_percent_low)}, ${number(b.bd_rate_percent_high)}]` : "");
+  const cond = (line) => conditionsSaid(line) || "–";
+  const have = pairs.filter((b) => isNumber(b.bd_rate_percent)), none = pairs.filter((b) => !isNumber(b.bd_rate_percent));
+  const body = have.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, `${number(b.bd_rate_percent)} %${interval(b)}`, `${Math.round(100 * b.overlap)} %`]);
+  const parts = [el("h3", {}, `${name}Bjøntegaard rates`), el("p", { class: "note" }, "Bits that a codec needs more (+) or less (−) than another for equal quality, over the qualities that both reach; overlap is the share of the narrower range that this is."),
+    have.length ? table(["codec", "against", "channel", "metric", "rate", "overlap"], body, 4) : el("p", {}, "None: no two codecs reach the same qualities.")];
+  if (none.length) {
+    const why = table(["codec", "against", "channel", "metric", "why there is none"], none.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, b.reason]), 9);
+    parts.push(el("details", {}, el("summary", {}, `${none.length} pairs without one`), el("div", { class: "scroll" }, why)));
+  }
+  return parts;
+}
 function tables() {
-  const parts = [];
+  const parts = D.across ? bjontegaard("", D.across, (title) => (D.series.find((s) => s.codec === title) || { title }).title) : [];
   for (const [place, folder] of D.folders.entries()) {
     const name = D.folders.length > 1 ? `${folder.name}: ` : "";
     const codec = (title) => (seriesOf(title, place) || { title }).title;
     const cond = (line) => conditionsSaid(line) || "–";
     const number = (v, digits) => (isNumber(v) ? `${v > 0 ? "+" : ""}${v.toFixed(digits)}` : "–");
     const interval = (low, high, digits) => (isNumber(low) ? ` [${number(low, digits)}, ${number(high, digits)}]` : "");
-    if (folder.bjontegaard.length) {
-      const have = folder.bjontegaard.filter((b) => isNumber(b.bd_rate_percent)), none = folder.bjontegaard.filter((b) => !isNumber(b.bd_rate_percent));
-      const body = have.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, `${number(b.bd_rate_percent, 1)} %${interval(b.bd_rate_percent_low, b.bd_rate_percent_high, 1)}`, `${Math.round(100 * b.overlap)} %`]);
-      parts.push(el("h3", {}, `${name}Bjøntegaard rates`), el("p", { class: "note" }, "Bits that a codec needs more (+) or less (−) than another for equal quality, over the qualities that both reach; overlap is the share of the narrower range that this is."),
-        have.length ? table(["codec", "against", "channel", "metric", "rate", "overlap"], body, 4) : el("p", {}, "None: no two codecs reach the same qualities."));
-      if (none.length) {
-        const why = table(["codec", "against", "channel", "metric", "why there is none"], none.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, b.reason]), 9);
-        parts.push(el("details", {}, el("summary", {}, `${none.length} pairs without one`), el("div", { class: "scroll" }, why)));
-      }
-    }
+    if (!D.across) parts.push(...bjontegaard(name, folder.bjontegaard, codec));
     if (folder.differences.length) {
       parts.push(el("h3", { style: "margin-top:1.4rem" }, `${name}Differences, paired`), table(["row", "against", "channel", "metric", "difference"], folder.differences.map((d) => [d.row, d.against, cond(d), d.metric, number(d.difference * d.factor, d.decimals) + interval(d.difference_low * d.factor, d.difference_high * d.factor, d.decimals)]), 4));
     }

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from channels.errors import ConfigError
+from experiments.report.compare import compare
 from experiments.report.embedded import Pictures
 from experiments.report.page import page_data, write_page
 from experiments.report.results import Results
@@ -126,6 +127,25 @@ def test_two_folders_are_told_apart(swept: Path, tmp_path: Path) -> None:
     assert {"mosaic (small)", "mosaic (other)"} <= {one["title"] for one in data["series"]}
     assert len({one["style"] for one in data["series"]}) == 4
     assert data["title"] == "small and other"
+
+
+def test_codecs_of_two_folders_of_the_same_pictures_are_compared(
+    swept: Path, page: Path, tmp_path: Path
+) -> None:
+    text = SWEEP.split("codecs:")[0] + "codecs: [jpeg]\n" + "rates:" + SWEEP.split("rates:", 2)[2]
+    (tmp_path / "other.yaml").write_text(text.replace("[2, 120, 400]", "[600, 900]"))
+    other = run_sweep(tmp_path / "other.yaml", tmp_path / "other", progress=False)
+    data = embedded(write_page([swept, other], tmp_path / "both.html"), "data")
+    wanted = compare([swept, other]).deltas
+    assert {(line["codec"], line["against"]) for line in wanted} > {("mosaic", "jpeg")}
+    assert len(data["across"]) == len(wanted)
+    for shown, line in zip(data["across"], wanted, strict=True):
+        assert (shown["codec"], shown["against"]) == (line["codec"], line["against"])
+    assert embedded(page, "data")["across"] is None
+    fewer = text.replace("count: 3", "count: 2")
+    (tmp_path / "fewer.yaml").write_text(fewer)
+    less = run_sweep(tmp_path / "fewer.yaml", tmp_path / "fewer", progress=False)
+    assert embedded(write_page([swept, less], tmp_path / "apart.html"), "data")["across"] is None
 
 
 @pytest.mark.parametrize("arguments", [["missing"], [".", "."]])
