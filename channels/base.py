@@ -146,9 +146,9 @@ class Packets:
 
 @dataclass(frozen=True)
 class Reception:
-    """What a channel delivers, and what it cost.
+    """The outcome of `Channel.transmit` for N links: packets, delivery, channel uses, delays.
 
-    packets: as received; the payload of a packet not delivered is zero and its length 0.
+    packets: as received; a packet that is not delivered has length 0 and a payload of zeros.
     delivered: bool [N, P], whether the receiver accepts the packet (its CRC holds).
     correct: bool [N, P], whether the received bytes equal those sent, delivered or not.
     channel_uses: int64 [N], complex symbols or resource elements occupied, data and pilots.
@@ -212,26 +212,31 @@ class Channel(Protocol):
 
 
 @runtime_checkable
-class Recorded(Protocol):
-    """A channel that uses the content of a file or table."""
+class HasContentHash(Protocol):
+    """A channel whose results depend on the content of a file or table."""
 
-    def content(self) -> str:
-        """Return a hash of that content, independent of the file's name and place; empty if there
-        is none.
+    def content_hash(self) -> str:
+        """Return a hash of that content, or "" if there is none.
+
+        The hash does not depend on the file's name and folder.
         """
         ...
 
 
 @runtime_checkable
-class Lengthens(Protocol):
-    """A channel that adds bytes to each packet before it passes it on."""
+class AddsHeader(Protocol):
+    """A channel that puts a header before each packet and passes both to a channel inside it."""
 
     @property
-    def lengthens(self) -> int: ...
+    def header_bytes(self) -> int:
+        """Length of the header, bytes."""
+        ...
 
     @staticmethod
-    def added_bytes(parameters: Mapping[str, object]) -> int:
-        """Return how many, given the channel's parameters before it is made."""
+    def header_bytes_for(parameters: Mapping[str, object]) -> int:
+        """Return the length of the header, bytes, of a channel that would be made with these
+        parameters.
+        """
         ...
 
 
@@ -253,11 +258,16 @@ class Wrapper(Protocol):
 
 
 @runtime_checkable
-class Nests(Protocol):
-    """A channel class whose parameters describe channels, to which a packet size is passed on."""
+class TakesChannels(Protocol):
+    """A class of channels with parameters that describe other channels, such as `over`.
 
-    inner: tuple[str, ...]
-    """Names of those parameters; "classes.channel" means a key of the mappings in a list."""
+    `channels.config.packet_size` passes the packet size on to those channels.
+    """
+
+    channel_parameters: tuple[str, ...]
+    """Names of those parameters. "classes.channel": the key `channel` of each mapping in the list
+    `classes`.
+    """
 
 
 CHANNELS: Registry[Channel] = Registry("channel", "sqlink.channels", {**PACKET, **LINK})
@@ -320,7 +330,7 @@ class Chain:
         return sum(known) if known else None
 
 
-def received(
+def erasure_reception(
     packets: Packets,
     delivered: Tensor,
     delay_s: Tensor | None = None,
@@ -344,10 +354,11 @@ def received(
     )
 
 
-def contents(channel: Channel) -> list[str]:
+def content_hashes(channel: Channel) -> list[str]:
     """List the hashes of every file and table that a channel, or one inside it, depends on."""
-    found = [text for text in [channel.content()] if text] if isinstance(channel, Recorded) else []
+    own = channel.content_hash() if isinstance(channel, HasContentHash) else ""
+    found = [own] if own else []
     if isinstance(channel, Wrapper):
         for inner in channel.wrapped:
-            found += contents(inner)
+            found += content_hashes(inner)
     return found

@@ -1,12 +1,12 @@
 """One crossing of a channel, for `Link`, for sweeps and for the command line.
 
     Streams ─ pack ─> Packets ─ select ─> Channel.transmit ─> Reception ─ unpack ─> Received
-    (one a picture)            (one a draw)                       │                    │ distinct
-                                                                  └─ ledger, uses      └─> receive
+    (one per picture)          (one per draw)                     │                    │ distinct
+                                                                  └─ ledger, uses      └─> decode
 
 A picture is packed once, whatever the number of realisations, and realisations that received
 identical bytes are decoded once. Draws keep their order from end to end: entry `l` of everything in
-`Crossed` belongs to draw `l`.
+`CrossingResult` belongs to draw `l`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Crossed:
+class CrossingResult:
     """The reception of L draws over the channel, in their order.
 
     received: what the receiver holds of each; None if the codec had nothing to send. delivered,
@@ -121,26 +121,27 @@ def cross(
     point: str,
     packet_bytes: int,
     device: torch.device | str = "cpu",
-    runs: Sequences | None = None,
+    sequences: PictureSequences | None = None,
     together: int | None = None,
-) -> Crossed:
+) -> CrossingResult:
     """Send one stream for each of L draws.
 
-    answers: of the codec, one a picture. conditions: name -> [L]. point: what keys the random
-    numbers beside a draw's name, realisation and seed. packet_bytes: the codec's. runs: draws then
-    come in runs of `runs.length`, which cross one after another over a link keyed by the first of
-    them; all of a run share realisation and seed. together: largest number of draws in one batch of
-    the channel; it changes the memory taken, not the results.
+    answers: the codec's, one for each picture. conditions: name -> [L]. point: part of the key of
+    the random numbers, beside a draw's name, realisation and seed. packet_bytes: the codec's packet
+    size. sequences: each `sequences.length` draws in a row are then one sequence, whose pictures
+    cross one link in their order. The first draw keys that link; all draws of a sequence share
+    realisation and seed. together: largest number of draws in one batch of the channel; it changes
+    the memory taken, not the results.
     Raises ConfigError if the channel was built for another packet size, ChannelError if the
     channel refuses.
     """
     check_packet_size(channel, packet_bytes)
-    length = 1 if runs is None else runs.length
+    length = 1 if sequences is None else sequences.length
     _check_order(draws, len(answers), length)
     count, device = len(draws), torch.device(device)
     packets = pack(answers, packet_bytes, device)
     shape = (count, packets.lengths.shape[1])
-    done = Crossed(
+    done = CrossingResult(
         received=[None] * count,
         delivered=torch.zeros(shape, dtype=torch.bool),
         correct=torch.zeros(shape, dtype=torch.bool),
@@ -153,7 +154,7 @@ def cross(
         delivered_bytes=torch.zeros(count, dtype=torch.int64),
     )
     sends = [isinstance(answers[draw.answer], Stream) for draw in draws]
-    if runs is None:
+    if sequences is None:
         crossing = [number for number, here in enumerate(sends) if here]
     else:
         crossing = list(range(count)) if any(sends) else []
@@ -169,28 +170,29 @@ def cross(
         index = torch.tensor(links)
         met = {name: value[index.to(value.device)].to(device) for name, value in conditions.items()}
         randomness = Randomness(torch.cat(keys).to(device))
-        if runs is None:
+        if sequences is None:
             reception = channel.transmit(sent, met, randomness)
         else:
-            reception = runs.split(sent, channel.transmit(runs.join(sent), met, randomness))
+            joined = channel.transmit(sequences.join(sent), met, randomness)
+            reception = sequences.split(sent, joined)
         _fill(done, part, [answers[draws[n].answer] for n in part], sent, reception)
     return done
 
 
 def _check_order(draws: Sequence[Draw], answers: int, length: int) -> None:
-    """Raise ValueError if draws name answers that do not exist, or are not whole runs."""
+    """Raise ValueError if draws name answers that do not exist, or are not whole sequences."""
     if any(not 0 <= draw.answer < answers for draw in draws):
         raise ValueError(f"a draw names an answer beyond the {answers} there are")
     if len(draws) % length:
-        raise ValueError(f"{len(draws)} draws are not a whole number of runs of {length}")
+        raise ValueError(f"{len(draws)} draws are not a whole number of sequences of {length}")
     for start in range(0, len(draws), length):
-        run = draws[start : start + length]
-        if len({(draw.realisation, draw.seed) for draw in run}) > 1:
-            raise ValueError("the draws of a run must share their realisation and seed")
+        sequence = draws[start : start + length]
+        if len({(draw.realisation, draw.seed) for draw in sequence}) > 1:
+            raise ValueError("the draws of a sequence must share their realisation and seed")
 
 
 def _fill(
-    done: Crossed,
+    done: CrossingResult,
     numbers: Sequence[int],
     answers: Sequence[Stream | Unreachable],
     packets: Packets,
@@ -266,20 +268,21 @@ def check_packet_size(channel: Channel, packet_bytes: int) -> None:
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """Runs of T pictures, each run one after another over its own link.
+class PictureSequences:
+    """Sequences of T pictures; the pictures of a sequence cross one link, one after another.
 
-    length: T. picture_rate_hz: a run's picture t is offered to its link at t / picture_rate_hz.
+    length: T. picture_rate_hz: picture t of a sequence is offered to the link at
+        t / picture_rate_hz seconds.
     """
 
     length: int
     picture_rate_hz: float
 
     def join(self, packets: Packets) -> Packets:
-        """Join packets [L * T, P], run by run, into L links that carry T pictures each.
+        """Join packets [L * T, P], sequence by sequence, into L links that carry T pictures each.
 
-        Slots without a packet are closed up, so that a link's packets do not depend on how many
-        those of other links are.
+        Empty slots are moved to the end, so that the packets of a link do not depend on the number
+        of packets of the other links.
         """
         links = packets.lengths.shape[0] // self.length
         slots = packets.lengths.shape[1]
@@ -386,7 +389,7 @@ def distinct(received: Sequence[_Item]) -> tuple[list[_Item], list[int]]:
     return list(numbers), which
 
 
-def receive(
+def decode_received(
     receiver: Receiver, came: Sequence[Received | None], height: int, width: int
 ) -> Decoded:
     """Decode N pictures of one size from what each received, in their order; None is an outage."""

@@ -19,12 +19,12 @@ from sqlink.crossing import (
     Draw,
     check_packet_size,
     cross,
+    decode_received,
     distinct,
     join,
     ledger,
     pack,
     packet_size,
-    receive,
     resolve_rate,
     send,
     unpack,
@@ -166,7 +166,7 @@ class Link:
             device=self.device,
         )
         unique, numbers = distinct(crossed.received)
-        decoded = receive(self.receiver, unique, height, width)
+        decoded = decode_received(self.receiver, unique, height, width)
         understood = None
         if self.receiver.evaluator is not None:
             understood = self.receiver.understand(decoded.images)

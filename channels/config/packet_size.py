@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from inspect import signature
 
-from channels.base import CHANNELS, Channel, FixedSize, Lengthens, Nests, Wrapper
+from channels.base import CHANNELS, AddsHeader, Channel, FixedSize, TakesChannels, Wrapper
 from channels.config.description import READY, name_and_parameters
 
 
@@ -32,9 +32,11 @@ def with_packet_size(spec: object, packet_bytes: int) -> object:
     if registered not in CHANNELS.names():
         return spec
     factory = CHANNELS.get(registered)
-    adds = factory.added_bytes(parameters) if isinstance(factory, Lengthens) else 0
-    inside = packet_bytes + adds
-    nested: tuple[str, ...] = factory.inner if isinstance(factory, Nests) else ()
+    header = factory.header_bytes_for(parameters) if isinstance(factory, AddsHeader) else 0
+    inside = packet_bytes + header
+    nested: tuple[str, ...] = ()
+    if isinstance(factory, TakesChannels):
+        nested = factory.channel_parameters
     for path in nested:
         key, _, within = path.partition(".")
         value = parameters.get(key)
@@ -67,7 +69,7 @@ def fixed_sizes(channel: Channel, packet_bytes: int) -> list[tuple[str, int, int
     if isinstance(channel, FixedSize):
         found.append((channel.name, channel.packet_bytes, packet_bytes))
     if isinstance(channel, Wrapper):
-        carries = packet_bytes + (channel.lengthens if isinstance(channel, Lengthens) else 0)
+        header = channel.header_bytes if isinstance(channel, AddsHeader) else 0
         for inner in channel.wrapped:
-            found += fixed_sizes(inner, carries)
+            found += fixed_sizes(inner, packet_bytes + header)
     return found

@@ -208,7 +208,7 @@ class AdaptiveLink:
             self._thresholds = [table.snr_at(self.target) for table in tables]
         return self._thresholds
 
-    def content(self) -> str:
+    def content_hash(self) -> str:
         """Return the SHA-256 of the tables that the link picks by."""
         return digest(tables_of(self.links, self.name))
 

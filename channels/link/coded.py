@@ -150,9 +150,9 @@ class CodedLink(BaseLink):
         """Error rates from which losses are drawn; None if packets are decoded."""
         return None if self._draws is None else self._draws.table
 
-    def content(self) -> str:
+    def content_hash(self) -> str:
         """Return the SHA-256 of the table; empty if packets are decoded."""
-        return "" if self._draws is None else self._draws.content()
+        return "" if self._draws is None else self._draws.content_hash()
 
     def over_awgn(self) -> CodedLink:
         """Return the same code over AWGN, decoded. Raises ChannelError if this link is over

@@ -56,7 +56,7 @@ class TableDraws:
             (self._table,) = tables_of([self._link], self._link.name)
         return self._table
 
-    def content(self) -> str:
+    def content_hash(self) -> str:
         """Return the SHA-256 of the table."""
         return digest([self.table])
 

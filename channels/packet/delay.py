@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from channels.base import Conditions, Packets, Reception, received, register
+from channels.base import Conditions, Packets, Reception, erasure_reception, register
 from channels.config.checks import choice, number, seconds
 from channels.errors import ConfigError
 from channels.random import Randomness
@@ -70,7 +70,7 @@ class Delay:
             "overtaken": overtaken.sum(dim=1) / count.double(),
             "late_packets": late.sum(dim=1),
         }
-        return received(packets, came, delay, statistics)
+        return erasure_reception(packets, came, delay, statistics)
 
     def _draw(self, streams: Randomness, slots: Tensor) -> Tensor:
         """Draw the random part, float64, in the shape of `slots`, [N, P]."""

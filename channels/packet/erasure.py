@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from channels.base import Conditions, Packets, Reception, received, register
+from channels.base import Conditions, Packets, Reception, erasure_reception, register
 from channels.config.checks import condition, number
 from channels.errors import ConfigError
 from channels.random import Randomness
@@ -27,7 +27,7 @@ class Lossless:
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
         """Deliver every packet [N, P]; reads no condition and no random number."""
-        return received(packets, packets.present)
+        return erasure_reception(packets, packets.present)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         return None
@@ -59,7 +59,7 @@ class IidErasure:
             lost = draws < loss[:, None]
         else:
             lost = draws < self.loss
-        return received(packets, packets.present & ~lost)
+        return erasure_reception(packets, packets.present & ~lost)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         return None
@@ -144,16 +144,16 @@ class GilbertElliott:
             enter = draws.new_full((links,), self.p)
             bad = two_states(draws, enter / (self.p + self.r), enter, 1 - self.r)
             if (self.loss_good, self.loss_bad) == (0, 1):
-                return received(packets, packets.present & ~bad)
+                return erasure_reception(packets, packets.present & ~bad)
             share = draws.new_tensor([self.loss_good, self.loss_bad])[bad.long()]
             lost = streams.child("loss within a state").uniform(slots) < share
-            return received(packets, packets.present & ~lost)
+            return erasure_reception(packets, packets.present & ~lost)
         if self.loss is None:
             loss = condition(self.name, conditions, "loss", links, 0, self.most, packets.device)
         else:
             loss = torch.full((links,), self.loss, dtype=torch.float64, device=packets.device)
         bad = two_states(draws, loss, loss / ((1 - loss) * self.burst), 1 - 1 / self.burst)
-        return received(packets, packets.present & ~bad)
+        return erasure_reception(packets, packets.present & ~bad)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         return None

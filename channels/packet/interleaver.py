@@ -56,7 +56,7 @@ class Interleave:
     """
 
     name = "interleave"
-    inner = ("over",)
+    channel_parameters = ("over",)
 
     def __init__(self, over: object, depth: int, width: int, span: str = "picture") -> None:
         self.over: Channel = build(over)

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from channels.base import Conditions, Packets, Reception, received, register
+from channels.base import Conditions, Packets, Reception, erasure_reception, register
 from channels.config.checks import flag, integer, number, seconds
 from channels.errors import ChannelError, ConfigError
 from channels.random import Randomness
@@ -74,7 +74,8 @@ def _served(
     statistics["late_packets"] = (
         torch.stack(list(late)).sum(dim=0) if late else torch.zeros_like(statistics["cut_packets"])
     )
-    return replace(received(packets.keep(carried), carried, delay, statistics), carried=carried)
+    reception = erasure_reception(packets.keep(carried), carried, delay, statistics)
+    return replace(reception, carried=carried)
 
 
 @register("token_bucket")

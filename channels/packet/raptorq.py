@@ -86,7 +86,7 @@ class RaptorQ:
     """
 
     name = "raptorq"
-    inner = ("over",)
+    channel_parameters = ("over",)
     moves_slots = True
 
     def __init__(
@@ -299,14 +299,14 @@ class RaptorQ:
         return solved.to(packets.device), (rebuilt * used).to(packets.device)
 
     @staticmethod
-    def added_bytes(parameters: Mapping[str, object]) -> int:
+    def header_bytes_for(parameters: Mapping[str, object]) -> int:
         """Return the bytes that a channel with these parameters adds to a packet."""
         return ID_BYTES if parameters.get("rule") == "real" else 0
 
     @property
-    def lengthens(self) -> int:
+    def header_bytes(self) -> int:
         """Bytes added to each packet."""
-        return self.added_bytes({"rule": self.rule})
+        return self.header_bytes_for({"rule": self.rule})
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         """Return the channel uses of a packet that is its own window: no packet costs more."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from channels.base import Channel, Conditions, Packets, Reception, received, register
+from channels.base import Channel, Conditions, Packets, Reception, erasure_reception, register
 from channels.config.builder import build
 from channels.config.checks import integer
 from channels.errors import ChannelError, ConfigError
@@ -37,7 +37,7 @@ class RateLimit:
     """
 
     name = "rate_limit"
-    inner = ("over",)
+    channel_parameters = ("over",)
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class RateLimit:
             fits = fits & self._within(limit, most, packets, order)
         statistics = _cut(packets, fits)
         if self.over is None:
-            whole = received(packets.keep(fits), fits, statistics=statistics)
+            whole = erasure_reception(packets.keep(fits), fits, statistics=statistics)
             return replace(whole, carried=fits)
         got = self.over.transmit(packets.keep(fits), conditions, randomness.child("over"))
         return Reception(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from channels.base import Conditions, Packets, Reception, received, register
+from channels.base import Conditions, Packets, Reception, erasure_reception, register
 from channels.config.checks import choice, integer, seconds
 from channels.errors import ConfigError
 from channels.random import Randomness
@@ -85,7 +85,7 @@ class Trace:
                 raise ConfigError(f"{self.name}: start={start!r} must be an integer or random")
             self.start = integer(self.name, "start", start, 0, len(self.delay_s) - 1)
 
-    def content(self) -> str:
+    def content_hash(self) -> str:
         """Return the SHA-256 of the recorded times."""
         return hashlib.sha256(self.delay_s.numpy().tobytes()).hexdigest()
 
@@ -110,7 +110,7 @@ class Trace:
             "beyond_trace": (beyond & packets.present).sum(dim=1),
             "late_packets": late.sum(dim=1),
         }
-        return received(packets, came & ~late, delay, statistics)
+        return erasure_reception(packets, came & ~late, delay, statistics)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
         return None

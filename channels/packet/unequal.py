@@ -79,7 +79,7 @@ class Unequal:
     """
 
     name = "unequal"
-    inner = ("over", "classes.channel")
+    channel_parameters = ("over", "classes.channel")
     moves_slots = True
 
     def __init__(self, over: object, classes: object) -> None:

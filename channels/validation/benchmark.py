@@ -79,7 +79,7 @@ def pair(
     return Pair(k, n, encoder, theirs, lambda llr: ours.decode(llr, layered), ours.chunk)
 
 
-def received(codec: Pair, ebno_db: float, streams: Randomness) -> tuple[Tensor, Tensor]:
+def transmit_qpsk(codec: Pair, ebno_db: float, streams: Randomness) -> tuple[Tensor, Tensor]:
     """Return bits sent by Gray-mapped QPSK over AWGN, float32 [B, k], and their LLRs, float32 [B,
     n].
 
@@ -110,7 +110,7 @@ def compare(codec: Pair, ebno_db: float, blocks: int, seed: int = 0) -> Comparis
     """Run both decoders on the same noise."""
 
     def run(keys: Tensor) -> tuple[Tensor, Tensor]:
-        sent, llr = received(codec, ebno_db, Randomness(keys))
+        sent, llr = transmit_qpsk(codec, ebno_db, Randomness(keys))
         return (codec.flooding(llr) != sent).any(dim=1), (codec.layered(llr) != sent).any(dim=1)
 
     parts = ("decoder", codec.k, codec.n, str(ebno_db))
@@ -164,7 +164,7 @@ def distance_db(points: Sequence[Comparison]) -> tuple[float, float]:
 
 def times(codec: Pair, blocks: int, repeats: int) -> list[tuple[float, float]]:
     """Return the seconds of one batch with flooding and with the layered decoder, by turns."""
-    _, llr = received(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
+    _, llr = transmit_qpsk(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
     pairs = []
     for turn in range(repeats + 1):
         spent = []
@@ -209,7 +209,7 @@ def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[flo
 
     plan = CodedLink().layout
     codec = pair(plan.k, plan.n)
-    _, llr = received(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
+    _, llr = transmit_qpsk(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
     runs: dict[str, tuple[Callable[[], object], int]] = {
         "Sionna's decoder": (lambda: codec.flooding(llr), blocks),
         "coded": (crossing(CodedLink(), blocks), blocks),

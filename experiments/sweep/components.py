@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from channels.base import Channel, Packets, contents
+from channels.base import Channel, Packets, content_hashes
 from channels.config.builder import build
 from channels.config.packet_size import with_packet_size
 from channels.random import Randomness
@@ -126,7 +126,7 @@ class Components:
                 judge=fingerprint(measures.judge),
                 maps=frozenset(title for (title, _), codec in codecs.items() if codec.carries_map),
                 channels={
-                    name: tuple(contents(channels[name, sweep.packet_bytes[0]]))
+                    name: tuple(content_hashes(channels[name, sweep.packet_bytes[0]]))
                     for name in sweep.links()
                 },
                 needs={name: channel.needs for (name, _), channel in channels.items()},

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from channels.registry import nearest
 from experiments.sweep.expand import expand, label
-from sqlink.codecs import where_nothing_is_lost
+from sqlink.codecs import lossless_options
 from sqlink.codecs.base import Rate
 from sqlink.settings import Section, load_settings, parse_settings
 
@@ -250,7 +250,7 @@ class Sweep(Section):
         for one in given_codecs if isinstance(given_codecs, list) else [given_codecs]:
             named = as_named(one)
             if isinstance(named, Mapping) and isinstance(named.get("name"), str):
-                best = where_nothing_is_lost(named["name"])
+                best = lossless_options(named["name"])
                 given = named.get("options") or {}
                 if best and isinstance(given, Mapping):
                     one = {**named, "options": {**best, **given}}

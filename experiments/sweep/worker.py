@@ -46,7 +46,15 @@ from experiments.sweep.tasks import Outcome, Task
 from experiments.sweep.timings import ALL, Timings
 from sqlink.analogue.symbol_link import Frame, SymbolsReceived, cross_symbols, decode_symbols
 from sqlink.codecs.base import Codec, Decoded, Received, Stream, TokenFate, Unreachable
-from sqlink.crossing import Crossed, Draw, Sequences, cross, distinct, receive, send
+from sqlink.crossing import (
+    CrossingResult,
+    Draw,
+    PictureSequences,
+    cross,
+    decode_received,
+    distinct,
+    send,
+)
 from sqlink.data.classes import NAMES, NO_LABEL
 from sqlink.receiver import Receiver
 from sqlink.runtime.threads import one_thread_each
@@ -217,7 +225,7 @@ class Worker:
         answers = self._answers([chunk[n] for n in wanted], encoding, names[0])
         sent = dict(zip(wanted, answers, strict=True))
         of = {one: _stream_hash(answer) for one, answer in sent.items()}
-        crossed: dict[str, Crossed] = {}
+        crossed: dict[str, CrossingResult] = {}
         number: list[int] = []
         for name in names:
             own = [crossing for crossing in crossings if crossing.point.channel == name]
@@ -253,7 +261,7 @@ class Worker:
                 return None
             return self.keys.delivery(chunk[number], encoding, stream)
 
-        decode = partial(receive, Receiver(codec))
+        decode = partial(decode_received, Receiver(codec))
         title, map_comes = encoding.codec.title, codec.carries_map
         measured = self._measure(chunk, title, decode, map_comes, tokens, receptions, keep, entry)
         return [
@@ -366,10 +374,10 @@ class Worker:
         wanted: Sequence[int],
         answers: Sequence[Stream | Unreachable],
         crossings: Sequence[Crossing],
-    ) -> Crossed:
+    ) -> CrossingResult:
         """Send streams over the channel; answers: of the pictures `wanted`.
 
-        In a sequence the crossings are runs of the whole chunk, one after another.
+        In a sequence, the pictures of the whole chunk cross one link, one after another.
         """
         point = crossings[0].point
         size = point.encoding.packet_bytes
@@ -400,10 +408,10 @@ class Worker:
                     point=self._draws[point.channel],
                     packet_bytes=size,
                     device=self.components.device,
-                    runs=(
+                    sequences=(
                         None
                         if sequence is None
-                        else Sequences(len(chunk), sequence.picture_rate_hz)
+                        else PictureSequences(len(chunk), sequence.picture_rate_hz)
                     ),
                     together=CROSSINGS * batch,
                 )
@@ -535,7 +543,7 @@ def _stream_hash(answer: Stream | Unreachable) -> str:
 
 
 def _transport(
-    answer: Stream | Unreachable, stream: str, crossed: Crossed, number: int
+    answer: Stream | Unreachable, stream: str, crossed: CrossingResult, number: int
 ) -> Transport:
     """Describe what crossed of one answer, as draw `number`; stream: the answer's hash."""
     if isinstance(answer, Unreachable):

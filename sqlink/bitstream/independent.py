@@ -98,8 +98,11 @@ class Chunk:
     level: int
 
 
-class NeedsMapError(DataError):
-    """Raised for a packet that depends on a map that did not arrive. chunks: those before."""
+class NeedsMapError(Exception):
+    """Raised by `read` for a packet that depends on the map where there is none.
+
+    chunks: those of the packet that precede the first one that depends on the map.
+    """
 
     def __init__(self, chunks: list[Chunk]) -> None:
         super().__init__("a packet depends on a map that did not arrive")

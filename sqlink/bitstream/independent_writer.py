@@ -93,8 +93,20 @@ def _after(queue: Sequence[_Segment], number: int, first: int) -> tuple[int, int
 
 
 @dataclass(frozen=True)
+class _Costs:
+    """The coder's expectations at the G places of a layer, and the bits that coding takes."""
+
+    hidden: NDArray[np.float32]  # [G, H], as if every run were whole
+    chances: Floats  # [G], to be kept
+    weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
+    tokens: tuple[ExpectedToken, ...]  # of the units where kept; empty: too many to be held
+    mask_bits: Floats  # [G], of each place
+    index_bits: Floats  # [K], of each token
+
+
+@dataclass(frozen=True)
 class _Segment:
-    """One layer of a stream, ready to be cut into chunks; costs are running sums, in bits."""
+    """One layer of a stream, ready to be cut into chunks."""
 
     stream: int
     layer: int
@@ -103,15 +115,10 @@ class _Segment:
     level: int
     kept: Bools  # [G], sending order
     indices: Symbols  # [G], or units [G, S], -1 where masked
+    costs: _Costs
     positions: Ints  # [K], where kept
-    hidden: NDArray[np.float32]  # [G, H], as if every run were whole
-    chances: Floats  # [G], to be kept
-    weights: Floats | None  # [K, J] of the indices where kept; None: too many to be held
-    tokens: tuple[ExpectedToken, ...]  # of the units where kept; empty: likewise
-    mask_bits: Floats  # [G], of each place
-    index_bits: Floats  # [K], of each token
-    mask_cost: Floats  # [G + 1], of all places before this one
-    index_cost: Floats  # [K + 1], of all tokens before this one
+    mask_sums: Floats  # [G + 1], bits of all places before this one
+    index_sums: Floats  # [K + 1], bits of all tokens before this one
 
     def fit(
         self, writer: Writer, empty: bool, first: int, packet_bytes: int
@@ -122,8 +129,8 @@ class _Segment:
         """
         start = int(self.positions[first])
         room = 8.0 * packet_bytes - writer.bits - self._head_bits(start)
-        reach = self.mask_cost[self.positions] + self.index_cost[1:]
-        limit = room + self.mask_cost[start] + self.index_cost[first]
+        reach = self.mask_sums[self.positions] + self.index_sums[1:]
+        limit = room + self.mask_sums[start] + self.index_sums[first]
         last = int(np.searchsorted(reach, limit, side="right")) - 1
         bound = int(np.searchsorted(self.positions, start + MAX_CHUNK)) - 1
         last = min(max(last, first), bound)
@@ -186,14 +193,14 @@ class _Segment:
         if self.stream >= 2:
             code(writer, self.grid, chunk, self._of_units(first, start, stop))
             return
-        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
-        index_bits = self.index_bits[first : last + 1]
+        chances, mask_bits = self.costs.chances[start:stop], self.costs.mask_bits[start:stop]
+        index_bits = self.costs.index_bits[first : last + 1]
         weights = np.empty((0, 0))
-        if self.weights is not None:
-            weights = self.weights[first : last + 1]
+        if self.costs.weights is not None:
+            weights = self.costs.weights[first : last + 1]
         elif not self.grid.fixed:
             table = self.grid.tables.of(self.stream)
-            weights = table.index_weights_of(self.hidden[start:stop][kept])
+            weights = table.index_weights_of(self.costs.hidden[start:stop][kept])
         if begins is not None:
             chances, mask_bits = (
                 np.concatenate([new[: old.size], old[new.size :]])
@@ -208,13 +215,13 @@ class _Segment:
 
     def _of_units(self, first: int, start: int, stop: int) -> Expected:
         """Return the expectations of units start..stop - 1, of which token `first` is first."""
-        chances, mask_bits = self.chances[start:stop], self.mask_bits[start:stop]
-        tokens = self.tokens
+        chances, mask_bits = self.costs.chances[start:stop], self.costs.mask_bits[start:stop]
+        tokens = self.costs.tokens
         if not tokens and not self.grid.fixed:
             kept = self.kept[start:stop]
             table, first = self.grid.tables.refining(self.stream), 0
             tokens = table.expected(
-                self.hidden[start:stop][kept], self.indices[start:stop][kept].astype(np.int16)
+                self.costs.hidden[start:stop][kept], self.indices[start:stop][kept].astype(np.int16)
             )
         return Expected(chances, np.empty((0, 0)), mask_bits, np.empty(0), tokens, first)
 
@@ -235,27 +242,10 @@ def _segments(
         level = ALL_KEPT if kept.all() else level_of(int(kept.sum()), kept.size)
         own = np.where(kept[:, None], indices, indices.dtype.type(-1))
         if stream >= 2:
-            found.append(_units(own, kept, stream, layer, grid, given_map, level))
-            continue
-        own = own[:, 0]
-        table = grid.tables.of(stream)
-        states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
-        left = np.stack([states[1:-1], states[:-2]], axis=1)
-        left[order.offsets[:, None] < [1, 2]] = table.masked + 1
-        hidden = grid.hidden_of_tokens(stream, given_map, order.places, left, level)
-        positions = np.flatnonzero(kept)
-        mask_bits = np.zeros(kept.size)
-        chances = table.chance_kept(hidden, level)
-        if level != ALL_KEPT:
-            mask_bits = flag_bits(kept, chances)
-        weights = None
-        if grid.fixed:
-            index_bits = np.full(positions.size, np.log2(table.size))
-        elif positions.size <= _HELD:
-            weights = table.index_weights_of(hidden[kept])
-            index_bits = information(weights, own[kept])
+            costs = _costs_of_units(own, kept, stream, grid, given_map, level)
         else:
-            index_bits = table.index_bits(hidden[kept], own[kept])
+            own = own[:, 0]
+            costs = _costs_of_tokens(own, kept, stream, grid, given_map, level)
         found.append(
             _Segment(
                 stream=stream,
@@ -265,28 +255,42 @@ def _segments(
                 level=level,
                 kept=kept,
                 indices=own,
-                positions=positions,
-                hidden=hidden,
-                chances=chances,
-                weights=weights,
-                tokens=(),
-                mask_bits=mask_bits,
-                index_bits=index_bits,
-                mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
-                index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
+                costs=costs,
+                positions=np.flatnonzero(kept),
+                mask_sums=np.concatenate([[0.0], np.cumsum(costs.mask_bits)]),
+                index_sums=np.concatenate([[0.0], np.cumsum(costs.index_bits)]),
             )
         )
     return found
 
 
-def _units(
-    own: Units, kept: Bools, stream: int, layer: int, grid: Grid, given_map: bool, level: int
-) -> _Segment:
-    """Return a layer of relevance of a refinement; own: int16 [G, S]."""
+def _costs_of_tokens(
+    own: Symbols, kept: Bools, stream: int, grid: Grid, given_map: bool, level: int
+) -> _Costs:
+    """Return the costs of a layer of the base; own: int64 [G]."""
+    table, order = grid.tables.of(stream), grid.order_of(stream)
+    states = np.concatenate([np.full(2, table.masked + 1), np.where(kept, own, table.masked)])
+    left = np.stack([states[1:-1], states[:-2]], axis=1)
+    left[order.offsets[:, None] < [1, 2]] = table.masked + 1
+    hidden = grid.hidden_of_tokens(stream, given_map, order.places, left, level)
+    weights = None
+    if grid.fixed:
+        index_bits = np.full(int(kept.sum()), np.log2(table.size))
+    elif kept.sum() <= _HELD:
+        weights = table.index_weights_of(hidden[kept])
+        index_bits = information(weights, own[kept])
+    else:
+        index_bits = table.index_bits(hidden[kept], own[kept])
+    chances = table.chance_kept(hidden, level)
+    return _Costs(hidden, chances, weights, (), _mask_bits(kept, chances, level), index_bits)
+
+
+def _costs_of_units(
+    own: Units, kept: Bools, stream: int, grid: Grid, given_map: bool, level: int
+) -> _Costs:
+    """Return the costs of a layer of a refinement; own: int16 [G, S]."""
     table = grid.tables.refining(stream)
     hidden = grid.hidden_of_units(stream, given_map, grid.order_of(stream).places, level)
-    chances = table.chance_kept(hidden, level)
-    mask_bits = flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)
     tokens: tuple[ExpectedToken, ...] = ()
     if grid.fixed:
         large = np.abs(own[kept].astype(np.int64) - ZERO) >= ESCAPE
@@ -295,21 +299,10 @@ def _units(
         if kept.sum() <= _HELD:
             tokens = table.expected(hidden[kept], own[kept])
         index_bits = bits_of(tokens) if tokens else table.unit_bits(hidden[kept], own[kept])
-    return _Segment(
-        stream=stream,
-        layer=layer,
-        given_map=given_map,
-        grid=grid,
-        level=level,
-        kept=kept,
-        indices=own,
-        positions=np.flatnonzero(kept),
-        hidden=hidden,
-        chances=chances,
-        weights=None,
-        tokens=tokens,
-        mask_bits=mask_bits,
-        index_bits=index_bits,
-        mask_cost=np.concatenate([[0.0], np.cumsum(mask_bits)]),
-        index_cost=np.concatenate([[0.0], np.cumsum(index_bits)]),
-    )
+    chances = table.chance_kept(hidden, level)
+    return _Costs(hidden, chances, None, tokens, _mask_bits(kept, chances, level), index_bits)
+
+
+def _mask_bits(kept: Bools, chances: Floats, level: int) -> Floats:
+    """Return the bits of each place's mask, [G]; none where every place is kept."""
+    return flag_bits(kept, chances) if level != ALL_KEPT else np.zeros(kept.size)

@@ -150,8 +150,8 @@ def read_packet(
 
     map_indices: int64 [h, w], the map that arrived, for packets that depend on it. step: row of the
     tables for the quantiser's step. Raises DataError for bytes that `packetise` cannot have written
-    (cut short, damaged or hostile) and for a packet that depends on another map. The format cannot
-    express positions or indices out of range.
+    (cut short, damaged or hostile) and for a packet that depends on another map, or on a map where
+    none is given. The format cannot express positions or indices out of range.
     """
     return _read(data, Grid.of(height, width, tables, fixed, map_indices, step))
 
@@ -249,7 +249,11 @@ def _chunks(data: bytes, grid: Grid) -> tuple[list[Chunk], list[Coded], int]:
 
 
 def _read(data: bytes, grid: Grid) -> Contents:
-    held, coded, size = _chunks(data, grid)
+    """Return a packet's contents. Raises DataError, also where the packet needs a map."""
+    try:
+        held, coded, size = _chunks(data, grid)
+    except NeedsMapError as error:
+        raise DataError(f"{error}: give the map's indices") from error
     return Contents(tuple(held), _ledger(coded, size, len(data)))
 
 

@@ -71,12 +71,12 @@ def takes_option(name: str, option: str) -> bool:
     return known is None or option in known
 
 
-def where_nothing_is_lost(name: str) -> Mapping[str, object]:
+def lossless_options(name: str) -> Mapping[str, object]:
     """Return the options that serve a codec best over a channel that neither loses nor cuts.
 
     Empty for a codec without `WithLosslessOptions`, and for one that is not known.
 
-    >>> dict(where_nothing_is_lost("jpeg2000"))
+    >>> dict(lossless_options("jpeg2000"))
     {'layers': 1}
     """
     from sqlink.codecs.base import CODECS, WithLosslessOptions

@@ -1,7 +1,7 @@
 """The protocol of codecs: pictures to packets within a budget, and received packets to pictures.
 
     images [N,3,H,W] ── encode(rate) ──> Stream | Unreachable, one a picture
-    Received (session + the packets that came, None if lost) ── decode ──> Decoded
+    Received (session + the packets delivered, None if lost) ── decode ──> Decoded
 
 A Stream's size is counted in bytes that exist: a stored file is the session header followed by the
 packets, and `bpp = 8 * size / (H * W)`.
@@ -195,14 +195,18 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Received:
-    """What a receiver has of one stream: packets in sending order, None for a lost one."""
+    """One stream as the receiver has it: the session, and each packet's bytes or None if lost.
+
+    packets: in sending order. `sqlink.crossing.unpack` makes one `Received` for each stream from a
+    `channels.base.Reception`, which is a channel's report on a batch of links.
+    """
 
     session: Session
     packets: tuple[bytes | None, ...]
 
     @classmethod
     def whole(cls, stream: Stream) -> Received:
-        """Make the reception of a stream of which everything came."""
+        """Return a stream as received without loss."""
         return cls(stream.session, tuple(p.data for p in stream.packets))
 
 

@@ -13,13 +13,13 @@ from channels.random import Randomness
 from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable
 from sqlink.crossing import (
-    Crossed,
+    CrossingResult,
     Draw,
-    Sequences,
+    PictureSequences,
     cross,
+    decode_received,
     pack,
     packet_size,
-    receive,
 )
 from sqlink.errors import ConfigError
 from sqlink.receiver import outage
@@ -40,10 +40,10 @@ def crossed(
     realisations: int = 1,
     conditions: dict[str, float] | None = None,
     together: int | None = None,
-    runs: Sequences | None = None,
-) -> Crossed:
+    sequences: PictureSequences | None = None,
+) -> CrossingResult:
     draws = [Draw(n, f"picture {n}", r) for n in range(len(answers)) for r in range(realisations)]
-    if runs is not None:
+    if sequences is not None:
         draws = [
             Draw(n, f"picture {n}", r) for r in range(realisations) for n in range(len(answers))
         ]
@@ -58,12 +58,12 @@ def crossed(
         values,
         point="p",
         packet_bytes=BYTES,
-        runs=runs,
+        sequences=sequences,
         together=together,
     )
 
 
-def occupied(got: Crossed, per_symbol: int) -> Tensor:
+def occupied(got: CrossingResult, per_symbol: int) -> Tensor:
     """Bits of the ledger less the session, beside what the symbols carried."""
     total = torch.stack(list(got.ledger.values())).sum(0) - got.ledger["session"]
     return torch.stack([total, per_symbol * got.channel_uses])
@@ -124,7 +124,7 @@ def test_what_an_interleaver_carried_is_said_of_the_packets_it_was(span: str) ->
     over = [{"iid_erasure": {"loss": 0.4}}, CODED]
     channel = build({"interleave": {"over": over, "depth": 3, "width": 4, "span": span}})
     answers = [stream(5), stream(4), stream(3)]
-    packets = Sequences(3, 10.0).join(pack(answers, BYTES))
+    packets = PictureSequences(3, 10.0).join(pack(answers, BYTES))
     snr_db = torch.full((1,), 40.0, dtype=torch.float64)
     came = channel.transmit(packets, {"snr_db": snr_db}, Randomness.derive(2, [("n",)]))
     assert came.carried is not None
@@ -137,7 +137,7 @@ def test_a_run_shares_its_uses_by_what_each_picture_sent() -> None:
     over = [{"iid_erasure": {"loss": 0.4}}, CODED]
     channel = {"interleave": {"over": over, "depth": 3, "width": 4, "span": "sequence"}}
     answers = [stream(5), stream(4), stream(3)]
-    got = crossed(channel, answers, 4, {"snr_db": 40.0}, runs=Sequences(3, 10.0))
+    got = crossed(channel, answers, 4, {"snr_db": 40.0}, sequences=PictureSequences(3, 10.0))
     each = build(CODED).uses_per_packet(BYTES)
     assert each is not None
     assert torch.equal(got.channel_uses, each * got.carried.sum(dim=1))
@@ -160,12 +160,13 @@ def test_the_order_of_draws_is_asserted() -> None:
     channel = build("lossless")
     with pytest.raises(ValueError, match="beyond the 1 there are"):
         cross(channel, [stream(1)], [Draw(1, "a")], {}, point="p", packet_bytes=BYTES)
-    runs = Sequences(2, 1.0)
-    with pytest.raises(ValueError, match="whole number of runs"):
-        cross(channel, [stream(1)], [Draw(0, "a")], {}, point="p", packet_bytes=BYTES, runs=runs)
+    sequences = PictureSequences(2, 1.0)
+    one = [Draw(0, "a")]
+    with pytest.raises(ValueError, match="whole number of sequences"):
+        cross(channel, [stream(1)], one, {}, point="p", packet_bytes=BYTES, sequences=sequences)
     mixed = [Draw(0, "a", 0), Draw(0, "b", 1)]
     with pytest.raises(ValueError, match="share their realisation"):
-        cross(channel, [stream(1)], mixed, {}, point="p", packet_bytes=BYTES, runs=runs)
+        cross(channel, [stream(1)], mixed, {}, point="p", packet_bytes=BYTES, sequences=sequences)
 
 
 def test_pictures_come_back_in_their_order_with_outages_in_place() -> None:
@@ -173,7 +174,7 @@ def test_pictures_come_back_in_their_order_with_outages_in_place() -> None:
     images = torch.linspace(0, 1, 2)[:, None, None, None].expand(2, 3, 32, 32)
     sent = [s for s in codec.encode(images, Rate(bytes=400)) if isinstance(s, Stream)]
     came = [Received.whole(one) for one in sent]
-    got = receive(Receiver(codec), [None, came[1], None, came[0]], 32, 32)
+    got = decode_received(Receiver(codec), [None, came[1], None, came[0]], 32, 32)
     assert got.outage.tolist() == [True, False, True, False]
     assert torch.equal(got.images[0], outage(1, 32, 32).images[0])
     assert float(got.images[1].mean()) > 0.9

@@ -14,7 +14,7 @@ from channels.config.builder import build
 from channels.random import Randomness
 from sqlink import Link, Rate, Receiver, Stream, Transmitter, load_codec, pack, unpack
 from sqlink.codecs.base import Codec, Decoded, Packet, Received, Session, Unreachable
-from sqlink.crossing import Sequences, distinct, resolve_rate
+from sqlink.crossing import PictureSequences, distinct, resolve_rate
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
 
@@ -150,22 +150,22 @@ def test_pictures_of_a_sequence_travel_together_and_come_apart() -> None:
     """Two links of three pictures; what nobody sent leaves no hole in what is on the link."""
     links = [[b"aa", b"ab"], [], [b"ca"], [b"da"], [b"ea", b"eb", b"ec"], [b"fa"]]
     sent = Packets.from_bytes(links)
-    runs = Sequences(3, picture_rate_hz=4.0)
-    joined = runs.join(sent)
+    sequences = PictureSequences(3, picture_rate_hz=4.0)
+    joined = sequences.join(sent)
     assert joined.to_bytes() == [
         [b"aa", b"ab", b"ca", b"", b""],
         [b"da", b"ea", b"eb", b"ec", b"fa"],
     ]
     assert joined.pictures.tolist() == [[0, 0, 2, 2, 2], [0, 1, 1, 1, 2]]
     assert joined.times_s[1].tolist() == [0.0, 0.25, 0.25, 0.25, 0.5]
-    alone = runs.join(Packets.from_bytes(links[:3]))
+    alone = sequences.join(Packets.from_bytes(links[:3]))
     assert torch.equal(alone.lengths, joined.lengths[:1, :3])
 
     channel = build([{"gilbert_elliott": {"loss": 0.4}}, "awgn"])
     keys = Randomness.derive(3, [("n", n) for n in range(2)])
     snr_db = torch.full((2,), 10.0, dtype=torch.float64)
     came = channel.transmit(joined, {"snr_db": snr_db}, keys)
-    apart = runs.split(sent, came)
+    apart = sequences.split(sent, came)
     assert apart.delivered.sum() == came.delivered.sum() > 0
     for n, pieces in enumerate(apart.packets.to_bytes()):
         for p, piece in enumerate(pieces):

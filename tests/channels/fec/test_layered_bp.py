@@ -14,7 +14,7 @@ from torch import Tensor
 from channels.fec.layered_bp import LayeredDecoder
 from channels.fec.sionna_isolation import untouched_random_state
 from channels.random import Randomness
-from channels.validation.benchmark import compare, distance_db, main, pair, received
+from channels.validation.benchmark import compare, distance_db, main, pair, transmit_qpsk
 from channels.validation.error_rates import PUBLISHED, Proportion
 
 
@@ -234,7 +234,7 @@ def test_blocks_go_wrong_no_more_often_than_with_flooding() -> None:
 def test_the_block_error_rate_is_that_of_the_published_curve() -> None:
     curve = PUBLISHED[0]
     codec = pair(curve.k, curve.n)
-    sent, llr = received(codec, 2.0, streams("published", 3000))
+    sent, llr = transmit_qpsk(codec, 2.0, streams("published", 3000))
     wrong = int((codec.layered(llr) != sent).any(dim=1).sum())
     low, high = Proportion(wrong, 3000).interval(0.999)
     assert curve.ebno_at(high) < 2.0 + 0.2
