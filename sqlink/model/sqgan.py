@@ -11,8 +11,10 @@ quantization", arXiv 2502.09520.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlink.errors import ConfigError, WeightsError
+from sqlink.model.base_drawing import BaseDrawing, RecentDrawings
 from sqlink.model.config import ModelConfig
 from sqlink.model.decoder import Decoder
 from sqlink.model.demasker import AttentionDemasker
@@ -297,43 +300,51 @@ class SQGAN(nn.Module):
             Layer(found.digits4.permute(0, 2, 3, 1).round().to(torch.int16), found.gains4),
         )
 
+    def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: float) -> BaseDrawing:
+        """Return what the base's tokens draw at realism 0 or 1."""
+        codes = self.map_quantizer.lookup(map_indices)
+        segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
+        grid = self.image_demasker(self.image_quantizer.lookup(image_indices), image_indices >= 0)
+        coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
+        return BaseDrawing(segmentation, coarse, fine, ((out + 1) / 2).clamp(0, 1))
+
     def _refined(
         self,
-        codes: Tensor,
-        received: Tensor,
-        segmentation: Tensor,
+        base: BaseDrawing,
         refinements: Sequence[tuple[Tensor, Tensor]],
         step: Tensor | None,
         realism: float,
     ) -> Tensor:
-        """Return the picture at realism 0 or 1, from the base's tokens and those of the
+        """Return the picture at realism 0 or 1, from what the base draws and the tokens of the
         refinement.
         """
         assert self.refinement is not None
-        grid = self.image_demasker(codes, received)
-        coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
-        n, h, w = received.shape
+        n, _, height, width = base.picture.shape
+        device = base.picture.device
         if not refinements:
             config = self.refinement.config
             refinements = [
                 (
-                    received.new_zeros((n, k * h, k * w, values), dtype=torch.int16),
-                    received.new_zeros((n, k * h, k * w)),
+                    torch.zeros(
+                        (n, height // side, width // side, values), dtype=torch.int16, device=device
+                    ),
+                    torch.zeros(
+                        (n, height // side, width // side), dtype=torch.bool, device=device
+                    ),
                 )
-                for k, values in ((2, config.values8), (4, config.values4))
+                for side, values in ((8, config.values8), (4, config.values4))
             ]
         (digits8, came8), (digits4, came4) = refinements
         if step is None:
-            step = torch.zeros(n, dtype=torch.int64, device=received.device)
-        base = coarse, fine, ((out + 1) / 2).clamp(0, 1)
+            step = torch.zeros(n, dtype=torch.int64, device=device)
         drawn: Tensor = self.refinement.decoder(
-            base,
+            (base.coarse, base.fine, base.picture),
             digits8.permute(0, 3, 1, 2).float(),
             came8,
             digits4.permute(0, 3, 1, 2).float(),
             came4,
-            torch.tensor(self.refinement.config.steps, device=received.device)[step],
-            torch.full((n,), realism, device=received.device),
+            torch.tensor(self.refinement.config.steps, device=device)[step],
+            torch.full((n,), realism, device=device),
         )
         return drawn
 
@@ -347,6 +358,7 @@ class SQGAN(nn.Module):
         refinements: Sequence[tuple[Tensor, Tensor]] = (),
         step: Tensor | None = None,
         realism: float = 1.0,
+        recent: RecentDrawings | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x
         width.
@@ -354,21 +366,24 @@ class SQGAN(nn.Module):
         refinements: of both layers, digits int16 [N, k h, k w, D] and bool [N, k h, k w], where
         they came, for k 2 and 4; step: int64 [N], the number of their quantiser's step, 0 if None;
         realism: 0 the most probable picture to 1 the most natural one, for a network with
-        refinement layers.
+        refinement layers; recent: drawings of the base to use again and to add to.
         Returns images float32 [N, 3, H, W] in [0, 1] and maps int64 [N, H, W].
         """
-        codes = self.map_quantizer.lookup(map_indices)
-        segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
-        seen = self.image_quantizer.lookup(image_indices), image_indices >= 0
         if self.refinement is None:
+            codes = self.map_quantizer.lookup(map_indices)
+            segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
+            seen = self.image_quantizer.lookup(image_indices), image_indices >= 0
             images = self.decode_image(*seen, segmentation)
-        elif 0 < realism < 1:
-            ends = [
-                self._refined(*seen, segmentation, refinements, step, end) for end in (0.0, 1.0)
-            ]
-            images = torch.lerp(ends[0], ends[1], realism)
         else:
-            images = self._refined(*seen, segmentation, refinements, step, realism)
+            drawn = []
+            for end in sorted({math.floor(realism), math.ceil(realism)}):
+                base = partial(self._drawn, image_indices, map_indices, float(end))
+                made = (
+                    base() if recent is None else recent.of(image_indices, map_indices, end, base)
+                )
+                segmentation = made.segmentation
+                drawn.append(self._refined(made, refinements, step, float(end)))
+            images = drawn[0] if len(drawn) == 1 else torch.lerp(drawn[0], drawn[1], realism)
         return (
             images.clamp(0, 1)[..., :height, :width].contiguous(),
             segmentation[..., :height, :width].contiguous(),

@@ -77,6 +77,7 @@ from sqlink.codecs.sqgan.session import (
 from sqlink.data.classes import CAMVID, NO_LABEL, ClassSet, class_set_of_size, listed
 from sqlink.data.pictures import check_size
 from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.model.base_drawing import RecentDrawings
 from sqlink.runtime.precision import full_precision
 from sqlink.runtime.threads import one_thread_each, side_by_side
 from sqlink.segmentation import check_segmenter
@@ -112,6 +113,7 @@ class TokenModel(Quantiser, Protocol):
         refinements: Sequence[tuple[Tensor, Tensor]] = (),
         step: Tensor | None = None,
         realism: float = 1.0,
+        recent: RecentDrawings | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return pictures and maps from indices, -1 where masked."""
         ...
@@ -224,6 +226,7 @@ class SQGANCodec:
         self.chunk = chunk
         self.trained_on = tuple(trained_on)
         self._remembered: OrderedDict[bytes, AnalysedPicture] = OrderedDict()
+        self._recent = RecentDrawings()
         self._sender = Sender(
             path=RatePath(checked_rows(given, tables.streams, len(self.steps)), tables.streams),
             tables=tables,
@@ -290,8 +293,9 @@ class SQGANCodec:
         return self._analysed(images, segmentation, answer)
 
     def forget(self) -> None:
-        """Drop the analyses of pictures seen so far: the next encoding runs the network again."""
+        """Drop what is known of pictures seen so far: the next runs all of the network again."""
         self._remembered.clear()
+        self._recent.clear()
 
     @full_precision()
     @one_thread_each()
@@ -343,7 +347,8 @@ class SQGANCodec:
         if not self.tables.refinements:
             return {}
         layers = [(digits - ZERO, digits[..., 0] >= 0) for digits in refinements]
-        return {"refinements": layers, "step": steps, "realism": self.realism}
+        recent = self._recent if len(steps) == 1 else None
+        return {"refinements": layers, "step": steps, "realism": self.realism, "recent": recent}
 
     def _read(self, one: Received, height: int, width: int) -> _Read:
         """Return the tokens that arrived, and the step of their quantiser."""

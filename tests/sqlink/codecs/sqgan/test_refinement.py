@@ -21,6 +21,7 @@ from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
 from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
+from sqlink.model.base_drawing import RecentDrawings
 from sqlink.model.refinement import LARGEST, Coefficients
 from sqlink.model.sqgan import Analysis, Finer, Layer
 
@@ -83,8 +84,10 @@ class Layers:
         refinements: Sequence[tuple[Tensor, Tensor]] = (),
         step: Tensor | None = None,
         realism: float = 1.0,
+        recent: RecentDrawings | None = None,
     ) -> tuple[Tensor, Tensor]:
         assert step is not None
+        assert recent is not None or len(step) > 1
         size = torch.tensor(STEPS)[step].view(-1, 1, 1) / LEVELS
         picture = torch.where(image_indices >= 0, image_indices / 63, 0.5)
         for digits, came in refinements:
