@@ -9,7 +9,7 @@ the refinement, in units of 2x2 tokens (`sqlink.bitstream.refinement_table`), wh
 quantised in one of the weights' steps. A stored `.sqg` is a `session` and then the packets. A
 budget is filled along a path of kept fractions of the streams (`rate_path`). The weights hold a
 path for each aim, or the user gives one; `sender` finds the farthest point of it whose packets fit,
-or one that fills 99 % of the budget.
+or one that fills 98 % of the budget.
 """
 
 from __future__ import annotations

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients
     from sqlink.model.sqgan import Layer
 
-_FILLED = 0.99
+_FILLED = 0.98
 """Share of a budget that is enough."""
-_AIM = 0.5
+_SHIFT = POINTS // 512
+"""Points by which a guess is moved on after two misses on the same side; twice as far each time."""
+_AIM = 0.4
 """Guesses aim at the budget minus this part of the share that may stay free."""
 _FINER_TAKES = 1.3
 """Exponent by which bytes fall with the quantiser's step, where a step was not tried yet."""
@@ -74,7 +76,7 @@ class Sender:
 
     def fit(self, analysed: AnalysedPicture, budget: int) -> SentPackets | int:
         """Return the packets of the farthest point of the path within a budget in bytes, or of one
-        that fills 99 % of it; the bytes of the path's first point where even these are more.
+        that fills 98 % of it; the bytes of the path's first point where even these are more.
 
         The answer does not depend on the rates that were asked for before.
         """
@@ -133,7 +135,7 @@ class Sender:
         self, analysed: AnalysedPicture, budget: int, below: tuple[int, ...], step: int | None
     ) -> tuple[int | None, SentPackets]:
         """Return the farthest point of the path, and its packets, that fits the budget, or one that
-        fills 99 % of it; None where none does.
+        fills 98 % of it; None where none does.
 
         below: points that are layers of their own. step: index of the quantiser's step at all
         points; None: that of each point. Bytes are nearly in proportion to what tokens usually
@@ -153,16 +155,16 @@ class Sender:
         # What this search has seen, and no other: the answer must not depend on rates of before.
         tried: list[int] = []
         known = {self._step_at(analysed, POINTS // 2, step)}
-        finest, creeps = self._step_at(analysed, POINTS, step), False
+        finest, same_side = self._step_at(analysed, POINTS, step), 0
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
             usual = self._usual_sizes(analysed, step, known)
             expected = self._corrected(analysed, usual, {one: sizes[one] for one in tried}, step)
-            fits = np.flatnonzero(expected[low + 1 : high] <= goal)
-            point = low + 1 + (int(fits[-1]) if fits.size else 0)
-            if creeps:
-                point, creeps = (low + high) // 2, False
-            elif low >= 0 and high <= POINTS:
-                creeps = min(point - low, high - point) < (high - low) / 32
+            over = np.flatnonzero(expected[low + 1 : high] > goal)
+            point = low + int(over[0]) if over.size else high - 1
+            point = min(max(low + 1, point), high - 1)
+            if abs(same_side) > 1:  # what tokens usually take misleads: go on beyond it
+                shift = (_SHIFT << abs(same_side) - 2) * (1 if same_side < 0 else -1)
+                point = min(max(point + shift, low + 1), high - 1)
             # All may take fewer bytes than nearly all, which needs a mask.
             at_end = point > 0.8 * POINTS and self._step_at(analysed, point, step) == finest
             if at_end and high > POINTS and point > 0.9 * POINTS:
@@ -170,9 +172,9 @@ class Sender:
             tried.append(point)
             known.add(self._step_at(analysed, point, step))
             if size(point) <= budget:
-                low = point
+                low, same_side = point, min(same_side, 0) - 1
                 continue
-            high = point
+            high, same_side = point, max(same_side, 0) + 1
             if at_end and size(POINTS) <= budget:
                 low = POINTS
                 break
@@ -233,7 +235,7 @@ class Sender:
             finer = self.streams(analysed, nearest)[2:]
             for stream, kept in zip(finer, points.counts[2:], strict=True):
                 total[here] += factor * stream.bits[kept[here]] / 8
-        return np.maximum.accumulate(total)
+        return total
 
     def _packets(
         self, streams: Sequence[RankedTokens], step: int, counts: Sequence[NDArray[np.int64]]
