@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients
     from sqlink.model.sqgan import Layer
 
-_FILLED = 0.98
+_FILLED = 0.982
 """Share of a budget that is enough."""
 _SHIFT = POINTS // 512
 """Points by which a guess is moved on after two misses on the same side; twice as far each time."""
