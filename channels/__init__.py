@@ -1,1 +1,1 @@
-"""Channels: packets in, packets out; nothing here knows of pictures."""
+"""Channels for packets, independent of pictures: links, fading, codes, losses and planning."""

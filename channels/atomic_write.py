@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all.
+"""Atomic writing of files: a file is written completely or not at all.
 
 with whole_file(path) as aside:
     aside.write_bytes(content)
@@ -20,9 +20,9 @@ SUFFIX = ".aside"
 def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a path in the folder of `path` to write to, and rename it to `path` at the end.
 
-    Readers see the old file or the new one, never a part; if the block raises, the old file stays.
-    durable: flush the bytes to the disk before renaming, so that a power cut, too, leaves one of
-    the two. Raises OSError if the folder cannot be written to.
+    Readers see the old file or the new one, never a part of it. If the block raises, the old file
+    stays. durable: flush the bytes to the disk before renaming, so that a power cut also leaves
+    either the old or the new file. Raises OSError if the folder cannot be written to.
     """
     aside = path.with_name(f".{secrets.token_hex(8)}{SUFFIX}")
     try:

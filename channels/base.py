@@ -1,10 +1,10 @@
-"""Packets in, packets out: the values and the protocol that every channel shares.
+"""The protocol of channels, packets in and packets out, and the values that they exchange.
 
     Packets [N links, P packets, B bytes] ── Channel.transmit ──> Reception [N, P]
 
-N links (pictures x realisations) travel together as padded tensors on one device; nothing here
-knows what packets hold. Each link has its own conditions and its own key of random numbers, so that
-what happens to it does not depend on which other links share the batch.
+N links (pictures x realisations) travel together as padded tensors on one device. Channels do not
+read what packets hold, except to code it. Each link has its own conditions and its own key of
+random numbers, so that its result does not depend on the other links of the batch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ Conditions = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Packets:
-    """N links of up to P packets of up to B bytes.
+    """A batch of N links with up to P packets each, of up to B bytes.
 
     payload: uint8 [N, P, B], zero beyond each packet's length.
-    lengths: int64 [N, P], bytes; 0 means "no packet in this slot".
-    priority: int64 [N, P], 0 the most relevant.
-    offered_s: float64 [N, P], seconds at which each packet is handed to the link; None: all at 0.
-    group: int64 [N, P], the group of packets that each belongs to, such as the picture of a
-        sequence; never decreasing along P; None: one group a link.
+    lengths: int64 [N, P], bytes; 0: no packet in this slot.
+    priority: int64 [N, P]; 0 is the most relevant.
+    offered_s: float64 [N, P], time at which each packet is handed to the link, seconds; None: 0 for
+        all.
+    group: int64 [N, P], number of the group that each packet belongs to, such as the picture of a
+        sequence; it never decreases along P. None: one group per link.
     """
 
     payload: Tensor
@@ -83,7 +84,9 @@ class Packets:
         priority: Sequence[Sequence[int]] | None = None,
         device: torch.device | str = "cpu",
     ) -> Packets:
-        """Pad lists of byte strings, one list a link, into tensors. Priority defaults to the order.
+        """Pad lists of byte strings, one list per link, into tensors.
+
+        priority: of each packet, in the same lists; None: its position in the list.
 
         >>> Packets.from_bytes([[b"ab", b"c"], [b"d"]]).lengths.tolist()
         [[2, 1], [1, 0]]
@@ -107,7 +110,7 @@ class Packets:
         return cls(payload.to(device), lengths.to(device), ranks.to(device))
 
     def to_bytes(self) -> list[list[bytes]]:
-        """Return the byte strings of every link, b"" for an empty slot."""
+        """Return the byte strings of every link, with b"" for an empty slot."""
         rows, lengths = self.payload.cpu(), self.lengths.cpu().tolist()
         return [
             [rows[n, p, :size].numpy().tobytes() for p, size in enumerate(sizes)]
@@ -115,7 +118,7 @@ class Packets:
         ]
 
     def keep(self, mask: Tensor) -> Packets:
-        """Return the same slots with those outside `mask` (bool [N, P]) emptied."""
+        """Return the packets inside `mask` (bool [N, P]) in their slots; empty all other slots."""
         return replace(
             self,
             payload=self.payload * mask.unsqueeze(-1).to(self.payload.dtype),
@@ -135,8 +138,9 @@ class Packets:
         )
 
     def after(self, delay_s: Tensor) -> Packets:
-        """Return the same packets offered later by delay_s, float64 [N, P]; infinite delays are
-        ignored.
+        """Return the same packets, offered later by delay_s, float64 [N, P].
+
+        An infinite delay changes nothing: that packet was lost before.
         """
         if self.offered_s is None and not bool(delay_s[delay_s.isfinite()].any()):
             return self
@@ -150,14 +154,15 @@ class Reception:
 
     packets: as received; a packet that is not delivered has length 0 and a payload of zeros.
     delivered: bool [N, P], whether the receiver accepts the packet (its CRC holds).
-    correct: bool [N, P], whether the received bytes equal those sent, delivered or not.
+    correct: bool [N, P], whether the decoded bytes equal those sent, delivered or not.
     channel_uses: int64 [N], complex symbols or resource elements occupied, data and pilots.
-    delay_s: float64 [N, P], seconds from sending to arrival; infinite where not delivered.
+    delay_s: float64 [N, P], seconds from `offered_s` to arrival; infinite where not delivered.
     ledger: name -> int64 [N], bits that the channel added: `crc`, `fec` (parity, repetition, HARQ),
-        `padding` (to fill blocks and symbols), `pilots`, and `payload`, the packets' own bits sent.
+        `padding` (to fill blocks and symbols) and `pilots`; and `payload`, the packets' own bits
+        that were sent.
     statistics: name -> [N] tensor, such as the realised mean SNR.
-    carried: bool [N, P], the packets that were sent: those that reached the first channel that
-        counts symbols, and that no budget or queue cut before it. None: all of them.
+    carried: bool [N, P], the packets that were sent: they reached the first channel that counts
+        symbols, and no budget or queue before it dropped them. None: all packets.
     """
 
     packets: Packets
@@ -187,7 +192,7 @@ class Reception:
 
 @runtime_checkable
 class Channel(Protocol):
-    """Carries packets."""
+    """A channel for packets."""
 
     name: str
     needs: tuple[str, ...]
@@ -198,13 +203,14 @@ class Channel(Protocol):
     ) -> Reception:
         """Send N x P packets over N independent links.
 
-        conditions: [N] tensors, at least those named in `needs`. randomness: N keys.
-        Raises ChannelError if a packet is too long or a condition is missing or out of range.
+        conditions: name -> [N], at least those named in `needs`. randomness: N keys.
+        Raises ChannelError if a packet is too long, or a condition is missing or out of range.
         """
         ...
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Return the most channel uses of one packet of that many bytes, retransmissions included.
+        """Return the largest number of channel uses of one packet of `packet_bytes` bytes, with
+        all retransmissions.
 
         None if the channel counts no symbols.
         """
@@ -242,7 +248,7 @@ class AddsHeader(Protocol):
 
 @runtime_checkable
 class FixedSize(Channel, Protocol):
-    """A channel that uses as many symbols for a shorter packet as for one of `packet_bytes`."""
+    """A channel built for packets of `packet_bytes`; a shorter packet uses as many symbols."""
 
     packet_bytes: int
 
@@ -253,7 +259,7 @@ class Wrapper(Protocol):
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channels inside, in the order in which packets cross them."""
+        """Channels inside, in the order in which packets cross them."""
         ...
 
 
@@ -277,11 +283,11 @@ register = CHANNELS.register
 
 
 class Chain:
-    """Channels one after another; each receives what the one before delivered.
+    """Channels in series: each one is offered the packets that the previous one delivered.
 
-    Channel uses and delays add up. A channel offers each packet to the next one at its arrival. A
-    packet is delivered if every channel delivers it. The ledger is the sum over the channels that
-    count symbols; if none does, it is the first channel's.
+    Channel uses and delays add up. A packet is offered to the next channel when it arrives from the
+    previous one. It is delivered if every channel delivers it. The ledger is the sum over the
+    channels that count symbols; if none does, it is the first channel's.
     """
 
     name = "chain"
@@ -292,7 +298,7 @@ class Chain:
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channels, first to last."""
+        """Channels, first to last."""
         return self.links
 
     def transmit(
@@ -336,9 +342,9 @@ def erasure_reception(
     delay_s: Tensor | None = None,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> Reception:
-    """Make the reception of a channel that delivers packets unchanged after a delay, or not at all.
+    """Return the reception of a channel that delivers a packet unchanged or not at all.
 
-    delay_s: float64 [N, P]; None: no delay.
+    delivered: bool [N, P]. delay_s: float64 [N, P]; None: no delay. The channel counts no symbols.
     """
     links = packets.lengths.shape[0]
     if delay_s is None:
@@ -355,7 +361,7 @@ def erasure_reception(
 
 
 def content_hashes(channel: Channel) -> list[str]:
-    """List the hashes of every file and table that a channel, or one inside it, depends on."""
+    """Return the hashes of all files and tables that a channel, or one inside it, depends on."""
     own = channel.content_hash() if isinstance(channel, HasContentHash) else ""
     found = [own] if own else []
     if isinstance(channel, Wrapper):

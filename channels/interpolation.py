@@ -1,4 +1,4 @@
-"""Linear interpolation in a table of even steps, on any device."""
+"""Linear interpolation in a table with equal steps, on any device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def interpolate(table: Tensor, low: float, step: float, at: Tensor) -> Tensor:
-    """Interpolate a table at `at`, float64 of any shape; constant beyond its ends.
+    """Interpolate a table at `at`, float64 of any shape. Beyond the ends it is constant.
 
     table: float64 [T], T >= 2, at low, low + step, low + 2 step ... Returns float64 like `at`.
 

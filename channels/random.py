@@ -1,11 +1,11 @@
-"""Counter-based random numbers: the same integers on every device, in every order, in every batch.
+"""Counter-based random numbers, equal on every device and independent of batch and order.
 
     seed + (point, picture, realisation) ── blake2b ──> key of a link ── child("noise") ──> key
-    key, counter ── Philox4x32-10 ──> four 32-bit words a counter
+    key, counter ── Philox4x32-10 ──> four 32-bit words per counter
 
-A draw is a pure function of its link's key and its own number, so a link meets the same noise
-whichever links share its batch, however its draws are chunked, and whether a run was interrupted.
-Nothing here reads or changes any global random state.
+A draw is a pure function of its link's key and its own number. The noise of a link therefore does
+not depend on the other links of the batch, on how its draws are divided into chunks, or on whether
+a run was interrupted. Nothing here reads or changes global random state.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, and the
 known answers of its Random123 library.
@@ -36,7 +36,7 @@ _SPLIT_DOMAIN = 0x7370_6C74
 def _multiply(multiplier: int, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the high and low words of a 32 x 32 bit product; multiplier: at least 2^31.
 
-    The multiplier less 2^32 is small enough for int64; x 2^32 is added to the high word.
+    The product with multiplier - 2^32 fits into int64; adding x to the high word corrects it.
     """
     product = (multiplier - (1 << 32)) * x
     return (product >> 32) + x, product & _WORD
@@ -80,10 +80,10 @@ def _words(digest: bytes) -> list[int]:
 
 @dataclass(frozen=True)
 class Randomness:
-    """N independent streams of random numbers, one a link.
+    """N independent streams of random numbers, one per link.
 
-    keys: int64 [N, 2], 32-bit words. Draw number i of a stream is word i of its Philox output, and
-    `integers`, `uniform` and `normal` all read the same words: take a `child` for each purpose.
+    keys: int64 [N, 2], 32-bit words. Draw number i of a stream is word i of its Philox output.
+    `integers`, `uniform` and `normal` all read the same words, so take a `child` for each purpose.
 
     >>> streams = Randomness.derive(7, [("point", 0, r) for r in range(3)])
     >>> whole = streams.child("noise").integers(10)
@@ -106,9 +106,10 @@ class Randomness:
         parts: Sequence[Sequence[str | int]],
         device: torch.device | str = "cpu",
     ) -> Randomness:
-        """Make one stream a link, its key the hash of the seed and the link's parts.
+        """Make one stream per link; its key is a hash of the seed and the link's parts.
 
-        parts: N sequences such as (point, picture, realisation); equal ones give equal streams.
+        parts: N sequences such as (point, picture, realisation). Equal sequences give equal
+        streams. Raises TypeError for a part that is neither a str nor an int.
         """
         keys = [_words(_digest([seed, *part], 8, b"sqlink-key")) for part in parts]
         return cls(torch.tensor(keys, dtype=torch.int64, device=device).reshape(-1, 2))
@@ -135,18 +136,16 @@ class Randomness:
         return Randomness(self.keys[index])
 
     def child(self, name: str) -> Randomness:
-        """Return an independent sub-stream of each link, which depends on its key and
-        `name` only.
-        """
+        """Return an independent sub-stream of each link, a function of its key and `name`."""
         words = [*_words(_digest([name], 12, b"sqlink-child")), _CHILD_DOMAIN]
         counter = torch.tensor(words, dtype=torch.int64, device=self.device)
         return Randomness(philox4x32_10(counter, self.keys)[:, :2].contiguous())
 
     def split(self, count: int, start: int = 0) -> Randomness:
-        """Return numbered sub-streams, such as one a packet: N * count, that of link n and number
-        start + i at n * count + i.
+        """Return N * count numbered sub-streams, such as one per packet.
 
-        A number's stream is the same whatever `count` and `start` are.
+        Entry n * count + i is sub-stream start + i of link n. It does not depend on `count` and
+        `start`.
         """
         number = torch.arange(start, start + count, dtype=torch.int64, device=self.device)
         zero = torch.zeros_like(number)
@@ -155,7 +154,7 @@ class Randomness:
         return Randomness(philox4x32_10(counter, self.keys[:, None])[..., :2].reshape(-1, 2))
 
     def integers(self, count: int, start: int = 0) -> Tensor:
-        """Draw [start, start + count) as int64 [N, count], uniform over [0, 2^32)."""
+        """Draw int64 [N, count], uniform over [0, 2^32): draws start to start + count - 1."""
         if count < 0 or start < 0:
             raise ValueError(f"count {count} and start {start} must not be negative")
         first, last = start // 4, -(-(start + count) // 4)
@@ -166,9 +165,9 @@ class Randomness:
         return words[:, start - 4 * first : start - 4 * first + count]
 
     def uniform(self, count: int, start: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Draw [start, start + count) as [N, count], uniform in the open interval (0, 1).
+        """Draw [N, count], uniform in the open interval (0, 1): draws start to start + count - 1.
 
-        float64 has 32 random bits, float32 has 23 (more would round to 1).
+        float64 has 32 random bits. float32 has 23, as more would round to 1.
         """
         words = self.integers(count, start)
         if dtype == torch.float64:
@@ -178,11 +177,10 @@ class Randomness:
         raise ValueError(f"dtype {dtype} must be torch.float64 or torch.float32")
 
     def normal(self, count: int, start: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Draw [start, start + count) as [N, count], Gaussian of mean 0 and variance 1.
+        """Draw [N, count], Gaussian of mean 0 and variance 1: draws start to start + count - 1.
 
-        Box and Muller's transform of float64 uniforms: two words give two numbers, tails end at 6.7
-        standard deviations. Devices agree on the words exactly, and on these numbers up to their
-        last bits.
+        The Box-Muller transform makes two numbers from two words; the tails end at 6.7 standard
+        deviations. The words are equal on all devices, and these numbers are equal up to rounding.
         """
         first = start // 2
         pairs = self.complex_normal(-(-(start + count) // 2) - first, first)  # [N, pairs]
@@ -192,9 +190,9 @@ class Randomness:
     def complex_normal(
         self, count: int, start: int = 0, dtype: torch.dtype = torch.complex128
     ) -> Tensor:
-        """Draw [start, start + count) as [N, count], circular complex Gaussian with E|x|^2 = 1.
+        """Draw [N, count], circular complex Gaussian, E|x|^2 = 1: draws start to start + count - 1.
 
-        Draw i is made of words 2i (its radius) and 2i + 1 (its angle).
+        Draw i is made from words 2i (its radius) and 2i + 1 (its angle).
         """
         radius, angle = self.uniform(2 * count, 2 * start).reshape(len(self), count, 2).unbind(-1)
         return torch.polar(torch.sqrt(-torch.log(radius)), 2 * math.pi * angle).to(dtype)

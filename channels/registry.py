@@ -1,4 +1,4 @@
-"""Registries by name, and the one check of options; installed packages join by entry points."""
+"""Registries of factories by name, with a check of options; other packages add entry points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return the second half of an error: the known names, with the nearest first if one is near.
+    """Return the hint of an error about an unknown name: the nearest known name, and all names.
 
     >>> nearest("awng", ["awgn", "rayleigh"])
     "did you mean 'awgn'? known: awgn, rayleigh"
@@ -26,7 +26,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def check_options(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise ConfigError, naming the nearest known option, if `owner` does not have a given one.
+    """Raise ConfigError if `owner` lacks one of the given options, with the nearest known option.
 
     >>> check_options("codec 'jpeg2000'", ["layer"], ["layers"])
     Traceback (most recent call last):
@@ -40,11 +40,12 @@ known: layers
 
 
 class Registry(Generic[T]):
-    """Factories by name, with duplicates refused.
+    """A table of factories by name; duplicate names are refused.
 
-    group: the entry-point group (`sqlink.codecs`, `sqlink.channels`, `sqlink.segmenters`,
-    `sqlink.metrics`) in which installed packages offer more factories. built_in: name -> the module
-    of this program that registers it. Both are loaded at first use.
+    kind: what the factories make, for errors. group: the entry-point group (`sqlink.codecs`,
+    `sqlink.channels`, `sqlink.segmenters`, `sqlink.metrics`) in which installed packages offer more
+    factories. built_in: name -> the module of this program that registers it. Both are loaded when
+    they are first used.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, str] | None = None) -> None:
@@ -54,7 +55,7 @@ class Registry(Generic[T]):
         self._factories: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """File the decorated factory under `name`. Raises ValueError on a duplicate."""
+        """Register the decorated factory under `name`. Raises ValueError for a duplicate name."""
 
         def file(factory: Callable[..., T]) -> Callable[..., T]:
             home = self._built_in.get(name, factory.__module__)
@@ -66,12 +67,12 @@ class Registry(Generic[T]):
         return file
 
     def names(self) -> list[str]:
-        """List every known name, sorted, those of entry points among them."""
+        """Return all known names, sorted, with those of entry points."""
         offered = (entry.name for entry in entry_points(group=self.group))
         return sorted({*self._built_in, *self._factories, *offered})
 
     def get(self, name: str) -> Callable[..., T]:
-        """Return the factory called `name`. Raises ConfigError, naming the nearest, if none is."""
+        """Return the factory called `name`. Raises ConfigError, with the nearest, if none is."""
         if name not in self._factories and name in self._built_in:
             import_module(self._built_in[name])
         if name not in self._factories:
@@ -84,7 +85,7 @@ class Registry(Generic[T]):
         return self._factories[name]
 
     def options(self, name: str) -> list[str] | None:
-        """List the options that `name` takes; None if it takes any. Raises ConfigError."""
+        """Return the options that `name` takes; None if it takes any. Raises ConfigError."""
         parameters = signature(self.get(name)).parameters.values()
         if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
             return None
@@ -93,7 +94,8 @@ class Registry(Generic[T]):
     def make(self, name: str, options: Mapping[str, object]) -> T:
         """Make the object `name` with its options.
 
-        Raises ConfigError for an unknown name or option, naming the nearest, and for a missing one.
+        Raises ConfigError for an unknown name or option, with the nearest known one, and for a
+        missing option.
         """
         factory, known = self.get(name), self.options(name)
         owner = f"{self.kind} '{name}'"

@@ -1,4 +1,4 @@
-"""A chain of two states, good and bad, for losses and attenuation in bursts."""
+"""A Markov chain with two states, good and bad, for losses and attenuation in bursts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor
 def two_states(draws: Tensor, first: Tensor, enter: Tensor, stay: float) -> Tensor:
     """Return the slots in which a two-state chain is bad, bool [N, P], from uniform draws [N, P].
 
-    first, enter: [N], probabilities of being bad in slot 0 and of good -> bad; stay: of bad -> bad.
-    A draw below both makes the next slot bad and one above both makes it good, whatever the state
-    was; a draw between them keeps the state (or flips it, if enter > stay). The last decisive draw
-    determines the state of each slot, so that all slots are computed at once.
+    first: [N], probability of the bad state in slot 0. enter: [N], probability of good -> bad.
+    stay: probability of bad -> bad. A draw below both `enter` and `stay` makes its slot bad, and a
+    draw above both makes it good, whatever the previous state: such a draw is decisive. A draw
+    between them keeps the state (or flips it, if enter > stay). The last decisive draw determines
+    the state of each slot, so that all slots are computed at once.
     """
     slots = draws.shape[1]
     low, high = enter.clamp(max=stay)[:, None], enter.clamp(min=stay)[:, None]

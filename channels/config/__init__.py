@@ -1,7 +1,7 @@
-"""Channels from their description: names, parameters and lists, in YAML or in Python.
+"""Making channels from a description, in YAML or in Python.
 
-`load` reads a file or a name, `build` takes the description itself; `checks` holds the ranges that
-parameters are checked against, and `yaml` the strict loader. Names are loaded when first used.
+`load` reads a file or a name, and `build` takes the description itself. `checks` has the checks of
+parameters, `yaml` the strict loader. Names are loaded when they are first used.
 """
 
 from __future__ import annotations

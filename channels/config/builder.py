@@ -1,9 +1,9 @@
-"""Make channels from their description, in YAML or in Python.
+"""Make channels from a description, in YAML or in Python.
 
-awgn                                                        a ready channel, or a registered name
-{coded: {over: awgn, modulation: qpsk, code_rate: 0.5}}     one with parameters
-{awgn: {modulation: 16qam}}                                 a ready channel with some changed
-[{iid_erasure: {loss: 0.1}}, rayleigh]                      one after another
+awgn                                                        a predefined or registered channel
+{coded: {over: awgn, modulation: qpsk, code_rate: 0.5}}     a channel with its parameters
+{awgn: {modulation: 16qam}}                                 a predefined channel, one changed
+[{iid_erasure: {loss: 0.1}}, rayleigh]                      a chain of channels
 
 Symbol and bit channels are described in the same way, by `from_spec`.
 """
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def names() -> list[str]:
-    """List every name that `build` takes."""
+    """Return every name that `build` accepts."""
     return sorted({*READY, *CHANNELS.names()})
 
 
@@ -40,8 +40,8 @@ _LOG = logging.getLogger(__name__)
 def _note_chain(names: str) -> None:
     """Warn once that packets cross more than one symbol channel."""
     _LOG.warning(
-        "note: channel [%s] is a chain: each packet is sent over one after the other and pays for "
-        "both; for one at a time name one, or use `channels:` in a sweep",
+        "note: channel [%s] is a chain: each packet is sent over all of its channels and pays for "
+        "each; to compare channels, name one, or use `channels:` in a sweep",
         names,
     )
 
@@ -49,8 +49,8 @@ def _note_chain(names: str) -> None:
 def build(spec: object) -> Channel:
     """Make the channel that `spec` describes: a name, {name: parameters}, or a list of these.
 
-    Raises ConfigError, naming the nearest known name, on an unknown channel or parameter, and on a
-    value of the wrong type or range.
+    A list makes a chain. Raises ConfigError for an unknown channel or parameter, with the nearest
+    known name, and for a value of the wrong type or out of range.
 
     >>> build("iid").needs
     ('loss',)
@@ -76,9 +76,9 @@ def build(spec: object) -> Channel:
 def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     """Make the channel that a YAML file or a name describes.
 
-    path_or_name: a file if it exists or ends in .yaml or .yml. packet_bytes: packet size, used if
-    the description names none. Files that it names are relative to its folder. Raises ConfigError
-    if it is missing, not valid YAML, or describes no channel.
+    path_or_name: a file if it exists or ends in .yaml or .yml, else a name. packet_bytes: packet
+    size for a description that gives none. Paths in a file are relative to its folder. Raises
+    ConfigError if the file is missing, is not valid YAML, or does not describe a channel.
 
     >>> load("lossless").name
     'lossless'
@@ -95,18 +95,20 @@ def load(path_or_name: str | Path, packet_bytes: int | None = None) -> Channel:
     try:
         return _sized(spec, packet_bytes)
     except RecursionError as error:
-        raise ConfigError(f"channel file {path}: a chain holds itself; list its links") from error
+        raise ConfigError(
+            f"channel file {path}: a chain contains itself: list its channels"
+        ) from error
     except ConfigError as error:
         raise ConfigError(f"channel file {path}: {error}") from error
 
 
 def from_spec(registry: Registry[T], spec: object) -> T:
-    """Make what `spec` names in a registry: a name, or {name: parameters}. Raises ConfigError."""
+    """Make an object of a registry from a name or {name: parameters}. Raises ConfigError."""
     return registry.make(*name_and_parameters(registry.kind, spec))
 
 
 def _named(spec: object, made: Channel) -> str:
-    """Return the name by which a description names its channel."""
+    """Return the name that a description gives to its channel."""
     return made.name if isinstance(made, Chain) else name_and_parameters("channel", spec)[0]
 
 

@@ -1,4 +1,4 @@
-"""Checks of user settings; a failure is one line with parameter, value and range."""
+"""Checks of user settings. An error is one line with the parameter, its value and its range."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def flag(owner: str, name: str, value: object) -> bool:
 
 
 def choice(owner: str, name: str, value: object, known: Iterable[str]) -> str:
-    """Return `value` as one of the known names, ignoring case. Raises ConfigError naming the
-    nearest.
+    """Return `value` as one of the known names, in lower case.
+
+    Raises ConfigError for another value, with the nearest known name.
 
     >>> choice("coded", "modulation", "QPSK", ("qpsk", "16qam"))
     'qpsk'
@@ -74,19 +75,18 @@ def condition(
     high: float,
     device: torch.device,
 ) -> Tensor:
-    """Return the condition `name` of every link, float64 [links] on `device`, all within [low,
-    high].
+    """Return the condition `name` of each link, float64 [links] on `device`, from low to high.
 
     Raises ChannelError if it is missing, has another shape, is not finite or is out of range.
     """
     if name not in conditions:
         raise ChannelError(
-            f"{owner}: condition {name} is missing; give one from {low:g} to {high:g}"
+            f"{owner}: condition {name} is missing: give a value from {low:g} to {high:g}"
         )
     values = conditions[name].double().to(device)
     if values.shape != (links,):
         raise ChannelError(
-            f"{owner}: condition {name} has shape {list(values.shape)}, needs [{links}]: one a link"
+            f"{owner}: {name} has shape {list(values.shape)}: give [{links}], one per link"
         )
     wrong = ~((values >= low) & (values <= high))
     if bool(wrong.any()):

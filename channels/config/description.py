@@ -1,4 +1,4 @@
-"""How a channel is described: a name, or one name with its parameters; and the ready channels.
+"""Descriptions of channels, a name or a name with its parameters, and the predefined channels.
 
 awgn                                  a name
 {rayleigh: {coherence: picture}}      a name and its parameters
@@ -23,7 +23,9 @@ READY: Mapping[str, tuple[str, Mapping[str, object]]] = {
 
 
 def name_and_parameters(kind: str, spec: object) -> tuple[str, dict[str, object]]:
-    """Read a name, or a mapping of one name to its parameters. Raises ConfigError on anything else.
+    """Return name and parameters of a description. Raises ConfigError for any other form.
+
+    spec: a name, or a mapping of one name to its parameters. kind: what it describes, for errors.
 
     >>> name_and_parameters("channel", {"iid_erasure": {"loss": 0.1}})
     ('iid_erasure', {'loss': 0.1})

@@ -1,4 +1,4 @@
-"""The packet size of a channel: passed down to its parts, and compared with what they carry.
+"""The packet size of a channel: given to its parts, and compared with the packets they carry.
 
     {raptorq: {over: awgn, ...}} ── with_packet_size(48) ──> {over: {awgn: {packet_bytes: 48}}, ...}
 
@@ -16,7 +16,9 @@ from channels.config.description import READY, name_and_parameters
 
 
 def with_packet_size(spec: object, packet_bytes: int) -> object:
-    """Add a packet size to a channel's description, wherever it takes one and names none.
+    """Return a channel's description with the packet size added to each part that takes one.
+
+    A part that gives its own `packet_bytes` keeps it.
 
     >>> with_packet_size("awgn", 48)
     {'awgn': {'packet_bytes': 48}}
@@ -56,10 +58,10 @@ def with_packet_size(spec: object, packet_bytes: int) -> object:
 
 
 def fixed_sizes(channel: Channel, packet_bytes: int) -> list[tuple[str, int, int]]:
-    """List the parts of a channel built for one packet size: name, that size, size of what it
-    carries.
+    """Return the parts of a channel that are built for one packet size (`FixedSize`).
 
-    packet_bytes: size of the packets given to the whole channel.
+    packet_bytes: size of the packets offered to the whole channel. Returns, for each part, its
+    name, the size it is built for, and the size of the packets it carries.
 
     >>> from channels.config.builder import build
     >>> fixed_sizes(build([{"iid": {"loss": 0.1}}, "awgn"]), 48)

@@ -1,4 +1,4 @@
-"""Paths in a YAML file: relative to the folder of that file, wherever the command runs."""
+"""Paths in a YAML file, which are relative to the folder of that file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OUTPUTS = frozenset({"output"})
 def beside(value: Any, folder: Path, key: str = "") -> Any:
     """Make the relative paths in `value`, at any depth, relative to `folder`.
 
-    key: the key of `value`. Under keys not named in this module, a text is a path if it has a
-    separator or a suffix and names something in `folder`. Texts that begin with an environment
-    variable, and output paths, stay as they are.
+    key: the key of `value`. Under a key that this module does not name, a text is a path if it has
+    a separator or a suffix and names something in `folder`. Output paths, and texts that begin with
+    an environment variable, stay as they are.
 
     >>> beside({"root": "pictures", "name": "folder", "weights": "streets"}, Path("study"))
     {'root': 'study/pictures', 'name': 'folder', 'weights': 'streets'}

@@ -1,4 +1,4 @@
-"""Values of an axis as a user writes them: `0:20:5` (both ends included), `0,5,20` or `5`."""
+"""Values of an axis as a user writes them: `0:20:5` (with both ends), `0,5,20` or `5`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RANGE = re.compile(rf"{_NUMBER}:{_NUMBER}:{_NUMBER}")
 
 
 def span(text: str) -> list[float]:
-    """List the values of a range, from:to:step; integers where all three are.
+    """Return the values of a range, from:to:step; integers if all three are integers.
 
     Raises ValueError for a step that is not above 0, an end below the start, or more than
     MOST_POINTS values.
@@ -36,7 +36,7 @@ def span(text: str) -> list[float]:
 
 
 def values_of(name: str, text: str, low: float = -math.inf, high: float = math.inf) -> list[float]:
-    """List the values that `text` names, in rising order: `0:10:1`, `1,3,9` or `5`.
+    """Return the values that `text` names, in rising order: `0:10:1`, `1,3,9` or `5`.
 
     name: the option's name, for errors. low, high: its limits, for errors. Raises ConfigError.
 

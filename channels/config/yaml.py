@@ -1,9 +1,9 @@
 """Strict YAML for files of channels, sweeps and trainings, and for options.
 
-Numbers follow YAML 1.2's core schema, decimal unless they begin with 0x or 0o: 010 is 10, 1e-3 is a
-number. A range from:to:step stands for its values, alone or in a list, as on the command line. Any
-other text that looks like a number (1_000, 1:30, 0b101, 1.2.3) is refused, because YAML 1.1 would
-read it as a number that was not meant. A duplicate key is refused.
+Numbers follow YAML 1.2's core schema, decimal unless they begin with 0x or 0o: 010 is 10, and 1e-3
+is a number. A range from:to:step stands for its values, alone or in a list, as on the command line.
+Any other text that looks like a number (1_000, 1:30, 0b101, 1.2.3) is refused, because YAML 1.1
+would read it as another number than the user meant. Duplicate keys are refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NUMBERS = (
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Safe YAML with the numbers of YAML 1.2, ranges, and no duplicate keys."""
+    """A safe YAML loader with the numbers of YAML 1.2, ranges, and no duplicate keys."""
 
 
 def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -117,7 +117,7 @@ StrictLoader.add_constructor(_DOUBTFUL, _doubtful)
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Read YAML strictly; `where` names it in errors. Raises ConfigError, one line, with the line.
+    """Read YAML strictly. Raises ConfigError, one line that names `where` and the line of the text.
 
     >>> read_yaml("{snr_db: 0:20:5, bytes: [010, 1e2]}", "example")
     {'snr_db': [0, 5, 10, 15, 20], 'bytes': [10, 100.0]}
@@ -132,10 +132,10 @@ def read_yaml(text: str, where: str) -> Any:
     except yaml.constructor.ConstructorError as error:
         problem = f"line {_line(error)}: {error.problem}"
         if error.problem == "found unconstructable recursive node":
-            problem = f"line {_line(error)}: a value holds itself: write out what it holds"
+            problem = f"line {_line(error)}: a value contains itself: write out its content"
     except yaml.MarkedYAMLError as error:
         problem = f"line {_line(error)}: not valid YAML: {error.problem}"
-    # Beside its own, PyYAML lets through what its constructors raise.
+    # PyYAML also passes on the errors that its constructors raise.
     except (yaml.YAMLError, ValueError, TypeError) as error:
         problem = f"not valid YAML: {error}"
     raise ConfigError(f"{where}: {' '.join(problem.split())}")

@@ -1,7 +1,7 @@
-"""Symbol and bit channels: the physical channel that symbols or bits cross.
+"""Symbol and bit channels, the physical channels under a link.
 
-`block` holds AWGN, Rayleigh and Rician block fading, `tdl_cdl` the multipath models of 3GPP under
-OFDM, `binary` the bit channels.
+`block` has AWGN, and Rayleigh and Rician block fading; `jakes` has fading with Doppler, `shadowing`
+attenuation in bursts, `tdl_cdl` the multipath models of 3GPP with OFDM, `binary` the bit channels.
 """
 
 BUILT_IN = {

@@ -1,9 +1,9 @@
-"""Symbol channels: complex symbols in, what the receiver sees out.
+"""The protocol of symbol channels: complex symbols in, equalised symbols out.
 
     y = h x + n,  E|x|^2 = E|h|^2 = 1,  E|n|^2 = N0 = 10^(-snr_db / 10)
 
 SNR is the mean Es/N0 in dB. A receiver that knows h and N0 divides by h, which leaves noise of
-variance N0 / |h|^2 on the symbol. Bitwise LLRs lose nothing by that division.
+variance N0 / |h|^2 on the symbol. Bitwise LLRs lose no information by that division.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SNR_RANGE_DB = (-60.0, 100.0)
 
 @dataclass(frozen=True)
 class Observation:
-    """What the receiver sees of N x P packets of S symbols.
+    """The equalised symbols of N x P packets of S symbols, and the noise on them.
 
-    symbols: complex64 [N, P, S], equalised. noise_variance: float32 [N, P, 1] or [N, P, S],
-    E|noise|^2 on them. gain: float32 [N, P], the mean of |h|^2 over each packet.
+    symbols: complex64 [N, P, S]. noise_variance: float32 [N, P, 1] or [N, P, S], E|noise|^2 on the
+    symbols. gain: float32 [N, P], the mean of |h|^2 over each packet.
     """
 
     symbols: Tensor
@@ -36,11 +36,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Timing:
-    """When packets are on the air.
+    """The times at which packets are on the air, and their groups.
 
-    group: int64 [N, P], the group of packets that each belongs to, never decreasing along P.
-    start_s: float64 [N, P], seconds at which each packet's first symbol is sent.
-    attempt: 0 for the first transmission, 1, 2 ... for repetitions of the same packets (HARQ).
+    group: int64 [N, P], number of the group that each packet belongs to; it never decreases along
+        P.
+    start_s: float64 [N, P], time at which each packet's first symbol is sent, seconds.
+    attempt: 0 for the first transmission, 1, 2 ... for retransmissions (HARQ).
     """
 
     group: Tensor
@@ -54,37 +55,37 @@ class Timing:
 
     @classmethod
     def together(cls, links: int, slots: int, device: torch.device | str = "cpu") -> Timing:
-        """Return the timing of one group a link, everything at 0 s, first attempt."""
+        """Return the timing of one group per link, all packets at 0 s, first attempt."""
         group = torch.zeros(links, slots, dtype=torch.int64, device=device)
         return cls(group, group.to(torch.float64))
 
     def draws(self, name: str) -> str:
-        """Name of the random draws of this attempt; the first one's is `name`."""
+        """Return the name of this attempt's random draws; that of the first attempt is `name`."""
         return f"{name}:{self.attempt}" if self.attempt else name
 
 
 @runtime_checkable
 class SymbolChannel(Protocol):
-    """Carries complex symbols."""
+    """A channel for complex symbols."""
 
     name: str
 
     def apply(
         self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
-        """Send symbols: complex64 [N, P, S] with E|x|^2 = 1, at snr_db, float64 [N]. randomness: N
-        keys.
+        """Send symbols, complex64 [N, P, S] with E|x|^2 = 1, at snr_db, float64 [N].
 
-        What a packet meets depends on its link, its slot, its timing and the earlier packets of its
-        link, not on later ones nor on the batch. Another attempt of a packet meets other noise, and
-        another fade if the coherence is shorter than the wait; a state of `gilbert_elliott` stays.
+        randomness: N keys. The noise and the fade of a packet depend on its link, slot and timing
+        and on the earlier packets of its link, but neither on later packets nor on the batch.
+        Another attempt of a packet has other noise, and another fade if the coherence is shorter
+        than the time between the attempts; the state of `gilbert_elliott` stays.
         """
         ...
 
 
 @runtime_checkable
 class Flat(Protocol):
-    """A symbol channel under which each packet meets one known |h|^2, whatever its length.
+    """A symbol channel with one known |h|^2 per packet, whatever the length of the packet.
 
     Only such a channel has one instantaneous SNR per packet. A channel that fades within a packet,
     or whose receiver estimates h, has no `gains` and is not `Flat`.
@@ -97,26 +98,25 @@ class Flat(Protocol):
 
 @runtime_checkable
 class Piloted(Protocol):
-    """A symbol channel that sends pilots, and so occupies more than a packet's data symbols.
+    """A symbol channel that sends pilots beside the data symbols of a packet.
 
-    streams: data symbols that one element carries at once, 1 unless there are several transmit
-    antennas.
+    streams: data symbols that one resource element carries at once; above 1 only with several
+    transmit antennas.
     """
 
     streams: int
 
     def occupied(self, symbols: int) -> tuple[int, int]:
-        """Return the resource elements that a packet of so many data symbols occupies, and its
-        pilots.
-        """
+        """Return the resource elements that `symbols` data symbols occupy, and their pilots."""
         ...
 
 
 @runtime_checkable
 class Clocked(Protocol):
-    """A symbol channel that changes with time, or a link that takes time.
+    """A symbol channel that varies with time, or a link whose packets take time.
 
-    symbol_rate_hz: a link and the symbol channel under it share one; None: time does not matter.
+    symbol_rate_hz: symbols per second, equal for a link and its symbol channel; None: time has no
+    effect.
     """
 
     symbol_rate_hz: float | None
@@ -124,7 +124,7 @@ class Clocked(Protocol):
 
 @runtime_checkable
 class Coherent(Protocol):
-    """A symbol channel whose fade lasts for a `packet`, a `picture`, or so many symbols."""
+    """A symbol channel whose fade lasts for a packet, a picture, or a number of symbols."""
 
     coherence: str | int
 
@@ -133,7 +133,7 @@ ONE_GAIN = (
     "use awgn, or rayleigh or rician with coherence packet or picture and csi perfect, or "
     "gilbert_elliott over one of them"
 )
-"""The `Flat` channels, named in errors."""
+"""How to obtain a `Flat` channel, for errors."""
 
 
 SYMBOL_CHANNELS: Registry[SymbolChannel] = Registry(
@@ -143,7 +143,7 @@ register = SYMBOL_CHANNELS.register
 
 
 def complex_noise(shape: torch.Size, randomness: Randomness, name: str) -> Tensor:
-    """Draw complex64 [N, P, S] with E|n|^2 = 1, one stream a packet."""
+    """Draw complex64 [N, P, S] with E|n|^2 = 1, one stream per packet."""
     links, slots, length = shape
     streams = randomness.child(name).split(slots)
     draws = streams.complex_normal(length, dtype=torch.complex64)

@@ -1,14 +1,14 @@
-"""Bit channels: bits in, LLRs out, one bit a channel use.
+"""Bit channels: bits in, LLRs out, one bit per channel use.
 
     binary symmetric   0 ── 1-p ── 0     a bit flips with probability p (crossover);
                          ╲ p ╱           LLR +-log((1-p)/p)
                        1 ── 1-p ── 1
 
-    binary erasure     0 ── 1-e ── 0     a bit is lost with probability e (erasure), and known
-                         ╲ e ── ?        to be; LLR 0
+    binary erasure     0 ── 1-e ── 0     a bit is lost with probability e (erasure), and the
+                         ╲ e ── ?        receiver knows it; LLR 0
                        1 ── 1-e ── 1
 
-Their capacities are 1 - H(p) and 1 - e bits a use (Cover and Thomas, Elements of Information
+Their capacities are 1 - H(p) and 1 - e bits per use (Cover and Thomas, Elements of Information
 Theory, 2nd edition, clauses 7.1.4 and 7.1.5).
 """
 
@@ -32,25 +32,26 @@ LARGEST_LLR = 20.0
 
 @runtime_checkable
 class BitChannel(Protocol):
-    """Carries bits."""
+    """A channel for bits."""
 
     name: str
     needs: tuple[str, ...]
     """Names of the conditions that `probability` reads."""
 
     def probability(self, conditions: Conditions, links: int, device: torch.device) -> Tensor:
-        """Return the error probability of each link, float64 [links]. Raises ChannelError if out of
-        range.
+        """Return the error or erasure probability of each link, float64 [links].
+
+        Raises ChannelError if a condition is missing or out of range.
         """
         ...
 
     def apply_bits(
         self, bits: Tensor, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
-        """Send bits: float32 [N, P, S] of 0 and 1. probability: float64 [N]; randomness: N keys.
+        """Send bits, float32 [N, P, S] of 0 and 1, and return their LLRs, log p(1)/p(0).
 
-        Returns LLRs, log p(1)/p(0), float32 [N, P, S], 0 for a bit of which nothing is known. What
-        a packet meets depends on its link, slot and attempt, not on later packets.
+        probability: float64 [N]. randomness: N keys. Returns float32 [N, P, S], 0 for a lost bit.
+        The errors of a packet depend on its link, slot and attempt, not on later packets.
         """
         ...
 
@@ -62,7 +63,7 @@ register = BIT_CHANNELS.register
 
 
 class _Memoryless:
-    """Bits flip or are lost independently, with one probability a link."""
+    """A base class of memoryless channels, with one error or erasure probability per link."""
 
     name = "memoryless"
     parameter = "probability"
@@ -72,8 +73,9 @@ class _Memoryless:
         self.needs: tuple[str, ...] = (self.parameter,) if fixed is None else ()
 
     def probability(self, conditions: Conditions, links: int, device: torch.device) -> Tensor:
-        """Return float64 [links]. Raises ChannelError if the condition is missing or not in
-        0..1.
+        """Return the probability of each link, float64 [links].
+
+        Raises ChannelError if the condition is missing or outside 0..1.
         """
         if self.fixed is None:
             return condition(self.name, conditions, self.parameter, links, 0, 1, device)
@@ -82,7 +84,7 @@ class _Memoryless:
     def _hit(
         self, shape: torch.Size, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
-        """Draw the bits that flip or are lost, bool [N, P, S]; one stream a packet and attempt."""
+        """Draw the wrong or lost bits, bool [N, P, S]; one stream per packet and attempt."""
         links, slots, length = shape
         draws = randomness.child(timing.draws(self.parameter)).split(slots).uniform(length)
         return draws.reshape(links, slots, length) < probability[:, None, None]
@@ -90,10 +92,10 @@ class _Memoryless:
 
 @register("bsc")
 class BinarySymmetric(_Memoryless):
-    """Bits flip with one probability, which the receiver knows.
+    """Binary symmetric channel: bits flip with one probability, which the receiver knows.
 
-    crossover: 0 to 1; None: read from the condition `crossover` [N]. Above 1/2 the receiver inverts
-    each bit; at 1/2 it knows nothing.
+    crossover: that probability, 0 to 1; None: read from the condition `crossover` [N]. Above 1/2
+    the receiver inverts each bit; at 1/2 it obtains no information.
     """
 
     name = "bsc"
@@ -105,7 +107,7 @@ class BinarySymmetric(_Memoryless):
     def apply_bits(
         self, bits: Tensor, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
-        """Turn bits; see `BitChannel.apply_bits`."""
+        """Flip bits; see `BitChannel.apply_bits`."""
         turned = self._hit(bits.shape, probability, randomness, timing)
         magnitude = torch.logit(1 - probability).clamp(-LARGEST_LLR, LARGEST_LLR)  # [N]
         sign = (2 * bits - 1) * torch.where(turned, -1.0, 1.0)
@@ -114,9 +116,9 @@ class BinarySymmetric(_Memoryless):
 
 @register("bec")
 class BinaryErasure(_Memoryless):
-    """Bits are lost with one probability, and the receiver knows which.
+    """Binary erasure channel: bits are lost with one probability, and the receiver knows which.
 
-    erasure: 0 to 1; None: read from the condition `erasure` [N].
+    erasure: that probability, 0 to 1; None: read from the condition `erasure` [N].
     """
 
     name = "bec"
@@ -128,6 +130,6 @@ class BinaryErasure(_Memoryless):
     def apply_bits(
         self, bits: Tensor, probability: Tensor, randomness: Randomness, timing: Timing
     ) -> Tensor:
-        """Lose bits; see `BitChannel.apply_bits`."""
+        """Erase bits; see `BitChannel.apply_bits`."""
         lost = self._hit(bits.shape, probability, randomness, timing)
         return LARGEST_LLR * (2 * bits - 1) * ~lost

@@ -37,7 +37,7 @@ MOST_PILOTS = 1000
 
 @register("awgn")
 class Awgn:
-    """White Gaussian noise without fading: h = 1."""
+    """Additive white Gaussian noise without fading: h = 1."""
 
     name = "awgn"
 
@@ -52,7 +52,7 @@ class Awgn:
         return Observation(noisy, variance, torch.ones_like(variance[..., 0]))
 
     def gains(self, randomness: Randomness, timing: Timing) -> Tensor:
-        """See `Flat.gains`: ones."""
+        """Return ones; see `Flat.gains`."""
         return torch.ones(timing.group.shape, dtype=torch.float32, device=timing.group.device)
 
 
@@ -70,13 +70,13 @@ def _coherence(owner: str, value: object) -> str | int:
 
 
 class _BlockFading:
-    """Base of the flat block-fading channels: when h changes, and what the receiver knows of it."""
+    """A base class of flat block fading: when h changes, and what the receiver knows of it."""
 
     name = "block_fading"
     streams = 1
 
     gains: Callable[[Randomness, Timing], Tensor]
-    """Set if each packet meets one h that the receiver knows; see `Flat`."""
+    """Set if each packet has one h, known to the receiver; see `Flat`."""
 
     occupied: Callable[[int], tuple[int, int]]
     """Set if the receiver needs pilots; see `Piloted`."""
@@ -93,7 +93,7 @@ class _BlockFading:
     def apply(
         self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
-        """Fade and add noise; see `SymbolChannel.apply`."""
+        """Multiply by h and add noise; see `SymbolChannel.apply`."""
         length = symbols.shape[2]
         h = self._fades(length, randomness, timing)  # [N, P, blocks]
         variance = noise_variance_of(snr_db)
@@ -109,37 +109,38 @@ class _BlockFading:
         seen = (h * symbols + noise) / known
         return Observation(seen, excess * variance / power(known), power(h).mean(dim=2))
 
-    def _law(self, scattered: Tensor) -> Tensor:
-        """Return h, E|h|^2 = 1, for complex Gaussian draws."""
+    def _fade_from(self, scattered: Tensor) -> Tensor:
+        """Return h, E|h|^2 = 1, from complex Gaussian draws of variance 1."""
         raise NotImplementedError
 
     def _blocks(self, length: int) -> int:
-        """Return the blocks of constant h in a packet of so many symbols."""
+        """Return the number of blocks of constant h in a packet of `length` symbols."""
         return 1 if isinstance(self.coherence, str) else -(-length // self.coherence)
 
     def _over_symbols(self, blocks: Tensor, length: int) -> Tensor:
-        """Repeat [N, P, blocks] over symbols: [N, P, 1], or [N, P, length] if packets may have
-        several.
+        """Repeat [N, P, blocks] over the symbols of each block.
+
+        Returns [N, P, 1] if h is constant over a packet, else [N, P, length].
         """
         if isinstance(self.coherence, str):
             return blocks
         return blocks.repeat_interleave(self.coherence, dim=2)[..., :length]
 
     def _fades(self, length: int, randomness: Randomness, timing: Timing) -> Tensor:
-        """Draw complex64 [N, P, blocks]; earlier blocks do not depend on how many follow."""
+        """Draw h, complex64 [N, P, blocks]; a block does not depend on the number of later ones."""
         links, slots = timing.group.shape
         name = timing.draws("fading")
         if isinstance(self.coherence, int):
             streams = randomness.child(f"{name}:blocks").split(slots)
             blocks = self._blocks(length)
             draws = streams.complex_normal(blocks, dtype=torch.complex64)
-            return self._law(draws.reshape(links, slots, blocks))
+            return self._fade_from(draws.reshape(links, slots, blocks))
         if self.coherence == "packet":
             draws = randomness.child(name).complex_normal(slots, dtype=torch.complex64)
-            return self._law(draws)[..., None]
+            return self._fade_from(draws)[..., None]
         pictures = int(timing.group.max()) + 1 if timing.group.numel() else 1
         draws = randomness.child("fading").complex_normal(pictures, dtype=torch.complex64)
-        return self._law(draws).gather(1, timing.group)[..., None]
+        return self._fade_from(draws).gather(1, timing.group)[..., None]
 
     def _gains(self, randomness: Randomness, timing: Timing) -> Tensor:
         return power(self._fades(1, randomness, timing))[..., 0]
@@ -154,11 +155,14 @@ class Rayleigh(_BlockFading):
     """Flat Rayleigh block fading: h is complex Gaussian, E|h|^2 = 1, and constant over a block.
 
     coherence: "packet", a new h for each packet; "picture", one h for all packets of a group (a
-    picture); or an integer, a new h every so many data symbols, counted from each packet's first.
-    csi: "perfect", the receiver knows h; or "estimated", by least squares from `pilots` symbols (1
-    to 1000) sent in each packet for each of its blocks, beside the data: then `Piloted`. The
-    transmitter knows only the mean SNR. `Flat` if h is perfectly known and constant within a
-    packet. Another attempt meets another h, except under "picture".
+        picture); or an integer, the number of data symbols between two changes of h, counted from
+        the first symbol of each packet.
+    csi: "perfect", the receiver knows h; or "estimated", the receiver estimates h by least squares
+        from `pilots` symbols (1 to 1000), which are sent for each block beside the data.
+
+    The transmitter knows only the mean SNR. Another attempt has another h, except with "picture".
+    The channel is `Flat` if csi is perfect and h is constant within a packet, and `Piloted` if csi
+    is estimated.
     """
 
     name = "rayleigh"
@@ -168,19 +172,19 @@ class Rayleigh(_BlockFading):
     ) -> None:
         super().__init__(coherence, csi, pilots)
 
-    def _law(self, scattered: Tensor) -> Tensor:
+    def _fade_from(self, scattered: Tensor) -> Tensor:
         return scattered
 
 
 @register("rician")
 class Rician(_BlockFading):
-    """Flat Rician block fading: a constant line of sight beside a scattered component.
+    """Flat Rician block fading: a constant line of sight plus a scattered component.
 
         h = sqrt(K / (K + 1)) + sqrt(1 / (K + 1)) s,  s complex Gaussian, E|s|^2 = E|h|^2 = 1
 
-    k_db: K = 10^(k_db / 10), power of the line of sight over that of the rest, -100 to 100 dB;
-    Rayleigh fading for a small K, no fading for a large one. The line of sight has phase 0 always.
-    coherence, csi, pilots: as for `rayleigh`, whose draws s are the same.
+    k_db: Rician factor K = 10^(k_db / 10), the power of the line of sight over that of the
+    scattered component, -100 to 100 dB. The phase of the line of sight is 0. coherence, csi,
+    pilots: as for `rayleigh`; the draws s are those of `rayleigh`, too.
     """
 
     name = "rician"
@@ -195,6 +199,6 @@ class Rician(_BlockFading):
         self.k_db = number(self.name, "k_db", k_db, -100, 100)
         super().__init__(coherence, csi, pilots)
 
-    def _law(self, scattered: Tensor) -> Tensor:
+    def _fade_from(self, scattered: Tensor) -> Tensor:
         k = 10 ** (self.k_db / 10)
         return math.sqrt(k / (k + 1)) + math.sqrt(1 / (k + 1)) * scattered

@@ -19,31 +19,31 @@ from channels.fading.base import (
 from channels.random import Randomness
 
 _PATHS = 32
-"""Sinusoids of a Jakes process: E|h|^4 is 2 - 1/32 against the Gaussian 2."""
+"""Number of sinusoids: E|h|^4 is 2 - 1/32, and 2 for a Gaussian h."""
 
 
 _STRIDE = 64
-"""Symbols whose phases are one step's phases times those within it."""
+"""Symbols per step: a phase is that of its step plus that within the step."""
 
 
 _JAKES_TERMS = 1 << 21
-"""Phases held at once."""
+"""Most phases in memory at once."""
 
 
 @register("jakes")
 class Jakes:
-    """Flat Rayleigh fading that varies by Doppler: E[h(t) h*(t + tau)] = J0(2 pi f tau).
+    """Flat Rayleigh fading with Doppler: E[h(t) h*(t + tau)] = J0(2 pi f tau).
 
         h(t) = sum_m exp(j (2 pi f t cos(a_m) + p_m)) / sqrt(M),  a_m = 2 pi (m + u_m) / M
 
-    with M = 32 paths, u_m uniform over [0, 1) and p_m over [0, 2 pi), drawn once a link: isotropic
-    scattering (Clarke, Jakes). h is evaluated at absolute time, symbol k of a packet at
-    `timing.start_s` + k / symbol_rate_hz, so that it goes on from packet to packet and from attempt
-    to attempt; packets that start at one time meet one h. The link above needs the same symbol rate
-    to start them one after another.
+    with M = 32 paths, u_m uniform over [0, 1) and p_m uniform over [0, 2 pi), drawn once per link.
+    This is isotropic scattering (Clarke, Jakes). h is a function of absolute time; the time of
+    symbol k of a packet is `timing.start_s` + k / symbol_rate_hz. So h is continuous over packets
+    and attempts, and packets with the same start have the same h. The link above needs the same
+    symbol rate, so that packets start one after another.
 
-    doppler_hz: the largest Doppler shift f, 0 to 1e6. symbol_rate_hz: symbols a second, 1 to 1e12.
-    The receiver knows h at every symbol. No `Flat`.
+    doppler_hz: the maximum Doppler shift f, 0 to 1e6. symbol_rate_hz: symbols per second, 1 to
+    1e12. The receiver knows h at every symbol. The channel is not `Flat`.
 
     Source: Xiao, Zheng, Beaulieu, "Novel sum-of-sinusoids simulation models for Rayleigh and Rician
     fading channels", IEEE Transactions on Wireless Communications, 2006.
@@ -58,7 +58,7 @@ class Jakes:
     def apply(
         self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
-        """Fade and add noise; see `SymbolChannel.apply`."""
+        """Multiply by h and add noise; see `SymbolChannel.apply`."""
         h = self._fades(symbols.shape[2], randomness, timing)
         variance = noise_variance_of(snr_db)
         noise = torch.sqrt(variance) * complex_noise(
@@ -68,15 +68,15 @@ class Jakes:
         return Observation((h * symbols + noise) / h, variance / gain, gain.mean(dim=2))
 
     def _fades(self, length: int, randomness: Randomness, timing: Timing) -> Tensor:
-        """Draw complex64 [N, P, length]."""
+        """Draw h, complex64 [N, P, length]."""
         links, slots = timing.start_s.shape
         draws = randomness.child("fading").uniform(2 * _PATHS).reshape(links, 2, _PATHS)
         number_of = torch.arange(_PATHS, dtype=torch.float64, device=draws.device)
         angle = 2 * math.pi * (number_of + draws[:, 0]) / _PATHS
-        rate = 2 * math.pi * self.doppler_hz * torch.cos(angle)  # [N, M], radians a second
+        rate = 2 * math.pi * self.doppler_hz * torch.cos(angle)  # [N, M], radians per second
         phase = 2 * math.pi * draws[:, 1, None] + rate[:, None] * timing.start_s[..., None]
 
-        rate = (rate / self.symbol_rate_hz).repeat_interleave(slots, dim=0)  # [N P, M], a symbol
+        rate = (rate / self.symbol_rate_hz).repeat_interleave(slots, dim=0)  # [N P, M], per symbol
         steps = torch.arange(-(-length // _STRIDE), dtype=torch.float64, device=draws.device)
         within = torch.arange(_STRIDE, dtype=torch.float64, device=draws.device)
         rows = max(1, _JAKES_TERMS // (_PATHS * (len(steps) + _STRIDE)))

@@ -1,4 +1,4 @@
-"""Shadowing: attenuation in bursts, by a two-state Markov chain over the packets."""
+"""Shadowing: attenuation in bursts, from a two-state Markov chain over the packets."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from channels.two_state import two_states
 
 @register("gilbert_elliott")
 class GilbertElliott:
-    """Attenuate in bursts: a two-state Markov chain with one step a packet.
+    """Attenuation in bursts: a two-state Markov chain with one step per packet.
 
         good ── p ──> bad        share of packets in the bad state: p / (p + r)
         good <── r ── bad        mean stay in the bad state: 1 / r packets
 
-    In the bad state |h|^2 is depth_db (0 to 100) lower than in the good one, as behind an obstacle;
-    E|h|^2 = 1, so that the good state lies above the mean. How many packets are lost depends on the
-    code.
+    In the bad state |h|^2 is depth_db (0 to 100) lower than in the good state, as behind an
+    obstacle. E|h|^2 = 1, so |h|^2 is above 1 in the good state. The share of lost packets depends
+    on the code.
 
-    bad: share of packets in the bad state, 0 to burst / (burst + 1). burst: mean packets in a row
-    in the bad state, 1 to 10000. over: a symbol channel with one known gain a packet and no states
-    of its own, whose gain is multiplied by the state's. Each link starts from the stationary
-    distribution. The chain takes a step for each slot, filled or not; another attempt of a packet
-    meets the state of its slot again. `Flat`.
+    bad: share of packets in the bad state, 0 to burst / (burst + 1). burst: mean number of
+    consecutive packets in the bad state, 1 to 10000. over: a symbol channel with one known gain per
+    packet (`Flat`) and no states of its own; its gain is multiplied by the gain of the state. Each
+    link starts from the stationary distribution. The chain makes a step for every slot, also for an
+    empty one. Another attempt of a packet has the state of the same slot. The channel is `Flat`.
 
     Sources: Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, "Estimates of error rates
     for codes on burst-noise channels", 1963; over fading: Lutz, Cygan, Dippold, Dolainsky, Papke,
@@ -59,14 +59,14 @@ class GilbertElliott:
             )
         if not isinstance(carrier, Flat):
             raise ConfigError(
-                f"{self.name}: over={carrier.name} has no single known gain a packet; use awgn, or "
-                "rayleigh or rician with coherence packet or picture and csi perfect"
+                f"{self.name}: over={carrier.name} has no single known gain per packet: use awgn, "
+                "or rayleigh or rician with coherence packet or picture and csi perfect"
             )
         self.over: Flat = carrier
 
     @property
     def state_gains(self) -> tuple[float, float]:
-        """|h|^2 of the good and of the bad state, relative to the channel below; its mean is 1."""
+        """|h|^2 of the good and of the bad state, relative to `over`; the mean is 1."""
         ratio = 10 ** (-self.depth_db / 10)
         good = 1 / (1 - self.bad + self.bad * ratio)
         return good, good * ratio
@@ -83,7 +83,7 @@ class GilbertElliott:
         return Observation(symbols + noise, variance, gain[..., 0])
 
     def gains(self, randomness: Randomness, timing: Timing) -> Tensor:
-        """See `Flat.gains`."""
+        """Return the state's gain times that of `over`; see `Flat.gains`."""
         draws = randomness.child("state").uniform(timing.group.shape[1])
         first = draws.new_full((len(draws),), self.bad)
         enter = first / ((1 - first) * self.burst)

@@ -1,18 +1,18 @@
-"""3GPP multipath channels over OFDM: TDL and CDL of TR 38.901, clause 7.7, by Sionna.
+"""3GPP multipath channels with OFDM: TDL and CDL of TR 38.901, clause 7.7, by Sionna.
 
     S symbols ── slots of 14 OFDM symbols, pilots among them ──> x ── H ──> y = H x + n
     S symbols, noise variance of each <── LMMSE equaliser <── H, or its estimate from the pilots
 
-One slot is one resource grid: 14 OFDM symbols by `subcarriers`. A packet fills as many slots as it
-needs, and elements left over carry padding. The channel is a finite impulse response that changes
-from OFDM symbol to OFDM symbol, all of it within the cyclic prefix and constant over one symbol:
-there is no interference between symbols or subcarriers, and the cyclic prefix itself does not count
-as a channel use. SNR is the mean Es/N0 of a resource element at one receive antenna, E|H|^2 = 1
-from each transmit antenna; two streams share that energy, half each.
+One slot is one resource grid: 14 OFDM symbols by `subcarriers`. A packet takes as many slots as it
+needs, and padding fills the last one. The impulse response is shorter than the cyclic prefix,
+constant over an OFDM symbol, and changes from symbol to symbol: there is no interference between
+symbols or subcarriers. The cyclic prefix does not count as channel uses. SNR is the mean Es/N0 of a
+resource element at one receive antenna, with E|H|^2 = 1 from each transmit antenna; two streams
+have half of the energy each.
 
-Impulse responses come from a bank that Sionna draws in fixed chunks, each seeded by its number; the
-link's random numbers select the one that a packet meets. Results therefore depend on neither batch
-nor order.
+Impulse responses come from a bank that Sionna draws in fixed chunks, each seeded by its number. The
+link's random numbers select a realisation for each packet, so results do not depend on batch and
+order.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ SYMBOLS_PER_SLOT = 14
 """OFDM symbols of a slot with normal cyclic prefix (TS 38.211, clause 4.3.2)."""
 
 MOST_SLOTS = 32
-"""The longest packet, in slots; wider grids carry more."""
+"""The longest packet, in slots."""
 
 _PREFIX = 1 / 14
-"""Mean length of the normal cyclic prefix over that of the rest: 14 symbols last 15 / spacing."""
+"""Mean ratio of the normal cyclic prefix to the symbol without it: 14 symbols last 15 / spacing."""
 
 _LIGHT_MPS = 299_792_458.0
 
 _ANTENNAS = {"1x1": (1, 1), "1x2": (1, 2), "2x2": (2, 2)}
 
 _CHUNK = 64
-"""Realisations drawn at once, from one seed."""
+"""Realisations that are drawn from one seed."""
 
 _BANK_BYTES = 256 << 20
-"""Realisations kept, over all channels; what is dropped is drawn again, alike, when needed."""
+"""Most bytes of realisations in memory, over all channels; others are drawn again when needed."""
 
 _ELEMENTS_CPU = 1 << 15
 _ELEMENTS_CUDA = 1 << 19
@@ -60,9 +60,9 @@ _ELEMENTS_CUDA = 1 << 19
 
 @dataclass(frozen=True)
 class Multipath:
-    """Impulse responses of a profile of TR 38.901, t transmit and r receive antennas.
+    """The impulse responses of a profile of TR 38.901 with t transmit and r receive antennas.
 
-    profile: "tdl" or "cdl". model: "A" to "E". symbol_rate_hz: OFDM symbols a second.
+    profile: "tdl" or "cdl". model: "A" to "E". symbol_rate_hz: OFDM symbols per second.
     """
 
     profile: str
@@ -75,7 +75,7 @@ class Multipath:
     symbol_rate_hz: float
 
     def take(self, numbers: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Return realisations by their numbers, over so many OFDM symbols.
+        """Return the realisations of some numbers over `steps` OFDM symbols.
 
         numbers: int64 [R], from 0. Returns the paths' coefficients, complex64 [R, 1, r, 1, t,
         paths, steps], and their delays in seconds, float32 [1, 1, 1, paths], on the CPU.
@@ -94,11 +94,11 @@ class Multipath:
 _kept: OrderedDict[tuple[Multipath, int, int], tuple[Tensor, Tensor]] = OrderedDict()
 
 
-def _chunk(law: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Return the realisations from _CHUNK * chunk on, from the bank."""
-    key = (law, chunk, steps)
+def _chunk(multipath: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Return chunk number `chunk` of the bank."""
+    key = (multipath, chunk, steps)
     if key not in _kept:
-        _kept[key] = _draw(law, chunk, steps)
+        _kept[key] = _draw(multipath, chunk, steps)
     _kept.move_to_end(key)
     while len(_kept) > 1 and sum(taps.nbytes for taps, _ in _kept.values()) > _BANK_BYTES:
         _kept.popitem(last=False)
@@ -120,35 +120,35 @@ def _seeded(seed: int) -> Iterator[None]:
             generator.set_state(before)
 
 
-def _draw(law: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Draw one chunk with Sionna, on the CPU whatever the device, so that all get the same."""
+def _draw(multipath: Multipath, chunk: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Draw one chunk with Sionna, always on the CPU, so that it is equal on all devices."""
     with _seeded(chunk):
-        taps, delays = _model(law)(_CHUNK, steps, law.symbol_rate_hz)
+        taps, delays = _model(multipath)(_CHUNK, steps, multipath.symbol_rate_hz)
     return taps, delays[:1]
 
 
 @lru_cache(maxsize=8)
-def _model(law: Multipath) -> Any:
-    """Build Sionna's channel model. CDL antennas are vertical, omnidirectional, half a wavelength
-    apart.
+def _model(multipath: Multipath) -> Any:
+    """Build Sionna's channel model; the base station sends, the user moves in a random direction.
 
-    TDL antennas fade independently; the base station sends, the user moves in a random direction.
+    TDL antennas fade independently. CDL antennas are vertical, omnidirectional and half a
+    wavelength apart.
     """
     from sionna.phy.channel.tr38901 import CDL, TDL, PanelArray
 
     common: dict[str, Any] = {
-        "min_speed": law.speed_mps,
-        "max_speed": law.speed_mps,
+        "min_speed": multipath.speed_mps,
+        "max_speed": multipath.speed_mps,
         "precision": "single",
         "device": "cpu",
     }
-    if law.profile == "tdl":
+    if multipath.profile == "tdl":
         return TDL(
-            law.model,
-            law.delay_spread_s,
-            law.carrier_frequency_hz,
-            num_tx_ant=law.transmitters,
-            num_rx_ant=law.receivers,
+            multipath.model,
+            multipath.delay_spread_s,
+            multipath.carrier_frequency_hz,
+            num_tx_ant=multipath.transmitters,
+            num_rx_ant=multipath.receivers,
             **common,
         )
     base_station, user = (
@@ -158,16 +158,16 @@ def _model(law: Multipath) -> Any:
             polarization="single",
             polarization_type="V",
             antenna_pattern="omni",
-            carrier_frequency=law.carrier_frequency_hz,
+            carrier_frequency=multipath.carrier_frequency_hz,
             precision="single",
             device="cpu",
         )
-        for antennas in (law.transmitters, law.receivers)
+        for antennas in (multipath.transmitters, multipath.receivers)
     )
     return CDL(
-        law.model,
-        law.delay_spread_s,
-        law.carrier_frequency_hz,
+        multipath.model,
+        multipath.delay_spread_s,
+        multipath.carrier_frequency_hz,
         ut_array=user,
         bs_array=base_station,
         direction="downlink",
@@ -177,7 +177,10 @@ def _model(law: Multipath) -> Any:
 
 @dataclass(frozen=True)
 class Grid:
-    """One slot: `subcarriers` by SYMBOLS_PER_SLOT elements; those of `pilot_symbols` are pilots."""
+    """One slot of `subcarriers` by SYMBOLS_PER_SLOT resource elements.
+
+    pilot_symbols: the OFDM symbols whose elements are all pilots.
+    """
 
     subcarriers: int
     spacing_hz: float
@@ -190,7 +193,7 @@ class Grid:
 
     @property
     def pilots(self) -> int:
-        """Elements that carry pilots; with two streams, every second one for each."""
+        """Elements of pilots; with two streams, each stream has every second one."""
         return self.subcarriers * len(self.pilot_symbols)
 
     @property
@@ -217,7 +220,7 @@ class _Modem:
                 ResourceGridMapper,
             )
 
-            # Single precision would leave no noise at all on the symbols at high SNR.
+            # In single precision there would be no noise at all on the symbols at high SNR.
             kind: dict[str, Any] = {"precision": "double", "device": device}
             size = (SYMBOLS_PER_SLOT, grid.subcarriers, grid.spacing_hz, 1, grid.streams)
             drawn = ResourceGrid(
@@ -241,10 +244,9 @@ class _Modem:
             self._error = _error_per_noise(interpolator, pattern.pilots)
 
     def response(self, taps: Tensor, delays: Tensor) -> Tensor:
-        """Return H of R realisations over G slots, complex128 [R G, 1, r, 1, t, 14, F], E|H|^2 =
-        1/t.
+        """Return H of R realisations over G slots, complex128 [R G, 1, r, 1, t, 14, F].
 
-        taps, delays: as `Multipath.take` returns them.
+        E|H|^2 = 1/t. taps, delays: as `Multipath.take` returns them.
         """
         from sionna.phy.channel import cir_to_ofdm_channel
 
@@ -257,12 +259,13 @@ class _Modem:
     def transceive(
         self, symbols: Tensor, h: Tensor, noise: Tensor, noise_power: Tensor, estimated: bool
     ) -> tuple[Tensor, Tensor]:
-        """Send slots; return the equaliser's symbols and the noise variance left on each.
+        """Send slots; return the equalised symbols and the noise variance of each.
 
         symbols: complex [B, capacity]; h: [B, 1, r, 1, t, 14, F]; noise: complex128 [B, 1, r, 14,
-        F] of variance noise_power, float64 [B]. Neighbouring symbols are those of the streams of
-        one element. With `estimated`, h serves the channel alone, and the variance takes in that of
-        the noise in the estimate, not the error of interpolating a channel that varies.
+        F] of variance noise_power, float64 [B]. Consecutive symbols belong to the streams of one
+        element. estimated: the receiver estimates h from the pilots. The variance then contains the
+        variance of the noise in the estimate, but not the interpolation error of a channel that
+        varies.
         """
         streams = symbols.unflatten(1, (-1, self.grid.streams)).transpose(1, 2)[:, None]
         received = self._pass(self._map(streams), h) + noise
@@ -277,8 +280,8 @@ class _Modem:
 def _error_per_noise(interpolator: Any, pilots: Tensor) -> Tensor:
     """Return the variance of each estimate per unit of noise on the pilots, [1,1,1,1,streams,14,F].
 
-    Estimates are linear in the pilots received, h' = sum_i w_i y_i / p_i, so it is the sum of
-    |w_i|^2 / |p_i|^2, the weights being the interpolator's answers to one pilot at a time.
+    Estimates are linear in the received pilots, h' = sum_i w_i y_i / p_i, so the variance is the
+    sum of |w_i|^2 / |p_i|^2. The weights are the interpolator's responses to one pilot at a time.
     """
     count = pilots.shape[-1]
     one = torch.eye(count, dtype=pilots.dtype, device=pilots.device)
@@ -296,7 +299,7 @@ def _modem(grid: Grid, device: str) -> _Modem:
 
 
 def _pilot_symbols(owner: str, value: object) -> tuple[int, ...]:
-    """Return `value` as distinct OFDM symbol numbers, some left for data. Raises ConfigError."""
+    """Return `value` as distinct numbers of OFDM symbols, not all. Raises ConfigError."""
     known = range(SYMBOLS_PER_SLOT)
     if (
         isinstance(value, str)
@@ -312,7 +315,7 @@ def _pilot_symbols(owner: str, value: object) -> tuple[int, ...]:
 
 
 class _Ofdm:
-    """Base of TDL and CDL."""
+    """A base class of TDL and CDL."""
 
     name = "ofdm"
 
@@ -333,10 +336,10 @@ class _Ofdm:
         self.model = choice(self.name, "model", model, ("a", "b", "c", "d", "e")).upper()
         spacing = number(self.name, "subcarrier_spacing_hz", subcarrier_spacing_hz, 15e3, 960e3)
         carrier = number(self.name, "carrier_frequency_hz", carrier_frequency_hz, 0.5e9, 100e9)
-        # Most paths end within 7 delay spreads: those must fall within the cyclic prefix.
+        # Most paths are shorter than 7 delay spreads, which must fit into the cyclic prefix.
         longest_ns = round(1e9 * _PREFIX / spacing / 7, 1)
         self.delay_spread_ns = number(self.name, "delay_spread_ns", delay_spread_ns, 0, longest_ns)
-        # A Doppler shift of a tenth of the spacing leaves crosstalk of some -15 dB.
+        # A Doppler shift of a tenth of the spacing causes crosstalk of about -15 dB.
         fastest = round(0.1 * spacing * _LIGHT_MPS / carrier, 2)
         self.speed_mps = number(self.name, "speed_mps", speed_mps, 0, fastest)
         self.csi = choice(self.name, "csi", csi, ("perfect", "estimated"))
@@ -372,10 +375,9 @@ class _Ofdm:
         return self.grid.streams
 
     def occupied(self, symbols: int) -> tuple[int, int]:
-        """Return the resource elements of the slots that so many data symbols fill, and their
-        pilots.
+        """Return the resource elements of the slots for `symbols` data symbols, and their pilots.
 
-        The cyclic prefix is not counted. Raises ChannelError beyond MOST_SLOTS slots.
+        The cyclic prefix is not counted. Raises ChannelError for more than MOST_SLOTS slots.
         """
         slots = self._slots(symbols)
         return slots * self.grid.elements, slots * self.grid.pilots
@@ -384,15 +386,15 @@ class _Ofdm:
         slots = -(-symbols // self.grid.capacity)
         if slots > MOST_SLOTS:
             raise ChannelError(
-                f"{self.name}: a packet of {symbols} symbols fills {slots} slots, and must fill 1 "
-                f"to {MOST_SLOTS}; raise subcarriers={self.grid.subcarriers}"
+                f"{self.name}: a packet of {symbols} symbols takes {slots} slots, at most "
+                f"{MOST_SLOTS} are allowed: raise subcarriers={self.grid.subcarriers}"
             )
         return slots
 
     def apply(
         self, symbols: Tensor, snr_db: Tensor, randomness: Randomness, timing: Timing
     ) -> Observation:
-        """Send each packet over its own slots; see `SymbolChannel.apply`.
+        """Send each packet over slots of its own; see `SymbolChannel.apply`.
 
         `Observation.gain` is the mean of |H|^2 over the elements and the pairs of antennas. Raises
         ChannelError if a packet needs more than MOST_SLOTS slots.
@@ -434,7 +436,7 @@ class _Ofdm:
 
         budget = _ELEMENTS_CPU if device.type == "cpu" else _ELEMENTS_CUDA
         size = max(1, budget // (slots * grid.elements * receivers))
-        order = numbers.argsort(stable=True)  # neighbours in the bank together
+        order = numbers.argsort(stable=True)  # realisations of one chunk together
         rows = (symbols.reshape(count, length), power, keys, numbers)
         seen, variance, gain = in_chunks(send, size, *(row[order] for row in rows))
         back = order.argsort()
@@ -445,7 +447,7 @@ class _Ofdm:
         )
 
     def _numbers(self, randomness: Randomness, timing: Timing) -> Tensor:
-        """Return the number of the realisation that each packet meets, int64 [N, P]."""
+        """Return the number of each packet's realisation, int64 [N, P]."""
         if self.coherence == "packet":
             streams = randomness.child(timing.draws("fading"))
             draws = streams.uniform(timing.group.shape[1])
@@ -456,29 +458,33 @@ class _Ofdm:
 
 
 _PADDING = complex(math.sqrt(0.5), math.sqrt(0.5))
-"""The symbol on elements left over."""
+"""The symbol that fills the last slot."""
 
 
 @register("tdl")
 class Tdl(_Ofdm):
-    """Tapped delay line TDL-A to TDL-E (TR 38.901, clause 7.7.2) over OFDM; see the module.
+    """Tapped delay line TDL-A to TDL-E (TR 38.901, clause 7.7.2) with OFDM.
 
-    model: "A", "B", "C" (no line of sight), "D", "E" (with one).
-    delay_spread_ns: RMS, 0 to 1/98 of a symbol: 680 ns at 15 kHz, 340 ns at 30 kHz.
+    model: "A", "B", "C" (without line of sight), "D", "E" (with line of sight).
+    delay_spread_ns: RMS, from 0 to 1/98 of a symbol: 680 ns at 15 kHz, 340 ns at 30 kHz.
     carrier_frequency_hz: 0.5e9 to 100e9.
-    speed_mps: 0 to a Doppler shift of a tenth of the spacing, 128 m/s at 3.5 GHz and 15 kHz.
+    speed_mps: speed of the user, from 0 to a Doppler shift of a tenth of the spacing, which is
+        128 m/s at 3.5 GHz and 15 kHz.
     subcarriers: 12 to 3300; subcarrier_spacing_hz: 15e3 to 960e3.
     pilot_symbols: the OFDM symbols of a slot that are pilots, on every subcarrier (0 to 13); they
         are sent, and counted, whatever the csi.
     csi: "perfect", the receiver knows H; "estimated", least squares at the pilots with linear
-        interpolation between and beyond them, the error's variance added to the noise's.
-    antennas: transmit x receive. "1x1"; "1x2", combined by the receiver; "2x2", two streams of
-        data symbols taken in turn, told apart by the LMMSE equaliser. Antennas fade independently.
-    coherence: "packet", another realisation each packet and attempt; "picture", one for all packets
-        of a picture. Each packet meets its realisation from the beginning, at rest for speed 0.
-    realisations: size of the bank that they are chosen from, 1 to 1048576.
+        interpolation and extrapolation; the error's variance is added to the noise variance.
+    antennas: transmit x receive. "1x1"; "1x2", the receiver combines both antennas; "2x2", two
+        streams with the data symbols in turn, separated by the LMMSE equaliser. Antennas fade
+        independently.
+    coherence: "packet", another realisation for each packet and attempt; "picture", one for all
+        packets of a picture. Each packet starts at the beginning of its realisation; at speed 0 a
+        realisation is constant.
+    realisations: number of realisations in the bank, 1 to 1048576.
 
-    The noise variance is that of each symbol, from the equaliser. `Piloted`, not `Flat`.
+    The equaliser gives the noise variance of each symbol. The channel is `Piloted`, not `Flat`.
+    More is in the module's docstring.
     """
 
     name = "tdl"
@@ -486,10 +492,10 @@ class Tdl(_Ofdm):
 
 @register("cdl")
 class Cdl(_Ofdm):
-    """Clustered delay line CDL-A to CDL-E (TR 38.901, clause 7.7.1) over OFDM, downlink.
+    """Clustered delay line CDL-A to CDL-E (TR 38.901, clause 7.7.1) with OFDM, downlink.
 
-    Parameters as for `tdl`. Antennas are vertical, omnidirectional, half a wavelength apart, so
-    that their fading is correlated by the model's angles; the user moves in a random direction.
+    The parameters are those of `tdl`. Antennas are vertical, omnidirectional and half a wavelength
+    apart; the angles of the model correlate their fading. The user moves in a random direction.
     """
 
     name = "cdl"

@@ -1,1 +1,1 @@
-"""Forward error correction and modulation, all of it Sionna's: LDPC, polar codes, CRC, QAM."""
+"""Forward error correction and modulation with Sionna: LDPC, polar codes, CRC, QAM."""

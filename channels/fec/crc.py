@@ -12,7 +12,7 @@ CRC_BITS = {"crc24a": 24, "crc16": 16}
 
 
 class Crc:
-    """One CRC over messages of one length on one device. Take it from `crc`, which keeps it."""
+    """A CRC over messages of one length on one device; `crc` returns a cached one."""
 
     def __init__(self, name: str, bits: int, device: str) -> None:
         with untouched_random_state():
@@ -22,12 +22,12 @@ class Crc:
             self._decoder = CRCDecoder(self._encoder, precision="single", device=device)
 
     def append(self, bits: Tensor) -> Tensor:
-        """Append the CRC to bits: float32 [R, bits]. Returns float32 [R, bits + CRC]."""
+        """Append the CRC to messages, float32 [R, bits]. Returns float32 [R, bits + CRC]."""
         protected: Tensor = self._encoder(bits)
         return protected
 
     def holds(self, protected: Tensor) -> Tensor:
-        """Check protected: float32 [R, bits + CRC]. Returns bool [R]."""
+        """Check messages with CRC, float32 [R, bits + CRC]. Returns bool [R]."""
         verdict: Tensor = self._decoder(protected)[1]
         return verdict.squeeze(-1)
 

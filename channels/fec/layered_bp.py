@@ -2,21 +2,21 @@
 
     LLR [B, V, n] ── rate recovery ──> odds of every bit [columns·Z, B]
                                          │  for each row of the base graph, Z checks at a time:
-                                         │  gather by the circulants' shifts, divide by what the
-                                         └─ row said last, tanh rule, multiply, put back
+                                         │  gather by the circulants' shifts, divide by the row's
+                                         └─ last messages, tanh rule, multiply, write back
 
-The code, its parity checks, its filler bits, its redundancy versions and its interleaver are those
-of Sionna's encoder; only the order in which messages pass is our own. Every row sees at once what
-the rows before it found (Mansour and Shanbhag, "High-throughput LDPC decoders", IEEE Trans. VLSI
-Systems 11(6), 2003; Hocevar, SiPS 2004), so that some half of the iterations of flooding suffice.
-Rows whose own parity bit was never sent carry no information and are left out, which is exact.
+The code, its parity checks, filler bits, redundancy versions and interleaver are those of Sionna's
+encoder; only the schedule of the messages is different. Each row uses the results of the earlier
+rows at once (Mansour and Shanbhag, "High-throughput LDPC decoders", IEEE Trans. VLSI Systems 11(6),
+2003; Hocevar, SiPS 2004), so that about half of the iterations of flooding suffice. Rows whose own
+parity bit was not sent carry no information and are left out; this is exact.
 
 Messages are odds p(0)/p(1), and the check rule is the exact one ("boxplus"),
 
-    t_i = (odds_i - 1) / (odds_i + 1),    p = Π t_i,    reply_i = (t_i + p) / (t_i - p),
+    t_i = (odds_i - 1) / (odds_i + 1),    p = Π t_i,    reply_i = (t_i + p) / (t_i - p).
 
-which needs no logarithm and no exponential, only operations that IEEE 754 rounds in one way: a
-block's result is bit for bit the same alone and in a batch, on one thread and on many.
+It needs neither logarithms nor exponentials, only operations whose rounding IEEE 754 defines: the
+result of a block is bit for bit equal alone and in a batch, on one thread and on many.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
     from sionna.phy.fec.ldpc import LDPC5GEncoder
 
 DEFAULT_LAYERED_ITERATIONS = 10
-"""At least as good as 20 iterations of flooding (`python -m channels.validation.benchmark`)."""
+"""As good as 20 iterations of flooding, or better (`python -m channels.validation.benchmark`)."""
 
 _PUNCTURED_COLUMNS = 2
 """Columns of the base graph that are never sent, TS 38.212, clause 5.4.2.1."""
 
 _CERTAIN_LLR = 60.0
-"""|LLR| of a known bit, and the largest that any keeps from one iteration to the next."""
+"""|LLR| of a known bit, and the largest |LLR| of any bit after an iteration."""
 
 _CLOSEST_ODDS = 2.0**21
 """The largest odds that a check uses, |LLR| 14.6: 1 - |t| is then 2^-20, eight steps of float32."""
 
 _NOT_ZERO = 2.0**-30
-"""Added to odds - 1, whose smallest step is 2^-24, so that an erased bit can be divided out."""
+"""Added to odds - 1, whose smallest step is 2^-24, to avoid a division by 0 for an erased bit."""
 
 _EDGES_CPU = 1 << 20
 _EDGES_CUDA = 1 << 26
-"""Messages in flight at once: some 4 MB that stay in a CPU's caches, 256 MB that fill a GPU."""
+"""Most messages in memory: about 4 MB fit into a CPU's caches, and 256 MB fill a GPU."""
 
 
 @dataclass(frozen=True)
 class _Layer:
     """One row of the base graph: Z checks that share no bit.
 
-    bits: int64 [degree·Z], the bits they check, all those of the first column before the second.
-    parity: which of the schedule's parity columns belongs to this row alone, or None.
+    bits: int64 [degree·Z], the bits that are checked, column by column. parity: index of the
+    schedule's parity column that only this row checks, or None.
     """
 
     bits: Tensor
@@ -68,10 +68,10 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """The rows worth visiting for the versions sent, in order of visit.
+    """The rows that carry information for the versions sent, in the order of processing.
 
-    sent: for each transmission int64 [n], the bit of the code word that each LLR is about.
-    parity: int64 [columns·Z], the bits of those columns that only one row checks.
+    sent: for each transmission int64 [n], the bit of the code word that each LLR belongs to.
+    parity: int64 [columns·Z], the bits of the columns that only one row checks.
     """
 
     sent: tuple[Tensor, ...]
@@ -80,20 +80,20 @@ class _Schedule:
 
     @property
     def messages(self) -> int:
-        """Replies that one block keeps."""
+        """Return the number of messages of one block."""
         return sum(len(layer.bits) for layer in self.layers)
 
 
 @dataclass
 class _State:
-    """Where B blocks stand: odds p(0)/p(1) [bits, B], the parity columns' fixed t, replies."""
+    """The state of B blocks: odds p(0)/p(1) [bits, B], fixed t of the parity columns, messages."""
 
     odds: Tensor
     parity: Tensor
     replies: list[Tensor]
 
     def select(self, blocks: Tensor) -> _State:
-        """Keep some blocks: int64 [fewer]."""
+        """Return the state of some blocks, int64 [fewer]."""
         return _State(
             self.odds[:, blocks],
             self.parity[..., blocks],
@@ -102,7 +102,7 @@ class _State:
 
 
 def _product(factors: Tensor) -> Tensor:
-    """Multiply over the first axis, [d, ...] to [1, ...], always paired in the same way."""
+    """Multiply over the first axis, [d, ...] to [1, ...], in a fixed order."""
     while len(factors) > 1:
         half = len(factors) // 2
         product = factors[:half] * factors[half : 2 * half]
@@ -113,11 +113,11 @@ def _product(factors: Tensor) -> Tensor:
 
 
 class LayeredDecoder:
-    """Decodes what one of Sionna's encoders encodes, on the encoder's device.
+    """A layered decoder for the code of one of Sionna's encoders, on the encoder's device.
 
-    encoder: an `LDPC5GEncoder`. An LLR is log p(1)/p(0), 0 for an erased bit. Wherever `rv` may be
-    given, llr is float [B, V, n], one row of LLRs for each of the V redundancy versions named
-    (0 to 3, TS 38.212 table 5.4.2.1-2; repeated ones are added up); without it, [B, n].
+    encoder: an `LDPC5GEncoder`. An LLR is log p(1)/p(0), 0 for an erased bit. With `rv`, llr is
+    float [B, V, n], one row for each of the V redundancy versions in `rv` (0 to 3, TS 38.212 table
+    5.4.2.1-2; LLRs of equal versions are added); without it, [B, n].
     """
 
     def __init__(self, encoder: LDPC5GEncoder) -> None:
@@ -139,7 +139,7 @@ class LayeredDecoder:
 
     @cached_property
     def chunk(self) -> int:
-        """Blocks to run at once on this device, a power of two, 8 to 1024."""
+        """Return the number of blocks to decode at once on this device, a power of 2, 8 to 1024."""
         budget = _EDGES_CUDA if self._device.type == "cuda" else _EDGES_CPU
         fitting = max(1, budget // self._schedule(None).messages)
         return min(1024, max(8, 1 << fitting.bit_length() - 1))
@@ -150,16 +150,14 @@ class LayeredDecoder:
         iterations: int = DEFAULT_LAYERED_ITERATIONS,
         rv: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return hard decisions float32 [B, k] after so many iterations, at least one."""
+        """Return hard decisions, float32 [B, k], after `iterations` iterations, at least one."""
         (bits,) = self.iterate(llr, iterations, iterations, rv)
         return bits
 
     def iterate(
         self, llr: Tensor, iterations: int, every: int, rv: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
-        """Yield the hard decisions float32 [B, k] after every `every` iterations and after the
-        last.
-        """
+        """Yield the hard decisions, float32 [B, k], after each `every` iterations and the last."""
         schedule = self._schedule(None if rv is None else tuple(rv))
         state = self._start(schedule, llr)
         done = 0
@@ -178,14 +176,15 @@ class LayeredDecoder:
         rv: Sequence[int] | None = None,
         together: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode each message until a check holds, and spend no more work on it then.
+        """Decode each message until its check holds.
 
-        holds: given hard decisions float32 [M, together·k] of some messages, bool [M]; asked after
-        each `every` iterations and after the last. together: blocks, one after another, of a
-        message; B is a multiple of it.
+        holds: returns bool [M] from the hard decisions of M messages, float32 [M, together·k]; it
+        is called after each `every` iterations and after the last one. together: number of
+        consecutive blocks of a message; B is a multiple of it.
 
-        Returns, for the B / together messages, the decisions float32 [M, together·k] that held
-        first, or the last ones; whether any did, bool [M]; and the iterations spent, int64 [M].
+        Returns, for the B / together messages, the first decisions for which the check holds, or
+        the last ones, float32 [M, together·k]; whether it holds, bool [M]; and the iterations used,
+        int64 [M].
         """
         schedule = self._schedule(None if rv is None else tuple(rv))
         state = self._start(schedule, llr)
@@ -193,7 +192,7 @@ class LayeredDecoder:
         bits = llr.new_zeros(messages, together * self.k, dtype=torch.float32)
         held = torch.zeros(messages, dtype=torch.bool, device=llr.device)
         spent = torch.zeros(messages, dtype=torch.int64, device=llr.device)
-        running = torch.arange(messages, device=llr.device)  # the messages that `state` holds
+        running = torch.arange(messages, device=llr.device)  # the messages in `state`
         done = 0
         while done < iterations and messages:
             step = min(every, iterations - done)
@@ -215,7 +214,7 @@ class LayeredDecoder:
         return bits, held, spent
 
     def _make_schedule(self, rv: tuple[int, ...] | None) -> _Schedule:
-        """Plan the visits for these transmissions; None: version 0 without an axis for it."""
+        """Make the schedule of these redundancy versions; None: version 0, llr [B, n]."""
         encoder, z, core = self._encoder, self._z, self._core_columns
         order = np.arange(self.n)
         if encoder.num_bits_per_symbol is not None:
@@ -255,7 +254,7 @@ class LayeredDecoder:
 
     @torch.no_grad()
     def _start(self, schedule: _Schedule, llr: Tensor) -> _State:
-        """Recover the rate: the odds of every bit of the code word before the first iteration."""
+        """Return the state before the first iteration, with the odds of all bits of the code word."""
         versions = len(schedule.sent)
         rows = llr.unsqueeze(1) if llr.ndim == 2 else llr
         if rows.shape[1:] != (versions, self.n):
@@ -279,7 +278,7 @@ class LayeredDecoder:
 
     @torch.no_grad()
     def _run(self, schedule: _Schedule, state: _State, iterations: int) -> None:
-        """Run iterations in place."""
+        """Run iterations on `state`, in place."""
         z, odds = self._z, state.odds
         blocks = odds.shape[1]
         largest = max(len(layer.bits) for layer in schedule.layers)

@@ -1,15 +1,16 @@
-"""5G LDPC codes and CRCs (3GPP TS 38.212, clauses 5.1 to 5.4), by Sionna, and their decoding.
+"""5G LDPC codes (3GPP TS 38.212, clauses 5.2 to 5.4), by Sionna, and their decoding.
 
     bits [B, k] ── encode ──> coded bits [B, n] ── ... ──> LLR [B, n] ── decode ──> bits [B, k]
 
-Of one block several words of n bits may be sent, each a redundancy version: another stretch of the
-code's circular buffer (clause 5.4.2.1). A rate below 1/5 is several words at once, HARQ with
-incremental redundancy several words one after another; the LLRs of what two words share add up.
+One block may be sent as several words of n bits. Each word is a redundancy version, another part of
+the code's circular buffer (clause 5.4.2.1). A rate below 1/5 sends several words at once, and HARQ
+with incremental redundancy sends them in different attempts; the LLRs of bits in several words are
+added.
 
-Two decoders: `layered`, of `channels.fec.layered_bp`, and `flooding`, Sionna's, by which most
-published curves were made. Blocks of code are run in chunks, so that memory is bounded. A block's
-result does not depend on how many others travel with it: `layered` sees to that itself, for
-`flooding` chunks are of one size, the last one filled up.
+There are two decoders: `layered`, of `channels.fec.layered_bp`, and `flooding`, Sionna's, the
+decoder of most published curves. Blocks are decoded in chunks, which limits memory. The result of a
+block does not depend on the other blocks of its chunk: `layered` guarantees this itself, and chunks
+for `flooding` have one size, the last one padded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from channels.fec.sionna_isolation import untouched_random_state
 LOWEST_RATE = 1 / 40
 HIGHEST_RATE = 0.95
 MOTHER_RATE = 1 / 5
-"""The lowest rate of one word; lower ones take several."""
+"""The lowest rate of one word; a lower rate takes several words."""
 
 VERSIONS = (0, 2, 3, 1)
 """Redundancy versions in the order in which they are sent (TS 38.214, clause 5.1.2.1)."""
@@ -44,10 +45,10 @@ CHECK_EVERY = {"layered": 2, "flooding": 4}
 _SMALLEST_BLOCK = 12
 _LARGEST_BLOCK = 8448
 _LARGEST_LOW_RATE_BLOCK = 3840
-"""Base graph 2, the only one below rate 1/3."""
+"""Largest block of base graph 2, which codes every rate below 1/3."""
 
 _HIGHEST_SURE_RATE = 0.9
-"""Above it, some short blocks fail on base graph 2 without any noise; none does on base graph 1."""
+"""Above this rate some short blocks of base graph 2 fail without noise; base graph 1 is used."""
 
 FIRST = (0,)
 """One word, redundancy version 0."""
@@ -55,20 +56,20 @@ FIRST = (0,)
 
 _CODED_BITS_CPU = 1 << 14
 _CODED_BITS_CUDA = 1 << 20
-"""In flight at once, flooding."""
+"""Most coded bits decoded at once by flooding."""
 
 _FEWEST = 8
-"""Least number of blocks, or rows, that a last chunk is filled up to."""
+"""Smallest size to which a last chunk is padded, in blocks or rows."""
 
 Holds = Callable[[Tensor], Tensor]
-"""A check of messages float32 [M, L]: bool [M]."""
+"""A check of messages, float32 [M, L], that returns bool [M]."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a message is cut: `blocks` code blocks of k bits, each sent as `words` words of n bits.
+    """The division of a message into code blocks of k bits, each sent as words of n bits.
 
-    bits: of the message. check: bits in each word that are the code's own CRC (polar codes).
+    bits: length of the message. blocks: number of code blocks. words: per block. check: length of the code's own CRC in each word (polar codes).
     """
 
     bits: int
@@ -80,12 +81,12 @@ class Layout:
 
     @property
     def padding(self) -> int:
-        """Zero bits that fill up the blocks."""
+        """Return the number of zero bits that fill the blocks."""
         return self.blocks * self.k - self.bits
 
     @property
     def coded_bits(self) -> int:
-        """Bits sent of the whole message, once."""
+        """Return the number of bits that are sent for the message."""
         return self.blocks * self.words * self.n
 
     @property
@@ -94,7 +95,7 @@ class Layout:
 
 
 def words_of(code_rate: float) -> int:
-    """Return the words a block, as few as keep each at MOTHER_RATE or above.
+    """Return the number of words per block, the smallest with a rate of MOTHER_RATE or more each.
 
     >>> words_of(0.5), words_of(0.15), words_of(0.025)
     (1, 2, 8)
@@ -103,10 +104,10 @@ def words_of(code_rate: float) -> int:
 
 
 def layout(bits: int, code_rate: float, bits_per_symbol: int) -> Layout:
-    """Divide a packet into equal code blocks, as few as the code allows, each whole symbols long.
+    """Divide a packet into the smallest number of equal code blocks, each of whole symbols.
 
-    code_rate: k/n wanted, LOWEST_RATE to HIGHEST_RATE; whole symbols make the true one a little
-    lower, or, where the code cannot go lower, a little higher.
+    code_rate: wanted k/n, LOWEST_RATE to HIGHEST_RATE. Because n is a whole number of symbols, the
+    true rate is slightly lower, or slightly higher at the code's lowest rate.
 
     >>> layout(8 * 96 + 24, 0.5, 2)
     Layout(bits=792, blocks=1, k=792, n=1584, words=1, check=0)
@@ -124,17 +125,17 @@ def layout(bits: int, code_rate: float, bits_per_symbol: int) -> Layout:
 
 
 def _base_graph(rate: float) -> str | None:
-    """Return the base graph if the rate leaves no choice, or None for the choice of TS 38.212."""
+    """Return the base graph that the rate requires, or None for the choice of TS 38.212."""
     if rate < 1 / 3:
         return "bg2"
     return "bg1" if rate > _HIGHEST_SURE_RATE else None
 
 
 class Code:
-    """One LDPC code on one device. Take it from `code`, which keeps it.
+    """An LDPC code on one device; `code` returns a cached one.
 
-    words: how many words of n bits a first transmission has; k / (n words) decides the base graph.
-    schedule: of belief propagation, one of SCHEDULES.
+    words: number of words of n bits in a first transmission; k / (n words) determines the base
+    graph. schedule: of belief propagation, one of SCHEDULES.
     """
 
     def __init__(
@@ -171,10 +172,10 @@ class Code:
             self.chunk = max(1, min(1024, fitting))
         self._flooding = lru_cache(maxsize=2)(self._make_flooding)
         self.fewest = self.chunk if self._layered is None else min(_FEWEST, self.chunk)
-        """Blocks that the last chunk is filled up to at least."""
+        """Smallest number of blocks to which the last chunk is padded."""
 
     def _make_flooding(self, several: bool) -> Any:
-        """Make Sionna's decoder; with several words it adds their LLRs in the circular buffer."""
+        """Make Sionna's decoder; for several words it adds their LLRs in the circular buffer."""
         with untouched_random_state():
             from sionna.phy.fec.ldpc import LDPC5GDecoder
 
@@ -188,9 +189,9 @@ class Code:
             )
 
     def encode(self, bits: Tensor, versions: Sequence[int] = FIRST) -> Tensor:
-        """Encode bits: float32 [B, k] of 0 and 1. Returns float32 [B, n], one word after another.
+        """Encode bits, float32 [B, k] of 0 and 1, to V words, float32 [B, V n].
 
-        versions: V redundancy versions, 0 to 3; [B, V n] then.
+        versions: the V redundancy versions, 0 to 3.
         """
         if tuple(versions) == FIRST:
             coded: Tensor = self._encoder(bits)
@@ -201,11 +202,10 @@ class Code:
     def iterate(
         self, llr: Tensor, iterations: int, every: int, versions: Sequence[int] = FIRST
     ) -> Iterator[Tensor]:
-        """Run belief propagation with the exact check rule and yield decisions at intervals.
+        """Yield the hard decisions, float32 [B, k], after each `every` iterations and the last.
 
-        llr: float32 [B, n], log p(1)/p(0), or [B, V n], the words of V different redundancy
-        versions. Yields the hard decisions float32 [B, k] after each `every` iterations and after
-        the last.
+        llr: float32 [B, V n], log p(1)/p(0), words of V different redundancy versions. Belief
+        propagation uses the exact check rule.
         """
         several = tuple(versions) != FIRST
         if several:
@@ -232,10 +232,11 @@ class Code:
         versions: Sequence[int] = FIRST,
         together: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """Decode as `iterate` does, each message until a check of its decisions holds.
+        """Decode each message as `iterate` does, until its check holds.
 
-        together: blocks, one after another, of a message. Returns for B / together messages the
-        decisions float32 [M, together k] that held first, or the last, and bool [M], which held.
+        together: number of consecutive blocks of a message. Returns, for the B / together messages,
+        the first decisions for which the check holds, or the last ones, float32 [M, together k],
+        and whether it holds, bool [M].
         """
         if self._layered is None:
             decisions = self.iterate(llr, iterations, every, versions)
@@ -247,13 +248,13 @@ class Code:
         return self._layered.decode_until(llr, iterations, every, holds, rv, together)[:2]
 
     def decode(self, llr: Tensor, iterations: int = DEFAULT_ITERATIONS) -> Tensor:
-        """Decode llr: float32 [B, n], log p(1)/p(0). Returns hard decisions float32 [B, k]."""
+        """Decode LLRs, float32 [B, n], log p(1)/p(0), to hard decisions, float32 [B, k]."""
         (bits,) = self.iterate(llr, iterations, iterations)
         return bits
 
 
 def first_held(decisions: Iterator[Tensor], holds: Holds, together: int) -> tuple[Tensor, Tensor]:
-    """Return each message's first decisions that held, or the last; see `Code.decode_until`."""
+    """Return the first decisions whose check holds, or the last; see `Code.decode_until`."""
     taken: Tensor | None = None
     held: Tensor | None = None
     for blocks in decisions:
@@ -279,17 +280,17 @@ def code(
     words: int = 1,
     schedule: str = SCHEDULES[0],
 ) -> Code:
-    """Return the code of k information bits and words of n coded bits, cached."""
+    """Return the code with k information bits and words of n coded bits, cached."""
     return Code(k, n, bits_per_symbol, device, words, schedule)
 
 
 def in_chunks(
     function: Callable[..., tuple[Tensor, ...]], size: int, *rows: Tensor, fewest: int | None = None
 ) -> tuple[Tensor, ...]:
-    """Apply `function` to `size` rows at a time, the last chunk filled up by repeating a row.
+    """Apply `function` to `size` rows at a time; a row is repeated to pad the last chunk.
 
-    rows: tensors of one length R > 0. fewest: fill the last chunk only to a power of two of at
-    least so many rows; None: to `size`. Returns the function's outputs, of R rows each.
+    rows: tensors of one length R > 0. fewest: pad the last chunk to a power of two that is at least
+    `fewest`; None: to `size`. Returns the outputs of `function`, of R rows each.
     """
     total = rows[0].shape[0]
     outputs = []

@@ -3,8 +3,8 @@
     bits [B, k] ── + CRC11, encode ──> coded bits [B, n] ── ... ──> LLR [B, n] ── list decoder ──┐
     bits [B, k] <── the likeliest path whose CRC11 holds <───────────────────────────────────────┘
 
-The CRC11 is the code's own: it chooses among the list's paths. The standard's blocks are short, so
-a message is cut into equal blocks of our own. Rates below 1/5 repeat the word.
+The CRC11 belongs to the code: it selects one of the list's paths. The blocks of the standard are
+short, so a message is divided into equal blocks. Rates below 1/5 repeat the word.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from channels.fec.ldpc import FIRST, LOWEST_RATE, Holds, Layout, first_held, wor
 from channels.fec.sionna_isolation import untouched_random_state
 
 DEFAULT_LIST_SIZE = 8
-"""The list size of 3GPP's own comparisons."""
+"""The list size in 3GPP's comparisons."""
 
 CHECK_BITS = 11
 
 _SMALLEST_BLOCK = 20
-"""Below it the standard has parity bits that Sionna leaves out."""
+"""Smaller blocks have parity bits in the standard that Sionna does not support."""
 
 _LARGEST_BLOCK = 1013
 _LONGEST_WORD = 1088
@@ -36,10 +36,10 @@ _CHUNK_CUDA = 1024
 
 
 def polar_layout(owner: str, bits: int, code_rate: float, bits_per_symbol: int) -> Layout:
-    """Divide a packet into equal code blocks, as few as the code allows, each whole symbols long.
+    """Divide a packet into the smallest number of equal code blocks, each of whole symbols.
 
-    code_rate: k/n wanted, the CRC11 not counted in k, so that a polar link of some rate occupies
-    what an LDPC link of that rate does. Raises ConfigError if n leaves no room for the CRC11.
+    code_rate: wanted k/n; k does not include the CRC11, so that a polar link takes as many symbols
+    as an LDPC link of the same rate. Raises ConfigError if n has no room for the CRC11.
 
     >>> polar_layout("coded", 8 * 96 + 24, 0.5, 2)
     Layout(bits=792, blocks=2, k=396, n=792, words=1, check=11)
@@ -56,13 +56,13 @@ def polar_layout(owner: str, bits: int, code_rate: float, bits_per_symbol: int) 
         highest = math.floor(1000 * k / (k + CHECK_BITS)) / 1000
         raise ConfigError(
             f"{owner}: code_rate={code_rate!r} must be from {LOWEST_RATE:g} to {highest:g} with "
-            f"polar blocks of {k} bits, which hold a CRC of {CHECK_BITS} more"
+            f"polar blocks of {k} bits and a CRC of {CHECK_BITS}"
         )
     return Layout(bits, blocks, k, n, words, CHECK_BITS)
 
 
 class PolarCode:
-    """One polar code on one device. Take it from `polar_code`, which keeps it."""
+    """A polar code on one device; `polar_code` returns a cached one."""
 
     def __init__(self, k: int, n: int, list_size: int, device: str) -> None:
         self.k, self.n = k, n
@@ -77,11 +77,11 @@ class PolarCode:
                 self._encoder, "SCL", list_size, precision="single", device=device
             )
         self.chunk = _CHUNK_CPU if device == "cpu" else _CHUNK_CUDA
-        """Blocks to run at once on this device."""
+        """Number of blocks to decode at once on this device."""
         self.fewest = self.chunk
 
     def encode(self, bits: Tensor, versions: Sequence[int] = FIRST) -> Tensor:
-        """Encode bits: float32 [B, k] of 0 and 1. Returns float32 [B, V n], V times one word."""
+        """Encode bits, float32 [B, k] of 0 and 1, to V equal words, float32 [B, V n]."""
         coded: Tensor = self._encoder(bits)
         return coded.repeat(1, len(versions))
 
@@ -94,11 +94,11 @@ class PolarCode:
         versions: Sequence[int] = FIRST,
         together: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """Decode llr: float32 [B, n], log p(1)/p(0), as `ldpc.Code.decode_until`, in one pass."""
+        """Decode LLRs, float32 [B, n], log p(1)/p(0), in one pass; see `ldpc.Code.decode_until`."""
         return first_held(iter([self._decoder(llr)]), holds, together)
 
 
 @lru_cache(maxsize=32)
 def polar_code(k: int, n: int, list_size: int, device: str) -> PolarCode:
-    """Return the polar code of k information and n coded bits, cached."""
+    """Return the polar code with k information bits and n coded bits, cached."""
     return PolarCode(k, n, list_size, device)

@@ -1,4 +1,4 @@
-"""Bits to symbols and back: BPSK and the QAM of 3GPP TS 38.211, clause 5.1, by Sionna.
+"""Modulation and demapping: BPSK and the QAM of 3GPP TS 38.211, clause 5.1, by Sionna.
 
 bits [..., S*m] ── map ──> symbols [..., S], E|x|^2 = 1
 symbols, noise variance ── demap ──> LLR = log p(bit 1) / p(bit 0), [..., S*m]
@@ -16,11 +16,11 @@ from channels.fec.sionna_isolation import untouched_random_state
 BITS_PER_SYMBOL = {"bpsk": 1, "qpsk": 2, "16qam": 4, "64qam": 6, "256qam": 8}
 
 _DISTANCES = 1 << 22
-"""Symbol-to-point distances held at once while demapping (some 100 MB)."""
+"""Most symbol-to-point distances in memory during demapping (about 100 MB)."""
 
 
 class Modem:
-    """One constellation on one device. Take it from `modem`, which keeps it."""
+    """A constellation on one device; `modem` returns a cached one."""
 
     def __init__(self, modulation: str, device: str) -> None:
         self.bits_per_symbol = BITS_PER_SYMBOL[modulation]
@@ -33,7 +33,7 @@ class Modem:
             self._demap = Demapper("app", constellation=points, precision="single", device=device)
 
     def map(self, bits: Tensor) -> Tensor:
-        """Map bits: float or integer [..., S*m] of 0 and 1. Returns complex64 [..., S]."""
+        """Map bits, float or integer [..., S*m] of 0 and 1, to symbols, complex64 [..., S]."""
         symbols: Tensor = self._map(bits)
         return symbols
 

@@ -1,8 +1,8 @@
-"""Keep a library from touching the program's global random state.
+"""Isolation of the global random state from Sionna.
 
-Importing `sionna.phy` seeds torch's global generator from the operating system, and so would change
-what a seeded training run draws next. Everything of Sionna here is imported and built inside
-`untouched_random_state`; what it computes afterwards draws nothing.
+Importing `sionna.phy` seeds torch's global generator from the operating system. This would change
+the next random numbers of a seeded training run. All parts of Sionna are therefore imported and
+built inside `untouched_random_state`; afterwards they draw no random numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 @contextmanager
 def untouched_random_state() -> Iterator[None]:
-    """Restore, at the end, the global random state of Python, NumPy and torch on every device."""
+    """Restore the global random state of Python, NumPy and torch on every device at the end."""
     python, numpy_state, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:

@@ -1,6 +1,6 @@
-"""Links that carry packets over a symbol or bit channel: coded, adaptive, ideal, by table.
+"""Links: packets over a symbol or bit channel, coded, uncoded, adaptive or ideal.
 
-Each is a packet channel made of a modem, a code and a channel of `channels.fading`.
+A link is a packet channel that consists of a modem, a code and a channel of `channels.fading`.
 """
 
 BUILT_IN = {

@@ -1,8 +1,8 @@
-"""Link adaptation: the modulation and code rate of each packet from the SNR, as 5G does it.
+"""Link adaptation as in 5G: the SNR determines modulation and code rate of each packet.
 
-SNR that the transmitter knows ── inner loop: highest MCS whose loss is below the target ──┐
-          ^── outer loop: an offset that ACKs and NACKs push about until the target holds ──┤
-packets ──────────────────────────────────────── coded with it, over the symbol channel <──┘
+SNR known to the transmitter ── inner loop: highest MCS with an error rate below the target ──┐
+          ^── outer loop: ACKs and NACKs correct the SNR until the target is met ──────────────┤
+packets ─────────────────────────────────────── coded with this MCS, over the symbol channel <─┘
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ KNOWS = ("mean", "instantaneous")
 MOST_MARGIN_DB = 30.0
 
 _Feedback = Callable[[int, Tensor], Tensor]
-"""Returns which packets of a slot came, bool [N, 1], given the slot and the MCS picked so far,
-int64 [N, P].
+"""Returns which packets of a slot were delivered, bool [N, 1], from the slot and the MCS chosen so
+far, int64 [N, P].
 """
 
 
 class _Tally:
-    """Collects the transmissions of different slots of the same links into one reception."""
+    """One reception, collected from the transmissions of different slots of the same links."""
 
     def __init__(self, packets: Packets) -> None:
         self.packets = packets
@@ -52,8 +52,9 @@ class _Tally:
         self.ledger: dict[str, Tensor] = {}
 
     def add(self, part: Reception, links: Tensor, slots: slice, sent: Tensor) -> None:
-        """Add a transmission: of links int64 [R] and their slots, K of them.\n\npart: [R, K], what
-        came of it. sent: bool [R, K], where there was a packet.
+        """Add the transmission of K slots of some links, int64 [R].
+
+        part: its reception, [R, K]. sent: bool [R, K], the slots with a packet.
         """
         pairs = (
             (self.payload, part.packets.payload),
@@ -70,8 +71,9 @@ class _Tally:
             self.ledger.setdefault(name, torch.zeros_like(self.uses))[links] += bits
 
     def reception(self, on_air_s: Tensor, statistics: Mapping[str, Tensor]) -> Reception:
-        """Make the reception. on_air_s: float64 [N, P], from each packet's offer to its last
-        symbol.
+        """Return the reception of all slots.
+
+        on_air_s: float64 [N, P], seconds from the offer of each packet to its last symbol.
         """
         return Reception(
             packets=replace(self.packets, payload=self.payload, lengths=self.lengths),
@@ -85,15 +87,15 @@ class _Tally:
 
 
 _BY_SLOT = (Awgn, Rayleigh, Rician)
-"""Symbol channels that draw noise, and fading per packet, by slot and do not depend on time."""
+"""Symbol channels whose noise and packet fading are drawn by slot and do not depend on time."""
 
 
 @dataclass(frozen=True)
 class _OneSlot(Randomness):
-    """The streams of links as seen by the packet of one slot, sent without those before it.
+    """The streams of links for the packet of one slot that is sent without the earlier packets.
 
-    Sub-streams and complex normal draws, one a slot, begin at that slot, but not those of the
-    children `whole`. There are no other draws: what the channels of `_BY_SLOT` need are these.
+    Numbered sub-streams and complex normal draws, one per slot, begin at that slot, except in the
+    children `whole`. The channels of `_BY_SLOT` need no other draws.
     """
 
     slot: int
@@ -123,22 +125,24 @@ class _OneSlot(Randomness):
 
 @register("adaptive")
 class AdaptiveLink:
-    """A coded link that picks an MCS for each packet.
+    """A coded link that chooses an MCS for each packet.
 
-    over: a symbol channel of one known gain a packet. table: `qam64`, `qam256` or `qam64-low` (TS
-        38.214, 5.1.3.1). highest: of its rows, the highest that may be picked.
-    knows: what the transmitter knows of a packet's SNR: the `mean`, or the `instantaneous` one, as
-        it is when the packet is offered.
-    target: share of packets that may be lost, 1e-3 to 0.5: the inner loop picks the most efficient
-        MCS whose error rate at the known SNR less `margin_db` is no higher; row 0 if there is none.
+    over: a symbol channel with one known gain per packet. table: `qam64`, `qam256` or `qam64-low`
+        (TS 38.214, 5.1.3.1). highest: the highest index that may be chosen; None: the last one.
+    knows: the SNR that the transmitter knows: the `mean` SNR, or the `instantaneous` SNR of each
+        packet at the time when it is offered.
+    target: packet error rate, 1e-3 to 0.5. The inner loop chooses the most efficient MCS whose
+        error rate, at the known SNR minus `margin_db`, is at most the target; index 0 if there is
+        none.
     outer_loop: after each packet of a link the margin falls by step_db * target / (1 - target) if
-        it came and rises by step_db if not, so that the target holds in the long run even if the
-        known SNR is wrong (Sampath et al., "On setting reverse link target SIR in a CDMA system",
-        VTC 1997). Feedback is immediate and free; packets go by slot.
+        the packet was delivered, and rises by step_db if not, so that the target is met in the long
+        run even if the known SNR is wrong (Sampath et al., "On setting reverse link target SIR in a
+        CDMA system", VTC 1997). Feedback is immediate and free; packets are sent in the order of
+        slots.
     fidelity: `full` decoding, or `lookup`.
     packet_bytes, crc, iterations, symbol_rate_hz: as for `coded`.
 
-    Statistics: `efficiency`, mean bits a symbol of the MCS picked, and `mcs`, mean index.
+    Statistics: `efficiency`, mean bits per symbol of the chosen MCS, and `mcs`, their mean index.
     """
 
     name = "adaptive"
@@ -193,15 +197,16 @@ class AdaptiveLink:
         self.over = self.links[0].over
         if not isinstance(self.over, Flat):
             raise ConfigError(
-                f"{self.name}: over={self.over.name} as set has no single known gain a packet; "
+                f"{self.name}: over={self.over.name} as set has no single known gain per packet: "
                 f"{ONE_GAIN}"
             )
         self._thresholds: list[float] | None = None
 
     @property
     def thresholds_db(self) -> list[float]:
-        """Lowest Es/N0 at which each MCS meets the target, from its table (measured if there is
-        none).
+        """Return the lowest Es/N0 at which each MCS meets the target, dB.
+
+        It is read from the table of the MCS, which is measured if there is none.
         """
         if self._thresholds is None:
             tables = tables_of(self.links, self.name)
@@ -209,12 +214,13 @@ class AdaptiveLink:
         return self._thresholds
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the tables that the link picks by."""
+        """Return the SHA-256 of the error rate tables of all MCS."""
         return digest(tables_of(self.links, self.name))
 
     def pick(self, known_db: Tensor) -> Tensor:
-        """Return the most efficient MCS whose threshold is reached, int64 in the shape of
-        known_db.
+        """Return the index of the most efficient MCS whose threshold is at most known_db.
+
+        known_db: SNR in dB, any shape; returns int64 of that shape.
         """
         best = torch.zeros(known_db.shape, dtype=torch.int64, device=known_db.device)
         order = sorted(range(len(self.schemes)), key=lambda i: self.schemes[i].efficiency)
@@ -225,7 +231,7 @@ class AdaptiveLink:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Send N x P packets. Raises ChannelError as `coded` does."""
+        """Send N x P packets. Raises ChannelError in the same cases as `coded`."""
         links, slots = packets.lengths.shape
         device = packets.device
         mean = condition(self.name, conditions, "snr_db", links, *SNR_RANGE_DB, device)
@@ -264,20 +270,18 @@ class AdaptiveLink:
 
     @property
     def _unclocked(self) -> bool:
-        """Whether the fate of packets is independent of the time at which they are sent."""
+        """Return whether results are independent of the time at which packets are sent."""
         over = self.over.over if isinstance(self.over, GilbertElliott) else self.over
         return type(over) in _BY_SLOT
 
     def _book(self, packets: Packets, picked: Tensor, sent: Tensor) -> tuple[Tensor, Tensor]:
-        """Start and end of the packets `sent` on the air, float64 [N, P] each."""
+        """Return start and end on the air of the packets `sent`, float64 [N, P] each."""
         uses = [link.uses_per_packet(1) for link in self.links]
         symbols = torch.tensor(uses, dtype=torch.int64, device=packets.device)[picked] * sent
         return Airtime(self.symbol_rate_hz).book(packets.times_s, symbols)
 
     def _follow(self, known: Tensor, packets: Packets, feedback: _Feedback) -> Tensor:
-        """Run the outer loop: pick each MCS when the fate of the packet before is known, int64 [N,
-        P].
-        """
+        """Run the outer loop: choose each MCS after the previous packet, int64 [N, P]."""
         picked = torch.zeros_like(packets.lengths)
         margin = torch.full_like(known[:, :1], self.margin_db)
         reward = self.step_db * self.target / (1 - self.target)
@@ -290,7 +294,7 @@ class AdaptiveLink:
         return picked
 
     def _fates(self, packets: Packets, conditions: Conditions, randomness: Randomness) -> _Feedback:
-        """Draw each packet's fate from the tables when its MCS is picked."""
+        """Return the feedback that is drawn from the tables of the chosen MCS."""
         fates: dict[int, Tensor] = {}
 
         def feedback(slot: int, picked: Tensor) -> Tensor:
@@ -308,7 +312,7 @@ class AdaptiveLink:
     def _one_by_one(
         self, done: _Tally, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> _Feedback:
-        """Send the packets of one slot after another."""
+        """Send the packets slot by slot."""
         place = torch.arange(packets.lengths.shape[1], device=packets.device)
         one_fade = isinstance(self.over, Coherent) and self.over.coherence == "picture"
         whole = ("fading",) if one_fade else ()
@@ -336,7 +340,7 @@ class AdaptiveLink:
         conditions: Conditions,
         randomness: Randomness,
     ) -> None:
-        """Send the packets of these slots, [N, K], each with the MCS picked for it, [N, K]."""
+        """Send the packets of K slots, [N, K], each with its MCS, int64 [N, K]."""
         for index in picked[packets.present].unique().tolist():
             sent = packets.present & (picked == index)
             links = sent.any(dim=1).nonzero()[:, 0]
@@ -348,20 +352,20 @@ class AdaptiveLink:
             done.add(part, links, slots, sent[links])
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Return the most symbols that a packet may take: those of the least efficient MCS."""
+        """Return the symbols of a packet with the least efficient MCS, the largest number."""
         most: int = max(link.uses_per_packet(packet_bytes) for link in self.links)
         return most
 
 
 def refuse_bits(owner: str, over: object) -> None:
-    """Raise ConfigError if `over` is a bit channel."""
+    """Raise ConfigError if `over` describes a bit channel."""
     name, _ = name_and_parameters("symbol channel", over)
     if name in BIT_CHANNELS.names():
-        raise ConfigError(f"{owner}: over={name} is a bit channel, which has no SNR: {ONE_GAIN}")
+        raise ConfigError(f"{owner}: over={name} is a bit channel and has no SNR: {ONE_GAIN}")
 
 
 def _cut(packets: Packets, slots: slice) -> Packets:
-    """Keep the packets of some slots."""
+    """Return the packets of some slots."""
     return Packets(
         packets.payload[:, slots],
         packets.lengths[:, slots],

@@ -1,6 +1,4 @@
-"""The physical channel under a link: bits by QAM over a symbol channel, or bits over a bit
-channel.
-"""
+"""The physical layer under a link: QAM over a symbol channel, or bits over a bit channel."""
 
 from __future__ import annotations
 
@@ -19,24 +17,24 @@ from channels.registry import nearest
 
 
 def device_name(device: torch.device) -> str:
-    """Return a device's name with its number, as Sionna expects it."""
+    """Return the name of a device with its number, as Sionna expects it."""
     if device.type == "cuda" and device.index is None:
         return f"cuda:{torch.cuda.current_device()}"
     return str(device)
 
 
 def hard_decisions(llr: Tensor) -> Tensor:
-    """Replace LLRs float32 [R, L] by hard decisions: the sign, and one magnitude log((1 - p) / p) a
-    packet.
+    """Replace LLRs, float32 [R, L], by hard decisions with one magnitude per packet.
 
-    p: the share of wrong decisions that the packet's receiver expects.
+    The magnitude is log((1 - p) / p); p is the error rate of the packet's decisions, as the
+    receiver expects it from the LLRs.
     """
     wrong = torch.sigmoid(-llr.abs()).mean(dim=-1, keepdim=True).clamp(1e-9, 0.5)
     return torch.sign(llr) * torch.log((1 - wrong) / wrong)
 
 
 class SymbolAir:
-    """Bits by QAM over a symbol channel; `level` is the SNR in dB."""
+    """QAM over a symbol channel; `level` is the SNR in dB."""
 
     def __init__(self, over: SymbolChannel, modulation: str) -> None:
         self.over, self.modulation = over, modulation
@@ -48,16 +46,16 @@ class SymbolAir:
         return condition(owner, conditions, "snr_db", links, *SNR_RANGE_DB, device)
 
     def occupied(self, symbols: int) -> tuple[int, int]:
-        """Return the resource elements of so many data symbols, and how many of them are pilots."""
+        """Return the resource elements of `symbols` data symbols, and the pilots among them."""
         return self.over.occupied(symbols) if isinstance(self.over, Piloted) else (symbols, 0)
 
     def send(
         self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Randomness, timing: Timing
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Send bits: float32 [R, L] of the R slots of `sent`, bool [g, P].
+        """Send the bits of the R slots in `sent`: float32 [R, L]; sent: bool [g, P].
 
-        Returns symbols complex64 [R, S] and noise variances float32 [R, 1] or [R, S], and the gain
-        float32 [g, P].
+        Returns the equalised symbols, complex64 [R, S], their noise variances, float32 [R, 1] or
+        [R, S], and the gain, float32 [g, P].
         """
         rows = modem(self.modulation, device_name(bits.device)).map(bits)  # [R, S]
         symbols = rows.new_zeros(*sent.shape, rows.shape[-1])
@@ -66,7 +64,7 @@ class SymbolAir:
         return (seen.symbols[sent], seen.noise_variance[sent]), seen.gain
 
     def llr(self, symbols: Tensor, noise_variance: Tensor) -> Tensor:
-        """Demap what `send` returned, for some rows, to LLRs float32 [R, L]."""
+        """Demap rows of the symbols and noise variances of `send` to LLRs, float32 [R, L]."""
         return modem(self.modulation, device_name(symbols.device)).demap(symbols, noise_variance)
 
     def statistics(self, level: Tensor, gain_db: Tensor) -> dict[str, Tensor]:
@@ -74,7 +72,7 @@ class SymbolAir:
 
 
 class BitAir:
-    """Bits over a bit channel without modulation; `level` is its probability."""
+    """Bits over a bit channel; `level` is its error or erasure probability."""
 
     def __init__(self, over: BitChannel) -> None:
         self.over = over
@@ -90,7 +88,7 @@ class BitAir:
     def send(
         self, bits: Tensor, sent: Tensor, level: Tensor, randomness: Randomness, timing: Timing
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Send bits as `SymbolAir.send` does; returns LLRs float32 [R, L]."""
+        """Send bits as `SymbolAir.send` does, but return LLRs, float32 [R, L]."""
         whole = bits.new_zeros(*sent.shape, bits.shape[-1])
         whole[sent] = bits
         llr = self.over.apply_bits(whole, level, randomness, timing)
@@ -104,8 +102,9 @@ class BitAir:
 
 
 def air_over(owner: str, over: object, modulation: object) -> SymbolAir | BitAir:
-    """Build what `over` names, with the modulation; None: QPSK, and the only choice over a bit
-    channel.
+    """Build the physical layer from the description `over` and the modulation.
+
+    modulation: None for QPSK; it must be None over a bit channel. Raises ConfigError.
     """
     name, parameters = name_and_parameters("symbol channel", over)
     if name in BIT_CHANNELS.names():

@@ -1,4 +1,4 @@
-"""Base of the links that carry symbols or bits: groups of links, attempts, verdicts, ledger.
+"""The base class of links over symbol and bit channels: attempts, reception and ledger.
 
 packets ── bits ── air (modem, symbol or bit channel) ── receive ── verdict ──> Reception
 """
@@ -22,7 +22,7 @@ DEFAULT_PACKET_BYTES = 96
 
 
 _GROUP_SYMBOLS = 1 << 20
-"""Symbols processed at once; more links than that are sent in groups."""
+"""Most symbols processed at once; links are divided into groups accordingly."""
 
 
 SYMBOL_RATES_HZ = (1.0, 1e12)
@@ -30,9 +30,9 @@ SYMBOL_RATES_HZ = (1.0, 1e12)
 
 @dataclass(frozen=True)
 class Arrival:
-    """Decoded bytes of R packets, uint8 [R, B], and whether the receiver accepts them.
+    """The decoded bytes of R packets, uint8 [R, B], and whether the receiver accepts them.
 
-    kept: float32 [R, L], the LLRs added up so far; None if no attempt can follow.
+    kept: float32 [R, L], sum of the LLRs of all attempts so far; None if no attempt can follow.
     """
 
     payload: Tensor
@@ -47,20 +47,20 @@ def to_bits(payload: Tensor) -> Tensor:
 
 
 def to_bytes(bits: Tensor) -> Tensor:
-    """Convert float32 [R, 8B] back to uint8 [R, B]."""
+    """Convert float32 [R, 8B] to uint8 [R, B], most significant bit first."""
     weights = torch.pow(2.0, torch.arange(7, -1, -1, device=bits.device))
     octets = bits.reshape(len(bits), bits.shape[1] // 8, 8)
     return (octets * weights).sum(dim=-1).to(torch.uint8)
 
 
 def resize(payload: Tensor, size: int) -> Tensor:
-    """Cut or zero-fill uint8 [..., B] to [..., size]."""
+    """Cut uint8 [..., B] to [..., size], or pad it with zeros."""
     resized: Tensor = torch.nn.functional.pad(payload, (0, size - payload.shape[-1]))
     return resized
 
 
 class BaseLink:
-    """Base of coded and uncoded links: groups of links, attempts, verdicts, ledger."""
+    """A base class of coded and uncoded links over a symbol or bit channel."""
 
     name = "link"
 
@@ -81,18 +81,18 @@ class BaseLink:
         own = self.over.symbol_rate_hz if isinstance(self.over, Clocked) else None
         if self.symbol_rate_hz is not None and own not in (None, self.symbol_rate_hz):
             raise ConfigError(
-                f"{self.name}: symbol_rate_hz={self.symbol_rate_hz:.12g} must be that of "
-                f"over={self.over.name}, {own:.12g}"
+                f"{self.name}: symbol_rate_hz={self.symbol_rate_hz:.12g} must equal that "
+                f"of over={self.over.name}, {own:.12g}"
             )
         self.harq: Harq | None = None
 
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Send N x P packets; reads `snr_db`, mean Es/N0, [N], SNR_RANGE_DB.
+        """Send N x P packets; reads the condition `snr_db`, mean Es/N0 in dB, [N], SNR_RANGE_DB.
 
-        Over a bit channel it reads that channel's condition instead. Raises ChannelError if a
-        packet is too long, or the condition is missing, NaN or out of range.
+        Over a bit channel it reads the condition of that channel instead. Raises ChannelError if a
+        packet is too long, or if the condition is missing, NaN or out of range.
         """
         links, slots = packets.lengths.shape
         device = packets.device
@@ -137,16 +137,17 @@ class BaseLink:
         )
 
     def _group(self, slots: int, uses: int) -> int:
-        """Return how many links to send at once, for so many packets each of so many
-        channel uses.
+        """Return the number of links per group, for `slots` packets per link of `uses` channel
+        uses each.
         """
         return _GROUP_SYMBOLS // max(1, slots * uses)
 
     def _send(self, packets: Packets, level: Tensor, randomness: Randomness) -> tuple[Tensor, ...]:
         """Send one group of g links with all attempts.
 
-        Returns accepted bool [g, P], mean gain dB float64 [g], attempts int64 [g, P], delay float64
-        [g, P], and payload uint8 [g, P, B] where `_verdict` needs it.
+        Returns what is accepted, bool [g, P], the mean gain in dB, float64 [g], the attempts, int64
+        [g, P], the delay, float64 [g, P], and, if `_verdict` needs it, the payload, uint8 [g, P,
+        B].
         """
         width = packets.payload.shape[-1]
         payload = torch.zeros_like(packets.payload)
@@ -188,8 +189,8 @@ class BaseLink:
     def _verdict(
         self, packets: Packets, accepted: Tensor, *payload: Tensor
     ) -> tuple[Packets, Tensor, Tensor]:
-        """Decide what is received, delivered and correct, from the packets sent and what `_send`
-        returned.
+        """Return received packets, delivered and correct, from the packets sent and the output of
+        `_send`.
         """
         (bytes_received,) = payload
         width = packets.payload.shape[-1]
@@ -200,17 +201,15 @@ class BaseLink:
         return received, delivered, correct
 
     def uses_per_packet(self, packet_bytes: int) -> int:
-        """Return the most channel uses of one packet: with HARQ those of all attempts.
+        """Return the largest number of channel uses of one packet; with HARQ, of all attempts.
 
-        Raises ChannelError if it is too long.
+        Raises ChannelError if the packet is too long.
         """
         attempts = 1 if self.harq is None else self.harq.rounds
         return attempts * int(self._occupied(torch.tensor([packet_bytes]))[0])
 
     def _occupied(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the resource elements of packets of so many bytes, and their pilots, int64
-        each.
-        """
+        """Return the resource elements of packets of some lengths, and their pilots, int64 each."""
         symbols = self._symbols(lengths)
         if not isinstance(self.over, Piloted):
             return symbols, torch.zeros_like(symbols)
@@ -220,19 +219,19 @@ class BaseLink:
         return pairs[..., 0], pairs[..., 1]
 
     def _symbols(self, lengths: Tensor) -> Tensor:
-        """Return the data symbols of packets of so many bytes, int64; 0 for an empty slot."""
+        """Return the data symbols of packets of some lengths, int64; 0 for an empty slot."""
         raise NotImplementedError
 
     def _ledger(self, lengths: Tensor, attempts: Tensor) -> dict[str, Tensor]:
-        """Return the bits of each kind, int64 [N], which add up to data symbols x order."""
+        """Return the ledger, int64 [N] for each kind of bits; the sum is data symbols x order."""
         raise NotImplementedError
 
     def _bits(self, payload: Tensor, attempt: int) -> Tensor:
-        """Convert uint8 [R, B] to the bits that are sent, float32 [R, L], whole symbols."""
+        """Convert payloads, uint8 [R, B], to the bits sent, float32 [R, L], of whole symbols."""
         raise NotImplementedError
 
     def _receive(
         self, rows: tuple[Tensor, ...], lengths: Tensor, kept: Tensor | None, attempt: int
     ) -> Arrival:
-        """Convert what the channel returned for R packets of int64 [R] bytes to their bytes."""
+        """Decode the channel's output for R packets of some lengths, int64 [R], to their bytes."""
         raise NotImplementedError

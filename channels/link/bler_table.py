@@ -1,9 +1,10 @@
-"""Block error rates over SNR: measured by full decoding, cached, interpolated between the points.
+"""Tables of block error rates over SNR, which are measured by full decoding and interpolated.
 
     table of a code ── in the package? ── in the user's cache? ── else measured once, and cached
 
-A table counts errors and trials of packets over AWGN at each point. Its key is everything that the
-error rate depends on: the code and its lengths, the modulation, the CRC and the decoder.
+A table has the numbers of errors and trials of packets over AWGN at each point. Its key contains
+everything that affects the error rate: the code and its lengths, the modulation, the CRC and the
+decoder.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ if TYPE_CHECKING:
     from channels.link.coded import CodedLink
 
 CACHE = "SQLINK_CACHE"
-"""Environment variable: the folder of measured tables."""
+"""Environment variable with the folder of measured tables."""
 
 FORMAT = 1
 ERRORS = 400
-"""A point is measured until so many packets were lost,"""
+"""The measurement of a point ends after this number of lost packets,"""
 MOST = 10_000
-"""or so many were sent."""
+"""or after this number of packets sent."""
 LOWEST_BLER = 1e-2
 """A table ends below this rate."""
 
 STEP_DB = 0.25
 PACKETS_PER_TABLE = 29_000
-"""Packets needed for a table: the mean over the tables that come with the package."""
+"""Packets sent to measure a table: the mean over the tables of the package."""
 
 _BATCH = 256
 _TIMED_CODES = 3
@@ -62,9 +63,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BlerTable:
-    """Packets lost out of packets sent, by Es/N0.
+    """A table of packets lost and packets sent at values of Es/N0.
 
-    snr_db: rising. errors, trials: integers, one a point.
+    snr_db: rising. errors, trials: one integer per point.
     """
 
     snr_db: tuple[float, ...]
@@ -72,10 +73,11 @@ class BlerTable:
     trials: tuple[int, ...]
 
     def rate(self, snr_db: Tensor) -> Tensor:
-        """Return the probability of losing a packet at Es/N0 in dB, float64, of the same shape.
+        """Return the packet error rate at Es/N0 in dB, float64 of the same shape.
 
         Between and beyond the points the normal quantile of the rate is interpolated linearly in
-        dB, as it is nearly linear at finite length (Polyanskiy, Poor, Verdu 2010). It never rises.
+        dB: at finite length it is nearly linear (Polyanskiy, Poor, Verdu 2010). The rate never
+        rises with the SNR.
         """
         low, _, rates = _fine(self)
         fine = torch.as_tensor(rates, device=snr_db.device)
@@ -83,7 +85,7 @@ class BlerTable:
         return torch.where(snr_db < low, torch.ones_like(between), between)
 
     def snr_at(self, rate: float) -> float:
-        """Return the lowest Es/N0, in dB, at which no more than that share of packets is lost."""
+        """Return the lowest Es/N0, in dB, at which the packet error rate is at most `rate`."""
         low, _, rates = _fine(self)
         return float(low + _FINE_DB * int(np.argmax(rates <= rate)))
 
@@ -92,7 +94,7 @@ class BlerTable:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> BlerTable:
-        """Read what `to_json` wrote. Raises ValueError if it is not a table."""
+        """Make a table from the output of `to_json`. Raises ValueError if it is not a table."""
         try:
             table = cls(
                 tuple(float(v) for v in content["snr_db"]),
@@ -100,13 +102,13 @@ class BlerTable:
                 tuple(int(v) for v in content["trials"]),
             )
         except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"no table of error rates: {error!r}") from error
+            raise ValueError(f"not a table of error rates: {error!r}") from error
         rows = list(zip(table.errors, table.trials, strict=True))
         rising = all(a < b for a, b in zip(table.snr_db, table.snr_db[1:], strict=False))
         if len(table.snr_db) != len(rows) or len(rows) < 2 or not rising:
-            raise ValueError("a table of error rates has two or more points of rising SNR")
+            raise ValueError("a table of error rates needs two or more points of rising SNR")
         if not all(-100 <= snr <= 150 for snr in table.snr_db):
-            raise ValueError("a table of error rates has an SNR out of -100 to 150 dB")
+            raise ValueError("a table of error rates has an SNR outside -100 to 150 dB")
         if not all(0 <= e <= n and n > 0 for e, n in rows):
             raise ValueError("a table of error rates has more errors than trials")
         return table
@@ -114,8 +116,8 @@ class BlerTable:
 
 @lru_cache(maxsize=256)
 def _fine(table: BlerTable) -> tuple[float, float, Floats]:
-    """Return the lowest and highest Es/N0, and the rates at every _FINE_DB between: from 1 to
-    _TAIL.
+    """Return the lowest and highest Es/N0 of rates from 1 to _TAIL, and the rates in steps of
+    _FINE_DB.
     """
     from scipy.optimize import isotonic_regression
     from scipy.stats import norm
@@ -138,13 +140,13 @@ def _fine(table: BlerTable) -> tuple[float, float, Floats]:
 
 
 def digest(tables: Sequence[BlerTable]) -> str:
-    """Return the SHA-256 of the numbers of tables, in their order."""
+    """Return the SHA-256 of the numbers of some tables, in their order."""
     text = json.dumps([table.to_json() for table in tables])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identity(link: CodedLink) -> dict[str, Any]:
-    """Return everything that a link's error rate over AWGN depends on, as JSON values."""
+    """Return everything that affects a link's error rate over AWGN, as JSON values."""
     plan = link.layout
     decoder = (
         {"list_size": link.list_size}
@@ -163,7 +165,7 @@ def identity(link: CodedLink) -> dict[str, Any]:
 
 
 def key(link: CodedLink) -> str:
-    """Return 16 hexadecimal digits of the identity."""
+    """Return the key of a link's table: 16 hexadecimal digits of a hash of its identity."""
     text = json.dumps(identity(link), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -177,11 +179,10 @@ def cache_folder() -> Path:
 
 
 def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> BlerTable:
-    """Return the table of a coded link's code, modulation, CRC and decoder; its channel does not
-    matter.
+    """Return the table of a coded link's code, modulation, CRC and decoder over AWGN.
 
-    A table that is neither shipped nor cached is measured, which takes minutes. progress: called
-    every 256 packets. Raises ConfigError if a table in the cache is damaged.
+    A table that is neither in the package nor in the cache is measured, which takes minutes.
+    progress: called every 256 packets. Raises ConfigError if a table in the cache is damaged.
     """
     name = key(link)
     shipped = _shipped().get(name)
@@ -202,25 +203,25 @@ def table_of(link: CodedLink, progress: Callable[[str], None] | None = None) -> 
 
 @lru_cache(maxsize=1)
 def _shipped() -> Mapping[str, BlerTable]:
-    """Read the tables that come with the package, by their key."""
+    """Return the tables of the package, by their key."""
     content = json.loads(files("channels.link").joinpath("bler_tables.json").read_text("utf-8"))
     return {name: BlerTable.from_json(table) for name, table in content["tables"].items()}
 
 
 @lru_cache(maxsize=256)
 def _parsed(path: Path, _modified: float, of: str) -> BlerTable:
-    """Read the table in a file and check that it is of the identity `of`."""
+    """Return the table in a file, if its identity is `of`. Raises ConfigError if it is not."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         table = BlerTable.from_json(content)
         if content.get("of") != json.loads(of):
-            raise ValueError("it is of another code")
+            raise ValueError("it belongs to another code")
     except OSError as error:
         raise _unusable(path.parent, error) from error
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ConfigError(
-            f"{path}: no table of error rates ({reason}): delete the file, it is measured anew"
+            f"{path} is not a table of error rates ({reason}): delete it, and it is measured again"
         ) from error
     return table
 
@@ -233,7 +234,7 @@ def _unusable(folder: Path, error: OSError) -> ConfigError:
 
 
 def _prepared(folder: Path) -> None:
-    """Make the folder, and see that it can be written. Raises ConfigError if not."""
+    """Make the folder. Raises ConfigError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -243,7 +244,7 @@ def _prepared(folder: Path) -> None:
 
 
 def write(path: Path, link: CodedLink, table: BlerTable) -> None:
-    """Keep a table. Raises ConfigError if the folder cannot be used."""
+    """Write a table to a file. Raises ConfigError if the folder cannot be used."""
     content = json.dumps({"of": identity(link), **table.to_json()})
     _prepared(path.parent)
     try:
@@ -256,8 +257,8 @@ def write(path: Path, link: CodedLink, table: BlerTable) -> None:
 def tables_of(links: Sequence[CodedLink], owner: str) -> list[BlerTable]:
     """Return the tables of several links.
 
-    Before measuring, prints one line on standard error: which codes, about how long, and where the
-    tables are kept; then progress from time to time. Raises ConfigError as `table_of` does.
+    Before a measurement, one line on standard error names the codes, the expected time and the
+    folder of the tables; then the progress follows. Raises ConfigError as `table_of` does.
     """
     missing = [link for link in links if not known(link)]
     if missing:
@@ -277,7 +278,7 @@ def tables_of(links: Sequence[CodedLink], owner: str) -> list[BlerTable]:
 
 
 def _listed(links: Sequence[CodedLink]) -> str:
-    """Say in words how many codes, and which."""
+    """Return the number of codes and their names, in words."""
     rates: dict[str, list[str]] = {}
     for link in links:
         rates.setdefault(str(link.modulation), []).append(f"{link.code_rate:.3f}")
@@ -292,7 +293,7 @@ def _spoken(seconds: float) -> str:
 
 
 def expected_s(links: Sequence[CodedLink]) -> float:
-    """Estimate the seconds that it takes to measure some links here, by trying a few of them."""
+    """Estimate the seconds needed to measure some links on this machine, from trials of a few."""
     count = min(_TIMED_CODES, len(links))
     tried = [links[i * (len(links) - 1) // max(1, count - 1)] for i in range(count)]
     per_packet = []
@@ -300,7 +301,7 @@ def expected_s(links: Sequence[CodedLink]) -> float:
         over_awgn, guess_db = link.over_awgn(), _first_db(link)
         packets = max(1, _TIMED_BLOCKS // link.layout.blocks)
         if number == 0:
-            lost(over_awgn, guess_db, 0, 1)  # what is loaded and built once does not count
+            lost(over_awgn, guess_db, 0, 1)  # leaves loading and building out of the measured time
         start = time.perf_counter()
         lost(over_awgn, guess_db, 0, packets)
         per_packet.append((time.perf_counter() - start) / packets)
@@ -308,10 +309,9 @@ def expected_s(links: Sequence[CodedLink]) -> float:
 
 
 class Teller:
-    """Prints the progress of a measurement, at most one line in so many seconds, fewer without a
-    terminal.
+    """A printer of progress that limits the number of lines; fewer without a terminal.
 
-    of: codes to measure. number: of the code at hand.
+    of: number of codes to measure. number: number of the present code.
     """
 
     WATCHED_S = 2.0
@@ -330,7 +330,7 @@ class Teller:
 
 
 def known(link: CodedLink) -> bool:
-    """Say whether the link's table came with the package or was measured before."""
+    """Return whether the link's table is in the package or in the cache."""
     name = key(link)
     try:
         return name in _shipped() or (cache_folder() / f"{name}.json").exists()
@@ -339,10 +339,10 @@ def known(link: CodedLink) -> bool:
 
 
 def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) -> int:
-    """Send packets of random bytes, numbers first..first + count, and return those lost at an
-    Es/N0.
+    """Send `count` packets of random bytes at an Es/N0, and return the number of lost packets.
 
-    Each is its own link, so that their fates are independent under fading, too.
+    first: number of the first packet, for the random numbers. Each packet is a link of its own, so
+    that losses are independent also under fading.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     randomness = Randomness.derive(
@@ -361,9 +361,7 @@ def lost(link: CodedLink, snr_db: float, first: int, count: int, seed: int = 0) 
 
 
 def _first_db(link: CodedLink) -> float:
-    """Return the Es/N0 to begin at: a decibel above what Gaussian input of that efficiency
-    needs.
-    """
+    """Return the Es/N0 to begin at, dB: 1 dB above the capacity limit of Gaussian input."""
     efficiency = link.bits_per_symbol * link.layout.code_rate
     return 10 * math.log10(2**efficiency - 1) + 1.0
 
@@ -376,9 +374,9 @@ def measure(
     step_db: float = STEP_DB,
     progress: Callable[[str], None] | None = None,
 ) -> BlerTable:
-    """Measure by full decoding over AWGN from where all packets are lost down to the rate `lowest`.
+    """Measure a table by full decoding over AWGN, from a packet error rate of 1 to `lowest`.
 
-    A point is measured until `errors` packets were lost or `most` were sent.
+    The measurement of a point ends after `errors` lost packets or `most` packets sent.
     """
     over_awgn = link.over_awgn()
 
@@ -397,7 +395,7 @@ def measure(
 
     found: dict[float, tuple[int, int]] = {}
     snr_db = round(_first_db(link) / step_db) * step_db
-    while True:  # down to where nearly all is lost
+    while True:  # until nearly all packets are lost
         found[snr_db] = point(snr_db)
         if found[snr_db][0] >= 0.98 * found[snr_db][1]:
             break
@@ -413,7 +411,7 @@ def measure(
 
 
 def ship(links: Sequence[CodedLink], progress: Callable[[str], None] | None = None) -> str:
-    """Return the text of bler_tables.json for some links, taken from the cache or measured."""
+    """Return the text of bler_tables.json for some links, from the cache or measured."""
     tables = {
         key(link): {"of": identity(link), **table_of(link, progress).to_json()} for link in links
     }

@@ -1,11 +1,12 @@
 """Packets over a symbol or a bit channel, with CRC and 5G LDPC or polar codes.
 
-    packet ── zero-fill to packet_bytes ── + CRC ── cut into code blocks ── encode ── QAM ──┐
+    packet ── zero-pad to packet_bytes ── + CRC ── cut into code blocks ── encode ── QAM ──┐
                                                                                     symbol channel
     verdict, bytes <── CRC <── decode <── + LLRs kept (HARQ) <── bitwise LLRs <─────────────┘
 
-One `packet_bytes` means one code for everything that the link carries. The segmentation is our own:
-as few equal code blocks as TS 38.212 allows, filled up with zero bits that are sent and counted.
+One `packet_bytes` means one code for all packets of the link. The segmentation is not that of the
+standard: a packet is divided into the smallest number of equal code blocks that TS 38.212 allows,
+and zero bits, which are sent and counted, fill the last one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ FIDELITIES = ("full", "lookup")
 
 
 class _BlockCode(Protocol):
-    """What LDPC and polar codes share."""
+    """A block code, LDPC or polar."""
 
     chunk: int
     fewest: int
@@ -66,33 +67,33 @@ class _BlockCode(Protocol):
 
 @register("coded")
 class CodedLink(BaseLink):
-    """CRC + 5G LDPC or polar code + QAM over a symbol channel, or without QAM over a bit channel.
+    """A coded link: CRC, 5G LDPC or polar code, and QAM over a symbol channel, or a bit channel.
 
     over: a symbol channel, `awgn` or `{rayleigh: {coherence: packet}}`, or a bit channel, `bsc` or
         `{bec: {erasure: 0.1}}`.
     modulation: bpsk, qpsk (the default), 16qam, 64qam, 256qam; not used over a bit channel.
-    code_rate: k/n, the CRC counted in k; 1/40 to 0.95. n is a whole number of symbols. Below 1/5
-        the code's redundancy versions are sent one after another (LDPC) or its word is repeated.
-    packet_bytes: every packet is zero-filled to so many bytes, 1 to 65535; longer ones are refused.
-        The receiver knows a packet's own length, as from a control channel.
+    code_rate: k/n, 1/40 to 0.95; k includes the CRC, and n is a whole number of symbols. Below 1/5
+        an LDPC code sends several redundancy versions, and a polar code repeats its word.
+    packet_bytes: size to which every packet is padded with zeros, 1 to 65535; a longer packet is
+        refused. The receiver knows the length of each packet, as from a control channel.
     crc: crc24a or crc16. iterations: of belief propagation, 1 to 1000.
-    schedule: of the messages, `layered`, or `flooding`, Sionna's decoder, which is slower, needs
-        more iterations, and made most published curves.
+    schedule: of belief propagation, `layered`; or `flooding`, Sionna's decoder, which is slower and
+        needs more iterations, but is the decoder of most published curves.
     early_stop: check the CRC every two iterations (flooding: four) and stop when it holds, as
-        receivers do; it changes results only if the CRC of a wrong word holds by chance (2^-24 or
-        2^-16 a check).
-    code: ldpc, or polar with successive cancellation lists of list_size paths (1, 2, 4 ... 32), for
-        which iterations and early_stop have no effect.
-    input: of the decoder, soft LLRs, or hard decisions with a known error rate.
+        receivers do. It changes results only if the CRC of a wrong word holds by chance (2^-24 or
+        2^-16 per check).
+    code: ldpc; or polar, with successive cancellation list decoding of list_size paths (1, 2, 4 ...
+        32), for which iterations and early_stop have no effect.
+    input: of the decoder, `soft` LLRs, or `hard` decisions with a known error rate.
     harq: None, or the parameters of `Harq`: packets whose CRC fails are sent again.
-    symbol_rate_hz: symbols, or resource elements, a second, 1 to 1e12; a link's packets then wait
-        for one another, and delays include their time on the air. None: sending takes no time.
-    fidelity: `full` decoding; or `lookup`, some thousand times faster: a packet is lost with the
-        error rate measured at its SNR. It needs a symbol channel with one known gain a packet; with
-        HARQ it takes chase combining only. A table that does not come with the package is measured
-        at first use and kept in $SQLINK_CACHE (~/.cache/sqlink).
+    symbol_rate_hz: symbols or resource elements per second, 1 to 1e12; packets of a link then wait
+        for each other, and delays include their time on the air. None: sending takes no time.
+    fidelity: `full` decoding; or `lookup`, about a thousand times faster: a packet is lost with the
+        error rate that was measured at its SNR. `lookup` needs a symbol channel with one known gain
+        per packet, and HARQ with chase combining. A table that is not in the package is measured at
+        first use and kept in $SQLINK_CACHE (~/.cache/sqlink).
 
-    `delivered` says whether the CRC holds, `correct` whether the bytes equal those sent.
+    `delivered` is whether the CRC holds, `correct` whether the bytes equal those sent.
 
     >>> link = CodedLink(modulation="16qam", code_rate=0.5)
     >>> link.uses_per_packet(96)
@@ -147,19 +148,22 @@ class CodedLink(BaseLink):
 
     @property
     def table(self) -> BlerTable | None:
-        """Error rates from which losses are drawn; None if packets are decoded."""
+        """Return the table from which losses are drawn; None if packets are decoded."""
         return None if self._draws is None else self._draws.table
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the table; empty if packets are decoded."""
+        """Return the SHA-256 of the table; "" if packets are decoded."""
         return "" if self._draws is None else self._draws.content_hash()
 
     def over_awgn(self) -> CodedLink:
-        """Return the same code over AWGN, decoded. Raises ChannelError if this link is over
-        bits.
+        """Return a link with this code over AWGN and full decoding.
+
+        Raises ChannelError if this link is over a bit channel.
         """
         if self.modulation is None:
-            raise ChannelError(f"{self.name}: a bit channel has no SNR, and so no table over it")
+            raise ChannelError(
+                f"{self.name}: a bit channel has no SNR: give a symbol channel, such as awgn"
+            )
         return CodedLink(
             over="awgn",
             modulation=self.modulation,
@@ -174,9 +178,7 @@ class CodedLink(BaseLink):
         )
 
     def occupied(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the resource elements of packets of so many bytes, and their pilots, int64
-        each.
-        """
+        """Return the resource elements of packets of some lengths, and their pilots, int64 each."""
         return self._occupied(lengths)
 
     def _group(self, slots: int, uses: int) -> int:
@@ -199,7 +201,7 @@ class CodedLink(BaseLink):
         if longest > self.packet_bytes:
             raise ChannelError(
                 f"coded: a packet of {longest} bytes is too long, the code carries 1 to "
-                f"{self.packet_bytes}; raise packet_bytes"
+                f"{self.packet_bytes}: raise packet_bytes"
             )
         return (lengths > 0) * (self.layout.coded_bits // self.order)
 
@@ -216,9 +218,7 @@ class CodedLink(BaseLink):
         }
 
     def _versions(self, attempt: int) -> tuple[int, ...]:
-        """Return the redundancy versions of the words that an attempt sends; polar codes
-        have one.
-        """
+        """Return the redundancy versions that an attempt sends; polar codes have one."""
         if self.code == "polar":
             return FIRST * self.layout.words
         type = "chase" if self.harq is None else self.harq.type
@@ -287,10 +287,11 @@ class CodedLink(BaseLink):
 def _combine(
     llr: Tensor, versions: Sequence[int], heard: Sequence[int], kept: Tensor | None
 ) -> Tensor:
-    """Add the LLRs of each redundancy version.
+    """Add the LLRs of an attempt to those of earlier attempts, by redundancy version.
 
-    llr: float32 [B, len(versions), n], of this attempt; kept: float32 [..., n], blocks and then the
-    versions of earlier attempts, the first ones of `heard`. Returns float32 [B, len(heard) n].
+    llr: float32 [B, len(versions), n], of this attempt. kept: float32 [..., n], of blocks and of
+    the versions received earlier, which are the first ones of `heard`. Returns float32 [B,
+    len(heard) n].
     """
     if kept is None and tuple(versions) == tuple(heard):
         return llr.flatten(1)
@@ -319,9 +320,9 @@ def lookup(
     harq: object = None,
     symbol_rate_hz: float | None = None,
 ) -> CodedLink:
-    """Make a `coded` link of fidelity `lookup`, under its own name.
+    """Make a `coded` link of fidelity `lookup`, with the name `lookup`.
 
-    The parameters are those of `coded`; early_stop has no effect, as nothing is decoded.
+    The parameters are those of `coded`; early_stop has no effect, because nothing is decoded.
     """
     link = CodedLink(
         over=over,

@@ -1,7 +1,7 @@
-"""Hybrid ARQ: what each attempt sends, and when each attempt is on the air.
+"""Hybrid ARQ: the redundancy versions of each attempt, and its time on the air.
 
     attempt 0 ──> CRC holds? ── yes ──> delivered
-                      └── no ── round trip ──> attempt 1, its LLRs added to those kept ──> ...
+                      └── no ── round trip ──> attempt 1, its LLRs added to earlier ones ──> ...
 
 Chase combining repeats the first word (Chase, "Code combining", IEEE Trans. Commun. 33, 1985);
 incremental redundancy sends the redundancy versions 0, 2, 3, 1 of TS 38.212, clause 5.4.2.1.
@@ -26,10 +26,10 @@ TYPES = ("chase", "ir")
 
 @dataclass(frozen=True)
 class Harq:
-    """How often, and with what, a packet is sent again whose CRC fails.
+    """The rules of retransmission for packets whose CRC fails.
 
-    type: chase or ir. rounds: attempts at most, the first one counted, 1 to 8. round_trip_s: from
-    the end of an attempt to the earliest start of the next, 0 to 3600 seconds.
+    type: chase or ir. rounds: largest number of attempts, with the first one, 1 to 8. round_trip_s:
+    time from the end of an attempt to the earliest start of the next one, 0 to 3600 seconds.
     """
 
     type: str = "ir"
@@ -38,7 +38,7 @@ class Harq:
 
     @classmethod
     def from_spec(cls, owner: str, spec: object) -> Harq:
-        """Read the parameters. Raises ConfigError on an unknown key or a value out of range.
+        """Make the rules from parameters. Raises ConfigError for an unknown key or a bad value.
 
         >>> Harq.from_spec("coded", {"type": "chase", "rounds": 2})
         Harq(type='chase', rounds=2, round_trip_s=0.008)
@@ -59,7 +59,7 @@ class Harq:
 
 @runtime_checkable
 class Retransmits(Protocol):
-    """A link with attempts. harq: None if each packet is sent once."""
+    """A link that may send a packet several times. harq: None if it does not."""
 
     harq: Harq | None
 
@@ -78,10 +78,10 @@ def versions_of(attempt: int, words: int, type: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Busy:
-    """When a link sends its more urgent packets, and a clock of the free time between them.
+    """The busy intervals of a link, and a clock that runs only between them.
 
-    Busy stretch i begins at free[i] + before[i] and ends at free[i] + after[i]: on the clock of
-    free time it is the one moment free[i]. All [N, P] and rising along P.
+    Interval i begins at free[i] + before[i] and ends at free[i] + after[i]; during it the clock
+    shows free[i]. All are [N, P] and rise along P.
     """
 
     free: Tensor
@@ -89,26 +89,27 @@ class _Busy:
     after: Tensor
 
     def clock(self, times: Tensor) -> Tensor:
-        """Return the free time that has passed by `times` [N, P]."""
+        """Return the free time before `times`, [N, P]."""
         number = torch.searchsorted((self.free + self.before), times.contiguous(), right=True)
         last = (number - 1).clamp(min=0)
         since = torch.maximum(self.free.gather(1, last), times - self.after.gather(1, last))
         return torch.where(number > 0, since, times)
 
     def time(self, clock: Tensor, begin: bool) -> Tensor:
-        """Return when the clock of free time shows `clock`: the last such moment, or the first."""
+        """Return the last time at which the clock shows `clock`, or, if not `begin`, the first."""
         number = torch.searchsorted(self.free, clock.contiguous(), right=begin)
         passed = self.after.gather(1, (number - 1).clamp(min=0))
         return clock + torch.where(number > 0, passed, 0.0)
 
 
 class Airtime:
-    """When packets are on the air of N links that each send one symbol after another.
+    """The schedule of N links that each send one symbol after another.
 
-    symbol_rate_hz: of each link; None: sending takes no time and nothing waits. Within an attempt
-    the link sends in the order in which packets are ready (of equal ones the earlier slot first).
-    First attempts go before second ones and so on: a retransmission takes the time that those
-    leave over, and is interrupted by them, so that no round trip leaves the link idle.
+    symbol_rate_hz: of each link; None: sending takes no time and no packet waits. A link sends the
+    packets of an attempt in the order in which they are ready; of packets ready at the same time,
+    the earlier slot is first. First attempts have priority over second attempts, and so on: a
+    retransmission uses the time between them and is interrupted by them, so that the link is not
+    idle during a round trip.
     """
 
     def __init__(self, symbol_rate_hz: float | None) -> None:
@@ -116,11 +117,10 @@ class Airtime:
         self._urgent: list[_Busy] = []
 
     def book(self, ready_s: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the start of the first and the end of the last symbol of an attempt, float64 [N,
-        P] each.
+        """Return start and end of each packet of an attempt, seconds, float64 [N, P] each.
 
         ready_s: float64 [N, P], the earliest time at which each packet may be sent. symbols: int64
-        [N, P], its length; 0: not sent. Call it once an attempt, first attempts first.
+        [N, P], its length; 0: not sent. Call this once per attempt, in the order of attempts.
         """
         if self.symbol_rate_hz is None or not ready_s.numel():
             return ready_s, ready_s
@@ -130,10 +130,10 @@ class Airtime:
         for busy in self._urgent:
             free = busy.clock(free)
         length = symbols.gather(1, order)
-        total = length.cumsum(dim=1)  # integers: exact, whatever comes behind
+        total = length.cumsum(dim=1)  # integers: exact, independent of later packets
         before, after = (total - length) / self.symbol_rate_hz, total / self.symbol_rate_hz
         wanted = free.gather(1, order).masked_fill(length == 0, torch.inf)
-        # A packet starts when it is ready or, if later, when all before it are sent.
+        # A packet starts when it is ready and all earlier ones are sent.
         slack = (wanted - before).cummax(dim=1).values
         start, end = torch.maximum(slack + before, wanted), slack + after
         for busy in reversed(self._urgent):

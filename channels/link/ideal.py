@@ -1,11 +1,12 @@
-"""Packets over an ideal code: the bound beside which real codes are drawn.
+"""Ideal codes, as a bound for real codes.
 
-    packet ── the same symbols as `coded` ── |h|^2 of a flat channel ── does this SNR carry it? ──>
+    packet ── as many symbols as `coded` ── |h|^2 of a flat channel ── error probability ── one draw
 
-No symbol is sent. A packet of k bits in S symbols has its own SNR g |h|^2. It is delivered if the
-mutual information at that SNR is above k / S (`capacity`: infinite length), or it is lost with the
-error probability of the best code of that length by the normal approximation (`finite_length`).
-Under block fading the mean loss of the first is the outage probability.
+No symbol is sent. The SNR of a packet is the mean SNR times its |h|^2. Under the law `capacity`
+(infinite length) a packet of k bits in S symbols is delivered if the mutual information at its SNR
+is above k / S; the mean loss under block fading is then the outage probability. Under the law
+`finite_length` it is lost with the error probability of the best code of its length, by the normal
+approximation.
 
 Sources: Ozarow, Shamai, Wyner, "Information theoretic considerations for cellular mobile radio",
 1994; Polyanskiy, Poor, Verdu, "Channel coding rate in the finite blocklength regime", 2010.
@@ -41,8 +42,8 @@ _LOWEST_DB, _HIGHEST_DB, _STEPS_PER_DB = -50, 70, 20
 
 @lru_cache(maxsize=8)
 def _table(modulation: str) -> tuple[Tensor, Tensor]:
-    """Tabulate mutual information and dispersion per symbol over SNR in even steps of dB, float64
-    [T].
+    """Return mutual information and dispersion per symbol at SNRs in equal steps of dB, float64 [T]
+    each.
     """
     grid = np.linspace(_LOWEST_DB, _HIGHEST_DB, (_HIGHEST_DB - _LOWEST_DB) * _STEPS_PER_DB + 1)
     found = qam_information(modulation, grid)
@@ -50,22 +51,21 @@ def _table(modulation: str) -> tuple[Tensor, Tensor]:
 
 
 def _at(table: Tensor, snr_db: Tensor) -> Tensor:
-    """Interpolate a table of `_table` at SNRs in dB, float64."""
+    """Interpolate a table of `_table` at SNRs in dB, float64 of any shape."""
     return interpolate(table, _LOWEST_DB, 1 / _STEPS_PER_DB, snr_db.to(torch.float64))
 
 
 @register("ideal")
 class IdealLink:
-    """An ideal code over a flat symbol channel, at the channel uses of a real one of that rate.
+    """An ideal code over a flat symbol channel, with the channel uses of a real code of its rate.
 
-    over: a flat symbol channel: `awgn`, or block fading. It fades as it does under `coded`.
-    modulation, code_rate, packet_bytes, crc: as for `coded`; they set how many bits go into how
-    many symbols, the CRC counted, in the same code blocks. inputs: `qam`, the modulation's equally
-    likely points, or `gaussian`, the best input at the same bits a symbol. law: `finite_length`,
-    the normal approximation a code block (some hundred symbols or more), or `capacity`, a
-    threshold.
+    over: a flat symbol channel: `awgn`, or block fading; its fades are those under `coded`.
+    modulation, code_rate, packet_bytes, crc: as for `coded`; they determine the numbers of bits,
+    with the CRC, and of symbols, and the code blocks. inputs: `qam`, the equally likely points of
+    the modulation, or `gaussian`, the best input. law: `finite_length`, the normal approximation
+    for each code block (of some hundred symbols or more), or `capacity`, a threshold.
 
-    Error detection is ideal: whatever is delivered is correct.
+    Error detection is ideal: a delivered packet is correct.
 
     >>> IdealLink(modulation="16qam").uses_per_packet(96)
     396
@@ -87,8 +87,8 @@ class IdealLink:
         carrier = from_spec(SYMBOL_CHANNELS, over)
         if not isinstance(carrier, Flat):
             raise ConfigError(
-                f"{self.name}: over={carrier.name!r} as set is not flat: a packet must meet one "
-                f"gain that the receiver knows; {ONE_GAIN}"
+                f"{self.name}: over={carrier.name!r} as set is not flat: a packet must have "
+                f"one gain that the receiver knows: {ONE_GAIN}"
             )
         self.over: Flat = carrier
         self.modulation = choice(self.name, "modulation", modulation, BITS_PER_SYMBOL)
@@ -105,7 +105,7 @@ class IdealLink:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Send N x P packets; reads the condition `snr_db`, mean Es/N0, [N], SNR_RANGE_DB.
+        """Send N x P packets; reads the condition `snr_db`, mean Es/N0 in dB, [N], SNR_RANGE_DB.
 
         Raises ChannelError if a packet is too long, or the SNR is missing, NaN or out of range.
         """
@@ -136,9 +136,7 @@ class IdealLink:
         )
 
     def error_probability(self, snr_db: Tensor) -> Tensor:
-        """Return the probability that a packet at these SNRs in dB, of any shape, is lost;
-        float64.
-        """
+        """Return the packet error probability at SNRs in dB, float64 of the same shape."""
         plan = self.layout
         symbols = plan.words * plan.n // self.bits_per_symbol
         means, variances = _table(GAUSSIAN if self.inputs == GAUSSIAN else self.modulation)
@@ -152,8 +150,9 @@ class IdealLink:
         return -torch.expm1(plan.blocks * torch.log1p(-block))
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Return the complex symbols of one packet. Raises ChannelError if it is longer than the
-        code's.
+        """Return the complex symbols of one packet.
+
+        Raises ChannelError if it is longer than `packet_bytes`.
         """
         return int(self._symbols(torch.tensor(packet_bytes)))
 
@@ -162,7 +161,7 @@ class IdealLink:
         if longest > self.packet_bytes:
             raise ChannelError(
                 f"{self.name}: a packet of {longest} bytes is too long, the code carries 1 to "
-                f"{self.packet_bytes}; raise packet_bytes"
+                f"{self.packet_bytes}: raise packet_bytes"
             )
         return (lengths > 0) * (self.layout.coded_bits // self.bits_per_symbol)
 

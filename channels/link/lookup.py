@@ -1,9 +1,9 @@
 """Packet errors drawn from measured block error rates, without decoding.
 
-    |h|^2 of each packet ── Es/N0 it meets ── table ── probability of loss ── one draw
+    |h|^2 of each packet ── Es/N0 of the packet ── table ── probability of loss ── one draw
 
-It needs a symbol channel with one gain a packet (AWGN, or block fading per packet or picture with h
-known); fading within a packet is refused.
+The symbol channel must have one known gain per packet: AWGN, or block fading per packet or picture
+with h known. Fading within a packet is refused.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from channels.link.coded import CodedLink
 
 _GROUP_PACKETS = 1 << 15
-"""Packets drawn at once; more links than that are drawn in groups."""
+"""Most packets drawn at once; links are divided into groups accordingly."""
 
 
 class TableDraws:
-    """Draws the fate of a coded link's packets from the table of its code.
+    """Random losses of a coded link's packets, drawn from the table of its code.
 
-    What is delivered is correct. A packet has one draw for all SNRs and attempts: if it comes at
-    one SNR it comes at every higher one. Under HARQ with chase combining a packet counts as sent
-    once at the sum of its SNRs. Raises ConfigError if the link has no such table.
+    A delivered packet is correct. A packet has one draw for all SNRs and attempts: if it is
+    delivered at one SNR, it is delivered at every higher one. With chase combining, the SNR of a
+    packet is the sum of the SNRs of its attempts. Raises ConfigError if the link has no such table.
     """
 
     def __init__(self, link: CodedLink) -> None:
         if not isinstance(link.over, Flat):
             raise ConfigError(
-                f"{link.name}: over={link.over.name} has no single known gain a packet, which "
-                f"fidelity=lookup needs; use fidelity=full, or {ONE_GAIN.removeprefix('use ')}"
+                f"{link.name}: over={link.over.name} has no single known gain per packet, as "
+                f"fidelity=lookup needs: use fidelity=full, or {ONE_GAIN.removeprefix('use ')}"
             )
         if link.harq is not None and link.harq.type != "chase":
             raise ConfigError(
-                f"{link.name}: harq type='{link.harq.type}' must be chase with fidelity=lookup: a "
-                "table is of one code; use fidelity=full for incremental redundancy"
+                f"{link.name}: harq type='{link.harq.type}' must be chase with fidelity=lookup, "
+                "whose table is of one code: use fidelity=full for incremental redundancy"
             )
         self._link = link
         self._table: BlerTable | None = None
 
     @property
     def table(self) -> BlerTable:
-        """Error rates of the code; measured at first use."""
+        """Return the error rates of the code, measured at first use."""
         if self._table is None:
             (self._table,) = tables_of([self._link], self._link.name)
         return self._table
@@ -61,11 +61,11 @@ class TableDraws:
         return digest([self.table])
 
     def group(self, slots: int) -> int:
-        """Return how many links to send at once, for so many packets each."""
+        """Return the number of links per group, for `slots` packets each."""
         return _GROUP_PACKETS // slots
 
     def send(self, packets: Packets, level: Tensor, randomness: Randomness) -> tuple[Tensor, ...]:
-        """Decide one group of g links, every attempt of it; see `BaseLink`."""
+        """Draw the losses of one group of g links, with all attempts; see `BaseLink`."""
         link, over = self._link, self._link.over
         assert isinstance(over, Flat)
         present = packets.present

@@ -1,7 +1,7 @@
 """Modulation and coding schemes of 5G NR: 3GPP TS 38.214, tables 5.1.3.1-1 to 5.1.3.1-3, by Sionna.
 
-An MCS is a modulation and a target code rate; a table lists those a link adapts among, by rising
-spectral efficiency but for the steps from one modulation to the next.
+An MCS is a modulation and a target code rate. A table lists the MCS of a link by rising spectral
+efficiency, except at some steps from one modulation to the next.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SIZES = {"qam64": 29, "qam256": 28, "qam64-low": 29}
 
 @dataclass(frozen=True)
 class Mcs:
-    """One row of a table. code_rate: k/n, the CRC counted in k."""
+    """One row of a table. code_rate: k/n; k includes the CRC."""
 
     index: int
     modulation: str
@@ -32,12 +32,12 @@ class Mcs:
 
     @property
     def efficiency(self) -> float:
-        """Bits per complex symbol, the CRC included."""
+        """Return the bits per complex symbol, with the CRC."""
         return BITS_PER_SYMBOL[self.modulation] * self.code_rate
 
 
 def mcs_table(name: str) -> tuple[Mcs, ...]:
-    """List the rows of `qam64` (table 5.1.3.1-1), `qam256` (-2) or `qam64-low` (-3), by index.
+    """Return the rows of `qam64` (table 5.1.3.1-1), `qam256` (-2) or `qam64-low` (-3), by index.
 
     Raises ConfigError for another name.
 

@@ -1,4 +1,4 @@
-"""Links without a code: hard decisions; a packet with any bit error is lost."""
+"""Links without a code: hard decisions, and a packet with any bit error is lost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from channels.link.base import Arrival, BaseLink, to_bits, to_bytes
 
 @register("uncoded")
 class UncodedLink(BaseLink):
-    """QAM with hard decisions, or a bare bit channel: a packet with any bit error is lost.
+    """An uncoded link: QAM with hard decisions, or a bit channel; any bit error loses the packet.
 
-    over, modulation, symbol_rate_hz: as for `coded`. Error detection is ideal and free: `delivered`
-    and `correct` differ only if an erased bit was guessed right. A bound for links without coding.
+    over, modulation, symbol_rate_hz: as for `coded`. Error detection is ideal and free, so
+    the link is a bound for links without coding. `delivered` and `correct` differ only if the
+    receiver guesses an erased bit correctly.
     """
 
     name = "uncoded"
@@ -48,7 +49,7 @@ class UncodedLink(BaseLink):
         bits = (llr > 0).to(torch.float32)
         whole = bits.shape[1] - bits.shape[1] % 8
         accepted = torch.ones(len(bits), dtype=torch.bool, device=bits.device)
-        if isinstance(self._air, BitAir):  # an erased bit is known to be no bit
+        if isinstance(self._air, BitAir):  # the receiver knows that an erased bit is lost
             beyond = torch.arange(llr.shape[1], device=llr.device) >= 8 * lengths[:, None]
             accepted = ((llr != 0) | beyond).all(dim=1)
         return Arrival(to_bytes(bits[:, :whole]), accepted)

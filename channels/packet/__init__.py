@@ -1,6 +1,6 @@
-"""Packet channels: they lose, delay, limit, permute or protect whole packets.
+"""Packet channels, which lose, delay, limit, permute or protect whole packets.
 
-They know nothing of symbols; over a link of `channels.link` they become its last hop.
+They do not depend on symbols, and may stand alone or around a link of `channels.link`.
 """
 
 BUILT_IN = {

@@ -1,4 +1,4 @@
-"""Random delays of packets, by which they overtake each other."""
+"""Random delays of packets, which change their order."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ DEFAULT_SHAPE = 2.5
 
 @register("delay")
 class Delay:
-    """Delays each packet independently; late ones may be lost.
+    """Independent random delays of packets, with an optional deadline.
 
         delay = propagation_s + D,  E[D] = mean_s
 
-    law: distribution of D. "fixed": always mean_s. "exponential": P(D > x) = exp(-x / mean_s).
-    "pareto": P(D > x) = (least / x)^shape from least = mean_s (shape - 1) / shape on. mean_s,
-    propagation_s: seconds, 0 to 10000. shape: Pareto's tail index, 1.01 to 1000, 2.5 if not given;
-    up to 2 the variance is infinite. deadline_s: the playout deadline, seconds after its time of
-    offering from which on a packet is lost, 0 to 10000; None: every packet comes.
+    law: distribution of D. "fixed": D = mean_s. "exponential": P(D > x) = exp(-x / mean_s).
+    "pareto": P(D > x) = (least / x)^shape for x above least = mean_s (shape - 1) / shape. mean_s,
+    propagation_s: seconds, 0 to 10000. shape: tail index of the Pareto distribution, 1.01 to 1000,
+    by default 2.5; the variance is infinite up to 2. deadline_s: playout deadline, 0 to 10000
+    seconds: a packet with a longer delay is lost; None: no packet is lost.
 
-    Draw p of a link decides slot p. Statistics, [N]: `reordered`, the share of the packets
-    delivered that overtake one offered before them (in an earlier slot, if at the same time);
+    Draw p of a link decides on slot p. Statistics, [N]: `reordered`, the share of the delivered
+    packets that overtake a packet offered earlier (or at the same time in an earlier slot);
     `overtaken`, the share of those that are overtaken, which is RFC 4737's ratio of
-    Type-P-Reordered packets; `late_packets`, how many the deadline lost.
+    Type-P-Reordered packets; `late_packets`, the number of packets lost by the deadline.
     """
 
     name = "delay"
@@ -57,7 +57,7 @@ class Delay:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Delay packets of [N, P]; reads no condition."""
+        """Delay N x P packets; reads no condition."""
         delay = self.propagation_s + self._draw(randomness.to(packets.device), packets.lengths)
         late = torch.zeros_like(packets.present)
         if self.deadline_s is not None:
@@ -73,7 +73,7 @@ class Delay:
         return erasure_reception(packets, came, delay, statistics)
 
     def _draw(self, streams: Randomness, slots: Tensor) -> Tensor:
-        """Draw the random part, float64, in the shape of `slots`, [N, P]."""
+        """Draw D, seconds, float64 in the shape of `slots`, [N, P]."""
         if self.law == "fixed":
             return torch.full(slots.shape, self.mean_s, dtype=torch.float64, device=slots.device)
         draws = streams.child("delay").uniform(slots.shape[1])
@@ -86,10 +86,10 @@ class Delay:
 
 
 def _overtaking(offered_s: Tensor, delay_s: Tensor, came: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which packets overtake another, and which are overtaken, bool [N, P], in order of
-    offering.
+    """Return which packets overtake another, and which are overtaken, bool [N, P] each.
 
-    offered_s, delay_s: float64 [N, P]; came: bool [N, P], the packets that count.
+    The columns are sorted by the time of offering. offered_s, delay_s: float64 [N, P]. came: bool
+    [N, P], the delivered packets; others are left out.
     """
     order = offered_s.argsort(dim=1, stable=True)
     counts = came.gather(1, order)

@@ -1,4 +1,4 @@
-"""Packet channels that lose whole packets, and one that loses none; they count no symbols."""
+"""Packet erasures, independent or in bursts, and a channel without loss; no symbols are counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from channels.two_state import two_states
 
 @register("lossless")
 class Lossless:
-    """Delivers everything.
+    """A channel that delivers every packet unchanged.
 
     >>> sent = Packets.from_bytes([[b"ab", b"c"]])
     >>> Lossless().transmit(sent, {}, Randomness.derive(0, [("p",)])).packets.to_bytes()
@@ -26,7 +26,7 @@ class Lossless:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Deliver every packet [N, P]; reads no condition and no random number."""
+        """Deliver N x P packets; reads no condition and no random number."""
         return erasure_reception(packets, packets.present)
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
@@ -35,11 +35,11 @@ class Lossless:
 
 @register("iid_erasure")
 class IidErasure:
-    """Loses packets independently with one probability.
+    """Independent losses of packets with one probability.
 
     loss: that probability, 0 to 1; None: read from the condition `loss` [N]. Draw p of a link
-    decides slot p, so that a packet's fate does not depend on how many follow it, and a packet lost
-    at one probability is lost at every higher one.
+    decides on slot p. The result of a packet therefore does not depend on the number of later
+    packets, and a packet lost at one probability is lost at every higher probability.
     """
 
     name = "iid_erasure"
@@ -51,7 +51,7 @@ class IidErasure:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Drop packets of [N, P]. Raises ChannelError if `loss` is missing or outside 0..1."""
+        """Lose some of N x P packets. Raises ChannelError if `loss` is missing or outside 0..1."""
         links, slots = packets.lengths.shape
         draws = randomness.to(packets.device).child("loss").uniform(slots)  # [N, P]
         if self.loss is None:
@@ -70,25 +70,25 @@ DEFAULT_BURST = 4.0
 
 @register("gilbert_elliott")
 class GilbertElliott:
-    """Loses packets in bursts: a two-state Markov chain with one step a packet.
+    """Losses of packets in bursts: a two-state Markov chain with one step per packet.
 
         good ── p ──> bad        share of time in the bad state: p / (p + r)
         good <── r ── bad        mean stay in the bad state: 1 / r packets
 
-    Give it in one of two forms.
+    The parameters have one of two forms.
 
-    By loss and burst, where the bad state loses every packet and the good one none. loss: the share
-    of packets lost, 0 to burst / (burst + 1); None: read from the condition `loss` [N]. burst: mean
-    number of packets lost in a row, 1 to 10000; 4 if not given. Then r = 1 / burst and p = loss /
-    ((1 - loss) burst).
+    loss and burst: the bad state loses every packet, and the good state none. loss: share of lost
+    packets, 0 to burst / (burst + 1); None: read from the condition `loss` [N]. burst: mean number
+    of consecutive losses, 1 to 10000, by default 4. Then r = 1 / burst and p = loss / ((1 - loss)
+    burst).
 
-    By p and r, 0 to 1 and not both 0, with loss_good and loss_bad, 0 to 1: the share of packets
-    lost in each state, 0 and 1 if not given. The share lost is (r loss_good + p loss_bad) / (p +
+    p and r, 0 to 1 and not both 0, with loss_good and loss_bad, 0 to 1: share of packets lost in
+    each state, by default 0 and 1. The share of lost packets is (r loss_good + p loss_bad) / (p +
     r).
 
-    Each link starts from the stationary distribution. The chain takes a step for each slot, filled
-    or not, so that a packet's fate does not depend on how many follow it. Raises ConfigError if
-    parameters of both forms are mixed.
+    Each link starts from the stationary distribution. The chain makes a step for every slot, also
+    for an empty one, so that the result of a packet does not depend on the number of later packets.
+    Raises ConfigError if parameters of both forms are given.
 
     Sources: Gilbert, "Capacity of a burst-noise channel", 1960 (loss_good 0); Elliott, "Estimates
     of error rates for codes on burst-noise channels", 1963.
@@ -116,11 +116,11 @@ class GilbertElliott:
             )
         if given and (p is None or r is None):
             missing = "p" if p is None else "r"
-            raise ConfigError(f"{self.name}: {missing} is missing beside {given[0]}, 0 to 1")
+            raise ConfigError(f"{self.name}: {given[0]} needs {missing}: give {missing}, 0 to 1")
         self.p = None if p is None else number(self.name, "p", p, 0, 1)
         self.r = None if r is None else number(self.name, "r", r, 0, 1)
         if self.p == self.r == 0:
-            raise ConfigError(f"{self.name}: p={p} and r={r} must not both be 0: no state is left")
+            raise ConfigError(f"{self.name}: p={p} and r={r} are both 0: give at least one above 0")
         self.loss_good = number(
             self.name, "loss_good", 0.0 if loss_good is None else loss_good, 0, 1
         )
@@ -129,14 +129,14 @@ class GilbertElliott:
             self.name, "burst", DEFAULT_BURST if burst is None else burst, 1, 10_000
         )
         self.most = self.burst / (self.burst + 1)
-        """The largest loss that bursts of that length leave: good runs last at least a packet."""
+        """The largest loss with such bursts: a stay in the good state is at least one packet."""
         self.loss = None if loss is None else number(self.name, "loss", loss, 0, self.most)
         self.needs: tuple[str, ...] = () if given or loss is not None else ("loss",)
 
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Drop packets of [N, P]. Raises ChannelError if `loss` is missing or out of range."""
+        """Lose some of N x P packets. Raises ChannelError if `loss` is missing or out of range."""
         links, slots = packets.lengths.shape
         streams = randomness.to(packets.device)
         draws = streams.child("loss").uniform(slots)  # [N, P]

@@ -1,4 +1,4 @@
-"""Block interleaving of packets: a burst of losses does not hit neighbours.
+"""Block interleaving of packets, which separates the losses of a burst.
 
     packets of a block ── written in rows of `width` ── read in columns of `depth` ── channel
 
@@ -23,9 +23,10 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class _Places:
-    """Places of packets on the channel.\n\nposition: int64 [N, P], where a slot's packet travels,
-    of T places in blocks of a fixed size.\nin_order: int64 [N, P], where it would travel without
-    interleaving. places: T.
+    """The places of packets on the channel.
+
+    position: int64 [N, P], the place of each slot's packet among T places. in_order: int64 [N, P],
+    its place without interleaving. places: T.
     """
 
     position: Tensor
@@ -35,21 +36,21 @@ class _Places:
 
 @register("interleave")
 class Interleave:
-    """A block interleaver over packets, around any channel.
+    """A block interleaver of packets around any channel.
 
-    over: the channel. depth: distance between neighbours on the channel, in packets, 1 to 100000.
-    width: packets a row, 1 to 100000; a block is depth x width packets. span: "picture", each group
-        of packets (a picture) begins a new block, or "sequence", blocks run across the groups of a
-        link.
+    over: the channel. depth: distance on the channel between packets that were neighbours, in
+        packets, 1 to 100000. width: packets per row, 1 to 100000; a block has depth x width
+        packets. span: "picture", each group of packets (a picture) begins a new block, or
+        "sequence", blocks continue across the groups of a link.
 
-    Slots count, filled or not. A last block that is not full leaves gaps on the channel, so `depth`
-    x `width` should divide the packets of a group. What a packet meets depends on the packets of
-    its own block and of earlier ones.
+    Empty slots count as packets. A last block that is not full leaves empty places on the channel,
+    so `depth` x `width` should divide the number of packets of a group. The result of a packet
+    depends only on the packets of its own block and of earlier blocks.
 
-    With times of offering, a block is sent once its last packet is offered, at the pace at which
-    its packets were offered: the packet in place i leaves as long after the block's last offer as
-    packet i was offered after the block's first. The delay includes that wait. A place keeps the
-    group (and so the fade) of the packet that would travel there without interleaving.
+    If packets have times of offering, a block is sent when its last packet is offered, with the
+    intervals at which its packets were offered: place i is sent t seconds after the block's last
+    offer if packet i was offered t seconds after its first. The delay includes this wait. A place
+    keeps the group (and so the fade) of the packet that has this place without interleaving.
 
     >>> Interleave("lossless", depth=3, width=2).order(6).tolist()
     [0, 2, 4, 1, 3, 5]
@@ -67,18 +68,18 @@ class Interleave:
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channel that carries the packets in their new order."""
+        """Return the channel that carries the interleaved packets."""
         return (self.over,)
 
     def order(self, packets: int) -> Tensor:
-        """Return which packet of a group travels first, second, and so on, int64 [packets]."""
+        """Return the packets of a group in the order in which they are sent, int64 [packets]."""
         position, _ = self._in_block(torch.arange(packets))
         return torch.argsort(position)
 
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Send N x P packets in the interleaved order; reads what `over` needs."""
+        """Send N x P packets in the interleaved order; reads the conditions of `over`."""
         if not packets.lengths.numel():
             return self.over.transmit(packets, conditions, randomness)
         places = self._places(packets)
@@ -102,7 +103,7 @@ class Interleave:
         )
 
     def _in_block(self, number_of: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places of packets by their number in a block: interleaved, and in order."""
+        """Return the places of packets with and without interleaving, from their numbers."""
         size = self.depth * self.width
         inside = number_of % size
         travels = inside % self.width * self.depth + inside // self.width
@@ -124,7 +125,7 @@ class Interleave:
         return _Places(start + position, start + in_order, -(-(last + 1) // size) * size)
 
     def _interleaved(self, packets: Packets, places: _Places) -> tuple[Packets, Tensor]:
-        """Return the packets for the inner channel, [N, T], and how long each waits, [N, P] s."""
+        """Return the packets for the inner channel, [N, T], and the wait of each, [N, P] s."""
         links, slots = packets.lengths.shape
         device, shape = packets.device, (links, places.places)
         slot = torch.arange(slots, device=device).expand(links, slots)
@@ -152,5 +153,5 @@ class Interleave:
         return self.over.uses_per_packet(packet_bytes)
 
     def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
-        """Return the channel uses of a group of so many packets of so many bytes."""
+        """Return the channel uses of a group of `packets` packets of `packet_bytes` bytes."""
         return uses_of_group(self.over, packets, packet_bytes)

@@ -1,6 +1,6 @@
-"""Which slots packets take, in which order, and how many channel uses a group of packets takes.
+"""Slots of packets on a time line, their order, and the channel uses of a group of packets.
 
-Packets, their copies and their repair packets stand in slots of one time line.
+Packets, their copies and their repair packets take the slots of one time line.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of packets [N, P] in their group, by priority and, if equal, by slot.
+    """The ranks of packets [N, P] in their group, by priority and, if equal, by slot.
 
-    rank: int64 [N, P], 0 the most relevant of its group; empty slots come last. count: int64 [N,
-    P], packets of its group. start: int64 [N, P], slots of the link's earlier groups.
+    rank: int64 [N, P], 0 is the most relevant of its group; empty slots are last. count: int64 [N,
+    P], number of packets of its group. start: int64 [N, P], number of slots of the link's earlier
+    groups.
     """
 
     rank: Tensor
@@ -52,11 +53,11 @@ class Ranks:
 
 @dataclass(frozen=True)
 class TimeLine:
-    """Slots of [N, P] with `counts` transmissions each, one after another, T in all.
+    """A time line of T transmissions per link, several in a row for each of P slots.
 
-    owner: int64 [N, T], the slot that a transmission belongs to. turn: int64 [N, T], 0 for the
-    first of its slot. used: bool [N, T], false beyond a link's end. first: int64 [N, P], where each
-    slot's transmissions begin.
+    owner: int64 [N, T], the slot of each transmission. turn: int64 [N, T], its number within its
+    slot. used: bool [N, T], false after the last transmission of a link. first: int64 [N, P], the
+    first transmission of each slot.
     """
 
     owner: Tensor
@@ -76,12 +77,12 @@ class TimeLine:
         return cls(owner, time - first.gather(1, owner), time < total, first)
 
     def any_of(self, chosen: Tensor) -> Tensor:
-        """Return the slots with a `chosen` transmission (bool [N, T]), bool [N, P]."""
+        """Return the slots with at least one `chosen` transmission (bool [N, T]), bool [N, P]."""
         count = torch.zeros_like(self.first)
         return count.scatter_add_(1, self.owner, (chosen & self.used).to(torch.int64)) > 0
 
     def lay(self, packets: Packets, sent: Tensor) -> Packets:
-        """Place packets [N, P] on the line, those of `sent` (bool [N, T]) only."""
+        """Return the packets [N, T] of the line: each slot's packet where `sent` (bool [N, T])."""
         return take(packets, self.owner).keep(sent)
 
 
@@ -98,9 +99,10 @@ def take(packets: Packets, slots: Tensor) -> Packets:
 
 
 def charge(ledger: Mapping[str, Tensor], own: Tensor, sent: Tensor) -> dict[str, Tensor]:
-    """Make a ledger of `sent` bits, `own` of which are the packets' own: the rest is fec.
+    """Return the ledger with the payload divided into the packets' own bits and fec.
 
-    Over several hops, the payload is divided in the proportion of the first hop.
+    sent: bits of all transmissions; own: those of the packets themselves; the others are fec. Over
+    several hops, the payload is divided in the proportion of the first hop.
     """
     charged = dict(ledger)
     if "payload" in charged:
@@ -117,10 +119,10 @@ class CountsGroups(Protocol):
 
 
 def uses_of_group(channel: Channel, packets: int, packet_bytes: int) -> int | None:
-    """Return the channel uses of a group of so many packets of so many bytes; None if none are
-    counted.
+    """Return the channel uses of a group of `packets` packets of `packet_bytes` bytes.
 
-    If packets cost unequally, this is less than `packets` times `uses_per_packet`.
+    None if the channel counts no symbols. If some packets take fewer channel uses than others, this
+    is less than `packets` times `uses_per_packet`.
     """
     if isinstance(channel, CountsGroups):
         return channel.uses_of_group(packets, packet_bytes)
@@ -133,8 +135,9 @@ def uses_of_group(channel: Channel, packets: int, packet_bytes: int) -> int | No
 
 
 def packets_within(channel: Channel, uses: int, packet_bytes: int) -> int | None:
-    """Return the most packets of one group that take at most so many channel uses, up to
-    MOST_PACKETS.
+    """Return the largest number of packets of one group that take at most `uses` channel uses.
+
+    It is at most MOST_PACKETS, and None if the channel counts no symbols.
     """
 
     def cost(packets: int) -> int:
@@ -153,21 +156,19 @@ def packets_within(channel: Channel, uses: int, packet_bytes: int) -> int | None
 
 
 def rounded_up(count: Tensor, share: float) -> Tensor:
-    """Return `share` of `count`, rounded up, int64."""
+    """Return `share` times `count`, rounded up, int64."""
     return torch.ceil(count.to(torch.float64) * share - ROUNDING).to(torch.int64)
 
 
 @runtime_checkable
 class MovesSlots(Protocol):
-    """A channel that may send in other slots than those of its packets."""
+    """A channel that may send a packet in another slot than its own."""
 
     moves_slots: bool
 
 
 def moves_slots(channel: Channel) -> bool:
-    """Say whether the slots in which a channel, or one inside it, sends depend on which are
-    filled.
-    """
+    """Return whether a channel, or one inside it, may send packets in other slots."""
     if isinstance(channel, MovesSlots) and channel.moves_slots:
         return True
     return isinstance(channel, Wrapper) and any(map(moves_slots, channel.wrapped))

@@ -1,12 +1,13 @@
-"""Channels that carry only so much a second: a token bucket, a bottleneck with a queue.
+"""Channels with a limited bit rate: a token bucket, and a bottleneck with a queue.
 
     token_bucket   rate_bits_s on average, bursts of depth_bits     (policing, or shaping)
     bottleneck     bandwidth_bits_s, behind a finite drop-tail queue
 
-Packets are served in the order in which they are offered; of packets of a group offered at the same
-time, the most relevant comes first (lowest `priority`, then lowest slot). A link's state carries
-over from group to group; before its first packet the bucket is full and the queue empty. The
-statistics `cut_packets` and `cut_bits`, int64 [N], count what was offered and not carried.
+Packets are served in the order in which they are offered. Among packets of a group that are offered
+at the same time, the most relevant one is first (lowest `priority`, then lowest slot). The state of
+a link continues from group to group; before its first packet the bucket is full and the queue is
+empty. The statistics `cut_packets` and `cut_bits`, int64 [N], count what was offered but not
+carried.
 
 Sources: Heinanen, Guerin, "A single rate three color marker", RFC 2697 (token bucket); Kleinrock,
 "Queueing systems", 1975 (FIFO queue).
@@ -26,15 +27,15 @@ from channels.errors import ChannelError, ConfigError
 from channels.random import Randomness
 
 MOST_BITS = 10**12
-"""Largest budget, bucket depth, and rate a second, in bits."""
+"""Largest budget and bucket depth, bits, and largest rate, bits per second."""
 
 _SLACK_BITS = 1e-3
 _SLACK_S = 1e-9
-"""Differences below this are rounding: a packet that fits exactly is carried."""
+"""Smaller differences are rounding errors: a packet that fits exactly is carried."""
 
 
 def _sorted(keys: Sequence[Tensor]) -> Tensor:
-    """Sort slots by the first key, then by the next, then by their number: int64 [N, P]."""
+    """Return the slots sorted by the first key, then the next, then their number, int64 [N, P]."""
     order = keys[-1].argsort(dim=1, stable=True)
     for key in reversed(keys[:-1]):
         order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
@@ -42,7 +43,7 @@ def _sorted(keys: Sequence[Tensor]) -> Tensor:
 
 
 def _in_service_order(packets: Packets) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort slots by order of service, with their bits and times, [N, K], at most K packets."""
+    """Return the slots in order of service, their bits and their times, [N, K] each."""
     offered = packets.times_s.to(torch.float64)
     queued = offered.masked_fill(~packets.present, torch.inf)
     order = _sorted([queued, packets.groups, packets.priority])
@@ -52,7 +53,7 @@ def _in_service_order(packets: Packets) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cut(packets: Packets, carried: Tensor) -> dict[str, Tensor]:
-    """Return the statistics of the packets offered and not carried, bool [N, P]."""
+    """Return the statistics of the packets not carried. carried: bool [N, P]."""
     cut = packets.present & ~carried
     return {
         "cut_packets": cut.sum(dim=1),
@@ -63,8 +64,9 @@ def _cut(packets: Packets, carried: Tensor) -> dict[str, Tensor]:
 def _served(
     packets: Packets, order: Tensor, delays: Sequence[Tensor], late: Sequence[Tensor]
 ) -> Reception:
-    """Put delays, float64 [N] of each packet in order of service, back to their slots; infinite if
-    cut.
+    """Return the reception of packets served in `order`, int64 [N, K].
+
+    delays: K tensors float64 [N], infinite for a dropped packet; late: K tensors bool [N].
     """
     delay = torch.full(packets.lengths.shape, torch.inf, dtype=torch.float64, device=order.device)
     if delays:
@@ -80,16 +82,16 @@ def _served(
 
 @register("token_bucket")
 class TokenBucket:
-    """Tokens, one a bit, come at a rate into a bucket; a packet takes as many as it has bits.
+    """A token bucket: tokens arrive at a constant rate, and a packet takes one token per bit.
 
-    rate_bits_s: 1 to 10^12 bits/s. depth_bits: the most the bucket holds, 1 to 10^12 bits; it is
-    full before a link's first packet. shape: False, policing: a packet that finds too few tokens is
-    dropped and takes none; no packet is delayed. True, shaping: a packet waits until the tokens
-    suffice, and all later ones wait behind it. deadline_s: of shaping, 0 to 10000: a packet that
-    would be delayed longer is dropped when it is offered; None: no limit.
+    rate_bits_s: tokens per second, 1 to 10^12. depth_bits: capacity of the bucket, 1 to 10^12; it
+    is full before a link's first packet. shape: False, policing: a packet is dropped, and takes no
+    token, if there are too few tokens; no packet is delayed. True, shaping: a packet waits for its
+    tokens, and later packets wait behind it. deadline_s: with shaping, 0 to 10000: a packet that
+    would wait longer is dropped when it is offered; None: no limit.
 
-    In any window of t seconds at most depth_bits + rate_bits_s t bits pass. Statistics:
-    `cut_packets`, `cut_bits`, and of them `late_packets`, lost by the deadline.
+    At most depth_bits + rate_bits_s t bits pass in any t seconds. Statistics: `cut_packets`,
+    `cut_bits`, and `late_packets`, those of them that the deadline dropped.
     """
 
     name = "token_bucket"
@@ -114,15 +116,15 @@ class TokenBucket:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Police or shape packets [N, P]; reads no condition and no random number.
+        """Police or shape N x P packets; reads no condition and no random number.
 
-        Raises ChannelError if a packet is longer than the bucket is deep: it could never pass.
+        Raises ChannelError if a packet has more bits than the bucket: it could never pass.
         """
         longest = 8 * int(packets.lengths.max()) if packets.lengths.numel() else 0
         if longest > self.depth_bits:
             raise ChannelError(
-                f"{self.name}: depth_bits={self.depth_bits:g} lets no packet of {longest} bits "
-                f"pass: it must be from {longest} to {MOST_BITS}"
+                f"{self.name}: depth_bits={self.depth_bits:g} is too small for a packet of "
+                f"{longest} bits: it must be from {longest} to {MOST_BITS}"
             )
         order, bits, times = _in_service_order(packets)
         rate, depth = self.rate_bits_s, self.depth_bits
@@ -154,19 +156,19 @@ class TokenBucket:
 
 @register("bottleneck")
 class Bottleneck:
-    """A line of limited bandwidth behind a first-in first-out queue that drops packets when full.
+    """A line of limited bandwidth behind a first-in first-out queue, which drops packets when full.
 
         offered ──> [ queue ] ──> line, bits / bandwidth_bits_s ──> propagation_s ──> arrives
 
-    bandwidth_bits_s: 1 to 10^12 bits/s. queue_packets: 0 to 10^9, or queue_bytes: 0 to 10^12, the
-    most that wait, not counting the packet on the line; neither: no limit. An idle line takes a
-    packet at once, however small the queue. deadline_s: 0 to 10000: a packet that would be delayed
-    longer is dropped when it is offered, at no cost to the others; None: no limit. propagation_s: 0
-    to 10000.
+    bandwidth_bits_s: 1 to 10^12 bits/s. queue_packets: 0 to 10^9, or queue_bytes: 0 to 10^12,
+    capacity of the queue without the packet on the line; neither: no limit. An idle line takes a
+    packet at once, also with a queue of 0. deadline_s: 0 to 10000: a packet with a longer delay is
+    dropped when it is offered, and the others are served as if it had not been offered; None: no
+    limit. propagation_s: 0 to 10000.
 
-    A packet's delay is its wait, its own time on the line and propagation_s. A link's queue is
-    empty, and the line idle, before its first packet. Statistics: `cut_packets`, `cut_bits`, and of
-    them `late_packets`, lost by the deadline.
+    The delay of a packet is its wait, its own time on the line, and propagation_s. Before the first
+    packet of a link the queue is empty and the line idle. Statistics: `cut_packets`, `cut_bits`,
+    and `late_packets`, those of them that the deadline dropped.
 
     >>> sent = Packets.from_bytes([[bytes(100)] * 4])
     >>> line = Bottleneck(bandwidth_bits_s=8000, queue_packets=2)
@@ -194,7 +196,7 @@ class Bottleneck:
                 "give one of them"
             )
         self.room: int | None = None
-        """What the queue holds, packets or bytes; None: any number."""
+        """Capacity of the queue, packets or bytes; None: no limit."""
         self.counts_bytes = queue_bytes is not None
         if queue_packets is not None:
             self.room = integer(self.name, "queue_packets", queue_packets, 0, 10**9)
@@ -208,12 +210,12 @@ class Bottleneck:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Queue packets [N, P]; reads no condition and no random number."""
+        """Queue N x P packets; reads no condition and no random number."""
         order, bits, times = _in_service_order(packets)
         links, most = bits.shape
         size = bits // 8 if self.counts_bytes else (bits > 0).to(torch.int64)
-        begun = torch.full_like(times, torch.inf)  # [N, K], starts of those taken so far
-        up_to = bits.new_zeros(links, most + 1)  # [N, K + 1], and the sum of their sizes
+        begun = torch.full_like(times, torch.inf)  # [N, K], starts of accepted packets
+        up_to = bits.new_zeros(links, most + 1)  # [N, K + 1], sums of their sizes
         taken = bits.new_zeros(links, 1)
         idle_from = times.new_full((links,), -torch.inf)
         delays, lates = [], []

@@ -1,9 +1,9 @@
-"""Repair packets over the packets of a group, or over windows of it.
+"""Repair packets for the packets of a group, or for windows of it.
 
     packets ── windows ── + repair packets ── channel ── any k of n recover the window
 
-Packets and their repair packets stand in slots of one time line, so that a fade or a burst of
-losses meets them as it would one link's traffic.
+Packets and their repair packets take the slots of one time line, so that one fade or one burst of
+losses may affect both.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ from channels.packet.occupancy import (
 from channels.random import Randomness
 
 ID_BYTES = 4
-"""Bytes of RFC 6330's FEC payload ID, added to every packet of a window with the rule `real`."""
+"""Length of RFC 6330's FEC payload ID, which the rule `real` adds to every packet of a window."""
 
 _WINDOW_BYTES = 6 << 20
-"""Most bytes of source packets; the package would cut larger windows into sub-blocks of 10 MiB."""
+"""Most bytes of a window; the package divides larger windows into sub-blocks of 10 MiB."""
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """Windows over packets [N, P]; a window's values stand at its number.
+    """The windows over packets [N, P].
 
-    member: bool [N, P], packets that belong to one. number: int64 [N, P], below P, the window of
-    each. place: int64 [N, P], number of each in its window. size, repair, longest, last_slot and
-    priority (int64 [N, P]) and ready_s (float64): by window, its packets, its repair packets, the
-    longest packet's bytes, the slot of the last packet, the least relevant packet's priority, and
-    when the last packet is offered.
+    By packet. member: bool [N, P], whether it belongs to a window. number: int64 [N, P], below P,
+    its window. place: int64 [N, P], its number in its window.
+    By window, at the window's number. size, repair: number of packets and of repair packets.
+    longest: bytes of the longest packet. last_slot: slot of the last packet. priority: that of the
+    least relevant packet. ready_s: time at which the last packet is offered. All int64 [N, P], but
+    ready_s float64.
     """
 
     member: Tensor
@@ -64,22 +65,22 @@ class _Windows:
 
 @register("raptorq")
 class RaptorQ:
-    """Repair packets over the packets of a group (a picture), or over windows of it, after RFC
-    6330.
+    """RaptorQ (RFC 6330): repair packets for a group of packets (a picture), or for windows of it.
 
-    over: any channel; it carries the source packets and, after the last of each window, its repair
-        packets, which are as long as the window's longest packet.
-    repair: repair packets a window, 0 to 10000; or overhead: a share of the window's packets, 0 to
-        100, rounded up.
-    window: packets a window, in order of priority; None: one window for all packets of a group.
-    protect: share of a group's packets, the most relevant, that windows cover, 0 to 1.
-    rule: "ideal", any k of a window's n packets recover it, as with a maximum distance separable
-        code, and otherwise the source packets that came stay; or "real", the code of the package
-        raptorq, on the CPU, with 4 bytes more on each packet of a window.
+    over: any channel; it carries the source packets and, after the last one of each window, its
+        repair packets, which are as long as the longest packet of the window.
+    repair: repair packets per window, 0 to 10000; or overhead: repair packets per packet of the
+        window, 0 to 100, rounded up.
+    window: packets per window, in order of priority; None: one window for all packets of a group.
+    protect: share of a group's packets that windows cover, the most relevant ones, 0 to 1.
+    rule: "ideal", any k of the n packets of a window recover its k source packets, as with a
+        maximum distance separable code; with fewer, the receiver keeps the source packets that were
+        delivered. "real", the code of the package raptorq, on the CPU, which adds 4 bytes to each
+        packet of a window.
 
-    A recovered packet arrives with the packet that completes its window. By the ideal rule repair
-    packets carry random bytes, and a window that received a wrong packet recovers nothing. The
-    statistic `recovered` is the number of packets that only repair delivered.
+    A recovered packet arrives with the packet that completes its window. With the ideal rule,
+    repair packets carry random bytes, and a window with a wrong packet recovers nothing. The
+    statistic `recovered` is the number of packets that were lost and recovered.
 
     >>> RaptorQ(over="awgn", overhead=0.25).uses_of_group(8, 96)
     7920
@@ -100,7 +101,7 @@ class RaptorQ:
     ) -> None:
         self.over = build(over)
         if (repair is None) == (overhead is None):
-            raise ConfigError("raptorq: give repair or overhead, one of both")
+            raise ConfigError("raptorq: give one of repair and overhead")
         self.repair = None if repair is None else integer("raptorq", "repair", repair, 0, 10_000)
         self.overhead = (
             None if overhead is None else number("raptorq", "overhead", overhead, 0, 100)
@@ -115,15 +116,15 @@ class RaptorQ:
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channel that carries source and repair packets."""
+        """Return the channel that carries source and repair packets."""
         return (self.over,)
 
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Send N x P packets and their repair packets; reads what `over` needs.
+        """Send N x P packets and their repair packets; reads the conditions of `over`.
 
-        Raises ChannelError if `over` does, or if a real window holds more than 6 MiB.
+        Raises ChannelError if `over` does, or if a window of rule "real" has more than 6 MiB.
         """
         windows = self._windows(packets)
         number_of = windows.number
@@ -211,7 +212,7 @@ class RaptorQ:
         repairs: Tensor,
         randomness: Randomness,
     ) -> Packets:
-        """Return the packets for the inner channel, repair packets included, [N, T]."""
+        """Return the packets for the inner channel, with repair packets, [N, T]."""
         extra = ID_BYTES if self._library is not None else 0
         payload = torch.nn.functional.pad(packets.payload, (0, extra))
         lengths = packets.lengths
@@ -267,8 +268,8 @@ class RaptorQ:
         arrival: Tensor,
         received: Packets,
     ) -> tuple[Tensor, Tensor]:
-        """Return when each window is solved, float64 [N, P], and the packets rebuilt, uint8 [N, P,
-        B].
+        """Return the time at which each window is decoded, float64 [N, P], and the recovered
+        packets, uint8 [N, P, B].
         """
         solved = torch.full(windows.size.shape, torch.inf, dtype=torch.float64)
         rebuilt = torch.zeros(packets.payload.shape, dtype=torch.uint8)
@@ -300,20 +301,20 @@ class RaptorQ:
 
     @staticmethod
     def header_bytes_for(parameters: Mapping[str, object]) -> int:
-        """Return the bytes that a channel with these parameters adds to a packet."""
+        """Return the bytes that a channel with these parameters adds to each packet."""
         return ID_BYTES if parameters.get("rule") == "real" else 0
 
     @property
     def header_bytes(self) -> int:
-        """Bytes added to each packet."""
+        """Return the bytes added to each packet."""
         return self.header_bytes_for({"rule": self.rule})
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Return the channel uses of a packet that is its own window: no packet costs more."""
+        """Return the channel uses of a packet that is a window of its own, the largest number."""
         return self.uses_of_group(1, packet_bytes)
 
     def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
-        """Return the channel uses of a group of so many packets of so many bytes."""
+        """Return the channel uses of a group of `packets` packets of `packet_bytes` bytes."""
         covered = math.ceil(self.protect * packets - ROUNDING)
         size = max(covered, 1) if self.window is None else self.window
         windows = [size] * (covered // size) + ([covered % size] if covered % size else [])
@@ -335,10 +336,10 @@ def _library() -> Any:
 
 
 def _each_window(packets: Packets, windows: _Windows) -> list[tuple[int, int, bytes, int]]:
-    """Link, window, its packets zero-filled to one symbol size and joined, and that size in bytes.
+    """Return, for each window, its link, its number, its packets joined, and their size in bytes.
 
-    The package takes symbols of a multiple of 8 bytes; what is zero in all source symbols is zero
-    in the repair symbols, so they need not be sent so long.
+    Packets are padded with zeros to one size, a multiple of 8 bytes, as the package needs. Bytes
+    that are zero in all source packets are zero in all repair packets and are not sent.
     """
     payload, number_of = packets.payload.cpu(), windows.number.cpu()
     member, place = windows.member.cpu(), windows.place.cpu()
@@ -350,7 +351,7 @@ def _each_window(packets: Packets, windows: _Windows) -> list[tuple[int, int, by
         if count * symbol > _WINDOW_BYTES or symbol > 65528:
             raise ChannelError(
                 f"raptorq: a window of {count} packets of {symbol} bytes is too large for "
-                f"rule=real, which takes up to {_WINDOW_BYTES} bytes; lower window"
+                f"rule=real, which takes up to {_WINDOW_BYTES} bytes: lower window"
             )
         slots = (member[link] & (number_of[link] == window)).nonzero()[:, 0]
         block = torch.zeros(count, symbol, dtype=torch.uint8)
@@ -361,8 +362,9 @@ def _each_window(packets: Packets, windows: _Windows) -> list[tuple[int, int, by
 
 
 def _behind_id(payload: Tensor, windows: _Windows) -> Tensor:
-    """Prefix source packets of windows, uint8 [N, P, B + 4], with block number 0 and symbol
-    number.
+    """Return payloads with the FEC payload ID before source packets, uint8 [N, P, B + 4].
+
+    The ID is block number 0 and the packet's symbol number.
     """
     shifts = torch.tensor([24, 16, 8, 0], device=payload.device)
     numbers = ((windows.place[..., None] >> shifts) & 0xFF).to(torch.uint8)
@@ -371,7 +373,7 @@ def _behind_id(payload: Tensor, windows: _Windows) -> Tensor:
 
 
 def _without_id(received: Packets, first: Tensor, member: Tensor, packets: Packets) -> Tensor:
-    """Remove the FEC payload ID from source packets as received: uint8 [N, P, B]."""
+    """Return received source packets without the FEC payload ID, uint8 [N, P, B]."""
     width = packets.payload.shape[-1]
     payload = take(received, first).payload
     bare = payload[..., ID_BYTES : ID_BYTES + width]
@@ -379,7 +381,7 @@ def _without_id(received: Packets, first: Tensor, member: Tensor, packets: Packe
 
 
 def _random_bytes(randomness: Randomness, repairs: Tensor, width: int) -> Tensor:
-    """Draw uint8 [N, T, width]: random bytes at `repairs` (bool [N, T]), zero elsewhere."""
+    """Draw random bytes at `repairs` (bool [N, T]), uint8 [N, T, width], zero elsewhere."""
     links, length = repairs.shape
     out = torch.zeros(links, length, width, dtype=torch.uint8, device=repairs.device)
     most = int(repairs.sum(dim=1).max()) if repairs.numel() else 0
@@ -397,10 +399,11 @@ def _random_bytes(randomness: Randomness, repairs: Tensor, width: int) -> Tensor
 def _times_solved(
     windows: _Windows, line: TimeLine, inside: Tensor, arrival: Tensor, wrong: Tensor
 ) -> Tensor:
-    """Return when each window's k-th packet arrives, float64 [N, P]; infinite if it never does.
+    """Return the arrival of the k-th packet of each window, float64 [N, P]; infinite if it has
+    fewer.
 
-    inside: bool [N, T], transmissions that belong to a window. wrong: bool [N, T], delivered with
-    wrong bytes; their window is never solved.
+    inside: bool [N, T], transmissions that belong to a window. wrong: bool [N, T], those delivered
+    with wrong bytes; their window cannot be decoded.
     """
     slots = windows.size.shape[1]
     number_of = windows.number.gather(1, line.owner)

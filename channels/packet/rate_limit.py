@@ -1,6 +1,4 @@
-"""A budget for each group of packets: its most relevant ones, up to the first that no
-longer fits.
-"""
+"""A budget for each group of packets, spent on the most relevant packets."""
 
 from __future__ import annotations
 
@@ -20,14 +18,14 @@ from channels.random import Randomness
 
 @register("rate_limit")
 class RateLimit:
-    """Carries the most relevant packets of each group (a picture) up to the first that no longer
-    fits.
+    """A budget for each group of packets (a picture): packets are carried in order of priority.
 
-    bits or bytes: of packets, per group; 1 to 10^12 bits. channel_uses: per group, 1 to 10^12, as
-    `over` counts them. over: a channel (a name, a mapping or a list, as in YAML) that carries what
-    fits; None: it is delivered unchanged.
+    The first packet that exceeds the budget, and all less relevant packets, are dropped. bits or
+    bytes: budget of a group, 1 to 10^12 bits. channel_uses: budget of a group, 1 to 10^12, as
+    `over` counts them. over: a channel (a name, a mapping or a list, as in YAML) that carries the
+    packets within the budget; None: they are delivered unchanged.
 
-    Time does not matter. With `over`, the ledger, channel uses, delays and conditions are those of
+    Time has no effect. With `over`, the ledger, channel uses, delays and conditions are those of
     `over`.
 
     >>> sent = Packets.from_bytes([[b"abc", b"de", b"f"]])
@@ -47,7 +45,7 @@ class RateLimit:
         over: object = None,
     ) -> None:
         if bits is None and bytes is None and channel_uses is None:
-            raise ConfigError(f"{self.name}: give bits or bytes, or channel_uses, a picture")
+            raise ConfigError(f"{self.name}: give bits or bytes, or channel_uses, per picture")
         if bits is not None and bytes is not None:
             raise ConfigError(f"{self.name}: bits={bits!r} and bytes={bytes!r}: give one of them")
         self.over: Channel | None = None
@@ -55,7 +53,7 @@ class RateLimit:
             self.over = build(over)
         self.needs: tuple[str, ...] = () if self.over is None else self.over.needs
         self.limits: dict[str, int] = {}
-        """The limits given, a picture: name -> number of bits, bytes or channel uses."""
+        """The limits per picture: name -> number of bits, bytes or channel uses."""
         if bits is not None:
             self.limits["bits"] = integer(self.name, "bits", bits, 1, MOST_BITS)
         if bytes is not None:
@@ -72,15 +70,15 @@ class RateLimit:
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The channel that carries what fits, if one is given."""
+        """Return the channel that carries the packets within the budget, if one is given."""
         return () if self.over is None else (self.over,)
 
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Carry what fits of packets [N, P].
+        """Carry those of N x P packets that are within the budget of their group.
 
-        Raises ChannelError if a packet alone takes more than a limit: it could never be carried.
+        Raises ChannelError if one packet alone exceeds a limit: it could never be carried.
         """
         order = _sorted([packets.groups, packets.priority])
         fits = packets.present
@@ -106,7 +104,7 @@ class RateLimit:
         )
 
     def _within(self, limit: str, most: int, packets: Packets, order: Tensor) -> Tensor:
-        """Return the packets within a limit, bool [N, P], in order of group and priority."""
+        """Return the packets within a limit, bool [N, P]. order: slots by group and priority."""
         if limit == "channel_uses":
             sizes, longest = self._uses(most, packets)  # [N, P]
         else:
@@ -114,7 +112,7 @@ class RateLimit:
             longest = int(sizes.max()) if sizes.numel() else 0
         if longest > most:
             raise ChannelError(
-                f"{self.name}: {limit}={most} a picture carries no packet that takes {longest}: "
+                f"{self.name}: {limit}={most} per picture is too small for a packet of {longest}: "
                 f"it must be from {longest} to {MOST_BITS}"
             )
         sizes, group = sizes.gather(1, order), packets.groups.gather(1, order)
@@ -126,9 +124,10 @@ class RateLimit:
         return torch.empty_like(opens).scatter_(1, order, used <= most)
 
     def _uses(self, most: int, packets: Packets) -> tuple[Tensor, int]:
-        """Return what each packet adds to the channel uses of the earlier ones of its group, int64
-        [N, P] (beyond `most` any number that is too large), and the most that one packet takes
-        alone.
+        """Return the channel uses that each packet adds to its group, int64 [N, P], and the most
+        that a packet alone takes.
+
+        Beyond a sum of `most`, a packet's number is `most` + 1.
         """
         over = self.over
         assert over is not None
@@ -150,9 +149,9 @@ class RateLimit:
         return table[index, rank], int(table[:, 0].max())
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Return what `over` says; None without it."""
+        """Return the channel uses per packet of `over`; None without it."""
         return None if self.over is None else self.over.uses_per_packet(packet_bytes)
 
     def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
-        """Return the channel uses of a group of so many packets, if they are within the limits."""
+        """Return the channel uses of a group of `packets` packets within the limits."""
         return None if self.over is None else uses_of_group(self.over, packets, packet_bytes)

@@ -1,4 +1,4 @@
-"""Losses and delays recorded on a real link, replayed."""
+"""Replay of losses and delays that were recorded on a real link."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 @register("trace")
 class Trace:
-    """Replays losses, or losses and delays, recorded on a real link.
+    """A replay of losses, or of losses and delays, that were recorded on a real link.
 
-    file: CSV (.csv, .txt) or JSON lines (.jsonl, .ndjson, .json), UTF-8, one record a packet in the
-    order of sending; a path is relative to the working directory.
+    file: CSV (.csv, .txt) or JSON lines (.jsonl, .ndjson, .json), UTF-8, one record per packet in
+    the order of sending. In Python a path is relative to the working directory.
 
-    records: what the file holds.
-        "losses": 0 (came) or 1 (lost). CSV: cells, any number a line, after an optional header
-        `lost`. JSON lines: 0, 1 or {"lost": 0 or 1}.
-        "arrivals": seconds of arrival; an empty, missing or `inf` one is a lost packet. CSV: one
-        column, or two of which the first is the time of sending, or columns in any order under a
-        header of `arrival_s` and `offered_s`; an empty line is a lost packet. JSON lines: a number,
-        null, or {"offered_s": ..., "arrival_s": ...}.
+    records: kind of the records.
+        "losses": 0 (delivered) or 1 (lost). CSV: any number of cells per line, after an optional
+        header `lost`. JSON lines: 0, 1 or {"lost": 0 or 1}.
+        "arrivals": time of arrival, seconds; an empty, missing or `inf` time is a lost packet. CSV:
+        one column; or two columns, of which the first is the time of sending; or columns in any
+        order under a header of `arrival_s` and `offered_s`. An empty line is a lost packet. JSON
+        lines: a number, null, or {"offered_s": ..., "arrival_s": ...}.
 
     interval_s: for arrivals without times of sending, seconds between two packets sent, 0 to 10000
-    (0: all were sent at once). A packet's delay is its arrival less its time of sending. With
-    interval_s only, the first time of sending is unknown, and the fastest packet of the file counts
-    as delayed by 0.
+    (0: all were sent at once). The delay of a packet is its arrival minus its time of sending. With
+    interval_s, the first time of sending is unknown, and the smallest delay of the file counts as
+    0.
 
-    end: "cyclic", the file starts again after its last record; "clipped", it is played once, and
-    packets sent after its end are lost. start: record for a link's first slot, 0 to length - 1, the
-    same on every link; "random", drawn uniformly for each link. Slots count, filled or not.
-    deadline_s: seconds after which a packet is lost, 0 to 10000; None: never.
+    end: "cyclic", the file starts again after its last record; "clipped", packets after its last
+    record are lost. start: record of a link's first slot, 0 to length - 1, equal for all links;
+    "random", drawn uniformly for each link. Empty slots take a record, too. deadline_s: a packet
+    with a longer delay is lost, 0 to 10000 seconds; None: no limit.
 
     Statistics: `beyond_trace` int64 [N], packets sent after the end of a clipped file;
-    `late_packets` int64 [N], those lost by the deadline. Raises ConfigError, with file and line, if
-    a record is none of these.
+    `late_packets` int64 [N], packets lost by the deadline. Raises ConfigError, with file and line,
+    for a record of any other form.
     """
 
     name = "trace"
@@ -67,7 +67,9 @@ class Trace:
         self.records = choice(self.name, "records", records, ("losses", "arrivals"))
         self.end = choice(self.name, "end", end, ("cyclic", "clipped"))
         if interval_s is not None and self.records == "losses":
-            raise ConfigError(f"{self.name}: interval_s={interval_s!r} needs records: arrivals")
+            raise ConfigError(
+                f"{self.name}: interval_s={interval_s!r} needs arrivals: give records: arrivals"
+            )
         self.interval_s = (
             None if interval_s is None else seconds(self.name, "interval_s", interval_s)
         )
@@ -76,9 +78,11 @@ class Trace:
         )
         took = _losses(file) if self.records == "losses" else _delays(file, self.interval_s)
         if not took:
-            raise ConfigError(f"{self.name}: {file} holds no record")
+            raise ConfigError(
+                f"{self.name}: {file} has no record: give a file with one record per packet"
+            )
         self.delay_s = torch.tensor(took, dtype=torch.float64)
-        """[length], seconds each recorded packet took; infinite where it was lost."""
+        """[length], delay of each recorded packet, seconds; infinite if it was lost."""
         self.start: int | None = None
         if not (isinstance(start, str) and start.lower() == "random"):
             if isinstance(start, bool) or not isinstance(start, int):
@@ -86,13 +90,13 @@ class Trace:
             self.start = integer(self.name, "start", start, 0, len(self.delay_s) - 1)
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the recorded times."""
+        """Return the SHA-256 of the recorded delays."""
         return hashlib.sha256(self.delay_s.numpy().tobytes()).hexdigest()
 
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Let packets of [N, P] meet what was recorded; reads no condition."""
+        """Lose and delay N x P packets as recorded; reads no condition."""
         links, slots = packets.lengths.shape
         device, length = packets.device, len(self.delay_s)
         if self.start is None:
@@ -121,7 +125,7 @@ def _wrong(file: object, line: int, what: str) -> ConfigError:
 
 
 def _rows(file: object) -> Iterator[tuple[int, list[object] | dict[str, object]]]:
-    """Yield each line's number and its content: cells, none if it is empty, or a JSON object."""
+    """Yield the number of each line and its cells (none if it is empty) or its JSON object."""
     if not isinstance(file, (str, Path)):
         raise ConfigError(f"trace: file={file!r} must be the path of a CSV or JSON lines file")
     suffix = Path(file).suffix.lower()
@@ -155,13 +159,13 @@ def _rows(file: object) -> Iterator[tuple[int, list[object] | dict[str, object]]
 
 
 def _shown(value: object) -> str:
-    """Return a record shortened for an error."""
+    """Return a record, shortened, for an error."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _losses(file: object) -> list[float]:
-    """Return 0.0 for each packet that came, infinity for each lost."""
+    """Return the delay of each packet, s: 0 if delivered, infinity if lost."""
     took = []
     for line, row in _rows(file):
         if line == 1 and row == ["lost"]:
@@ -169,7 +173,7 @@ def _losses(file: object) -> list[float]:
         symbols = row if isinstance(row, list) else [row["lost"] if [*row] == ["lost"] else row]
         for symbol in symbols:
             if str(symbol) not in ("0", "1"):
-                raise _wrong(file, line, f"{_shown(symbol)} must be 0 (came) or 1 (lost)")
+                raise _wrong(file, line, f"{_shown(symbol)} must be 0 (delivered) or 1 (lost)")
             took.append(math.inf if str(symbol) == "1" else 0.0)
     return took
 
@@ -178,7 +182,7 @@ _SENT, _ARRIVED = "offered_s", "arrival_s"
 
 
 def _seconds(value: object) -> float:
-    """Return a recorded time; infinity if there is none. Raises ValueError if it is not a time."""
+    """Return a recorded time, infinity for none. Raises ValueError if it is not a time."""
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "null")):
         return math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -190,9 +194,7 @@ def _seconds(value: object) -> float:
 
 
 def _times(file: object) -> list[tuple[int, float, float]]:
-    """Return line, time of sending and time of arrival of each packet, infinite if there is
-    none.
-    """
+    """Return line, time of sending and time of arrival of each packet; infinity for no time."""
     columns: list[object] = []
     packets = []
     for line, row in _rows(file):
@@ -203,7 +205,7 @@ def _times(file: object) -> list[tuple[int, float, float]]:
                     continue
                 columns = [*(_SENT, _ARRIVED)[-len(row) :]]
             if len(row) > len(columns):
-                raise _wrong(file, line, f"{len(row)} cells, needs {max(len(columns), 1)}")
+                raise _wrong(file, line, f"{len(row)} cells: give {max(len(columns), 1)}")
             row = {str(key): value for key, value in zip(columns, row, strict=False)}
         for key in row:
             if key not in (_SENT, _ARRIVED):
@@ -220,13 +222,11 @@ def _times(file: object) -> list[tuple[int, float, float]]:
 
 
 def _delays(file: object, interval_s: float | None) -> list[float]:
-    """Return arrival less time of sending of each packet, s; infinity for each lost."""
+    """Return the delay of each packet, s: arrival minus time of sending; infinity if lost."""
     packets = _times(file)
     if any(sent < math.inf for _, sent, _ in packets):
         if interval_s is not None:
-            raise ConfigError(
-                f"trace: interval_s={interval_s:g} beside {_SENT} in {file}: omit one"
-            )
+            raise ConfigError(f"trace: {file} has {_SENT}: leave interval_s={interval_s:g} out")
         for line, sent, arrived in packets:
             if arrived < math.inf and not sent <= arrived:
                 when = "is missing" if sent == math.inf else f"{sent:g} is after it"
@@ -234,7 +234,7 @@ def _delays(file: object, interval_s: float | None) -> list[float]:
         return [arrived if arrived == math.inf else arrived - sent for _, sent, arrived in packets]
     if interval_s is None and packets:
         raise ConfigError(
-            f"trace: {file} holds no {_SENT}: give interval_s, seconds between two packets sent"
+            f"trace: {file} has no {_SENT}: give interval_s, seconds between two packets sent"
         )
     late = [arrived - i * (interval_s or 0.0) for i, (_, _, arrived) in enumerate(packets)]
     first = min(late, default=0.0)

@@ -1,9 +1,9 @@
-"""Unequal error protection: protection of packets by their priority.
+"""Unequal error protection: packets are protected according to their priority.
 
     packets ── class by priority ── each class over a channel of its own, in copies
 
-Packets and their copies stand in slots of one time line, the same for every class, so that a fade
-or a burst of losses meets them as it would one link's traffic.
+Packets of all classes and their copies take the slots of one time line, so that one fade or one
+burst of losses may affect several classes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from channels.packet.occupancy import (
 from channels.random import Randomness
 
 CLASS_KEYS = ("packets", "share", "copies", "channel")
-"""Keys of a class of `unequal` beside the parameters of its channel."""
+"""Keys of a class of `unequal` in addition to the parameters of its channel."""
 
 
 MOST_COPIES = 64
@@ -42,10 +42,11 @@ MOST_COPIES = 64
 
 @dataclass(frozen=True)
 class PacketClass:
-    """The next packets of a group by priority: `packets` of them, a `share` of all, or the rest.
+    """The next packets of a group by priority: a number, a share, or all remaining packets.
 
-    copies: transmissions of each, 0 for none. group: number of its channel among the distinct ones
-    of `Unequal`, None if nothing is sent.
+    packets, share: of the class; the last class has neither. copies: transmissions of each packet,
+    0 for none. group: number of its channel among the distinct channels of `Unequal`; None if the
+    class is not sent.
     """
 
     packets: int | None
@@ -56,19 +57,20 @@ class PacketClass:
 
 @register("unequal")
 class Unequal:
-    """Unequal error protection: each class of priority has its own channel.
+    """Unequal error protection: each class of packets has its own channel.
 
     over: the channel of all classes, {name: parameters} or a name.
     classes: a list of mappings, the most relevant packets first. Each has `packets`, a count, or
-        `share`, 0 to 1 of the group's packets, rounded up; the last has neither and takes the rest.
-        `copies`, 0 to 64, sends each packet so many times in a row, and the receiver keeps the
-        first copy that arrives; 0 sends nothing. `channel` replaces the channel of the class; any
-        other key replaces a parameter of it, such as `code_rate`.
+        `share`, 0 to 1 of the group's packets, rounded up; the last has neither and takes all
+        remaining packets. `copies`, 0 to 64, is the number of transmissions of each packet, in a
+        row; the receiver keeps the first copy that arrives, and 0 sends nothing. `channel` replaces
+        the channel of the class; any other key replaces a parameter of it, such as `code_rate`.
 
-    Classes with equal channels share one. All draw from the same streams, each packet in its own
-    slots, so that the packets of a link meet the same fades and bursts. A queue or budget inside
-    belongs to one channel: put it before `unequal` in a chain. A packet's class depends on the
-    other packets of its group by their priority, and by their number if a share is given.
+    Classes with equal channels share one channel. All channels use the same random streams, each
+    packet in its own slots, so that all classes of a link have the same fades and bursts. A queue
+    or budget inside a class limits that channel only: put it before `unequal` in a chain. The class
+    of a packet depends on the priorities of the other packets of its group, and on their number if
+    a share is given.
 
     >>> link = Unequal(
     ...     over={"coded": {"over": {"rayleigh": {"coherence": "picture"}}}},
@@ -94,42 +96,44 @@ class Unequal:
         if sum(one.share or 0 for one in self.classes) > 1 + ROUNDING:
             raise ConfigError("unequal: the shares of all classes must add up to at most 1")
         if not specs:
-            raise ConfigError("unequal: copies=0 in every class: at least one must send packets")
+            raise ConfigError(
+                "unequal: copies=0 in every class: give at least one class copies above 0"
+            )
         self.channels = tuple(self._channel(number, spec) for number, spec in enumerate(specs))
         for channel in self.channels:
             if moves_slots(channel):
                 raise ConfigError(
-                    "unequal: raptorq or unequal within a class would take slots of other classes: "
+                    "unequal: raptorq or unequal within a class would use slots of other classes: "
                     "put it around, as {raptorq: {over: {unequal: ...}}}"
                 )
         self.needs = tuple(dict.fromkeys(need for one in self.channels for need in one.needs))
 
     @property
     def wrapped(self) -> tuple[Channel, ...]:
-        """The distinct channels of the classes."""
+        """Return the distinct channels of the classes."""
         return self.channels
 
     @staticmethod
     def _read(
         over: object, one: object, place: int, last: bool, specs: list[object]
     ) -> PacketClass:
-        """Read one class; add its channel's description to `specs` unless it is there."""
+        """Return one class; add the description of its channel to `specs` unless it is there."""
         if not isinstance(one, Mapping):
             raise ConfigError(f"unequal: a class is a mapping such as {{packets: 2}}, got {one!r}")
         keys = {str(key): value for key, value in one.items()}
         packets, share = keys.pop("packets", None), keys.pop("share", None)
         if last and (packets is not None or share is not None):
             raise ConfigError(
-                f"unequal: classes[{place}]: the last class takes the rest: it has neither packets "
-                "nor share"
+                f"unequal: classes[{place}]: the last class takes all other packets: leave "
+                "packets and share out"
             )
         if not last and (packets is None) == (share is None):
             meant = [key for key in keys if get_close_matches(key, CLASS_KEYS, 1, 0.8)]
             wrong = [key for key in meant if key not in CLASS_KEYS]
             said = f", not {wrong[0]!r}" if wrong else ""
             raise ConfigError(
-                f"unequal: classes[{place}]: every class but the last has packets or share, one of "
-                f"both{said}"
+                f"unequal: classes[{place}]: every class but the last needs one of packets and "
+                f"share{said}"
             )
         if packets is not None:
             packets = integer("unequal", "packets", packets, 1, MOST_PACKETS)
@@ -139,12 +143,14 @@ class Unequal:
         spec = keys.pop("channel", over)
         if copies == 0:
             if keys or spec is not over:
-                raise ConfigError("unequal: a class of copies=0 sends nothing and has no channel")
+                raise ConfigError(
+                    "unequal: a class of copies=0 sends nothing: leave its channel out"
+                )
             return PacketClass(packets, share, 0, None)
         if keys:
             if isinstance(spec, Sequence) and not isinstance(spec, str):
                 raise ConfigError(
-                    f"unequal: {', '.join(keys)} of a class would change one channel, not a list; "
+                    f"unequal: {', '.join(keys)} of a class cannot change a list of channels: "
                     "give the class its own `channel`"
                 )
             name, parameters = name_and_parameters("channel", spec)
@@ -154,7 +160,7 @@ class Unequal:
         return PacketClass(packets, share, copies, specs.index(spec))
 
     def _channel(self, number: int, spec: object) -> Channel:
-        """Build a channel. Raises ConfigError, naming the first class that uses it."""
+        """Build a channel. Raises ConfigError that names the first class that uses it."""
         try:
             return build(spec)
         except ConfigError as error:
@@ -178,7 +184,7 @@ class Unequal:
     def transmit(
         self, packets: Packets, conditions: Conditions, randomness: Randomness
     ) -> Reception:
-        """Send N x P packets, each over the channel of its class; reads what those need.
+        """Send N x P packets, each over the channel of its class; reads the conditions of all.
 
         Raises ChannelError if one of them does.
         """
@@ -237,7 +243,7 @@ class Unequal:
         )
 
     def _first_to_arrive(self, line: TimeLine, copies: Tensor, delay: Tensor) -> Tensor:
-        """Return the transmission that each packet is taken from, int64 [N, P]."""
+        """Return the first transmission of each packet that arrives, int64 [N, P]."""
         most = max(one.copies for one in self.classes)
         best, kept = delay.gather(1, line.first), line.first
         for turn in range(1, most):
@@ -248,12 +254,12 @@ class Unequal:
         return kept
 
     def uses_per_packet(self, packet_bytes: int) -> int | None:
-        """Return the channel uses of one packet in the class where it takes most."""
+        """Return the channel uses of a packet in the class where it takes the most."""
         costs = [cost for cost in self._costs(packet_bytes) if cost is not None]
         return max(costs) if costs else None
 
     def uses_of_group(self, packets: int, packet_bytes: int) -> int | None:
-        """Return the channel uses of a group of so many packets of so many bytes."""
+        """Return the channel uses of a group of `packets` packets of `packet_bytes` bytes."""
         costs = self._costs(packet_bytes)
         if all(cost is None for cost in costs):
             return None

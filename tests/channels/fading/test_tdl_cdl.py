@@ -268,7 +268,7 @@ def test_whole_slots_are_occupied() -> None:
     assert Tdl().occupied(865) == (2016, 288)
     assert Cdl(antennas="2x2").occupied(1728) == (1008, 144)
     assert Tdl(pilot_symbols=[3], subcarriers=24).occupied(312) == (336, 24)
-    with pytest.raises(ChannelError, match=r"27649 symbols fills 33 slots, and must fill 1 to 32"):
+    with pytest.raises(ChannelError, match=r"27649 symbols takes 33 slots, at most 32"):
         Tdl().occupied(27649)
     with pytest.raises(ChannelError, match="raise subcarriers=12"):
         send(Tdl(subcarriers=12), torch.ones(1, 1, 5000, dtype=torch.complex64), 10.0)

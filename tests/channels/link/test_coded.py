@@ -433,7 +433,7 @@ def test_cuda_delivers_what_the_cpu_delivers_away_from_the_edge() -> None:
 @pytest.mark.parametrize("name", ["coded", "uncoded"])
 def test_a_fading_of_another_symbol_rate_is_refused(name: str) -> None:
     over = {"jakes": {"doppler_hz": 10, "symbol_rate_hz": 50_000}}
-    with pytest.raises(ConfigError, match=r"symbol_rate_hz=1000000 must be that of .*50000"):
+    with pytest.raises(ConfigError, match=r"symbol_rate_hz=1000000 must equal that of .*50000"):
         build({name: {"over": over, "modulation": "qpsk", "symbol_rate_hz": 1e6}})
     for rate in (None, 50_000):
         build({name: {"over": over, "modulation": "qpsk", "symbol_rate_hz": rate}})
