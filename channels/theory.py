@@ -1,4 +1,4 @@
-"""Closed-form laws and bounds that channels are checked against, without simulation.
+"""Closed-form error rates, bounds and distributions, as references for channels.
 
     bit errors     Gray QAM on AWGN and under Rician fading     Cho and Yoon 2002; Craig 1991
     information    AWGN, QAM, binary input, BSC, BEC            Shannon 1948
@@ -7,8 +7,8 @@
     packets        Gilbert-Elliott runs; the M/D/1 queue        Gilbert 1960; Franx 2001
     fading         J0(2 pi f tau)                               Clarke 1968; Jakes 1974
 
-SNR is Es/N0 per complex symbol in dB, the mean one under fading, with E|h|^2 = 1; Eb/N0 is so
-named. K is the Rician factor as a ratio; 0 is Rayleigh fading and infinity none. Arguments
+SNR is Es/N0 per complex symbol in dB; under fading it is the mean, with E|h|^2 = 1. Eb/N0 is named
+so. K is the Rician factor as a ratio: 0 is Rayleigh fading, infinity is no fading. Arguments
 broadcast as NumPy arrays do.
 """
 
@@ -28,12 +28,12 @@ from channels.fec.qam import BITS_PER_SYMBOL
 Floats = NDArray[np.float64]
 
 GAUSSIAN = "gaussian"
-"""The input that achieves capacity on AWGN, where a modulation may stand."""
+"""Name of the Gaussian input, which achieves capacity on AWGN, in place of a modulation."""
 
 _ANGLES = (np.arange(256) + 0.5) * math.pi / 512
 _NODES = np.arange(-9.0, 9.05, 0.1)
-"""Noise in standard deviations. Sums over even steps of an integrand that falls off as a Gaussian
-miss its integral by less than 1e-13."""
+"""Noise in standard deviations. For an integrand that decays as a Gaussian, the sum over these
+equal steps differs from the integral by less than 1e-13."""
 _DENSITY = np.exp(-(_NODES**2) / 2) * 0.1 / math.sqrt(2 * math.pi)
 _SNRS_AT_ONCE = 64
 
@@ -53,13 +53,13 @@ def qpsk_ber_awgn(ebno_db: float) -> float:
 
 
 def qpsk_ber_rayleigh(ebno_db: float) -> float:
-    """Return (1 - sqrt(g / (1 + g))) / 2, g the mean Eb/N0: QPSK, flat Rayleigh fading, h known."""
+    """Return (1 - sqrt(g / (1 + g))) / 2 for a mean Eb/N0 of g: QPSK, flat Rayleigh fading."""
     mean = 10 ** (ebno_db / 10)
     return 0.5 * (1 - math.sqrt(mean / (1 + mean)))
 
 
 def _gray_terms(modulation: str) -> list[tuple[float, float]]:
-    """Return (weight, a) of the bit error rate, the sum of weight erfc(sqrt(a Es/N0)).
+    """Return pairs (weight, a): the bit error rate is the sum of weight erfc(sqrt(a Es/N0)).
 
     Cho and Yoon, "On the general BER expression of one- and two-dimensional amplitude modulations",
     IEEE Trans. Commun. 50(7), 2002, equations 14 and 16, with I = J.
@@ -79,10 +79,10 @@ def _gray_terms(modulation: str) -> list[tuple[float, float]]:
 
 
 def ber_awgn(modulation: str, snr_db: ArrayLike) -> Floats:
-    """Return the bit error rate of Gray BPSK or square QAM on AWGN, hard decisions to the nearest
-    point.
+    """Return the bit error rate of Gray BPSK or square QAM on AWGN with hard decisions.
 
-    modulation: bpsk, qpsk, 16qam, 64qam, 256qam. Exact: all error events, all bits (Cho, Yoon).
+    modulation: bpsk, qpsk, 16qam, 64qam, 256qam. It is exact, with all error events and all bits
+    (Cho and Yoon 2002).
 
     >>> float(ber_awgn("qpsk", 10 * math.log10(2)).round(6))
     0.07865
@@ -93,12 +93,11 @@ def ber_awgn(modulation: str, snr_db: ArrayLike) -> Floats:
 
 
 def ber_fading(modulation: str, snr_db: ArrayLike, k_factor: float = 0.0) -> Floats:
-    """Return the bit error rate of Gray BPSK or square QAM under flat Rician fading, h known; K =
-    0: Rayleigh.
+    """Return the bit error rate of Gray BPSK or square QAM under flat Rician fading with h known.
 
-    The terms of `ber_awgn` averaged over the gain: in closed form for K = 0 (Proakis, 14-3-7), else
-    by Craig's integral over a finite angle of the moment generating function of |h|^2 (Simon and
-    Alouini, "Digital communication over fading channels", 2005, 5.1 and table 5.1).
+    The terms of `ber_awgn` are averaged over the gain: in closed form for K = 0 (Rayleigh; Proakis,
+    14-3-7), else by Craig's integral of the moment generating function of |h|^2 over a finite angle
+    (Simon and Alouini, "Digital communication over fading channels", 2005, 5.1 and table 5.1).
     """
     snr = from_db(snr_db)
     if math.isinf(k_factor):
@@ -126,7 +125,7 @@ def symbol_error_awgn(modulation: str, snr_db: ArrayLike) -> Floats:
 
 
 def uncoded_packet_error_awgn(modulation: str, bits: int, snr_db: ArrayLike) -> Floats:
-    """Share of packets of so many uncoded bits with any wrong, on AWGN; whole symbols."""
+    """Return the packet error rate of `bits` uncoded bits on AWGN, in whole symbols."""
     symbols = -(-bits // BITS_PER_SYMBOL[modulation])
     right = np.log1p(-symbol_error_awgn(modulation, snr_db))
     return np.asarray(-np.expm1(symbols * right), dtype=np.float64)
@@ -134,11 +133,11 @@ def uncoded_packet_error_awgn(modulation: str, bits: int, snr_db: ArrayLike) -> 
 
 @dataclass(frozen=True)
 class Information:
-    """Mean and variance of the information density of one channel use, bits and bits^2.
+    """The mean and the variance of the information density of one channel use, bits and bits^2.
 
     mean: the mutual information; with the best input, the capacity. variance: the dispersion.
-    reals: real dimensions of a use, 1 or 2, of which the third-order term (1/2) log2(reals n) is
-    made; 0 where there is no such term (BEC).
+    reals: number of real dimensions of a use, 1 or 2, for the third-order term (1/2) log2(reals n);
+    0 if there is no such term (BEC).
     """
 
     mean: Floats
@@ -147,9 +146,9 @@ class Information:
 
 
 def awgn_information(snr_db: ArrayLike) -> Information:
-    """Return log2(1 + g), and g (g + 2) / (g + 1)^2 log2(e)^2: complex AWGN, Gaussian input.
+    """Return log2(1 + g) and g (g + 2) / (g + 1)^2 log2(e)^2: complex AWGN, Gaussian input.
 
-    The dispersion is that of real AWGN twice (Polyanskiy, Poor, Verdu 2010, theorem 54).
+    The dispersion is twice that of real AWGN (Polyanskiy, Poor, Verdu 2010, theorem 54).
 
     >>> float(awgn_information(0.0).mean)
     1.0
@@ -160,15 +159,15 @@ def awgn_information(snr_db: ArrayLike) -> Information:
 
 
 def _pam_information(levels: int, snr: Floats) -> tuple[Floats, Floats]:
-    """Return mean and variance of a real dimension: equally likely even levels, snr: E x^2 / E n^2,
-    [S].
+    """Return mean and variance of one real dimension with equally likely, equidistant levels.
 
+    snr: E x^2 / E n^2, [S].
     i(x; y) = log2 M - log2 sum_j exp(-((x - x_j)^2 + 2 z (x - x_j)) / 2) for unit noise z.
     """
     means, variances = [], []
     for part in np.array_split(snr, max(1, -(-len(snr) // _SNRS_AT_ONCE))):
         spacing = np.sqrt(12 * part / (levels**2 - 1))[:, None, None, None]
-        sent = np.arange(levels // 2)[:, None, None]  # the other half mirrors it
+        sent = np.arange(levels // 2)[:, None, None]  # the other half is symmetric
         apart = (sent - np.arange(levels)[None, :, None]) * spacing  # [S, M/2, M, 1]
         exponent = -(apart**2 + 2 * apart * _NODES) / 2  # [S, M/2, M, Z]
         most = exponent.max(axis=2, keepdims=True)
@@ -182,11 +181,11 @@ def _pam_information(levels: int, snr: Floats) -> tuple[Floats, Floats]:
 
 
 def qam_information(modulation: str, snr_db: ArrayLike) -> Information:
-    """Return those of AWGN with equally likely points of BPSK or square QAM; `gaussian`: Gaussian
-    input.
+    """Return the information of AWGN with equally likely points of BPSK or square QAM.
 
-    Square QAM is two independent real dimensions. The variance is that of i(X; Y) with independent
-    inputs. Ungerboeck, "Channel coding with multilevel/phase signals", 1982, equation 5.
+    modulation: also "gaussian", for a Gaussian input. Square QAM has two independent real
+    dimensions. The variance is that of i(X; Y) with independent inputs. Source: Ungerboeck,
+    "Channel coding with multilevel/phase signals", 1982, equation 5.
 
     >>> float(qam_information("16qam", 60.0).mean.round(6))
     4.0
@@ -203,17 +202,16 @@ def qam_information(modulation: str, snr_db: ArrayLike) -> Information:
 
 
 def bi_awgn_information(snr_db: ArrayLike) -> Information:
-    """Return those of real AWGN with inputs +1 and -1; SNR is that of QPSK, of which it is one
-    dimension.
+    """Return the information of real AWGN with inputs +1 and -1, one dimension of QPSK.
 
-    So Eb/N0 of a code of rate R is the SNR less 10 log10(2 R).
+    The SNR is that of QPSK, so Eb/N0 of a code of rate R is the SNR minus 10 log10(2 R) dB.
     """
     both = qam_information("qpsk", snr_db)
     return Information(both.mean / 2, both.variance / 2, 1)
 
 
 def bsc_information(flip: ArrayLike) -> Information:
-    """Return 1 - h(p), and p (1 - p) log2((1 - p) / p)^2: binary symmetric channel (theorem 52).
+    """Return 1 - h(p) and p (1 - p) log2((1 - p) / p)^2: binary symmetric channel (theorem 52).
 
     >>> float(bsc_information(0.11).mean.round(3))
     0.5
@@ -227,13 +225,13 @@ def bsc_information(flip: ArrayLike) -> Information:
 
 
 def bec_information(erasure: ArrayLike) -> Information:
-    """Return 1 - e, and e (1 - e): binary erasure channel; no logarithmic term (theorem 53)."""
+    """Return 1 - e and e (1 - e): binary erasure channel, without third-order term (theorem 53)."""
     e = np.asarray(erasure, dtype=np.float64)
     return Information(1 - e, e * (1 - e), 0)
 
 
 def _third_order(information: Information, uses: ArrayLike) -> Floats:
-    """Return the bits of (1/2) log2 of the real dimensions."""
+    """Return the third-order term, (1/2) log2 of the number of real dimensions, bits."""
     n = np.asarray(uses, dtype=np.float64)
     if information.reals == 0:
         return np.zeros_like(n)
@@ -244,8 +242,8 @@ def normal_bler(information: Information, bits: ArrayLike, uses: ArrayLike) -> F
     """Return the block error rate of the best code, by the normal approximation.
 
     Q((n C - k + (1/2) log2 n) / sqrt(n V)): Polyanskiy, Poor, Verdu, "Channel coding rate in the
-    finite blocklength regime", IEEE Trans. Inf. Theory 56(5), 2010, equation 296. It is good from
-    some hundred uses on. bits: k, a CRC counted in it. uses: n.
+    finite blocklength regime", IEEE Trans. Inf. Theory 56(5), 2010, equation 296. It is
+    accurate from some hundred uses on. bits: k, with a CRC. uses: n.
     """
     n = np.asarray(uses, dtype=np.float64)
     margin = n * information.mean - np.asarray(bits) + _third_order(information, n)
@@ -256,7 +254,7 @@ def normal_bler(information: Information, bits: ArrayLike, uses: ArrayLike) -> F
 
 
 def normal_rate(information: Information, uses: ArrayLike, bler: ArrayLike) -> Floats:
-    """Return the bits a use of the best code of n uses at a block error rate; the inverse in k."""
+    """Return the bits per use of the best code of n uses at a block error rate (inverse in k)."""
     n = np.asarray(uses, dtype=np.float64)
     quantile = ndtri(np.asarray(bler, dtype=np.float64))
     bits = n * information.mean + np.sqrt(n * information.variance) * quantile
@@ -264,17 +262,17 @@ def normal_rate(information: Information, uses: ArrayLike, bler: ArrayLike) -> F
 
 
 def normal_snr_db(modulation: str, bits: int, symbols: int, bler: float) -> float:
-    """Return the Es/N0 in dB at which the best code of `bits` in so many symbols has that block
-    error rate.
+    """Return the Es/N0 in dB at which the best code has the block error rate `bler`.
 
-    modulation: bpsk, qpsk, 16qam, 64qam, 256qam or gaussian. Raises ValueError if the modulation
+    The code carries `bits` bits in `symbols` symbols. modulation: bpsk, qpsk, 16qam, 64qam, 256qam
+    or gaussian. Raises ValueError if the modulation
     cannot carry that many bits or the block error rate is not in (0, 1).
 
     >>> round(normal_snr_db("qpsk", 1000, 1000, 1e-2), 2)  # rate 1/2: Eb/N0 is Es/N0
     0.7
     """
     if not 0 < bler < 1:
-        raise ValueError(f"bler={bler} must be in (0, 1)")
+        raise ValueError(f"bler={bler} must be above 0 and below 1")
     return _snr_where(
         lambda snr_db: (
             bler - float(normal_bler(qam_information(modulation, snr_db), bits, symbols))
@@ -284,10 +282,9 @@ def normal_snr_db(modulation: str, bits: int, symbols: int, bler: float) -> floa
 
 
 def snr_db_for(modulation: str, bits_per_symbol: float) -> float:
-    """Return the Es/N0 in dB at which the mutual information is so many bits a symbol (Shannon's
-    limit).
+    """Return the Es/N0 in dB at which the mutual information is `bits_per_symbol`.
 
-    Raises ValueError if the modulation cannot carry them.
+    This is Shannon's limit. Raises ValueError if the modulation cannot carry so many bits.
 
     >>> round(snr_db_for("qpsk", 1.0), 3)  # rate 1/2: Eb/N0 is Es/N0
     0.187
@@ -299,7 +296,7 @@ def snr_db_for(modulation: str, bits_per_symbol: float) -> float:
 
 
 def _snr_where(rises: Callable[[float], float], what: str) -> float:
-    """Return the SNR in dB at which a rising function is 0. Raises ValueError if there is none."""
+    """Return the zero of a rising function of the SNR in dB. Raises ValueError if there is none."""
     low, high = -60.0, 100.0
     if not rises(low) < 0 < rises(high):
         raise ValueError(f"no SNR from {low:g} to {high:g} dB carries {what}")
@@ -307,8 +304,9 @@ def _snr_where(rises: Callable[[float], float], what: str) -> float:
 
 
 def gain_cdf(gain: ArrayLike, k_factor: float = 0.0) -> Floats:
-    """Return P(|h|^2 <= gain) of Rician fading with E|h|^2 = 1: noncentral chi-squared of 2
-    degrees.
+    """Return P(|h|^2 <= gain) under Rician fading with E|h|^2 = 1.
+
+    The distribution is noncentral chi-squared with 2 degrees of freedom.
     """
     g = np.asarray(gain, dtype=np.float64)
     if k_factor == 0:
@@ -321,7 +319,7 @@ def gain_cdf(gain: ArrayLike, k_factor: float = 0.0) -> Floats:
 def outage(
     modulation: str, bits_per_symbol: float, snr_db: ArrayLike, k_factor: float = 0.0
 ) -> Floats:
-    """Return P(mutual information < bits a symbol) with |h|^2 constant over the block.
+    """Return P(mutual information < bits per symbol) with |h|^2 constant over the block.
 
     Ozarow, Shamai, Wyner, "Information theoretic considerations for cellular mobile radio", 1994.
 
@@ -343,8 +341,9 @@ def fading_bler(
     k_factor: float = 0.0,
     blocks: int = 1,
 ) -> Floats:
-    """Return the error rate of `blocks` blocks with one gain, the normal approximation averaged
-    over it.
+    """Return the error rate of a packet of `blocks` blocks under block fading.
+
+    All blocks have the same gain, and the normal approximation is averaged over the gain.
 
     Yang, Durisi, Koch, Polyanskiy, "Quasi-static multiple-antenna fading channels at finite
     blocklength", IEEE Trans. Inf. Theory 60(7), 2014, equation 59. Infinite K: AWGN.
@@ -369,10 +368,10 @@ def fading_bler(
 
 @dataclass(frozen=True)
 class GilbertElliott:
-    """A two-state loss process. Gilbert 1960; Elliott 1963.
+    """A two-state Markov process of losses (Gilbert 1960; Elliott 1963).
 
     enter, leave: P(good -> bad) and P(bad -> good) from one packet to the next. good_loss,
-    bad_loss: probability that a packet is lost in each state.
+    bad_loss: loss probability in each state.
 
     >>> chain = GilbertElliott.of(loss=0.1, burst=4)
     >>> round(chain.loss, 12), round(chain.mean_run, 12)
@@ -386,26 +385,25 @@ class GilbertElliott:
 
     @classmethod
     def of(cls, loss: float, burst: float) -> GilbertElliott:
-        """Make one of a share of packets lost and a mean run of losses; the bad state loses every
-        packet.
+        """Make a process from its loss rate and its mean run of losses, in packets.
+
+        The bad state loses every packet, and the good state none.
         """
         return cls(loss / ((1 - loss) * burst), 1 / burst)
 
     @property
     def bad(self) -> float:
-        """Stationary probability of the bad state."""
+        """Return the stationary probability of the bad state."""
         total = self.enter + self.leave
         return self.enter / total if total > 0 else 0.0
 
     @property
     def loss(self) -> float:
-        """Stationary share of packets lost."""
+        """Return the stationary loss rate."""
         return (1 - self.bad) * self.good_loss + self.bad * self.bad_loss
 
     def _run(self) -> tuple[Floats, Floats]:
-        """Return the states in which a run of losses starts, [2], and a step within a run,
-        [2, 2].
-        """
+        """Return the state distribution at the start of a run, [2], and a step in a run, [2, 2]."""
         step = np.array([[1 - self.enter, self.enter], [self.leave, 1 - self.leave]])
         lost = np.array([self.good_loss, self.bad_loss])
         stationary = np.array([1 - self.bad, self.bad])
@@ -427,16 +425,16 @@ class GilbertElliott:
 
     @property
     def mean_run(self) -> float:
-        """Mean length of a run of losses, in packets."""
+        """Return the mean length of a run of losses, in packets."""
         start, _ = self._run()
         return self.loss / float(start.sum()) if start.sum() > 0 else math.inf
 
 
 def md1_mean_wait(load: float, service: float) -> float:
-    """Return the mean wait before service, in the unit of `service`: Poisson arrivals, fixed
-    service time.
+    """Return the mean wait before service in the M/D/1 queue, in the unit of `service`.
 
-    Pollaczek and Khinchine: load service / (2 (1 - load)), load below 1.
+    Arrivals are Poisson, and the service time is fixed. Pollaczek and Khinchine: load service / (2
+    (1 - load)), load below 1.
     """
     return load * service / (2 * (1 - load))
 
@@ -462,7 +460,7 @@ def md1_wait_cdf(load: float, service: float, wait: ArrayLike) -> Floats:
     for i in range(count):
         inflow = states[0] * more[i] + sum(states[j] * more[i + 1 - j] for j in range(1, i + 1))
         states.append(inflow / arrivals[0])
-    waiting = np.cumsum(states)[1:]  # at most i wait
+    waiting = np.cumsum(states)[1:]  # P(at most i packets wait)
     values = []
     for at, k in zip(waits, steps, strict=True):
         rest = load * (k - at)
@@ -473,7 +471,8 @@ def md1_wait_cdf(load: float, service: float, wait: ArrayLike) -> Floats:
 
 
 def jakes_autocorrelation(doppler_hz: float, lag_s: ArrayLike) -> Floats:
-    """Return E[h(t) h*(t + lag)] of isotropic scattering: J0(2 pi f lag). Clarke 1968,
-    Jakes 1974.
+    """Return E[h(t) h*(t + lag)] of isotropic scattering, J0(2 pi f lag).
+
+    Sources: Clarke 1968; Jakes 1974.
     """
     return np.asarray(j0(2 * math.pi * doppler_hz * np.asarray(lag_s, dtype=np.float64)))

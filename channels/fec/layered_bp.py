@@ -254,7 +254,7 @@ class LayeredDecoder:
 
     @torch.no_grad()
     def _start(self, schedule: _Schedule, llr: Tensor) -> _State:
-        """Return the state before the first iteration, with the odds of all bits of the code word."""
+        """Return the state before the first iteration: the odds of all bits of the code word."""
         versions = len(schedule.sent)
         rows = llr.unsqueeze(1) if llr.ndim == 2 else llr
         if rows.shape[1:] != (versions, self.n):

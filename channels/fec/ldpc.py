@@ -69,7 +69,8 @@ Holds = Callable[[Tensor], Tensor]
 class Layout:
     """The division of a message into code blocks of k bits, each sent as words of n bits.
 
-    bits: length of the message. blocks: number of code blocks. words: per block. check: length of the code's own CRC in each word (polar codes).
+    bits: length of the message. blocks: number of code blocks. words: number of words per block.
+    check: length of the code's own CRC in each word (polar codes).
     """
 
     bits: int

@@ -1,1 +1,1 @@
-"""Planning: which code and modulation to use at an SNR, and how to share redundancy out."""
+"""Planning of links: code and modulation for an SNR, and the allocation of redundancy."""

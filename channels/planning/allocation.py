@@ -1,21 +1,21 @@
-"""Which protection for which packet: the most expected relevance within a budget of channel uses.
+"""Allocation of protection to packets: most expected relevance for a budget of channel uses.
 
-    options (uses, delivery a state) ─┐
+    options (uses, delivery/state) ───┐
     relevance of each packet ─────────┼──> allocate ──> classes of `unequal`
     budget of channel uses ───────────┘
 
-Packets are ordered by relevance, the most relevant first, and none is protected less (by channel
-uses) than a later one; the last ones may not be sent. The channel is in one of a few states for a
-whole picture, as under block fading; given the state, packets are delivered independently.
+Packets are ordered by relevance, the most relevant first. No packet has less protection (fewer
+channel uses) than a later one, and the last packets may not be sent. The channel is in one of a few
+states for a whole picture, as under block fading; given the state, losses are independent.
 
-    independent   sum_i v_i P(packet i comes)
-    prefix        sum_i v_i P(packets 0 to i come): each is of use only with all before it
+    independent   sum_i v_i P(packet i is delivered)
+    prefix        sum_i v_i P(packets 0 to i are delivered): each packet needs all earlier ones
 
-`independent`, and `prefix` in one state, are solved exactly by dynamic programming over packets and
-channel uses, as knapsacks with an order (Kellerer, Pferschy, Pisinger, "Knapsack problems", 2004,
-chapters 2 and 11). `prefix` in several states is searched from these solutions and from the best
-equal protection by moving packets between options; what is returned is never worse than the best
-equal protection.
+`independent`, and `prefix` with one state, are solved exactly by dynamic programming over packets
+and channel uses, as ordered knapsack problems (Kellerer, Pferschy, Pisinger, "Knapsack problems",
+2004, chapters 2 and 11). For `prefix` with several states, a local search moves packets between
+options; it starts from these solutions and from the best equal protection, so its result is never
+worse than the best equal protection.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Counts = NDArray[np.int64]
 DEPENDENCE = ("independent", "prefix")
 
 _CELLS = 400_000_000
-"""Largest table of packets x options x channel uses; above it, uses are counted in larger units."""
+"""Largest table of packets x options x channel uses; beyond it, the unit of uses is larger."""
 
 _MOST_USES = 10**12
 
@@ -53,10 +53,10 @@ _GAIN = 1e-12
 
 @dataclass(frozen=True)
 class Option:
-    """An option for sending a packet.
+    """An option of protection for a packet.
 
-    uses: channel uses of one packet. delivery: probability that it comes, one a state. settings:
-    the keys of a class of `unequal` that select it, such as code_rate, modulation, copies.
+    uses: channel uses of one packet. delivery: probability of delivery in each state. settings: the
+    keys of a class of `unequal` for this option, such as code_rate, modulation, copies.
     """
 
     uses: int
@@ -68,10 +68,10 @@ class Option:
 class Allocation:
     """The result of `allocate`.
 
-    choice: of each packet, the number of its option, or -1 if it is not sent. value: expected
-    relevance delivered. uses: channel uses spent. equal: the option that is best for all packets,
-    with as many sent as fit; equal_value: what that is expected to deliver. exact: whether it is
-    proven optimal, not only the best that the search found.
+    choice: number of the option of each packet, or -1 if it is not sent. value: expected delivered
+    relevance. uses: channel uses of all packets. equal: the best option if all packets have the
+    same one and as many are sent as the budget allows; equal_value: its expected delivered
+    relevance. exact: whether the choice is proven optimal; if not, it is the best one found.
     """
 
     options: tuple[Option, ...]
@@ -83,9 +83,7 @@ class Allocation:
     exact: bool
 
     def classes(self) -> list[dict[str, object]]:
-        """Return the classes of `unequal` that send a picture's packets so; packets beyond are not
-        sent.
-        """
+        """Return the classes of `unequal` for this choice; further packets are not sent."""
         classes: list[dict[str, object]] = []
         for option in dict.fromkeys(i for i in self.choice if i >= 0):
             count = sum(i == option for i in self.choice)
@@ -93,8 +91,9 @@ class Allocation:
         return [*classes, {"copies": 0}]
 
     def spec(self, over: object) -> dict[str, object]:
-        """Return the channel that sends them so, for `channels.config.build`; over: as for
-        `unequal`.
+        """Return the description of the channel `unequal`, for `channels.config.build`.
+
+        over: as for `unequal`.
         """
         return {"unequal": {"over": over, "classes": self.classes()}}
 
@@ -108,9 +107,9 @@ def allocate(
 ) -> Allocation:
     """Choose an option for each packet of a picture, within a budget of channel uses.
 
-    relevance: of each packet, not negative and not rising. states: their probabilities. dependence:
-    "independent" or "prefix". Raises ConfigError on a value out of range, or if the budget does not
-    carry one packet.
+    relevance: of each packet, not negative and not rising. states: probabilities of the states.
+    dependence: "independent" or "prefix". Raises ConfigError for a value out of range, or if the
+    budget is too small for one packet.
 
     >>> strong, weak = Option(900, (0.99,), {"code_rate": 0.3}), Option(300, (0.7,))
     >>> allocate([strong, weak], [5.0, 1.0, 1.0, 1.0], 1800).choice
@@ -141,12 +140,11 @@ def allocate(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Options from the most expensive to the cheapest, for P packets.\n\nAn allocation says how
-    many packets, the first ones first, use each option, and how many are not sent: int64 [K + 1],
-    adding up to P. number_of: which of the user's options each is. delivery: [K + 1, S], zero for
-    "not sent".
+    """An allocation problem: K options, from the most to the least expensive, for P packets.
 
-    number_of: which of the user's options each is. delivery: [K + 1, S], zero for "not sent".
+    An allocation is the number of packets with each option, in the order of packets, and the number
+    of those not sent: int64 [K + 1], with the sum P. number_of: the user's number of each option.
+    delivery: [K + 1, S], zero for "not sent".
     """
 
     uses: Counts
@@ -175,7 +173,7 @@ class _Problem:
             integer("allocate", "uses", option.uses, 1, _MOST_USES)
             if len(option.delivery) != len(states):
                 raise ConfigError(
-                    f"allocate: delivery={option.delivery!r} must have one value for each of "
+                    f"allocate: delivery={option.delivery!r} must have one value for each of the "
                     f"{len(states)} states"
                 )
             for p in option.delivery:
@@ -226,13 +224,11 @@ class _Problem:
             come = (self.delivery @ self.states)[option]
         else:
             come = (self.delivery[option].cumprod(axis=1) * self.states).sum(axis=-1)  # [C, P]
-        # Summed row by row, not by BLAS, so that an allocation's value is the same in any company.
+        # Summed row by row, not by BLAS, so that a value does not depend on the other allocations.
         return np.asarray((come * self.relevance).sum(axis=-1))
 
     def equal(self, option: int) -> Counts:
-        """Return the allocation of as many first packets as the budget carries, all with one
-        option.
-        """
+        """Return the allocation of one option to as many packets as the budget allows."""
         counts = np.zeros(len(self.uses) + 1, dtype=np.int64)
         counts[option] = min(len(self.relevance), self.budget // int(self.uses[option]))
         counts[-1] = len(self.relevance) - counts[option]
@@ -240,9 +236,10 @@ class _Problem:
 
 
 def _exactly(problem: _Problem) -> tuple[Counts, bool]:
-    """Solve by dynamic programming, and say whether the solution is proven optimal.\n\nNot so for
-    `prefix` with several states, whose mean stands for them, nor if the table is too large and uses
-    are counted in larger units.
+    """Return a solution by dynamic programming, and whether it is proven optimal.
+
+    It is not proven optimal for `prefix` with several states, which uses the mean over the states,
+    and for a large table, which counts channel uses in larger units.
     """
     mean = problem.delivery[:-1] @ problem.states
     packets, kinds = len(problem.relevance), len(problem.uses)
@@ -260,8 +257,9 @@ def _exactly(problem: _Problem) -> tuple[Counts, bool]:
 def _independent_table(uses: list[int], delivery: Array, worth: Array, size: int) -> list[int]:
     """Return the option of each packet, K if it is not sent.
 
-    best[j, b]: the most that the first j packets bring for b uses, all sent, by the options up to
-    the one at hand; an option is tried on packets in order, after itself or a more expensive one.
+    best[j, b]: largest value of the first j packets, all sent, for b uses with the options up to
+    the present one. Packets are processed in order, and an option follows itself or a more
+    expensive one.
     """
     packets, kinds = len(worth), len(uses)
     best = np.full((packets + 1, size + 1), -np.inf)
@@ -291,8 +289,9 @@ def _independent_table(uses: list[int], delivery: Array, worth: Array, size: int
 def _prefix_table(uses: list[int], delivery: Array, worth: Array, size: int) -> list[int]:
     """Return the option of each packet, K if it is not sent.
 
-    best[i, b]: the most that packets from i on bring, given all before, for b uses, by the options
-    from the one at hand on; filled from the last packet and the cheapest option.
+    best[i, b]: largest value of packets i and later, given all earlier ones, for b uses with the
+    present option and cheaper ones. The table is filled from the last packet and the cheapest
+    option.
     """
     packets, kinds = len(worth), len(uses)
     best = np.zeros((packets + 1, size + 1))
@@ -319,7 +318,7 @@ def _prefix_table(uses: list[int], delivery: Array, worth: Array, size: int) -> 
 
 
 def _climb(problem: _Problem, counts: Counts) -> Counts:
-    """Move packets between options, once or twice at a time, as long as that gains."""
+    """Move packets between options, one or two moves at a time, while the value rises."""
     value = float(problem.values(counts[None])[0])
     while True:
         tried = _neighbours(problem, counts)
@@ -336,8 +335,8 @@ def _climb(problem: _Problem, counts: Counts) -> Counts:
 def _neighbours(problem: _Problem, counts: Counts) -> Counts:
     """Return the allocations within the budget that are one or two moves away, int64 [C, K + 1].
 
-    A first move takes 1, 2, 4 ... or all packets of an option to another; a second one takes as few
-    as bring the allocation back within the budget, or as many as the budget still allows.
+    The first move takes 1, 2, 4 ... or all packets of an option to another option. The second move
+    takes the smallest number that returns to the budget, or the largest number that it allows.
     """
     kinds = len(counts)
     cost = np.append(problem.uses, 0)
@@ -371,15 +370,15 @@ def measured_options(
     condition: str = "snr_db",
     uses: Sequence[int] | None = None,
 ) -> tuple[list[Option], tuple[float, ...]]:
-    """Simulate the delivery probabilities of options, and the probabilities of the states.
+    """Measure the delivery probabilities of options, and the states' probabilities, by simulation.
 
     over: the common channel. settings: the keys of a class of `unequal` for each option. value: of
-    the condition. uses: of a packet with each option, instead of the channel's count; required if
-    the channel counts no symbols. randomness: one stream a link; every option meets the same fades
-    and noise. packets: sent over each link. states: number of equal groups of links by their
-    realised mean SNR (statistic `snr_db`), 1 to the number of links; with fading constant over a
-    picture, some 8 describe what its packets have in common. Raises ConfigError if a setting is
-    wrong, ChannelError if the channel refuses.
+    the condition. uses: channel uses of a packet with each option, instead of the channel's; needed
+    if the channel counts no symbols. randomness: one stream per link; the fades and the noise are
+    equal for all options. packets: number of packets per link. states: number of equal groups of
+    links by their realised mean SNR (statistic `snr_db`), 1 to the number of links; about 8 suffice
+    for fading that is constant over a picture. Raises ConfigError for a wrong setting, ChannelError
+    if the channel refuses.
     """
     links = len(randomness)
     integer("measured_options", "packets", packets, 1, 100_000)
@@ -402,7 +401,7 @@ def measured_options(
         if group is None:
             if states > 1 and "snr_db" not in got.statistics:
                 raise ConfigError(
-                    f"measured_options: states={states} needs a channel that reports snr_db; use 1"
+                    f"measured_options: states={states} needs a channel that reports snr_db: use 1"
                 )
             rank = torch.zeros(links, dtype=torch.int64, device=payload.device)
             if states > 1:

@@ -1,7 +1,7 @@
-"""Choose modulation, code rate and protection for a link: an operating point for each SNR.
+"""Operating points of a link: modulation, code rate and protection for each SNR.
 
-BLER tables x the fading's gains ── loss of a packet under each MCS ── with each protection ──┐
-cheapest way to carry a picture's packets with no more loss than asked <── channel uses <──────┘
+BLER tables x gains of the fading ── loss of a packet with each MCS ── with each protection ──┐
+cheapest option for a picture's packets that meets the loss <── channel uses <────────────────┘
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from channels.link.mcs import Mcs, mcs_table
 from channels.random import Randomness
 
 LINKS = 4000
-"""Realisations of the fading that losses are averaged over, fewer of very many packets."""
+"""Realisations of the fading for the mean of losses; fewer for very many packets."""
 
 HIGHEST_LOSS = 0.5
 LOW_TABLE = "qam64-low"
 LOW_GAIN_DB = 6.0
-"""The lowest code of that table decodes at an SNR this much below the others' (-12.3 against -6.3
-dB for 10 % of packets of 96 bytes).
+"""The lowest code of `qam64-low` needs an SNR this much lower than that of the other tables (-12.3
+and -6.3 dB for a loss of 10 % of packets of 96 bytes).
 """
 
 COPIES = (1, 2, 3)
@@ -41,12 +41,12 @@ MOST_PACKETS = 1000
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How to send a picture's packets at one SNR.
+    """The settings for a picture's packets at one SNR, and their losses.
 
-    scheme: the MCS. copies: of each packet. repair: RaptorQ packets beside them. loss: share of
-    packets lost on the air. residual: share lost after protection, the mean over realisations;
-    error: its standard error. outage: share of pictures of which no packet comes. uses_per_picture:
-    channel uses of all packets. realisations: of the fading that all these are over.
+    scheme: the MCS. copies: of each packet. repair: number of RaptorQ packets. loss: share of
+    packets lost on the air. residual: share lost after protection, mean over realisations; error:
+    its standard error. outage: share of pictures of which no packet is delivered. uses_per_picture:
+    channel uses of all packets. realisations: number of realisations of the fading.
     """
 
     snr_db: float
@@ -62,13 +62,13 @@ class OperatingPoint:
 
     @property
     def protection(self) -> str:
-        """The protection in words."""
+        """Return the protection in words."""
         if self.repair:
             return f"RaptorQ, {self.repair} repair"
         return f"{self.copies} copies" if self.copies > 1 else "none"
 
     def spec(self, over: object, packet_bytes: int) -> dict[str, Any]:
-        """Return the channel, as YAML describes it and `channels.config.build` makes it."""
+        """Return the channel's description, for YAML and for `channels.config.build`."""
         coded: dict[str, Any] = {
             "coded": {
                 "over": over,
@@ -93,23 +93,22 @@ def operating_points(
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     seed: int = 0,
 ) -> list[OperatingPoint | None]:
-    """Find for each mean Es/N0 the point of fewest channel uses that keeps the loss; None if there
-    is none.
+    """Return, for each mean Es/N0, the operating point with the fewest channel uses.
 
-    over: a symbol channel with one known gain a packet. packets: per picture. loss: share of
-    packets that may be missing after protection, 1e-3 to 0.5. table: of MCS, see
-    `channels.link.mcs`. Error rates come from the tables of `lookup`, averaged over 4000
-    realisations of the fading with its coherence: copies and repair help little if a picture meets
-    one fade.
+    It is None where no point meets the loss. over: a symbol channel with one known gain per packet.
+    packets: per picture. loss: largest share of lost packets after protection, 1e-3 to 0.5. table:
+    of MCS, see `channels.link.mcs`. Error rates come from the tables of `lookup`, averaged over
+    4000 realisations of the fading with its coherence: copies and repair packets gain little if all
+    packets of a picture have the same fade.
 
-    Raises ConfigError on a value out of range and on a channel that fades within a packet.
+    Raises ConfigError for a value out of range and for a channel that fades within a packet.
     """
     packets = integer("plan", "packets", packets, 1, MOST_PACKETS)
     loss = number("plan", "loss", loss, 1e-3, HIGHEST_LOSS)
     snr_db = [number("plan", "snr_db", value, -60, 100) for value in snr_db]
     refuse_bits("plan", over)
     if not isinstance(CodedLink(over=over).over, Flat):
-        raise ConfigError(f"plan: over={over!r} has no single known gain a packet; {ONE_GAIN}")
+        raise ConfigError(f"plan: over={over!r} has no single known gain per packet: {ONE_GAIN}")
     integer("plan", "packet_bytes", packet_bytes, 1, 65535)
     schemes = mcs_table(table)
     links = [
@@ -154,7 +153,7 @@ def remedies(
     table: str = "qam64",
     packet_bytes: int = DEFAULT_PACKET_BYTES,
 ) -> list[str]:
-    """Say what would help at an SNR where `operating_points` finds none; arguments as there."""
+    """Return advice for an SNR at which `operating_points` finds none; same arguments."""
 
     def found(at_db: float, most: float, among: str) -> bool:
         return operating_points([at_db], over, packets, most, among, packet_bytes)[0] is not None
@@ -222,7 +221,7 @@ def _mean(values: Tensor) -> tuple[float, float]:
 
 
 def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss: float) -> str:
-    """Return the points as a Markdown table, one line an SNR."""
+    """Return the points as a Markdown table, one line per SNR."""
     lines = [
         "| SNR, dB | MCS | modulation | code rate | protection | packet loss on air "
         "| after protection | pictures without any | uses a picture |",
@@ -242,8 +241,10 @@ def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss
 
 
 def _share(point: OperatingPoint) -> str:
-    """Return the outage as text.\n\nWith repair packets it is counted: if none was seen, the upper
-    95 % bound 3/n is shown. Computed outages are unknown below a millionth, where the tables end.
+    """Return the outage as text.
+
+    With repair packets it is counted; if it is zero, the text is the upper 95 % bound 3/n. Without
+    them it is computed, and unknown below one millionth, where the tables end.
     """
     if point.repair and not point.outage:
         return f"< {3 / point.realisations:.1g}"

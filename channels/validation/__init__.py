@@ -1,1 +1,1 @@
-"""Validation: the channels against theory and published curves, and their speed."""
+"""Validation of the channels against theory and published curves, and measurements of speed."""

@@ -1,14 +1,15 @@
-"""Every channel model against a reference that does not come from it.
+"""Comparison of every channel model with an independent reference.
 
     python -m channels.validation.against_theory [--full] [--seed S] [--out TABLE.md]
 
-Prints a table in Markdown: the expected value, what was counted, out of how many, and an interval.
-The intervals hold together with 99 % (Bonferroni over the rows): exact ones of Clopper and Pearson
-for proportions, normal ones for means. A row whose interval misses the expected value is OUTSIDE,
-and the exit status then is 1. Reduced, it takes some seconds; `--full` takes minutes and counts at
-least a hundred errors wherever a rate is compared with a closed form.
+The output is a table in Markdown: the expected value, the measured value, the number of trials, and
+a confidence interval. The confidence of all intervals together is 99 % (Bonferroni over the rows);
+they are Clopper-Pearson intervals for proportions and normal intervals for means. A row is OUTSIDE
+if its interval does not contain the expected value, and the exit status is then 1. A reduced run
+takes seconds. `--full` takes minutes and counts at least a hundred errors for each rate that is
+compared with a closed form.
 
-A further check is a function that yields rows, in ROWS.
+To add a check, write a function that yields rows and add it to ROWS.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ CONFIDENCE = 0.99
 """Confidence of all rows together."""
 
 ERRORS = 150
-"""Errors expected at a point of a full run."""
+"""Expected number of errors of each point in a full run."""
 
 PUBLISHED_DB = 0.15
-"""Largest distance of a block error rate from a published curve, as decoders differ."""
+"""Largest accepted distance from a published curve, dB; decoders differ."""
 
 _MOST = 2_000_000
 _PACKETS_AT_ONCE = 1 << 20
@@ -49,7 +50,7 @@ _PACKETS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of many independent numbers, enough for the central limit theorem."""
+    """The mean of many independent numbers, with a normal interval (central limit theorem)."""
 
     rate: float
     deviation: float
@@ -57,11 +58,11 @@ class Mean:
 
     @classmethod
     def of(cls, values: Tensor) -> Mean:
-        """Take values: float [n]."""
+        """Return the mean of values, float [n]."""
         return cls(float(values.double().mean()), float(values.double().std()), values.numel())
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Return the normal interval."""
+        """Return the normal confidence interval."""
         from scipy.special import ndtri
 
         half = float(ndtri((1 + confidence) / 2)) * self.deviation / math.sqrt(self.trials)
@@ -72,9 +73,8 @@ class Mean:
 class Row:
     """One comparison.
 
-    model: the channel and its setting. quantity: what is counted. reference: the law or curve that
-    the expected value is from. expected: the value, or the (low, high) that it allows. found: what
-    was counted.
+    model: the channel and its parameters. quantity: what is measured. reference: source of the
+    expected value. expected: the value, or an allowed range (low, high). found: the measurement.
     """
 
     model: str
@@ -85,13 +85,13 @@ class Row:
 
     @property
     def allowed(self) -> tuple[float, float]:
-        """Lowest and highest value that the reference allows."""
+        """Return the lowest and the highest value that the reference allows."""
         if isinstance(self.expected, tuple):
             return self.expected
         return self.expected, self.expected
 
     def holds(self, confidence: float) -> bool:
-        """Say whether the interval of what was found meets what the reference allows."""
+        """Return whether the confidence interval meets the range that the reference allows."""
         low, high = self.found.interval(confidence)
         least, most = self.allowed
         return low <= most and least <= high
@@ -99,13 +99,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Size:
-    """How much to count: a full run, or a reduced one."""
+    """The size of a run: full or reduced."""
 
     full: bool
     seed: int = 0
 
     def trials(self, expected: float, reduced: int) -> int:
-        """Return the trials for a proportion that is expected to be so large."""
+        """Return the number of trials for a proportion with an expected value."""
         if not self.full:
             return reduced
         return min(_MOST, max(reduced, math.ceil(ERRORS / min(expected, 1 - expected))))
@@ -133,7 +133,7 @@ def _packets(links: int, slots: int, size: int = 1, offered_s: Tensor | None = N
 def _send(
     channel: Channel, name: str, size: Size, links: int, slots: int, packet_bytes: int = 1
 ) -> Iterator[Reception]:
-    """Send links of so many packets, a part at a time, with all conditions set in the channel."""
+    """Send packets over links in parts, over a channel that reads no condition."""
     streams = size.streams(name, links)
     step = max(1, _PACKETS_AT_ONCE // (slots * packet_bytes))
     for first in range(0, links, step):
@@ -146,7 +146,7 @@ def _lost(delivered: Tensor) -> Proportion:
 
 
 def _snr_where_ber(modulation: str, ber: float) -> float:
-    """Return the Es/N0 in dB, to a tenth, at which AWGN has about that bit error rate."""
+    """Return the Es/N0 in dB, to a tenth, at which the bit error rate on AWGN is about `ber`."""
     grid = np.arange(-10, 40, 0.1)
     return float(grid[np.argmax(theory.ber_awgn(modulation, grid) < ber)].round(1))
 
@@ -168,7 +168,7 @@ def awgn_ber(size: Size) -> Iterator[Row]:
 
 
 def _bpsk_errors(over: object, snr_db: float, size: Size, count: int) -> Proportion:
-    """Count errors of +1 and -1, one a packet and link, decided by the sign."""
+    """Count the sign errors of BPSK, one symbol per packet and one packet per link."""
     channel = from_spec(SYMBOL_CHANNELS, over)
     streams = size.streams(f"bpsk {over} {snr_db}", count)
     sent = torch.where(streams.child("data").uniform(1) < 0.5, -1.0, 1.0)[..., None]
@@ -191,7 +191,7 @@ def rayleigh_ber(size: Size) -> Iterator[Row]:
 
 
 def rician_ber(size: Size) -> Iterator[Row]:
-    """Check uncoded QPSK under Rician fading, between Rayleigh fading and none."""
+    """Check uncoded QPSK under Rician fading."""
     cases = (
         (-100.0, "K to 0: Rayleigh, closed form", 0.0),
         (6.0, "Craig's integral (Simon, Alouini)", 10**0.6),
@@ -207,9 +207,7 @@ def rician_ber(size: Size) -> Iterator[Row]:
 
 
 def attenuation_bursts(size: Size) -> Iterator[Row]:
-    """Check uncoded QPSK under attenuation by a Gilbert-Elliott chain, and the length of its
-    bursts.
-    """
+    """Check uncoded QPSK under attenuation in bursts, and the length of the bursts."""
     burst, bad, depth_db, snr_db, longest = 6.0, 0.3, 9.0, 9.0, 12
     bursts = {"depth_db": depth_db, "bad": bad, "burst": burst}
     for fading, k_factor in (("awgn", math.inf), ("rayleigh", 0.0)):
@@ -245,10 +243,9 @@ def attenuation_bursts(size: Size) -> Iterator[Row]:
 
 
 def jakes_correlation(size: Size) -> Iterator[Row]:
-    """Check E[h(0) h*(t)] of Jakes fading, at a slope, the first zero, the first minimum and
-    beyond.
+    """Check E[h(0) h*(t)] of Jakes fading on the slope, at the first zero and minimum, and later.
 
-    With no symbol sent the receiver sees n / h, and AWGN draws the same n.
+    For symbols of 0 the receiver obtains n / h, and AWGN draws the same n, which gives h.
     """
     doppler_hz = 100.0
     points = (1.0, 2.4048, 3.8317, 7.0156) if size.full else (1.0, 3.8317)
@@ -303,7 +300,7 @@ def iid_loss(size: Size) -> Iterator[Row]:
 
 
 def gilbert_elliott(size: Size) -> Iterator[Row]:
-    """Check losses far from the start, and the lengths of runs that begin at the second slot."""
+    """Check the loss rate far from the start, and the lengths of runs from the second slot on."""
     cases: tuple[tuple[dict[str, float], theory.GilbertElliott], ...] = (
         ({"loss": 0.1, "burst": 4.0}, theory.GilbertElliott.of(0.1, 4.0)),
         (
@@ -338,7 +335,7 @@ def gilbert_elliott(size: Size) -> Iterator[Row]:
 
 
 def random_delay(size: Size) -> Iterator[Row]:
-    """Check the packets later than the mean delay, and than three times it."""
+    """Check the shares of packets later than one and three mean delays."""
     shape = 2.5
     least = (shape - 1) / shape
     laws: tuple[tuple[dict[str, object], str, Callable[[float], float]], ...] = (
@@ -356,8 +353,8 @@ def random_delay(size: Size) -> Iterator[Row]:
 
 
 def token_bucket(size: Size) -> Iterator[Row]:
-    """Check that no window passes more than depth + rate x time, and that the ledger is
-    complete.
+    """Check that at most depth + rate x time bits pass in any window, and that no bit is missing
+    in the ledger.
     """
     rate, depth, slots, links = 8000.0, 4000.0, 60, size.pick(2000, 100)
     streams = size.streams("bucket", links)
@@ -409,7 +406,7 @@ def queue_wait(size: Size) -> Iterator[Row]:
 
 
 def binary_capacity(size: Size) -> Iterator[Row]:
-    """Check the information that the LLRs of a bit channel carry: E[1 - log2(1 + exp(-+L))]."""
+    """Check the information of a bit channel's LLRs: E[1 - log2(1 + exp(-+L))]."""
     count = size.pick(1_000_000, 50_000)
     cases = (
         ("bsc", 0.11, float(theory.bsc_information(0.11).mean), "1 - h(p)"),
@@ -444,11 +441,11 @@ TDL_A = {
 """Normalised delay and power in dB of the strongest taps: TR 38.901, table 7.7.2-1."""
 
 TDL_A_TOTAL_DB = 5.4004
-"""Sum over the 23 taps of that table, by which the model divides."""
+"""Sum over the 23 taps of that table, for normalisation."""
 
 
 def tdl_profile(size: Size) -> Iterator[Row]:
-    """Check the mean power of TDL-A's strongest taps, each found by its delay."""
+    """Check the mean power of the strongest taps of TDL-A."""
     spread_ns, count = 100.0, size.pick(20_000, 1000)
     channel: Any = from_spec(SYMBOL_CHANNELS, {"tdl": {"model": "A", "delay_spread_ns": spread_ns}})
     taps, delays = channel.multipath.take(torch.arange(count), 1)
@@ -490,7 +487,7 @@ def ldpc_reference(size: Size) -> Iterator[Row]:
 
 
 def harq_redundancy(size: Size) -> Iterator[Row]:
-    """Check that two rounds of incremental redundancy fail as the one word made of both does."""
+    """Check that two rounds of incremental redundancy fail as often as one word of both."""
     snr_db, links = -5.0, size.pick(3000, 100)
     common = {"over": "awgn", "modulation": "qpsk", "packet_bytes": 29, "crc": "crc24a"}
     twice = builder.build(
@@ -516,7 +513,7 @@ def harq_redundancy(size: Size) -> Iterator[Row]:
 
 
 def lookup_tables(size: Size) -> Iterator[Row]:
-    """Check packets lost by tables against full decoding of other packets."""
+    """Check the losses of `lookup` against full decoding of other packets."""
     cases = (("awgn", 0.9), ("awgn", 1.2), ("rayleigh", 8.0)) if size.full else (("awgn", 0.9),)
     for over, snr_db in cases:
         found = []
@@ -555,11 +552,11 @@ ROWS: list[Rows] = [
     harq_redundancy,
     lookup_tables,
 ]
-"""Every check, in the order of the table."""
+"""All checks, in the order of the table."""
 
 
 def measure(size: Size, checks: Sequence[Rows]) -> list[Row]:
-    """Yield the rows of every check; progress goes to standard error."""
+    """Return the rows of all checks; progress is printed on standard error."""
     rows = []
     for check in checks:
         print(f"{check.__name__.replace('_', ' ')} ...", file=sys.stderr, flush=True)
@@ -568,12 +565,12 @@ def measure(size: Size, checks: Sequence[Rows]) -> list[Row]:
 
 
 def confidence_of(rows: Sequence[Row]) -> float:
-    """Return the confidence of each row, so that all hold together with CONFIDENCE."""
+    """Return the confidence of each row for a confidence of CONFIDENCE of all rows together."""
     return 1 - (1 - CONFIDENCE) / max(1, len(rows))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows in Markdown."""
+    """Return the rows as a Markdown table."""
     each = confidence_of(rows)
     lines = [
         "| model | quantity | reference | expected | found | n | interval | |",
@@ -598,9 +595,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m channels.validation.against_theory", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--full", action="store_true", help="minutes, not seconds")
+    parser.add_argument("--full", action="store_true", help="many trials: minutes, not seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write the table there, too")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
     chosen = parser.parse_args(arguments)
     rows = measure(Size(chosen.full, chosen.seed), ROWS)
     text = table(rows)

@@ -1,4 +1,4 @@
-"""Compare the layered decoder with Sionna's: time, block error rate on the same noise, whole links.
+"""Comparison of the layered decoder with Sionna's: time, block error rate, whole links.
 
     python -m channels.validation.benchmark speed|bler|link
 
@@ -6,11 +6,12 @@
     bler  [--k K] [--n N] [--blocks B] [--ebno DB [DB ...]] [--seed S]
     link  [--blocks B] [--repeats R] [--threads T]
 
-`link` times whole links, 96-byte packets by QPSK 1/2 over AWGN at 1 dB: `coded` from bytes to bytes
-beside Sionna's bare decoder on as many codewords, and `lookup` beside `coded` with either decoder.
-The others take `--layered` and `--flooding`, the iterations of each. `speed` runs them by turns in
-one process and prints the ratio of their times; `bler` sends QPSK over AWGN and prints how many dB
-lie between them (positive: the layered decoder is worse), with a paired 95 % interval.
+`link` measures the time of whole links with packets of 96 bytes, QPSK 1/2, over AWGN at 1 dB:
+`coded` from bytes to bytes and Sionna's decoder alone on as many code words; `lookup` and `coded`
+with either decoder. `speed` and `bler` take `--layered` and `--flooding`, the iterations of each
+decoder. `speed` runs both in turn in one process and prints the ratio of their times. `bler` sends
+QPSK over AWGN, with the same noise for both, and prints their distance in dB (positive: the layered
+decoder is worse) with a paired 95 % interval.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ _QPSK_BITS = 2
 
 @dataclass(frozen=True)
 class Pair:
-    """One code with Sionna's eager decoder (flooding, boxplus by phi) and the layered one.
+    """A code with Sionna's decoder (flooding, boxplus by phi) and the layered decoder.
 
     encode: bits float32 [B, k] to [B, n]. flooding, layered: LLRs [B, n] to bits [B, k].
-    chunk: blocks to run at once.
+    chunk: number of blocks to decode at once.
     """
 
     k: int
@@ -58,8 +59,9 @@ def pair(
     layered: int = DEFAULT_LAYERED_ITERATIONS,
     flooding: int = DEFAULT_ITERATIONS,
 ) -> Pair:
-    """Return both decoders of the code of k information and n coded bits, with so many
-    iterations.
+    """Return the code of k information and n coded bits with both decoders.
+
+    flooding, layered: iterations of each decoder.
     """
     with untouched_random_state(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Effective coderate")
@@ -80,22 +82,23 @@ def pair(
 
 
 def transmit_qpsk(codec: Pair, ebno_db: float, streams: Randomness) -> tuple[Tensor, Tensor]:
-    """Return bits sent by Gray-mapped QPSK over AWGN, float32 [B, k], and their LLRs, float32 [B,
-    n].
+    """Send random blocks by Gray-mapped QPSK over AWGN; return their bits and LLRs.
 
-    ebno_db: Eb/N0 in dB. streams: one a block.
+    ebno_db: Eb/N0 in dB. streams: one per block. Returns float32 [B, k] and float32 [B, n].
     """
     sent = (streams.child("data").uniform(codec.k) < 0.5).to(torch.float32)
     levels = 2 * codec.encode(sent).to(torch.float64) - 1
-    variance = codec.n / (codec.k * _QPSK_BITS) * 10 ** (-ebno_db / 10)  # beside levels of +-1
+    variance = codec.n / (codec.k * _QPSK_BITS) * 10 ** (-ebno_db / 10)  # for levels of +-1
     noisy = levels + math.sqrt(variance) * streams.child("noise").normal(codec.n)
     return sent, (2 / variance * noisy).to(torch.float32)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Errors of both decoders among `blocks` at one Eb/N0: how many each got wrong, and how many
-    only one did.
+    """The block errors of both decoders at one Eb/N0, out of `blocks`.
+
+    flooding, layered: block errors of each decoder. flooding_alone, layered_alone: blocks that only
+    this decoder gets wrong.
     """
 
     ebno_db: float
@@ -107,7 +110,7 @@ class Comparison:
 
 
 def compare(codec: Pair, ebno_db: float, blocks: int, seed: int = 0) -> Comparison:
-    """Run both decoders on the same noise."""
+    """Return the block errors of both decoders on the same noise."""
 
     def run(keys: Tensor) -> tuple[Tensor, Tensor]:
         sent, llr = transmit_qpsk(codec, ebno_db, Randomness(keys))
@@ -129,9 +132,9 @@ def compare(codec: Pair, ebno_db: float, blocks: int, seed: int = 0) -> Comparis
 def distance_db(points: Sequence[Comparison]) -> tuple[float, float]:
     """Return how much more Eb/N0 the layered decoder needs, dB, and half of its 95 % interval.
 
-    The normal quantile of flooding's BLER is fitted by a line over dB, whose slope turns each
-    point's difference of quantiles into dB; points are weighted by the inverse variance of their
-    paired difference. The slope counts as known. Needs two points or more with 0 < BLER < 1.
+    A line over dB is fitted to the normal quantile of flooding's BLER. Its slope, taken as known,
+    converts each point's difference of quantiles to dB, and points are weighted by the inverse
+    variance of their paired difference. Two or more points with 0 < BLER < 1 are needed.
     """
     from scipy.stats import norm
 
@@ -163,7 +166,7 @@ def distance_db(points: Sequence[Comparison]) -> tuple[float, float]:
 
 
 def times(codec: Pair, blocks: int, repeats: int) -> list[tuple[float, float]]:
-    """Return the seconds of one batch with flooding and with the layered decoder, by turns."""
+    """Return pairs of seconds of one batch, with flooding and with the layered decoder."""
     _, llr = transmit_qpsk(codec, 1.0, Randomness.derive(0, [("speed",)]).split(blocks))
     pairs = []
     for turn in range(repeats + 1):
@@ -172,7 +175,7 @@ def times(codec: Pair, blocks: int, repeats: int) -> list[tuple[float, float]]:
             start = time.perf_counter()
             decode(llr)
             spent.append(time.perf_counter() - start)
-        if turn:  # the first one warms up
+        if turn:  # the first run is a warm-up
             pairs.append((spent[0], spent[1]))
     return pairs
 
@@ -192,8 +195,8 @@ def _print_speed(codec: Pair, blocks: int, repeats: int) -> None:
 
 
 def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[float]]:
-    """Return seconds a packet, by turns, of Sionna's decoder alone, `coded` with each schedule, and
-    `lookup` with `many` times as many packets.
+    """Return the seconds per packet of Sionna's decoder alone, of `coded` with each schedule, and
+    of `lookup` with `many` times as many packets, measured in turn.
     """
     from channels.link.coded import CodedLink
 
@@ -221,7 +224,7 @@ def link_times(blocks: int, repeats: int, many: int = 200) -> dict[str, list[flo
         for name, (run, packets) in runs.items():
             start = time.perf_counter()
             run()
-            if turn:  # the first one warms up
+            if turn:  # the first run is a warm-up
                 spent[name].append((time.perf_counter() - start) / packets)
     return spent
 
@@ -272,11 +275,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("speed", "bler", "link"))
     parser.add_argument("--k", type=int, default=1000)
     parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--blocks", type=int, help="64 for speed, 1024 an Eb/N0 for bler")
+    parser.add_argument("--blocks", type=int, help="default: 64 for speed, 1024 per Eb/N0 for bler")
     parser.add_argument("--layered", type=int, default=DEFAULT_LAYERED_ITERATIONS)
     parser.add_argument("--flooding", type=int, default=DEFAULT_ITERATIONS)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of torch; as it stands without")
+    parser.add_argument("--threads", type=int, help="threads of torch; by default unchanged")
     parser.add_argument("--ebno", type=float, nargs="+", default=[1.25, 1.5])
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

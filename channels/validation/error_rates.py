@@ -1,11 +1,11 @@
-"""Measure the physical layer against theory and against published curves.
+"""Error rates of the physical layer, compared with theory and published curves.
 
     python -m channels.validation.error_rates ldpc [--blocks N] [--seed S] [--device D]
     python -m channels.validation.error_rates ber  [--bits N]   [--seed S] [--device D]
 
-`ldpc` prints the block error rate (BLER) of two 5G LDPC codes under QPSK on AWGN, with exact 95 %
-intervals, and how many dB that is from the published curve (positive: worse). `ber` prints the bit
-error rate of uncoded QPSK beside its closed form, on AWGN and on Rayleigh fading.
+`ldpc` prints the block error rate (BLER) of two 5G LDPC codes with QPSK on AWGN, with exact 95 %
+intervals, and the distance from the published curve in dB (positive: worse). `ber` prints the bit
+error rate of uncoded QPSK on AWGN and under Rayleigh fading, with its closed form.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SYMBOLS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class Proportion:
-    """Errors among independent trials."""
+    """A number of errors among independent trials."""
 
     errors: int
     trials: int
@@ -52,7 +52,7 @@ class Proportion:
         return self.errors / self.trials
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Return Clopper and Pearson's exact interval of the rate."""
+        """Return the exact confidence interval of the rate by Clopper and Pearson."""
         from scipy.stats import binomtest
 
         found = binomtest(self.errors, self.trials).proportion_ci(confidence, "exact")
@@ -61,7 +61,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class PublishedCurve:
-    """BLER of a code of k information and n coded bits, QPSK on AWGN, BP-20, over Eb/N0 in dB."""
+    """A published BLER curve: a code of k and n bits, QPSK, AWGN, BP-20, over Eb/N0 in dB."""
 
     source: str
     k: int
@@ -70,10 +70,10 @@ class PublishedCurve:
     bler: tuple[float, ...]
 
     def ebno_at(self, bler: float) -> float:
-        """Return the Eb/N0 in dB at which the curve has that BLER.
+        """Return the Eb/N0 in dB at which the curve has the BLER `bler`.
 
         Between and beyond the points the normal quantile of the BLER is interpolated linearly in
-        dB, as it is nearly linear at finite length (Polyanskiy, Poor, Verdu 2010).
+        dB: at finite length it is nearly linear (Polyanskiy, Poor, Verdu 2010).
         """
         from scipy.stats import norm
 
@@ -112,9 +112,7 @@ PUBLISHED = (
 def _over_the_air(
     bits: Tensor, modulation: str, over: SymbolChannel, snr_db: float, randomness: Randomness
 ) -> Tensor:
-    """Send float32 [R, S*m] bits; returns LLRs of the same shape, row r a packet of its own
-    link r.
-    """
+    """Send bits, float32 [R, S*m], one packet per link; return LLRs of the same shape."""
     device = str(bits.device)
     symbols = modem(modulation, device).map(bits)[:, None]  # [R, 1, S]
     snr = torch.full((len(bits),), snr_db, dtype=torch.float64, device=bits.device)
@@ -132,13 +130,12 @@ def bit_errors(
     any_bit: bool = False,
     symbols: int = 1,
 ) -> Proportion:
-    """Count hard-decision errors of uncoded QAM, one bit a symbol: the first, or any with
-    `any_bit`.
+    """Count hard-decision errors of uncoded QAM in one bit of each symbol.
 
     over: a symbol channel, as an object, or as "awgn" or {"rayleigh": {"coherence": "packet"}}.
-    snr_db: Es/N0. any_bit: count a bit drawn at random from each symbol, so that the rate is the
-        mean over all bits. symbols: per channel realisation. One makes the trials independent,
-        under fading, too; more are faster, and independent if the channel has no memory.
+    snr_db: Es/N0. any_bit: count a random bit of each symbol, for the mean rate over all bits, and
+        not the first one. symbols: per channel realisation. With one, trials are independent also
+        under fading; more are faster, and independent only on a channel without memory.
     """
     channel = over if isinstance(over, SymbolChannel) else from_spec(SYMBOL_CHANNELS, over)
     said = channel.name if over is channel else str(over)
@@ -173,9 +170,7 @@ def block_errors(
     seed: int = 0,
     device: str = "cpu",
 ) -> Proportion:
-    """Count blocks of an LDPC code, without CRC, that belief propagation decodes with any bit
-    wrong.
-    """
+    """Count the blocks of an LDPC code without CRC in which a bit is wrong after decoding."""
     channel = from_spec(SYMBOL_CHANNELS, over)
     bits_per_symbol = BITS_PER_SYMBOL[modulation]
     ldpc = code(k, n, bits_per_symbol, device, schedule=schedule)
@@ -238,8 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", choices=("ldpc", "ber"))
-    parser.add_argument("--blocks", type=int, default=4000, help="code blocks a point")
-    parser.add_argument("--bits", type=int, default=1_000_000, help="bits a point")
+    parser.add_argument("--blocks", type=int, default=4000, help="code blocks per point")
+    parser.add_argument("--bits", type=int, default=1_000_000, help="bits per point")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
     chosen = parser.parse_args(arguments)
