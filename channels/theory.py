@@ -265,8 +265,8 @@ def normal_snr_db(modulation: str, bits: int, symbols: int, bler: float) -> floa
     """Return the Es/N0 in dB at which the best code has the block error rate `bler`.
 
     The code carries `bits` bits in `symbols` symbols. modulation: bpsk, qpsk, 16qam, 64qam, 256qam
-    or gaussian. Raises ValueError if the modulation
-    cannot carry that many bits or the block error rate is not in (0, 1).
+    or gaussian. Raises ValueError if the modulation cannot carry so many bits, or if bler is not
+    above 0 and below 1.
 
     >>> round(normal_snr_db("qpsk", 1000, 1000, 1e-2), 2)  # rate 1/2: Eb/N0 is Es/N0
     0.7

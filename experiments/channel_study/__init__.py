@@ -1,1 +1,1 @@
-"""The channel by itself: bit and packet error rates, runs of losses and delays, beside theory."""
+"""Study of a channel alone: error rates, runs of losses and delays, compared with theory."""

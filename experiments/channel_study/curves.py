@@ -1,4 +1,4 @@
-"""What a study of a channel counts: shares with their intervals, points and curves."""
+"""The results of a channel study: shares with their intervals, points and curves."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CONDITIONS: Mapping[str, Axis] = {
 
 
 RANGES: Mapping[str, tuple[float, float]] = {"--snr-db": SNR_RANGE_DB, "--loss": (0, 1)}
-"""What an option may be at most; a channel may take less."""
+"""Largest range of an option; a channel may accept less."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Hits among trials, which count as `effective` independent ones."""
+    """A share of hits among trials that are equivalent to `effective` independent trials."""
 
     hits: int
     trials: int
@@ -42,11 +42,11 @@ class Share:
 
     @classmethod
     def of(cls, hits: Floats, trials: Floats) -> Share:
-        """Count hits among trials: [N] each, of each link. Links are independent, packets of one
-        need not be.
+        """Return the share of hits among trials, [N] each, one number per link.
 
-        The design effect is that of Korn and Graubard, "Confidence intervals for proportions with
-        small expected number of positive counts", Survey Methodology 24, 1998.
+        Links are independent, but packets of one link may not be. The design effect is that of Korn
+        and Graubard, "Confidence intervals for proportions with small expected number of positive
+        counts", Survey Methodology 24, 1998.
         """
         total, count = float(hits.sum()), float(trials.sum())
         links = int((trials > 0).sum())
@@ -65,7 +65,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Clopper and Pearson's, by the beta law, which does not want whole numbers."""
+        """Return the Clopper-Pearson interval, from the beta distribution for real numbers."""
         if not self.trials:
             return 0.0, 1.0
         tail, n = (1 - CONFIDENCE) / 2, self.effective
@@ -77,26 +77,26 @@ class Share:
 
 @dataclass
 class Point:
-    """What was counted at one value of the condition (None: the channel reads none)."""
+    """The counts at one value of the condition (None: the channel reads no condition)."""
 
     value: float | None
     lost: Share
     lost_by_slot: list[Share]
     bits: Share | None = None
     runs: list[Share] = field(default_factory=list)
-    """Runs of losses: of more than 0, 1, ... packets."""
+    """Shares of runs of more than 0, 1, ... lost packets."""
     delays_s: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     """[links, slots], infinite where lost."""
 
     def within(self, time_s: float) -> Share:
-        """Return the packets delivered by then, out of all."""
+        """Return the share of all packets that are delivered within `time_s`."""
         come = (self.delays_s <= time_s).sum(axis=1).astype(np.float64)
         return Share.of(come, np.full_like(come, self.delays_s.shape[1]))
 
 
 @dataclass(frozen=True)
 class Curves:
-    """A channel, what it was measured with, and the points."""
+    """A channel, the settings of its measurement, and the points."""
 
     channel: Channel
     title: str
@@ -118,6 +118,6 @@ def shows_delay(point: Point) -> bool:
 
 
 def instants(point: Point, count: int) -> Floats:
-    """Return delays from 0 to the longest but for the last thousandth."""
+    """Return delays from 0 to the 99.9 % quantile, in equal steps."""
     come = point.delays_s[np.isfinite(point.delays_s)]
     return np.linspace(0, float(np.quantile(come, 0.999)) * 1.02, count)

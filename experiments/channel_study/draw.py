@@ -45,17 +45,17 @@ _LOWEST_SHOWN = 1e-6
 
 
 def check_target(path: Path) -> None:
-    """Raise ConfigError if the picture could not be written there."""
+    """Raise ConfigError if a figure cannot be written to `path`."""
     if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"{path}: name a picture that ends in {', '.join(FORMATS)}")
+        raise ConfigError(f"{path}: give a file name that ends in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
-        raise ConfigError(f"{path}: the folder {path.parent} does not exist")
+        raise ConfigError(f"{path}: the folder {path.parent} does not exist: make it")
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder: name a picture")
+        raise ConfigError(f"{path} is a folder: give a file name")
 
 
 def draw(curves: Curves, path: Path) -> None:
-    """Draw the figure, one panel a quantity, to PNG, PDF or SVG. Raises ConfigError."""
+    """Draw the figure, one panel per quantity, to PNG, PDF or SVG. Raises ConfigError."""
     check_target(path)
     kinds: list[Callable[[Axes, Curves], None]] = []
     if any(point.bits is not None for point in curves.points):
@@ -134,8 +134,9 @@ def _marks(
     log: bool = False,
     factor: float = 1.0,
 ) -> None:
-    """Draw rates with their intervals; on a logarithmic axis a rate of 0 is the end of its
-    interval.
+    """Draw rates with their intervals.
+
+    On a logarithmic axis a rate of 0 is drawn at the upper end of its interval.
     """
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     seen = [i for i, s in enumerate(shares) if s.trials and (s.hits or not log)]
@@ -161,9 +162,7 @@ def _marks(
 
 
 def _linestyle(reference: Reference, number: int) -> Any:
-    """Return solid for what should be met, dashed for bounds, dotted for further references and
-    targets.
-    """
+    """Return the line style: solid for exact laws, dashed for bounds, dotted for others."""
     if number > 0 or reference.target:
         return (0, (1, 1.5))
     return (0, (5, 2)) if reference.bound else "-"
@@ -194,7 +193,7 @@ def _span(curves: Curves) -> Floats:
 
 
 def _floor(shares: Sequence[Share]) -> float:
-    """Return the lower end of a logarithmic axis: a little below the lowest value seen."""
+    """Return the lower end of a logarithmic axis, a little below the smallest value."""
     seen = [share.interval[0] for share in shares if share.hits]
     seen += [share.interval[1] / 3 for share in shares if share.trials and not share.hits]
     seen.append(0.03)
@@ -255,7 +254,7 @@ def _slot_panel(panel: Axes, curves: Curves) -> None:
 
 
 def _some(points: Sequence[Point], most: int = 3) -> list[Point]:
-    """Return at most so many, evenly chosen, the first and the last among them."""
+    """Return at most `most` points in equal steps, with the first and the last."""
     if len(points) <= most:
         return list(points)
     return [points[i] for i in np.linspace(0, len(points) - 1, most).round().astype(int)]

@@ -1,16 +1,16 @@
-"""Curves of a channel alone: what it does to packets, beside a law or bound that holds for it.
+"""Measurement of a channel alone, compared with the laws and bounds that hold for it.
 
     channel ── packets at each value of its condition ── counts ──> figure, table
                                              reference or bound ────────────────^
 
     bit errors      of an uncoded link over its SNR, with the closed form
-    packet loss     over the condition, with the normal approximation, the stationary loss and the
-                    like; where a channel reads no condition, over the packet's number in its link
-    runs of losses  P(more than l lost in a row), with that of the two states
-    delay           P(a packet arrives within t), with its law
+    packet loss     over the condition, with the normal approximation, the stationary loss and
+                    others; if the channel reads no condition, over the packet's number in its link
+    runs of losses  P(more than l consecutive losses), with that of a two-state chain
+    delay           P(a packet arrives within t), with its distribution
 
-Intervals are 95 %, exact (Clopper and Pearson). Where a link carries several packets, which may
-share its fate, they count as fewer (Korn and Graubard 1998).
+Intervals are 95 %, exact (Clopper and Pearson). Packets of one link may be correlated; they then
+count as fewer independent packets (Korn and Graubard 1998).
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ def measure(
     seed: int = 0,
     progress: bool = False,
 ) -> Curves:
-    """Send packets at every value of a condition, and count.
+    """Return the counts of losses, errors and delays at every value of a condition.
 
-    conditions: values of each that the channel needs; one may have several. One that has none, SNR
-    or loss, gets some that suit the channel. packets: in all at a point; per_link: of a link, on
-    links that are independent; one, where only each packet's own symbols decide. packet_rate_hz:
-    they are offered at that rate, evenly or by a Poisson process; None: all at once.
-    Raises ConfigError.
+    conditions: values of each condition that the channel needs; only one may have several values.
+    An SNR or a loss without values gets values that suit the channel. packets: number per point.
+    per_link: number per link; links are independent. None: one if the result of a packet depends
+    only on its own symbols. packet_rate_hz: rate at which packets are offered, in equal intervals
+    or as a Poisson process; None: all at once. Raises ConfigError.
     """
     needs = channel.needs
     for name in conditions:
@@ -117,18 +117,18 @@ def measure(
     slots = per_link or (1 if alone else 50)
     count = packets or (1000 if _decodes(channel) else 100_000)
     if slots > MOST_PER_LINK:
-        raise ConfigError(f"{slots} packets a link: it must be from 1 to {MOST_PER_LINK}")
+        raise ConfigError(f"{slots} packets per link must be from 1 to {MOST_PER_LINK}")
     if count < slots:
         raise ConfigError(
             f"{count} packets do not fill one link of {slots}: it must be from {slots} to "
             f"{MOST_PACKETS}, or the link shorter"
         )
     if count > MOST_PACKETS:
-        raise ConfigError(f"{count} packets a point: it must be from {slots} to {MOST_PACKETS}")
+        raise ConfigError(f"{count} packets per point must be from {slots} to {MOST_PACKETS}")
     if packet_rate_hz is not None and not 0 < packet_rate_hz < math.inf:
         raise ConfigError(f"packet rate {packet_rate_hz:g} Hz must be above 0 and finite")
     if poisson and packet_rate_hz is None:
-        raise ConfigError("Poisson traffic needs a packet rate")
+        raise ConfigError("Poisson traffic needs a packet rate: give --packet-rate")
     links = count // slots
     size = packet_bytes or (channel.packet_bytes if isinstance(channel, FixedSize) else 96)
     traffic = "all offered at once" if slots > 1 else ""
@@ -144,7 +144,7 @@ def measure(
 
 
 def _decodes(channel: Channel) -> bool:
-    """Say whether a packet takes milliseconds, because it is really decoded."""
+    """Return whether packets are decoded, which takes milliseconds per packet."""
     if channel.uses_per_packet(1) is None or isinstance(channel, (IdealLink, UncodedLink)):
         return False
     if isinstance(channel, CodedLink):
@@ -153,9 +153,7 @@ def _decodes(channel: Channel) -> bool:
 
 
 def _alone(channel: Channel) -> bool:
-    """Say whether a packet's own symbols decide its fate: a link without states, or a channel
-    around one.
-    """
+    """Return whether the result of a packet depends only on its own symbols."""
     if isinstance(channel, (Chain, Unequal)):
         return False
     if isinstance(channel, Wrapper):
@@ -233,8 +231,9 @@ def _point(
 
 
 def _runs(lost: NDArray[np.bool_]) -> list[Share]:
-    """Return the shares of runs of more than 0, 1, ... packets, of runs that begin in a link's
-    first half.
+    """Return the shares of runs of more than 0, 1, ... packets.
+
+    Only runs that begin in the first half of a link are counted.
     """
     slots = lost.shape[1]
     longest = min(LONGEST_RUN, slots // 2 - 1)
@@ -248,7 +247,7 @@ def _runs(lost: NDArray[np.bool_]) -> list[Share]:
 
 
 def default_values(channel: Channel, condition: str) -> list[float]:
-    """Return values that show how losses fall; around the bound on AWGN. Raises ConfigError."""
+    """Return values of a condition at which losses fall from high to low. Raises ConfigError."""
     if condition == "loss":
         most = min(0.5, channel.most if isinstance(channel, PacketBursts) else 1.0)
         return [round(most * i / 10, 4) for i in range(11)]
@@ -274,7 +273,7 @@ def default_values(channel: Channel, condition: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Counted:
-    """A line of the table."""
+    """One line of the table."""
 
     quantity: str
     condition: float | None
@@ -284,7 +283,7 @@ class Counted:
 
 
 def _counts(curves: Curves) -> Iterator[Counted]:
-    """Yield everything counted, with the value of the first reference."""
+    """Yield all counts, with the value of the first reference."""
 
     def said(references: Sequence[Reference], x: float) -> float | None:
         if not references or references[0].target:
@@ -315,7 +314,7 @@ def _counts(curves: Curves) -> Iterator[Counted]:
 
 
 def write_csv(curves: Curves, path: Path) -> None:
-    """Write a line a count: quantity, condition, at, hits, trials, rate, low, high, reference."""
+    """Write the counts: quantity, condition, at, hits, trials, rate, low, high, reference."""
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -334,7 +333,7 @@ def write_csv(curves: Curves, path: Path) -> None:
 
 
 def summary(curves: Curves) -> str:
-    """Return packet loss, and bit errors, at every value, as text."""
+    """Return packet loss and bit errors at every value, as text."""
     name = curves.condition or ""
     lines = [f"{name:>10}  {'quantity':<12} {'rate':>10}  {'95 % interval':<24} {'reference':>10}"]
     for row in _counts(curves):

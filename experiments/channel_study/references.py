@@ -1,7 +1,7 @@
-"""References for a channel study: the published law or bound that holds for a channel.
+"""References of a channel study: the published laws and bounds that hold for a channel.
 
-They go by the type of a channel, and by the very type of the symbol channel under it: what is
-derived from that may follow another law.
+They are chosen by the class of a channel and by the exact class of its symbol channel, because a
+subclass may follow another law.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from experiments.channel_study.curves import Curves, Floats
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference line to draw: its name, its values, and whether it is only a bound.
+    """A reference curve: its name, its values, and whether it is a bound.
 
-    target: what a channel aims at, not what it reaches. up_to: where it ends.
+    target: whether it is a target of the channel. up_to: the last value at which it is drawn.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Fading:
-    """A flat symbol channel whose gain has a known law: Rician fading in each of a few states.
+    """A flat symbol channel with a known distribution of its gain: Rician fading in some states.
 
-    states: probability of each and its gain over the mean, dB. k_factor: of the fading in all of
-    them, as a ratio; 0: Rayleigh fading, infinite: none.
+    states: probability of each state and its gain relative to the mean, dB. k_factor: Rician factor
+    in all states, as a ratio; 0: Rayleigh fading, infinity: no fading.
     """
 
     states: tuple[tuple[float, float], ...]
@@ -58,14 +58,14 @@ class Fading:
 
     @classmethod
     def of(cls, over: object) -> Fading | None:
-        """Return the states of a symbol channel; None if its gain has no known distribution."""
+        """Return the fading of a symbol channel; None if its distribution is not known."""
         known = _fading.registry.get(type(over))
         found: Fading | None = None if known is None else known(over)
         return found
 
     @property
     def none(self) -> bool:
-        """Whether every packet meets the mean."""
+        """Return whether every packet has the mean gain."""
         return len(self.states) == 1 and math.isinf(self.k_factor)
 
     def mean(self, function: Callable[[Floats, float], Floats], snr_db: Floats) -> Floats:
@@ -123,7 +123,7 @@ def code_of(channel: Channel) -> tuple[str, int, int, int] | None:
 
 
 def loss_references(curves: Curves) -> list[Reference]:
-    """Return the references of packet loss over the condition; few channels have any."""
+    """Return the references of packet loss over the condition; many channels have none."""
     return _loss(curves.channel, curves)
 
 
@@ -210,7 +210,7 @@ def _(channel: IdealLink, curves: Curves) -> list[Reference]:
 
 
 def _normal(channel: Channel, fading: Fading, bound: bool) -> Reference:
-    """Return the best code of a link's length, by the normal approximation."""
+    """Return the loss of the best code of a link's length, by the normal approximation."""
     code = code_of(channel)
     assert code is not None
     inputs, bits, symbols, blocks = code
@@ -224,7 +224,7 @@ def _normal(channel: Channel, fading: Fading, bound: bool) -> Reference:
 
 
 def _capacity(channel: Channel, fading: Fading, bound: bool) -> Reference:
-    """Return a code of infinite length of a link's rate."""
+    """Return the loss of a code of infinite length with a link's rate."""
     code = code_of(channel)
     assert code is not None
     inputs, bits, symbols, _ = code
@@ -258,9 +258,7 @@ def bit_references(curves: Curves) -> list[Reference]:
 
 
 def delay_reference(curves: Curves) -> Reference | None:
-    """Return P(delay <= t) where it is known: random delays, and Poisson traffic behind a
-    bottleneck.
-    """
+    """Return P(delay <= t) of random delays and of Poisson traffic behind a bottleneck."""
     return _delay(curves.channel, curves)
 
 

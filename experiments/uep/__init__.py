@@ -1,1 +1,1 @@
-"""Unequal error protection: the search for a protection plan, and its comparison with equal."""
+"""Unequal error protection: the search for a plan, and its comparison with equal protection."""

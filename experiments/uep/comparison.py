@@ -1,17 +1,17 @@
 """Unequal against equal protection, at equal channel uses, on real pictures.
 
-    protection plans ── guessed ── the best few ── scored on tuning pictures ──┐
-      unequal: classes of options, those of `allocate` among them             │
-      equal: every option and codec                                           │
-    the best unequal one and the few best equal ones <── sweeps on pictures ──┘
-      paired differences, with intervals, to the best equal one
+    protection plans ── estimated ── the best few ── scored on tuning pictures ──┐
+      unequal: classes of options, with those of `allocate`                      │
+      equal: every option and codec                                              │
+    the best unequal plan and the few best equal plans <── sweeps on pictures ───┘
+      paired differences, with intervals, to the best equal plan
 
     python -m experiments.uep.comparison CONFIG.yaml
 
-For each metric and value of the condition one unequal protection is measured, the one that scored
-best; where an equal one scored better, it is taken, and the difference is 0 if it is the best. The
-best equal protection is the best, on the very results that are shown, of those that the guess
-handed on.
+For each metric and value of the condition, the plan with the best score is measured. If this is an
+equal plan, it takes the place of the unequal one, and the difference is 0 if it is also the best
+equal plan. The best equal plan is chosen by the results that are shown, among those with the best
+estimates.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from sqlink.runtime.precision import full_precision
 from sqlink.settings import Section, load_settings
 
 STATES = 12
-"""Groups of links, by their mean SNR, that say what packets of one picture have in common."""
+"""Number of groups of links by mean SNR, the common states of the packets of a picture."""
 
 LINKS = 3000
 
@@ -61,13 +61,13 @@ LINKS = 3000
 class Protection(Section):
     """One comparison.
 
-    codec: what is protected. equal_codecs: others that equal protection may use as well. over: the
-    channel of which `options` change parameters (keys of a class of `unequal`, as code_rate,
-    modulation, copies). uses: channel uses of a picture, or, over a channel that counts no symbols,
-    packets with all their copies, at most. most_packets: of a picture. conditions: one condition
-    and its values, each a comparison. tuning: the data set on which protection is chosen, `data` if
-    it is not given; so many pictures of it (tuning_pictures), each sent so often (tuning_draws).
-    finalists: protections that the guess hands on to be scored, for each codec and metric.
+    codec: the protected codec. equal_codecs: further codecs for equal protection. over: the channel
+    whose parameters `options` change (keys of a class of `unequal`, such as code_rate, modulation,
+    copies). uses: most channel uses of a picture, or, if the channel counts no symbols, most
+    packets with all their copies. most_packets: of a picture. conditions: one condition and its
+    values; each value is a comparison. tuning: the data set on which plans are chosen; `data` if it
+    is not given. tuning_pictures: number of its pictures; tuning_draws: realisations of each.
+    finalists: number of plans with the best estimates that are scored, for each codec and metric.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -95,13 +95,13 @@ class Protection(Section):
 
     @property
     def condition(self) -> tuple[str, list[float]]:
-        """The condition's name and its values."""
+        """Return the condition's name and its values."""
         return next(iter(self.conditions.items()))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One metric at one value of the condition: unequal protection less the best equal one."""
+    """The difference of unequal and best equal protection in one metric at one value."""
 
     value: float
     metric: str
@@ -113,11 +113,11 @@ class Line:
     high: float
     higher_is_better: bool
     no_interval: str | None = None
-    """Why there is no low and high."""
+    """Why there is no interval."""
 
     @property
     def verdict(self) -> str:
-        """Say `better`, `worse`, or `no difference` if the interval holds 0."""
+        """Return `better`, `worse`, or `no difference` if the interval contains 0."""
         if math.isnan(self.low):
             return "n/a"
         if not (self.low > 0 or self.high < 0):
@@ -126,7 +126,7 @@ class Line:
 
 
 class Comparison:
-    """One comparison in progress; its sweeps go on where they stopped."""
+    """A comparison in progress; its sweeps resume where they stopped."""
 
     def __init__(self, plan: Protection, where: str, progress: bool = True) -> None:
         self.plan = plan
@@ -137,14 +137,12 @@ class Comparison:
         self.codecs = [plan.codec, *plan.equal_codecs]
 
     def run(self) -> str:
-        """Run every sweep, then return the table as Markdown, which is written to the output as
-        well.
-        """
+        """Run all sweeps, write the table to the output, and return it as Markdown."""
         name, values = self.plan.condition
         costs = [self._cost(option) for option in self.plan.options]
         if min(costs) > self.plan.uses:
             raise ConfigError(
-                f"{self.where}: uses={self.plan.uses} carry no packet: one takes {min(costs)}"
+                f"{self.where}: uses={self.plan.uses} carry no packet: give at least {min(costs)}"
             )
         tuner = self._tuner()
         lines: list[Line] = []
@@ -192,7 +190,7 @@ class Comparison:
             metrics.append(MIOU)
         if not metrics:
             raise ConfigError(
-                f"{self.where}: metrics: there must be miou or one of pictures, such as psnr, "
+                f"{self.where}: metrics: give miou or a metric of pictures, such as psnr, "
                 "that can be measured here"
             )
         return Tuner(
@@ -211,7 +209,7 @@ class Comparison:
     def _chosen(
         self, tuner: Tuner, costs: Sequence[int], name: str, value: float
     ) -> tuple[dict[str, ProtectionPlan], list[ProtectionPlan]]:
-        """Return the protection for each metric, and the equal ones to compare it with."""
+        """Return the plan for each metric, and the equal plans to compare it with."""
         plan = self.plan
         uses, most = plan.uses, plan.most_packets
         numbers = range(len(self.codecs))
@@ -228,8 +226,8 @@ class Comparison:
         ]
         if not equal:
             raise ConfigError(
-                f"{self.where}: uses={uses}: no codec can code the tuning pictures in the packets "
-                "that they carry"
+                f"{self.where}: uses={uses}: no codec can code the tuning pictures in so few "
+                "packets: raise uses"
             )
         self._say(
             f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal candidates"
@@ -254,9 +252,9 @@ class Comparison:
     def _allocated(
         self, tuner: Tuner, metric: str, costs: Sequence[int], name: str, value: float
     ) -> list[ProtectionPlan]:
-        """Return the protection that delivers the most relevance, if packets are of use in order.
+        """Return the plan of most relevance for packets that are useful only in order.
 
-        None if nothing would be sent, or less than the codec needs.
+        None if it sends no packet, or fewer than the codec needs.
         """
         most = min(self.plan.uses // min(costs), self.plan.most_packets)
         if not tuner.reaches(ProtectionPlan(0, ((0, most),))):
@@ -311,7 +309,7 @@ class Comparison:
         return packets * self.plan.packet_bytes + session_bytes(loaded)
 
     def _measured(self, candidate: ProtectionPlan, value: float) -> Measured:
-        """Measure the cell of one protection plan."""
+        """Run the sweep of one plan and return its results."""
         sweep = self._sweep(candidate, [value], self.plan.data)
         folder = self.folder / "sweeps" / digest(canonical(sweep.model_dump(mode="json")))
         components = Components.of(sweep, self.where)
@@ -386,7 +384,7 @@ class Comparison:
         return "\n".join(rows) + "\n"
 
     def _title(self, candidate: ProtectionPlan) -> str:
-        """Return an equal protection in words, such as `code_rate 0.5, modulation qpsk`."""
+        """Return an equal plan in words, such as `code_rate 0.5, modulation qpsk`."""
         option = self.plan.options[candidate.counts[0][0]]
         words = [f"{key} {value}" for key, value in option.items()] or ["plain"]
         codec = self.codecs[candidate.codec]

@@ -1,10 +1,11 @@
-"""What a protection plan achieves, on pictures other than those that it is evaluated on.
+"""Estimates and scores of protection plans on tuning pictures.
 
-    protection ── channel, simulated ── which packets came ─┬─ `Tuner.guess`: from curves, at once
-                                                            └─ `Tuner.score`: decoded and measured
+    plan ── channel, simulated ── delivered packets ─┬─ `Tuner.guess`: estimated from curves, fast
+                                                     └─ `Tuner.score`: decoded and measured
 
-A curve says what the first p of P packets are worth; a packet after a gap counts as a share of one
-before it, which a few random losses tell. The guess screens what the score then decides on.
+A curve gives the value of the first p of P packets. A packet after a gap has a fixed share of the
+value that it has without the gap; the share is estimated from a few random losses. The guess
+selects the plans that are scored.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from sqlink.metrics.semantic import confusion, miou
 
 MIOU = "miou"
 GUESSES = 400
-"""Simulated pictures behind a guess."""
+"""Simulated pictures of a guess."""
 _LENGTHS = (1, 2, 3, 4, 6, 9, 13, 18, 27, 40)
-"""Packets of a stream for which there are curves; between them they are interpolated."""
+"""Numbers of packets for which curves are measured; between them they are interpolated."""
 _HOLES = 8
-"""Random losses that tell what a packet after a gap is worth."""
+"""Number of random losses for estimating the value of a packet after a gap."""
 _FIRST, _SECOND = (1, 2, 3, 4, 6), (0, 1, 2, 3, 4, 6, 9)
-"""Packets that a first and a second class may have."""
+"""Candidates for the numbers of packets of the first and the second class."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -49,8 +50,10 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ProtectionPlan:
-    """How a picture's packets are protected: `counts` of them by each option (number, count), the
-    first ones first; one entry is equal protection. codec: number of the codec.
+    """A protection plan for a picture's packets.
+
+    counts: pairs (number of an option, number of packets), in the order of packets; one pair is
+    equal protection. codec: number of the codec.
     """
 
     codec: int
@@ -58,17 +61,17 @@ class ProtectionPlan:
 
     @property
     def packets(self) -> int:
-        """Packets of a picture."""
+        """Return the number of packets of a picture."""
         return sum(count for _, count in self.counts)
 
     def classes(self, options: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return the classes of `unequal`; the last takes the rest."""
+        """Return the classes of `unequal`; the last one takes all remaining packets."""
         classes = [{"packets": count, **options[option]} for option, count in self.counts]
         return [*classes[:-1], dict(options[self.counts[-1][0]])]
 
 
 def equal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> list[ProtectionPlan]:
-    """Return each option for as many packets as `uses` carry, up to `most`."""
+    """Return a plan for each option, with as many packets as `uses` allows, up to `most`."""
     return [
         ProtectionPlan(codec, ((option, min(uses // cost, most)),))
         for option, cost in enumerate(costs)
@@ -77,8 +80,9 @@ def equal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> list[
 
 
 def unequal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> list[ProtectionPlan]:
-    """Yield two or three classes, each more expensive than the next, that fill `uses`, of up to
-    `most` packets.
+    """Return plans of two or three classes, at most `most` packets, that fill `uses`.
+
+    Each class is more expensive than the next one.
 
     >>> unequal_plans(0, [300, 100], 500, 9)
     [ProtectionPlan(codec=0, counts=((0, 1), (1, 2)))]
@@ -105,12 +109,13 @@ def unequal_plans(codec: int, costs: Sequence[int], uses: int, most: int) -> lis
 
 @dataclass
 class Tuner:
-    """Guesses and scores of protection plans, over one channel.
+    """An estimator of protection plans over one channel.
 
-    over, options: as for `unequal`. codecs: those that a candidate may name. components: the tuning
-    pictures, metrics, segmenter and judge. pictures: so many are decoded, `draws` times each.
-    packet_bytes, condition: the sweep's packet size and the name of its condition. metrics: columns
-    of picture metrics, or "miou". All that was decoded is remembered.
+    over: as for `unequal`. options: keys of a class for each option. codecs: those of the plans.
+    components: the tuning pictures, metrics, segmenter and judge. pictures: number of decoded
+    pictures, with `draws` realisations each. packet_bytes, condition: the sweep's packet size and
+    the name of its condition. metrics: columns of picture metrics, or "miou". Decoded pictures are
+    cached.
     """
 
     over: object
@@ -140,14 +145,14 @@ class Tuner:
         self._images = torch.stack([sample.image for sample in samples])
         self._labels = [sample.segmentation for sample in samples]
         if MIOU in self.metrics and any(labels is None for labels in self._labels):
-            raise ConfigError(f"{self.where}: tuning: miou needs pictures with labels")
+            raise ConfigError(f"{self.where}: tuning: miou needs labels: give labelled pictures")
 
     def higher_is_better(self, metric: str) -> bool:
-        """Say whether more of a metric is better."""
+        """Return whether a higher value of a metric is better."""
         return metric == MIOU or self.components.measures.of_pictures[metric].higher_is_better
 
     def delivered(self, candidate: ProtectionPlan, value: float, links: int) -> Bools:
-        """Return which packets come, under one value of the condition: bool [links, P]."""
+        """Return the delivered packets at one value of the condition, bool [links, P]."""
         streams = Randomness.derive(1, [("tuning", n) for n in range(links)])
         packets = candidate.packets
         sent = Packets(
@@ -162,24 +167,25 @@ class Tuner:
         return came
 
     def reaches(self, candidate: ProtectionPlan) -> bool:
-        """Say whether the plan's codec can code every tuning picture in so many packets."""
+        """Return whether the codec can code every tuning picture in the plan's packets."""
         return self._encoded(candidate.codec, candidate.packets) is not None
 
     def guess(self, candidate: ProtectionPlan, value: float) -> dict[str, float]:
-        """Estimate each metric."""
+        """Return an estimate of each metric, from the curves."""
         came = self.delivered(candidate, value, GUESSES)
         return {
             metric: float(self._guessed(candidate.codec, metric, came)) for metric in self.metrics
         }
 
     def score(self, candidate: ProtectionPlan, value: float) -> dict[str, float]:
-        """Measure each metric on the tuning pictures as they arrive."""
+        """Return each metric of the tuning pictures after the channel."""
         came = self.delivered(candidate, value, self.pictures * self.draws)
         return self._measured(candidate.codec, came.reshape(self.pictures, self.draws, -1))
 
     def gains(self, codec: int, metric: str, packets: int) -> list[float]:
-        """Return what each of so many packets adds to a metric, after those before it; never
-        rising.
+        """Return the gain in a metric of each of `packets` packets, given all earlier ones.
+
+        The gains never rise.
         """
         from scipy.optimize import isotonic_regression
 
@@ -194,7 +200,7 @@ class Tuner:
         return float(self._worth(codec, metric, came.shape[1], whole).mean())
 
     def _worth(self, codec: int, metric: str, packets: int, whole: Floats) -> Floats:
-        """Return the value of `whole` of the first packets, of any float [...]."""
+        """Return a metric after the first `whole` packets, a real number each, float [...]."""
         at = self.metrics.index(metric)
 
         def of(length: int) -> Floats:
@@ -210,9 +216,7 @@ class Tuner:
         return (1 - part) * of(lower) + part * of(upper)
 
     def _curve(self, codec: int, packets: int) -> Floats:
-        """Return the metrics of the first 0..P packets of streams of P: float64 [P + 1,
-        metrics].
-        """
+        """Return the metrics after the first 0 to P packets of P, float64 [P + 1, metrics]."""
         if (codec, packets) not in self._curves:
             prefixes = np.tri(packets + 1, packets, -1, dtype=np.bool_)
             rows = [
@@ -225,7 +229,7 @@ class Tuner:
         return self._curves[codec, packets]
 
     def _after_gap(self, codec: int, metric: str) -> float:
-        """Estimate the relative value of a packet after a gap: 0 to 1, by least squares."""
+        """Return the relative value of a packet after a gap, 0 to 1, by least squares."""
         if (codec, metric) not in self._after_gaps:
             packets = next(n for n in _LENGTHS if n >= 6 and self._encoded(codec, n) is not None)
             draws = Randomness.derive(2, [("gaps", n) for n in range(_HOLES)]).uniform(packets)
@@ -248,7 +252,7 @@ class Tuner:
         return self._after_gaps[codec, metric]
 
     def _measured(self, codec: int, came: Bools) -> dict[str, float]:
-        """Average each metric over the pictures, of bool [pictures, draws, P]."""
+        """Return the mean of each metric; came: bool [pictures, draws, P], packets delivered."""
         packets = came.shape[2]
         wanted = [(picture, row.tobytes()) for picture, rows in enumerate(came) for row in rows]
         missing = [one for one in dict.fromkeys(wanted) if (codec, packets, *one) not in self._seen]
@@ -264,7 +268,7 @@ class Tuner:
         return found
 
     def _decode(self, codec: int, packets: int, wanted: Sequence[tuple[int, bytes]]) -> None:
-        """Decode and measure what is not yet known."""
+        """Decode and measure the receptions that are not in the cache."""
         if not wanted:
             return
         streams = self._encoded(codec, packets)
@@ -298,7 +302,7 @@ class Tuner:
                 self._seen[codec, packets, *one] = row_values
 
     def _encoded(self, codec: int, packets: int) -> list[Stream] | None:
-        """Encode the tuning pictures in so many packets; None if one cannot be coded so small."""
+        """Return the tuning pictures coded in `packets` packets; None if one does not fit."""
         key = codec, packets
         if key not in self._streams:
             coder, segmenter = self.codecs[codec], self.components.segmenter
@@ -318,7 +322,7 @@ def best(
     higher_is_better: bool,
     count: int,
 ) -> list[ProtectionPlan]:
-    """Return the `count` best ones, the best first."""
+    """Return the `count` best plans, best first."""
     sign = -1 if higher_is_better else 1
     return sorted(candidates, key=lambda candidate: sign * worth(candidate))[:count]
 

@@ -1,6 +1,6 @@
-"""Analogue baselines: pictures sent as complex symbols, with no bits in between.
+"""Analogue baselines, which send pictures as complex symbols without bits.
 
-An analogue codec's module is loaded when the codec is asked for, never before.
+The module of an analogue codec is loaded when the codec is first used.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ BUILT_IN = {"deepjscc": "sqlink.analogue.deepjscc"}
 
 
 def symbol_codec_names() -> list[str]:
-    """List every analogue codec's name, sorted: the built-in ones and those of installed
-    packages.
-    """
+    """Return the names of all analogue codecs, sorted, with those of installed packages."""
     from sqlink.analogue.base import SYMBOL_CODECS
 
     return SYMBOL_CODECS.names()
@@ -26,8 +24,8 @@ def symbol_codec_names() -> list[str]:
 def load_symbol_codec(name: str, /, **options: Any) -> SymbolCodec:
     """Make the analogue codec called `name` with `options`.
 
-    Raises ConfigError, naming the nearest one, if there is no such codec or it has no such option;
-    WeightsError where its weights cannot be read.
+    Raises ConfigError, with the nearest name, for an unknown codec or option, and WeightsError if
+    the weights cannot be read.
     """
     from sqlink.analogue.base import SYMBOL_CODECS
 

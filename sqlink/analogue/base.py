@@ -1,9 +1,9 @@
-"""What every analogue codec is: pictures to complex symbols, and equalised symbols to pictures.
+"""The protocol of analogue codecs: pictures to complex symbols and back.
 
-    images [N, 3, H, W] ── encode ──> symbols [N, k], mean |s|² = 1 a picture
+    images [N, 3, H, W] ── encode ──> symbols [N, k], mean |s|² = 1 per picture
     equalised symbols, their noise variances ── decode ──> Decoded
 
-No packet is lost and nothing is refused: a bad channel gives a bad picture, never an outage.
+No packet is lost and no picture is refused: a bad channel gives a bad picture, never an outage.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from sqlink.codecs.base import Decoded
 
 @runtime_checkable
 class SymbolCodec(Protocol):
-    """Pictures to symbols and back."""
+    """A codec of pictures to symbols and back."""
 
     name: str
     carries_map: bool
-    """Whether a segmentation map comes out of `decode`; an analogue codec has none so far."""
+    """Whether `decode` returns a segmentation map; no built-in analogue codec does."""
 
     def most_symbols(self, height: int, width: int) -> int:
-        """Return the most complex symbols that a picture of H×W can be sent in."""
+        """Return the largest number of complex symbols for a picture of H×W."""
         ...
 
     def encode(self, images: Tensor, symbols: int, snr_db: Tensor) -> Tensor:
         """Encode pictures of one size to complex64 [N, symbols]; the mean of |s|² is 1 for each.
 
-        images: float32 [N, 3, H, W] in [0, 1]. snr_db: float [N], mean Es/N0 in dB, which is what
-        the sender knows of the channel. Raises ConfigError if there are more symbols than
-        `most_symbols`, or none.
+        images: float32 [N, 3, H, W] in [0, 1]. snr_db: float [N], mean Es/N0 in dB, the only thing
+        that the sender knows of the channel. Raises ConfigError if `symbols` is not from 1 to
+        `most_symbols`.
         """
         ...
 
     def decode(
         self, received: Tensor, noise_variance: Tensor, snr_db: Tensor, height: int, width: int
     ) -> Decoded:
-        """Rebuild pictures of H×W; any finite symbols give a picture.
+        """Decode N pictures of H×W; any finite symbols give a picture.
 
         received: complex64 [N, symbols], equalised. noise_variance: float32 [N, symbols], E|noise|²
-        on each, as the receiver knows it. snr_db: as at the sender.
+        on each symbol, as the receiver knows it. snr_db: as for `encode`.
         """
         ...
 

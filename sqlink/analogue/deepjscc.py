@@ -1,10 +1,10 @@
 """DeepJSCC as an analogue codec: any picture size, any number of symbols, one set of weights.
 
-    k symbols = 16 that say the picture's scale by their phase, and k - 16 of coefficients
+    k symbols = 16 whose phase carries the picture's scale, and k - 16 of coefficients
 
-Sizes are filled up to whole places of 32×32 pixels by repeating the edge. What is filled up is sent
-and counted: k is the number of symbols that cross, while CBR = k / (3 H W) counts the pixels asked.
-The network, its power constraint and its noise: `sqlink.model.deepjscc`.
+Pictures are padded to multiples of 32×32 pixels by repeating the edge. The padding is sent and
+counted in k, the number of symbols sent, but H and W in CBR = k / (3 H W) are those of the picture.
+The network, its power constraint and its noise are in `sqlink.model.deepjscc`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from sqlink.runtime.threads import side_by_side
 from sqlink.weights.manifest import load
 
 QUIETEST, NOISIEST = 1e-9, 1e6
-"""Noise variances beyond which a symbol counts as this quiet or noisy, so that sums stay finite."""
+"""Limits to which noise variances are clipped, so that sums stay finite."""
 
 
 def load_network(weights: str | Path) -> tuple[DeepJSCC, str]:
-    """Load the network of a weights file; returns it with the file's SHA-256.
+    """Return the network of a weights file and the file's SHA-256.
 
-    weights: a shipped name, or a path. Raises WeightsError, one line, if it cannot be read or its
-    tensors are not those of its own configuration.
+    weights: a shipped name or a path. Raises WeightsError if the file cannot be read or its tensors
+    do not fit its configuration.
     """
     loaded = load(weights, "deepjscc")
     try:
@@ -50,7 +50,7 @@ def load_network(weights: str | Path) -> tuple[DeepJSCC, str]:
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())[:160]
         raise WeightsError(
-            f"{weights} holds no DeepJSCC network that fits its own configuration ({said}): "
+            f"{weights} has no DeepJSCC network that fits its configuration ({said}): "
             "train or save it again"
         ) from error
     return network.eval().requires_grad_(False), loaded.sha256
@@ -58,7 +58,10 @@ def load_network(weights: str | Path) -> tuple[DeepJSCC, str]:
 
 @register("deepjscc")
 class DeepJSCCCodec:
-    """See `SymbolCodec`. weights: a shipped name or a path; the default is the one shipped."""
+    """The analogue codec `deepjscc`; see `SymbolCodec`.
+
+    weights: a shipped name or a path. Raises WeightsError if they cannot be read.
+    """
 
     name = "deepjscc"
     carries_map = False
@@ -70,12 +73,12 @@ class DeepJSCCCodec:
         self.network = network.to(self.device)
 
     def most_symbols(self, height: int, width: int) -> int:
-        """See `SymbolCodec.most_symbols`."""
+        """Return the largest number of symbols; see `SymbolCodec.most_symbols`."""
         data = places(height, width) * self.network.config.coefficients // 2
         return data + min(SCALE_SYMBOLS, data // 7)
 
     def encode(self, images: Tensor, symbols: int, snr_db: Tensor) -> Tensor:
-        """See `SymbolCodec.encode`."""
+        """Encode pictures; see `SymbolCodec.encode`."""
         height, width = images.shape[2:]
         most = self.most_symbols(height, width)
         if not 1 <= symbols <= most:
@@ -103,7 +106,7 @@ class DeepJSCCCodec:
     def decode(
         self, received: Tensor, noise_variance: Tensor, snr_db: Tensor, height: int, width: int
     ) -> Decoded:
-        """See `SymbolCodec.decode`."""
+        """Decode pictures; see `SymbolCodec.decode`."""
         rows = zip(
             self._parts(received), self._parts(noise_variance), self._parts(snr_db), strict=True
         )
@@ -116,14 +119,14 @@ class DeepJSCCCodec:
         )
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return the rows that the network takes at once: on a CPU one, all of them elsewhere."""
+        """Return the batches of the network: single rows on a CPU, else all rows in one."""
         size = 1 if self.device.type == "cpu" else max(1, len(rows))
         return tuple(rows[start : start + size] for start in range(0, len(rows), size))
 
     def _decoded(
         self, received: Tensor, noise_variance: Tensor, snr_db: Tensor, height: int, width: int
     ) -> Tensor:
-        """Decode some of the receptions to pictures."""
+        """Decode some rows of received symbols to pictures."""
         count, symbols = received.shape
         shape = (self.network.config.coefficients, -(-height // PLACE), -(-width // PLACE))
         finite = (received.isfinite() & ~noise_variance.isnan()).to(self.device)

@@ -1,14 +1,14 @@
-"""Send symbols over the symbol channel of a packet link, at the channel uses that packets have.
+"""Transmission of analogue symbols over the symbol channel of a packet link.
 
-    symbols [k] ── dealt in turn ──> P packets of S symbols ── symbol channel ── equalised ──> [k]
+    symbols [k] ── in turn ──> P packets of S symbols ── symbol channel ── equalised ──> [k]
 
 The symbol channel is the one under a packet link (`coded`, `lookup`, `uncoded`, `adaptive`,
-`ideal`); the code and the modulation are left out. A packet has as many channel uses as one of the
-link's, and meets the fade that it meets there: slot p of a picture's draw has the same h, whether
-it carries bits or symbols. Symbols are dealt to the packets in turn, so that a deep fade takes an
-equal share of everything.
+`ideal`); its code and modulation are not used. A packet of symbols has as many channel uses as a
+packet of the link, and the same fade: slot p of a picture's draw has the same h for bits and for
+symbols. The symbols are distributed over the packets in turn, so that a deep fade affects all parts
+of a picture equally.
 
-Channel uses are those occupied, pilots among them; CBR = channel uses / (3 H W).
+Channel uses include pilots; CBR = channel uses / (3 H W).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class OverSymbols(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture's symbols fill packets: `packets` of `symbols` data symbols each.
+    """The packets of a picture: `packets` packets of `symbols` data symbols each.
 
-    elements: channel uses of one packet, pilots among them.
+    elements: channel uses of one packet, with pilots.
     """
 
     packets: int
@@ -54,7 +54,7 @@ class Frame:
 
     @property
     def total(self) -> int:
-        """Data symbols in all."""
+        """Return the number of data symbols of a picture."""
         return self.packets * self.symbols
 
     @property
@@ -65,8 +65,8 @@ class Frame:
 class SymbolLink:
     """The symbol channel under a packet link.
 
-    packet_bytes: of the packets whose channel uses one packet of symbols has. Raises ConfigError
-    if the channel is not a link over a symbol channel.
+    packet_bytes: packet size of the link; a packet of symbols has the channel uses of such a
+    packet. Raises ConfigError if the channel is not a link over a symbol channel.
     """
 
     def __init__(self, channel: Channel, packet_bytes: int) -> None:
@@ -85,10 +85,10 @@ class SymbolLink:
         self.symbol_rate_hz = next((rate for rate in clocks if rate), None)
 
     def uses(self, rate: Rate, height: int, width: int) -> int:
-        """Return the channel uses that a rate allows a picture of H×W.
+        """Return the channel uses of a rate for a picture of H×W.
 
-        Channel uses are taken as they are. bpp and bytes are those of as many whole packets as a
-        byte codec's stream of that size fills. A native quality is the CBR, k / (3 H W).
+        A rate in bpp or bytes gives the channel uses of the whole packets that a stream of that
+        size fills. A native quality is the CBR, k / (3 H W).
         """
         if rate.channel_uses is not None:
             return int(rate.channel_uses)
@@ -98,9 +98,9 @@ class SymbolLink:
         return -(-size // self.packet_bytes) * self.packet_uses
 
     def frame(self, uses: int, most_symbols: int) -> Frame:
-        """Return the largest frame within so many channel uses and data symbols.
+        """Return the largest frame of at most `uses` channel uses and `most_symbols` data symbols.
 
-        Raises ConfigError if not one symbol fits beside the pilots.
+        Raises ConfigError if the pilots leave no room for a symbol.
         """
         packets = max(1, -(-uses // self.packet_uses))
         while packets > 1 and packets > most_symbols:
@@ -123,10 +123,11 @@ class SymbolLink:
     def transmit(
         self, symbols: Tensor, frame: Frame, snr_db: Tensor, randomness: Randomness
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Send N rows of symbols, one a link, keyed like the links of packets.
+        """Send N rows of symbols, one per link, with the keys of packet links.
 
         symbols: complex64 [N, frame.total], mean |s|² of 1. snr_db: [N], mean Es/N0 in dB. Returns
-        complex64 [N, k], equalised; float32 [N, k], E|noise|² on each; float32 [N], the mean |h|².
+        the equalised symbols, complex64 [N, k], E|noise|² on each, float32 [N, k], and the mean
+        |h|², float32 [N].
         Raises ChannelError for an SNR out of range.
         """
         low, high = SNR_RANGE_DB
@@ -148,16 +149,16 @@ class SymbolLink:
         )
 
     def _elements(self, symbols: int) -> int:
-        """Return the channel uses of a packet of so many data symbols."""
+        """Return the channel uses of a packet of `symbols` data symbols."""
         return self.over.occupied(symbols)[0] if isinstance(self.over, Piloted) else symbols
 
 
 @dataclass(frozen=True)
 class SymbolsReceived:
-    """What a receiver holds of one picture: k equalised symbols and the noise on each.
+    """The received symbols of one picture, and the noise on them.
 
-    symbols: complex64 [k]. noise_variance: float32 [k]. snr_db: the mean Es/N0, which both ends
-    know.
+    symbols: complex64 [k], equalised. noise_variance: float32 [k]. snr_db: the mean Es/N0, which
+    both ends know.
     """
 
     symbols: Tensor
@@ -174,10 +175,10 @@ def cross_symbols(
     snr_db: Tensor,
     point: str,
 ) -> list[SymbolsReceived]:
-    """Send one picture for each of L draws, keyed as `sqlink.crossing.cross` keys its packets.
+    """Send one picture for each of L draws, with the random keys of `sqlink.crossing.cross`.
 
     images: float32 [N, 3, H, W]; a draw's `answer` is the number of its picture. snr_db: float64
-    [L], mean Es/N0 in dB. A picture is encoded once for each SNR that its draws meet.
+    [L], mean Es/N0 in dB. A picture is encoded once for each SNR of its draws.
     """
     levels = snr_db.tolist()
     pairs = list(dict.fromkeys(zip((draw.answer for draw in draws), levels, strict=True)))
@@ -201,7 +202,7 @@ def cross_symbols(
 def decode_symbols(
     codec: SymbolCodec, received: Sequence[SymbolsReceived], height: int, width: int
 ) -> Decoded:
-    """Rebuild pictures of H×W from as many symbols each."""
+    """Decode pictures of H×W that have equal numbers of symbols."""
     return codec.decode(
         torch.stack([one.symbols for one in received]),
         torch.stack([one.noise_variance for one in received]),

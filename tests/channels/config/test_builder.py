@@ -97,7 +97,7 @@ def test_files_are_read_and_names_are_taken(tmp_path: Path) -> None:
         ("coded: {packet_bytes: 2001-13-45}", "looks like a number"),
         ("coded: {packet_bytes: 0x_}", "looks like a number"),
         ("[" * 5000, "nested too deeply"),
-        ("&a [*a]", "holds itself"),
+        ("&a [*a]", "contains itself"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:

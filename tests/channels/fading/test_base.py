@@ -137,7 +137,7 @@ def test_channels_of_several_fades_or_unknown_gain_are_not_flat() -> None:
         ),
         (
             {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": JAKES_SPEC}},
-            "over=jakes has no single known gain a packet",
+            "over=jakes has no single known gain per packet",
         ),
         (
             {"gilbert_elliott": {"depth_db": 9, "bad": 0.4, "burst": 3, "over": BURSTS}},

@@ -265,8 +265,8 @@ def test_a_real_window_too_large_is_refused() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "give repair or overhead"),
-        ({"repair": 1, "overhead": 0.5}, "give repair or overhead"),
+        ({}, "give one of repair and overhead"),
+        ({"repair": 1, "overhead": 0.5}, "give one of repair and overhead"),
         ({"repair": -1}, "repair=-1 must be an integer from 0 to 10000"),
         ({"repair": True}, "repair=True must be an integer"),
         ({"overhead": float("inf")}, "overhead=inf must be from 0 to 100"),

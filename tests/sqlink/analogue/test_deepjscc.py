@@ -96,7 +96,7 @@ def test_mistakes_are_refused_in_one_line(codec: SymbolCodec, tmp_path: Path) ->
         load_symbol_codec("deepjscc", weight="x")
     path = tmp_path / "other.safetensors"
     save(path, {"a": torch.zeros(2)}, {"kind": "deepjscc", "config": '{"latents": 4}'})
-    with pytest.raises(WeightsError, match="holds no DeepJSCC") as error:
+    with pytest.raises(WeightsError, match="has no DeepJSCC") as error:
         load_symbol_codec("deepjscc", weights=path)
     assert "\n" not in str(error.value)
     with pytest.raises(WeightsError, match="no deepjscc weights"):

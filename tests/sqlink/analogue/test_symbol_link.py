@@ -70,7 +70,7 @@ def test_noise_under_rayleigh_fading_is_that_of_each_packets_gain() -> None:
     ratio = ((seen - symbols).abs().square() / variance).mean()
     assert ratio == pytest.approx(1.0, rel=0.02)
     by_packet = variance.reshape(40, frame.symbols, frame.packets)
-    assert bool((by_packet == by_packet[:, :1]).all())  # one gain a packet, dealt in turn
+    assert bool((by_packet == by_packet[:, :1]).all())  # one gain per packet, in turn
     assert len(by_packet[0, 0].unique()) == frame.packets
     assert gain.mean() == pytest.approx(1.0, abs=0.2)  # 320 fades: standard error 0.056
 
