@@ -93,8 +93,8 @@ def bit_cost(
 def table(pictures: Sequence[tuple[Ints, Ints, Ints, Ints]], tables: Tables) -> str:
     """Format the table in Markdown: a row for each packing, packet size and fraction."""
     lines = [
-        "| packing | packet_bytes | m | bytes | map: mask a place | an index | image: mask a place "
-        "| an index | header | coder, padding | of the formula |",
+        "| packing | packet_bytes | m | bytes | map: bits per mask | per index "
+        "| image: bits per mask | per index | header | coder, padding | ratio to the formula |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     packings = [Packing(mode) for mode in (*MODES[::-1],)] + [Packing("single", fixed=True)]
