@@ -291,7 +291,7 @@ def snr_db_for(modulation: str, bits_per_symbol: float) -> float:
     """
     return _snr_where(
         lambda snr_db: float(qam_information(modulation, snr_db).mean) - bits_per_symbol,
-        f"{bits_per_symbol} bits a symbol of {modulation}",
+        f"{bits_per_symbol} bits per symbol of {modulation}",
     )
 
 

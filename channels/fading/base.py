@@ -98,7 +98,7 @@ class Flat(Protocol):
 
 @runtime_checkable
 class Piloted(Protocol):
-    """A symbol channel that sends pilots beside the data symbols of a packet.
+    """A symbol channel that sends pilots in addition to the data symbols of a packet.
 
     streams: data symbols that one resource element carries at once; above 1 only with several
     transmit antennas.

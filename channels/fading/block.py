@@ -158,7 +158,7 @@ class Rayleigh(_BlockFading):
         picture); or an integer, the number of data symbols between two changes of h, counted from
         the first symbol of each packet.
     csi: "perfect", the receiver knows h; or "estimated", the receiver estimates h by least squares
-        from `pilots` symbols (1 to 1000), which are sent for each block beside the data.
+        from `pilots` symbols (1 to 1000) of each block, in addition to the data.
 
     The transmitter knows only the mean SNR. Another attempt has another h, except with "picture".
     The channel is `Flat` if csi is perfect and h is constant within a packet, and `Piloted` if csi

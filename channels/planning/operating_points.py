@@ -224,7 +224,7 @@ def table(points: Sequence[OperatingPoint | None], snr_db: Sequence[float], loss
     """Return the points as a Markdown table, one line per SNR."""
     lines = [
         "| SNR, dB | MCS | modulation | code rate | protection | packet loss on air "
-        "| after protection | pictures without any | uses a picture |",
+        "| after protection | outage | uses per picture |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for snr, point in zip(snr_db, points, strict=True):

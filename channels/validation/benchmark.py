@@ -233,7 +233,7 @@ def _print_link(blocks: int, repeats: int) -> None:
     spent = link_times(blocks, repeats)
     print(f"{blocks} packets of 96 bytes, QPSK 1/2, {torch.get_num_threads()} thread(s)")
     for name, seconds in spent.items():
-        print(f"{name:18}  {1e6 * statistics.median(seconds):10.2f} us a packet")
+        print(f"{name:18}  {1e6 * statistics.median(seconds):10.2f} us per packet")
     print("ratio of speeds (median, least, most)")
     for ours, theirs in (
         ("coded", "Sionna's decoder"),

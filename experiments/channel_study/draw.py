@@ -105,19 +105,19 @@ def _titled(curves: Curves) -> str:
 def _caption(curves: Curves) -> str:
     each = f" on {curves.links} links of {curves.slots} packets" if curves.slots > 1 else ""
     parts = [
-        f"n = {curves.links * curves.slots} packets of {curves.packet_bytes} bytes a point{each}"
+        f"n = {curves.links * curves.slots} packets of {curves.packet_bytes} bytes per point{each}"
     ]
     if curves.traffic:
         parts.append(curves.traffic)
     bits = next((point.bits.trials for point in curves.points if point.bits is not None), 0)
     if bits:
-        parts.append(f"{bits} bits a point")
+        parts.append(f"{bits} bits per point")
     if not any(point.lost.hits for point in curves.points):
-        parts.append("none was lost")
+        parts.append("no packet was lost")
     text = "; ".join(parts) + ". Bars: 95 % intervals, Clopper and Pearson"
     if curves.slots > 1:
-        text += ", packets of a link counted as fewer where they share its fate (Korn and Graubard)"
-    return text + "; a hollow triangle: none, its interval ends there."
+        text += ", correlated packets of a link count as fewer (Korn and Graubard)"
+    return text + "; a hollow triangle: no event, the end of its interval."
 
 
 def _axis(curves: Curves) -> Axis:

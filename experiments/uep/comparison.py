@@ -377,7 +377,7 @@ class Comparison:
         rows += [
             "",
             f"n = {pictures} pictures ({cell.num_blocks} blocks) x {realisations}; "
-            f"at most {self.plan.uses} uses a picture. Unequal protection:",
+            f"at most {self.plan.uses} uses per picture. Unequal protection:",
             "",
             *chosen,
         ]

@@ -279,7 +279,7 @@ def test_wrong_values_are_refused_in_one_line(change: dict[str, object], message
         ({"settings": []}, "at least one option"),
         ({"states": 3}, "states=3 must be an integer from 1 to 2"),
         ({"packets": 0}, "packets=0 must be an integer from 1"),
-        ({"settings": [{"packets": 3}]}, "the last class takes the rest"),
+        ({"settings": [{"packets": 3}]}, "the last class takes all other packets"),
     ],
 )
 def test_wrong_measurements_are_refused(change: dict[str, object], message: str) -> None:
