@@ -221,7 +221,7 @@ def _parsed(path: Path, _modified: float, of: str) -> BlerTable:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ConfigError(
-            f"{path} is not a table of error rates ({reason}): delete the file, and it is measured again"
+            f"{path} is not a table of error rates ({reason}): delete the file to measure it again"
         ) from error
     return table
 
