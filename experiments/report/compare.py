@@ -57,6 +57,7 @@ class Comparison:
     blocks: int
     realisations: tuple[int, ...]
     better: dict[str, bool]
+    bounds: dict[str, tuple[float, float]]
     trained_on: dict[str, tuple[str, ...]]
     deltas: list[Line] = field(default_factory=list)
     values: list[Line] = field(default_factory=list)
@@ -111,6 +112,7 @@ def compare(
         cells[0].num_blocks,
         tuple(sorted({cell.shape[1] for cell in cells})),
         better,
+        _bounds(results, list(better)),
         trained,
     )
     for group in by_condition(cells).values():
@@ -150,7 +152,7 @@ def _compare_group(
     for (title, rate, name), one in at.items():
         line = {"codec": title, **said, "at": rate, "metric": name}
         line["outage"] = outages.get((title, rate), np.nan)
-        found.values.append(line | _interval_of(one))
+        found.values.append(line | _interval_of(one, *found.bounds[name]))
     for title, anchor in pairs:
         for (own, rate, name), ours in at.items():
             theirs = at.get((anchor, rate, name))
@@ -257,6 +259,22 @@ def _better(results: Sequence[Results], asked: Sequence[str]) -> dict[str, bool]
     return {name: known[name] for name in chosen}
 
 
+def _bounds(results: Sequence[Results], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return column -> the range of a metric's values; none in manifests of older versions."""
+    held = {
+        name: about.get("bounds") or (None, None)
+        for one in results
+        for name, about in one.manifest["metrics"].items()
+    }
+    return {
+        name: (
+            -np.inf if (low := held[name][0]) is None else float(low),
+            np.inf if (high := held[name][1]) is None else float(high),
+        )
+        for name in names
+    }
+
+
 def _anchors(one: Results) -> list[str]:
     """Return the sweep's anchors; without any, codecs are compared with the last one."""
     given = one.manifest["sweep"].get("compare", {}).get("anchors")
@@ -312,10 +330,10 @@ def _at(curve: Sequence[Measured], name: str, bpp: float) -> Jackknife | str:
     return value_at(there, name, bpp) if there else "not measured"
 
 
-def _interval_of(found: Jackknife | str) -> Line:
+def _interval_of(found: Jackknife | str, low: float = -np.inf, high: float = np.inf) -> Line:
     if isinstance(found, str):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "reason": found}
-    one = found.interval()
+    one = found.interval(low=low, high=high)
     return {"value": one.estimate, "low": one.low, "high": one.high, "reason": None}
 
 

@@ -19,7 +19,7 @@ import torch
 
 from experiments.sweep.grid import Point, canonical
 from experiments.sweep.measuring import FEATURES, Measures, counts_column, unpacked
-from sqlink.metrics.base import SetMetric
+from sqlink.metrics.base import SetMetric, bounds
 from sqlink.metrics.jackknife import (
     Floats,
     Integers,
@@ -141,7 +141,10 @@ class Measured:
         return self._found[name]
 
     def interval(self, name: str) -> Interval | None:
-        """Return a result with its interval; None where nothing was measured."""
+        """Return a result with its interval, cut off at the metric's bounds.
+
+        None where nothing was measured.
+        """
         found = self.result(name)
         if found is None:
             return None
@@ -150,10 +153,11 @@ class Measured:
             return Interval(
                 found.estimate, np.nan, np.nan, 0.95, self.num_blocks, f"{some} observed"
             )
-        if name in SHARES or name in self.measures.of_maps:
+        if name in SHARES:
             return found.interval(low=0.0, high=1.0)
-        of_set = self.measures.of_sets.get(name)
-        return found.interval(low=-np.inf if of_set is None else of_set.lowest)
+        metric = self.measures.metrics.get(name)
+        low, high = (-np.inf, np.inf) if metric is None else bounds(metric)
+        return found.interval(low=low, high=high)
 
     def value(self, name: str, which: Booleans) -> float | None:
         """Return a metric over the receptions of a mask [pictures, realisations].

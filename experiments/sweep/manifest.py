@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from experiments.sweep.components import Components
 from experiments.sweep.grid import FORMAT
 from experiments.sweep.schema import Sweep
 from sqlink.codecs.base import Described
+from sqlink.metrics.base import bounds
 
 PACKAGES = (
     "sqlink",
@@ -53,7 +55,12 @@ def manifest(
         "channels": list(sweep.links()),
         "conditions": sorted(sweep.conditions),
         "metrics": {
-            name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+            name: {
+                "unit": metric.unit,
+                "higher_is_better": metric.higher_is_better,
+                # JSON has no infinity
+                "bounds": [one if math.isfinite(one) else None for one in bounds(metric)],
+            }
             for name, metric in components.measures.metrics.items()
         },
         "asked": list(components.asked),

@@ -99,6 +99,8 @@ class Store:
         self.folder = Path(folder)
         self.parts = self.folder / "parts"
         self._lock = FileLock(self.folder / ".lock")
+        self._made: list[Path] = []
+        """Folders that were not there before, the innermost first."""
 
     @classmethod
     def of_worker(cls, folder: str | Path) -> Store:
@@ -115,6 +117,7 @@ class Store:
 
     def __enter__(self) -> Store:
         try:
+            self._made = [one for one in (self.parts, *self.parts.parents) if not one.exists()]
             self.parts.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -122,6 +125,7 @@ class Store:
                 f"{self.folder}: another sweep is writing here: wait for it or name another folder"
             ) from error
         except OSError as error:
+            self._remove_empty()
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error.strerror or error}"
             ) from error
@@ -135,6 +139,7 @@ class Store:
         trace: TracebackType | None,
     ) -> None:
         self._tidy()
+        self._remove_empty()
         self._lock.release()
 
     def _tidy(self) -> None:
@@ -142,6 +147,16 @@ class Store:
         for folder in (self.parts, self.folder / PICTURES):
             for left in folder.glob(f"*{SUFFIX}"):
                 left.unlink(missing_ok=True)
+
+    def _remove_empty(self) -> None:
+        """Remove the folders made here in which nothing was written: a refused sweep leaves none."""
+        for folder in self._made:
+            try:
+                if folder == self.folder and list(folder.iterdir()) == [folder / ".lock"]:
+                    (folder / ".lock").unlink()
+                folder.rmdir()
+            except OSError:  # it is not there, or not empty
+                return
 
     def done(self) -> set[Key]:
         """Return the keys of every row in the store."""

@@ -11,6 +11,7 @@ All are registered by name in one registry, and a sweep measures any of them by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
@@ -130,6 +131,32 @@ class SetMetric(Protocol):
 
 
 AnyMetric = Metric | MapMetric | SetMetric
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A metric that names the range of its values."""
+
+    lowest: float
+    highest: float
+
+
+def bounds(metric: AnyMetric) -> tuple[float, float]:
+    """Return the range of a metric's values, at which intervals are cut off.
+
+    It is the range that the metric names (`Bounded`), else [0, 1] for a MapMetric, and for a
+    SetMetric its `lowest` and no upper bound. Other metrics have none: (-inf, inf).
+
+    >>> from sqlink.metrics import load_metric
+    >>> bounds(load_metric("ms_ssim")), bounds(load_metric("psnr"))
+    ((0.0, 1.0), (-inf, inf))
+    """
+    if isinstance(metric, Bounded):
+        return metric.lowest, metric.highest
+    if isinstance(metric, MapMetric):
+        return 0.0, 1.0
+    return (metric.lowest, math.inf) if isinstance(metric, SetMetric) else (-math.inf, math.inf)
+
 
 METRICS: Registry[AnyMetric] = Registry("metric", "sqlink.metrics", BUILT_IN)
 register = METRICS.register

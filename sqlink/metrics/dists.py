@@ -112,6 +112,7 @@ class Dists:
     name = "dists"
     unit = ""
     higher_is_better = False
+    lowest, highest = 0.0, math.inf
 
     def __init__(self, folder: Path | str | None = None) -> None:
         self.network = load_dists(folder)

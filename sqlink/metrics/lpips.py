@@ -166,6 +166,7 @@ class Lpips:
 
     unit = ""
     higher_is_better = False
+    lowest, highest = 0.0, math.inf
 
     def __init__(self, folder: Path | str | None = None, *, net: str = "squeeze") -> None:
         self.name = "lpips" if net == "squeeze" else f"lpips_{net}"

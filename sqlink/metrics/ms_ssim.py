@@ -44,6 +44,7 @@ class MsSsim:
     name = "ms_ssim"
     unit = ""
     higher_is_better = True
+    lowest, highest = 0.0, 1.0
 
     def unavailable(self, height: int, width: int) -> str | None:
         if min(height, width) >= MIN_SIDE:

@@ -57,6 +57,7 @@ class Ssim:
     name = "ssim"
     unit = ""
     higher_is_better = True
+    lowest, highest = -1.0, 1.0
 
     def unavailable(self, height: int, width: int) -> str | None:
         if min(height, width) >= MIN_SIDE:

@@ -97,6 +97,22 @@ def test_a_second_sweep_in_the_folder_is_refused_in_one_line(tmp_path: Path) -> 
         pass
 
 
+def test_a_sweep_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    with Store(tmp_path / "results" / "first"):
+        pass
+    assert not list(tmp_path.iterdir())
+    with Store(tmp_path / "results" / "first") as store:
+        store.add([row("a", 0)])
+    with suppress(ConfigError), Store(tmp_path / "results" / "second"):
+        raise ConfigError("refused")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["first"]
+    assert len(list(store.parts.iterdir())) == 1
+    (tmp_path / "mine").mkdir()
+    with Store(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").is_dir()  # it was there before
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
