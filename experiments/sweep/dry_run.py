@@ -99,12 +99,12 @@ def _tried(runner: Runner, store: Store) -> tuple[float, int]:
     of the first what coding takes.
     """
     worker = runner.worker
-    chunk = worker.prepared(next(worker.pictures.chunks(runner.pictures.groups[0])))
-    pictures = len(chunk) if runner.sweep.sequence is not None else 1
+    batch = worker.prepared(next(worker.pictures.batches(runner.pictures.groups[0])))
+    pictures = len(batch) if runner.sweep.sequence is not None else 1
     seconds, size = 0.0, 0.0
     for group in encodings(runner.points):
-        first = _timed(runner, store, chunk[:pictures], group[0], 1)
-        second = _timed(runner, store, chunk[:pictures], group[0], 2)
+        first = _timed(runner, store, batch[:pictures], group[0], 1)
+        second = _timed(runner, store, batch[:pictures], group[0], 2)
         row = max(second[0] - first[0], 0.0) / pictures
         coding = max(first[0] / pictures - row, 0.0)
         each = len(group) * runner.sweep.realisations
@@ -114,12 +114,12 @@ def _tried(runner: Runner, store: Store) -> tuple[float, int]:
 
 
 def _timed(
-    runner: Runner, store: Store, chunk: list[Picture], point: Point, realisations: int
+    runner: Runner, store: Store, batch: list[Picture], point: Point, realisations: int
 ) -> tuple[float, int]:
     """Measure the seconds, and bytes of a part file, of pictures at one point."""
-    crossings = [Crossing(n, point, r) for r in range(realisations) for n in range(len(chunk))]
+    crossings = [Crossing(n, point, r) for r in range(realisations) for n in range(len(batch))]
     start = time.perf_counter()
-    rows = runner.worker.rows_of(chunk, point.encoding, crossings)
+    rows = runner.worker.rows_of(batch, point.encoding, crossings)
     took = time.perf_counter() - start
     before = {path.name for path in store.parts.glob("*.parquet")}
     store.add(rows)

@@ -1,6 +1,6 @@
-"""The pictures of a sweep: in chunks that are coded together, and what is known of each of them.
+"""The pictures of a sweep: in batches that are coded together, and what is known of each of them.
 
-data set ── chunks ──> Picture, its key ── prepared ──> with the map to send, the judge's ceiling
+data set ── batches ──> Picture, its key ── prepared ──> with the map to send, the judge's ceiling
 """
 
 from __future__ import annotations
@@ -80,24 +80,24 @@ class Pictures:
         length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
         return [tuple(range(start, min(start + length, self._all))) for start in self._starts]
 
-    def chunks(self, numbers: Sequence[int]) -> Iterator[list[Picture]]:
+    def batches(self, numbers: Sequence[int]) -> Iterator[list[Picture]]:
         """Load the pictures of these numbers, in runs of one size of at most the batch size; in a
         sequence they are one run that shares a link.
         """
         if self._sweep.sequence is not None:
             yield self._run_of(numbers)
             return
-        chunk: list[Picture] = []
+        batch: list[Picture] = []
         for number in numbers:
             sample = self._components.data[number]
             picture = Picture(number, picture_key(sample), sample, sample.block)
-            full = len(chunk) == self._sweep.batch_size
-            if chunk and (full or chunk[0].sample.image.shape != sample.image.shape):
-                yield chunk
-                chunk = []
-            chunk.append(picture)
-        if chunk:
-            yield chunk
+            full = len(batch) == self._sweep.batch_size
+            if batch and (full or batch[0].sample.image.shape != sample.image.shape):
+                yield batch
+                batch = []
+            batch.append(picture)
+        if batch:
+            yield batch
 
     def _run_of(self, numbers: Sequence[int]) -> list[Picture]:
         """Make a run of the pictures that share a link: the key of each depends on the others."""
@@ -115,31 +115,31 @@ class Pictures:
             for number, key, sample in zip(numbers, keys, samples, strict=True)
         ]
 
-    def prepared(self, chunk: Sequence[Picture]) -> list[Picture]:
+    def prepared(self, batch: Sequence[Picture]) -> list[Picture]:
         """Return the pictures with the map that is sent of them and the judge's view of the
         original.
         """
         components = self._components
-        images = torch.stack([picture.sample.image for picture in chunk]).to(components.device)
+        images = torch.stack([picture.sample.image for picture in batch]).to(components.device)
         if components.segmenter is not None:
             maps = components.segmenter.segment(images).cpu()
-            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
+            batch = [replace(p, sent=m) for p, m in zip(batch, maps, strict=True)]
         elif components.sends_map:
-            for picture in chunk:
+            for picture in batch:
                 if picture.sample.segmentation is None:
                     raise DataError(
                         f"picture '{picture.sample.name}' has no labels to send: "
                         "use `segmenter: tx`, or give the data set maps"
                     )
-            labels = [p.sample.segmentation for p in chunk if p.sample.segmentation is not None]
+            labels = [p.sample.segmentation for p in batch if p.sample.segmentation is not None]
             maps = fill_unlabelled(torch.stack(labels))
-            chunk = [replace(p, sent=m) for p, m in zip(chunk, maps, strict=True)]
-        originals = components.measures.originals(images, [p.sample.segmentation for p in chunk])
-        return [replace(p, original=o) for p, o in zip(chunk, originals, strict=True)]
+            batch = [replace(p, sent=m) for p, m in zip(batch, maps, strict=True)]
+        originals = components.measures.originals(images, [p.sample.segmentation for p in batch])
+        return [replace(p, original=o) for p, o in zip(batch, originals, strict=True)]
 
-    def keep(self, chunk: Sequence[Picture]) -> None:
+    def keep(self, batch: Sequence[Picture]) -> None:
         """Write those that are examples, as they were before anything was sent."""
-        for picture in chunk:
+        for picture in batch:
             if self._examples is not None and picture.number < self._sweep.examples.pictures:
                 sample = picture.sample
                 self._examples.keep_original(

@@ -99,9 +99,9 @@ def _loop(
     worker = Worker(sweep, components, Store.of_worker(home), Done(), Cache(None), say)
     by_hash = {point.hash: point for point in worker.points}
     numbers = [number for group in worker.pictures.groups for number in group]
-    chunks = [chunk for n in numbers for chunk in worker.pictures.chunks((n,))]
+    batches = [batch for n in numbers for batch in worker.pictures.batches((n,))]
     loaded: dict[str, Picture] = {
-        picture.key: picture for chunk in chunks for picture in worker.prepared(chunk)
+        picture.key: picture for batch in batches for picture in worker.prepared(batch)
     }
     took = 0.0
     for row in rows:

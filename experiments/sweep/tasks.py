@@ -75,13 +75,13 @@ def cut(
     longest = max((len(group) for group in groups), default=1)
     size = max(1, batch_size // longest) if longest == 1 else 1
     size = max(1, min(size, len(groups) // wanted if workers > 1 else size))
-    chunks = list(_runs(groups, size))
-    pieces = 1 if not chunks else min(encodings, math.ceil(wanted / len(chunks)))
+    batches = list(_runs(groups, size))
+    pieces = 1 if not batches else min(encodings, math.ceil(wanted / len(batches)))
     if workers == 1:
         pieces = 1
     tasks: list[Task] = []
-    for chunk in chunks:
-        pictures = tuple(number for group in chunk for number in group)
+    for batch in batches:
+        pictures = tuple(number for group in batch for number in group)
         for piece in range(pieces):
             of = tuple(range(encodings * piece // pieces, encodings * (piece + 1) // pieces))
             tasks.append(Task(len(tasks), pictures, of, realisations))

@@ -73,7 +73,7 @@ Came = TypeVar("Came")
 
 @dataclass(frozen=True)
 class Crossing:
-    """One crossing of the channel: of which picture of the chunk, at which point, which draw."""
+    """One crossing of the channel: of which picture of the batch, at which point, which draw."""
 
     picture: int
     point: Point
@@ -127,10 +127,10 @@ class Worker:
         keys: dict[int, str] = {}
         rows, label = 0, ""
         with self.compute.measure(ALL, "load", len(task.pictures)):
-            chunks = list(self.pictures.chunks(task.pictures))  # a batch's, or a run of a sequence
-        for chunk in chunks:
-            keys |= {picture.number: picture.key for picture in chunk}
-            done, label = self._chunk(chunk, task, advance)
+            batches = list(self.pictures.batches(task.pictures))
+        for batch in batches:
+            keys |= {picture.number: picture.key for picture in batch}
+            done, label = self._run_batch(batch, task, advance)
             rows += done
         return Outcome(
             task,
@@ -142,18 +142,18 @@ class Worker:
             label,
         )
 
-    def _chunk(self, chunk: list[Picture], task: Task, advance: Advance) -> tuple[int, str]:
+    def _run_batch(self, batch: list[Picture], task: Task, advance: Advance) -> tuple[int, str]:
         """Run the task's encodings of a few pictures of one size; return rows, and what was done
         last.
         """
         first, last = task.realisations
         missing: dict[int, list[Crossing]] = {}
-        there = [self.done.of(picture.key) for picture in chunk]
-        total, label = 0, f"{chunk[0].sample.name}: reading what is there"
+        there = [self.done.of(picture.key) for picture in batch]
+        total, label = 0, f"{batch[0].sample.name}: reading what is there"
         for i in task.encodings:
             missing[i] = [
                 Crossing(n, point, realisation)
-                for n, picture in enumerate(chunk)
+                for n, picture in enumerate(batch)
                 for point in self.groups[i]
                 for realisation in range(first, last)
                 if (point.hash, realisation) not in there[n]
@@ -162,74 +162,74 @@ class Worker:
             if self.sweep.sequence is not None:
                 some = {(c.point.hash, c.realisation): c for c in missing[i]}
                 missing[i] = [
-                    replace(one, picture=n) for one in some.values() for n in range(len(chunk))
+                    replace(one, picture=n) for one in some.values() for n in range(len(batch))
                 ]
-            all_ = len(chunk) * len(self.groups[i]) * (last - first)
+            all_ = len(batch) * len(self.groups[i]) * (last - first)
             total += all_
             advance(all_ - len(missing[i]), label)
         if not any(missing.values()):
             return total, label
-        chunk = self._ready(chunk)
+        batch = self._ready(batch)
         for i in task.encodings:
             if missing[i]:
                 encoding = self.groups[i][0].encoding
-                label = f"{encoding.label}: {chunk[0].sample.name}"
+                label = f"{encoding.label}: {batch[0].sample.name}"
                 advance(0, label)
-                rows = self.rows_of(chunk, encoding, missing[i])
+                rows = self.rows_of(batch, encoding, missing[i])
                 with self.compute.measure(encoding.codec.title, "store", len(rows)):
                     self.store.add(rows)
                 advance(len(missing[i]), label)
         return total, label
 
-    def _ready(self, chunk: list[Picture]) -> list[Picture]:
+    def _ready(self, batch: list[Picture]) -> list[Picture]:
         """Return the pictures with their maps and what the judge sees; the last ones are kept."""
-        names = [picture.key for picture in chunk]
+        names = [picture.key for picture in batch]
         if self._prepared[0] != names:
-            with self.compute.measure(ALL, "prepare", len(chunk)):
-                self._prepared = names, self.prepared(chunk)
+            with self.compute.measure(ALL, "prepare", len(batch)):
+                self._prepared = names, self.prepared(batch)
         return self._prepared[1]
 
     @one_thread_each()
-    def prepared(self, chunk: list[Picture]) -> list[Picture]:
+    def prepared(self, batch: list[Picture]) -> list[Picture]:
         """Return the pictures with the map that is sent of them and the judge's view of the
         original.
         """
         ready: dict[str, Picture] = {}
-        for picture in chunk if self.keys is not None else ():
+        for picture in batch if self.keys is not None else ():
             assert self.keys is not None
             data = self.cache.get("originals", self.keys.original(picture))
             if data is not None:
                 sent, original = original_of(data)
                 ready[picture.key] = replace(picture, sent=sent, original=original)
-        left = [picture for picture in chunk if picture.key not in ready]
+        left = [picture for picture in batch if picture.key not in ready]
         for picture in self.batch.over(left, self.pictures.prepared):
             ready[picture.key] = picture
             if self.keys is not None:
                 data = original_bytes(picture.sent, picture.original)
                 self.cache.put(self.keys.original(picture), data)
-        chunk = [ready[picture.key] for picture in chunk]
-        self.pictures.keep(chunk)
-        return chunk
+        batch = [ready[picture.key] for picture in batch]
+        self.pictures.keep(batch)
+        return batch
 
     @one_thread_each()
     def rows_of(
-        self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
+        self, batch: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
         """Make the rows of one encoding of a few pictures, over every crossing asked for."""
         if encoding.codec.title in self.components.analogue:
-            return self._rows_of_symbols(chunk, encoding, crossings)
+            return self._rows_of_symbols(batch, encoding, crossings)
         components, size = self.components, encoding.packet_bytes
         names = list(dict.fromkeys(crossing.point.channel for crossing in crossings))
         codec = components.codecs[encoding.codec.title, size]
         wanted = sorted({crossing.picture for crossing in crossings})
-        answers = self._answers([chunk[n] for n in wanted], encoding, names[0])
+        answers = self._answers([batch[n] for n in wanted], encoding, names[0])
         sent = dict(zip(wanted, answers, strict=True))
         of = {one: _stream_hash(answer) for one, answer in sent.items()}
         crossed: dict[str, CrossingResult] = {}
         number: list[int] = []
         for name in names:
             own = [crossing for crossing in crossings if crossing.point.channel == name]
-            crossed[name] = self._cross(chunk, wanted, answers, own)
+            crossed[name] = self._cross(batch, wanted, answers, own)
         seen = dict.fromkeys(names, -1)
         for crossing in crossings:
             seen[crossing.point.channel] += 1
@@ -243,7 +243,7 @@ class Worker:
         )
         keep: dict[int, list[Crossing]] = {}
         for crossing, index in zip(crossings, indices, strict=True):
-            picture = chunk[crossing.picture]
+            picture = batch[crossing.picture]
             if self.examples.wants(picture.number, crossing.point, crossing.realisation):
                 keep.setdefault(index, []).append(crossing)
 
@@ -251,7 +251,7 @@ class Worker:
             stream = sent[number]
             if came is None or not isinstance(stream, Stream):
                 return None
-            return _tokens(codec, chunk[number], stream, came)
+            return _tokens(codec, batch[number], stream, came)
 
         def entry(number: int, came: Received | None) -> str | None:
             stream = sent[number]
@@ -259,14 +259,14 @@ class Worker:
                 return None
             if came != Received.whole(stream):
                 return None
-            return self.keys.delivery(chunk[number], encoding, stream)
+            return self.keys.delivery(batch[number], encoding, stream)
 
         decode = partial(decode_received, Receiver(codec))
         title, map_comes = encoding.codec.title, codec.carries_map
-        measured = self._measure(chunk, title, decode, map_comes, tokens, receptions, keep, entry)
+        measured = self._measure(batch, title, decode, map_comes, tokens, receptions, keep, entry)
         return [
             Row(
-                _place(chunk[c.picture], c),
+                _place(batch[c.picture], c),
                 _transport(sent[c.picture], of[c.picture], crossed[c.point.channel], n),
                 measured[index],
             ).columns()
@@ -306,14 +306,14 @@ class Worker:
         return answers
 
     def _rows_of_symbols(
-        self, chunk: list[Picture], encoding: Encoding, crossings: list[Crossing]
+        self, batch: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
         """Make the rows of an encoding into symbols; every crossing is a reception of its own."""
         size, title = encoding.packet_bytes, encoding.codec.title
         codec = self.components.analogue[title]
         wanted = sorted({crossing.picture for crossing in crossings})
         place = {picture: n for n, picture in enumerate(wanted)}
-        images = torch.stack([chunk[n].sample.image for n in wanted]).to(self.components.device)
+        images = torch.stack([batch[n].sample.image for n in wanted]).to(self.components.device)
         height, width = images.shape[2:]
         receptions: list[tuple[int, SymbolsReceived]] = [
             (c.picture, SymbolsReceived(torch.empty(0), torch.empty(0), 0.0)) for c in crossings
@@ -333,7 +333,7 @@ class Worker:
                     [
                         Draw(
                             place[c.picture],
-                            chunk[c.picture].sample.name,
+                            batch[c.picture].sample.name,
                             c.realisation,
                             c.point.seed,
                         )
@@ -349,15 +349,15 @@ class Worker:
                 receptions[n] = crossings[n].picture, came
         keep: dict[int, list[Crossing]] = {}
         for n, c in enumerate(crossings):
-            if self.examples.wants(chunk[c.picture].number, c.point, c.realisation):
+            if self.examples.wants(batch[c.picture].number, c.point, c.realisation):
                 keep[n] = [c]
         decode = partial(decode_symbols, codec)
         measured = self._measure(
-            chunk, title, decode, codec.carries_map, _nothing, receptions, keep, _nothing
+            batch, title, decode, codec.carries_map, _nothing, receptions, keep, _nothing
         )
         return [
             Row(
-                _place(chunk[c.picture], c),
+                _place(batch[c.picture], c),
                 Transport.symbols(
                     digest([title, frames[c.point.channel].total]),
                     frames[c.point.channel].packets,
@@ -370,14 +370,14 @@ class Worker:
 
     def _cross(
         self,
-        chunk: list[Picture],
+        batch: list[Picture],
         wanted: Sequence[int],
         answers: Sequence[Stream | Unreachable],
         crossings: Sequence[Crossing],
     ) -> CrossingResult:
         """Send streams over the channel; answers: of the pictures `wanted`.
 
-        In a sequence, the pictures of the whole chunk cross one link, one after another.
+        In a sequence, the pictures of the whole batch cross one link, one after another.
         """
         point = crossings[0].point
         size = point.encoding.packet_bytes
@@ -386,7 +386,7 @@ class Worker:
         draws = [
             Draw(
                 place[c.picture],
-                chunk[c.picture].sample.name,
+                batch[c.picture].sample.name,
                 c.realisation,
                 c.point.seed,
             )
@@ -400,7 +400,7 @@ class Worker:
         }
         with self.compute.measure(point.encoding.codec.title, "cross", len(crossings)):
             return self.batch.attempt(
-                lambda batch: cross(
+                lambda at_once: cross(
                     self.components.channels[point.channel, size],
                     answers,
                     draws,
@@ -411,15 +411,15 @@ class Worker:
                     sequences=(
                         None
                         if sequence is None
-                        else PictureSequences(len(chunk), sequence.picture_rate_hz)
+                        else PictureSequences(len(batch), sequence.picture_rate_hz)
                     ),
-                    together=CROSSINGS * batch,
+                    together=CROSSINGS * at_once,
                 )
             )
 
     def _measure(
         self,
-        chunk: list[Picture],
+        batch: list[Picture],
         title: str,
         decode: Callable[[Sequence[Came], int, int], Decoded],
         map_comes: bool,
@@ -445,7 +445,7 @@ class Worker:
 
         def columns_of_some(numbers: Sequence[int]) -> list[Columns]:
             return self._measured(
-                chunk, title, decode, map_comes, tokens_of, receptions, keep, numbers
+                batch, title, decode, map_comes, tokens_of, receptions, keep, numbers
             )
 
         left = [n for n in range(len(receptions)) if n not in measured]
@@ -457,7 +457,7 @@ class Worker:
 
     def _measured(
         self,
-        chunk: list[Picture],
+        batch: list[Picture],
         title: str,
         decode: Callable[[Sequence[Came], int, int], Decoded],
         map_comes: bool,
@@ -468,7 +468,7 @@ class Worker:
     ) -> list[Columns]:
         """Decode and measure some of the receptions, in one batch; see `_measure`."""
         part = [receptions[n] for n in numbers]
-        pictures = [chunk[n] for n, _ in part]
+        pictures = [batch[n] for n, _ in part]
         height, width = pictures[0].sample.image.shape[1:]
         with self.compute.measure(title, "decode", len(part)):
             decoded = decode([came for _, came in part], height, width)
