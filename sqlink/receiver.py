@@ -1,4 +1,4 @@
-"""The receiving end: received packets to picture and map, and what is still understood of it.
+"""The receiver: received packets to picture and map, and the evaluator's map of the picture.
 
 Received ──> codec.decode ──> Decoded ──> evaluator ──> map of the decoded picture
 """
@@ -16,8 +16,7 @@ from sqlink.segmentation.base import Segmenter
 
 
 def outage(count: int, height: int, width: int) -> Decoded:
-    """Make the decoded form of `count` pictures of which nothing can be decoded: OUTAGE_COLOUR, no
-    map.
+    """Make the result for `count` pictures that cannot be decoded: OUTAGE_COLOUR, no map.
 
     >>> outage(1, 16, 16).outage.tolist()
     [True]
@@ -30,14 +29,16 @@ def outage(count: int, height: int, width: int) -> Decoded:
 
 
 class Receiver:
-    """A codec, and the segmenter (`judge`) that says what can still be understood of a picture."""
+    """A codec, and the segmenter (`judge`) that evaluates decoded pictures."""
 
     def __init__(self, codec: Codec, evaluator: Segmenter | None = None) -> None:
         self.codec = codec
         self.evaluator = evaluator
 
     def receive(self, received: Sequence[Received]) -> Decoded:
-        """Decode pictures of one size from what came; missing or wrong bytes are borne."""
+        """Decode pictures of one size from received packets; missing or wrong bytes raise no
+        error.
+        """
         return self.codec.decode(received)
 
     def understand(self, images: Tensor) -> Tensor:

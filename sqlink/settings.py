@@ -2,9 +2,9 @@
 
     file.yaml ── load_settings ──> the model's values, or one line that says what is wrong and where
 
-Every mistake names the file, the key's path and the remedy: an unknown key with the nearest known
-one, a wrong type or a value out of range with what was expected. `${NAME}` in a text is the
-environment variable NAME.
+Every error message names the file, the path of the key and the remedy: an unknown key with the
+nearest known one, a wrong type or a value out of range with what was expected. `${NAME}` in a text
+stands for the environment variable NAME.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sqlink.errors import ConfigError, one_line
 
 
 class Section(BaseModel):
-    """Base of every part of a file: unknown keys and loose types are refused."""
+    """Base of every section of a file: unknown keys and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -41,17 +41,17 @@ def _as_tuple(value: object) -> object:
 
 
 Pair = Annotated[tuple[T, T], BeforeValidator(_as_tuple)]
-"""Two values of a kind, written as a list."""
+"""Two values of one type, written as a list."""
 
 
 Prepare = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
-"""Prepares a file's keys, given its name for errors, before they are validated."""
+"""Function that prepares the keys of a file before validation, given the file's name for errors."""
 
 
 def load_settings(path: str | Path, model: type[S], prepare: Prepare | None = None) -> S:
-    """Read and validate a file. Raises ConfigError, one line, on whatever is wrong in it.
+    """Read and validate a file. Raises ConfigError, one line, for anything wrong in it.
 
-    Files that it names are relative to its folder; see `channels.config.paths`.
+    Files named in it are relative to its folder; see `channels.config.paths`.
     """
     place = Path(path)
     try:
@@ -72,7 +72,7 @@ def parse_settings(
 ) -> S:
     """Validate settings given as YAML text; `where` names it in errors.
 
-    folder: that of the file, to which the files that it names are relative.
+    folder: folder of the file; files named in it are relative to this folder.
     """
     raw = read_yaml(text, where)
     if folder is not None:
@@ -91,8 +91,8 @@ def parse_settings(
 def find_settings(path: str | Path, package: str) -> Path:
     """Return the file `path`, or the shipped configuration of that name, such as `quickstart`.
 
-    package: the one whose YAML files are the shipped configurations. A file of that name comes
-    first. Raises ConfigError if there is neither, naming the nearest.
+    package: package that holds the shipped configurations. A file of that name takes precedence.
+    Raises ConfigError if there is neither, and names the nearest configuration.
 
     >>> find_settings("quickstart", "experiments.configs").name
     'quickstart.yaml'
@@ -111,7 +111,7 @@ def find_settings(path: str | Path, package: str) -> Path:
 
 
 def settings_kind(path: str | Path) -> str | None:
-    """Return the file's `kind`, if it can be read and has one; the loader reports its mistakes."""
+    """Return the file's `kind`; None if it has none or cannot be read, which the loader reports."""
     try:
         raw = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError, ConfigError):
@@ -120,7 +120,7 @@ def settings_kind(path: str | Path) -> str | None:
 
 
 def _expand(value: Any, where: str, path: tuple[str | int, ...]) -> Any:
-    """Put environment variables in place of `${NAME}`, in texts however deep."""
+    """Replace `${NAME}` by environment variables in all texts, at any depth."""
     if isinstance(value, Mapping):
         return {key: _expand(inner, where, (*path, key)) for key, inner in value.items()}
     if isinstance(value, list):
@@ -149,7 +149,7 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 
 def _sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """Say the first of the mistakes in one line, and how many more there are."""
+    """Describe the first error in one line, with the number of further ones."""
     mistakes = error.errors(include_url=False)
     first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
     path, kind = first["loc"], first["type"]

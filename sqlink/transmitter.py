@@ -1,9 +1,9 @@
-"""The sending end: picture -> map -> codec -> stream.
+"""The transmitter: picture -> map -> codec -> stream.
 
-    images [N,3,H,W] ─┬─────────────> codec.encode ──> Stream | Unreachable, one a picture
+    images [N,3,H,W] ─┬─────────────> codec.encode ──> Stream | Unreachable, one per picture
                       └─ segmenter ──> map ──┘
 
-The map is what the transmitter itself can see in the picture. Labels are used only if the caller
+The map is the transmitter's own segmentation of the picture. Labels are used only if the caller
 gives them.
 """
 
@@ -20,7 +20,7 @@ class Transmitter:
     """A codec, and the segmenter that gives it maps.
 
     segmenter: None leaves the map to the codec: a codec that carries a map then uses its own
-    segmenter, another needs none.
+    segmenter, other codecs need no map.
     """
 
     def __init__(self, codec: Codec, segmenter: Segmenter | None = None) -> None:
@@ -33,8 +33,7 @@ class Transmitter:
         """Encode N pictures of one size, each within `rate`.
 
         images: float32 [N, 3, H, W] in [0, 1], H, W >= 16. segmentation: int64 [N, H, W] of class
-        ids, 255 for "no label", sent in place of what the segmenter sees (ground truth, if asked
-        for).
+        ids, 255 for "no label", sent instead of the segmenter's map, such as the ground truth.
         Raises DataError if the shapes do not fit each other.
         """
         if images.ndim != 4 or images.shape[1] != 3:

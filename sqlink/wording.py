@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def counted(number: int, thing: str) -> str:
-    """Return the number with its noun, in the plural where there is not one.
+    """Return the number with its noun, in the plural unless the number is one.
 
     >>> counted(1, "block"), counted(0, "block")
     ('1 block', '0 blocks')

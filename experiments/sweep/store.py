@@ -149,7 +149,7 @@ class Store:
                 left.unlink(missing_ok=True)
 
     def _remove_empty(self) -> None:
-        """Remove the folders made here in which nothing was written: a refused sweep leaves none."""
+        """Remove the folders made here if nothing was written: a refused sweep leaves none."""
         for folder in self._made:
             try:
                 if folder == self.folder and list(folder.iterdir()) == [folder / ".lock"]:

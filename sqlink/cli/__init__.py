@@ -1,6 +1,6 @@
-"""The command line, one file for each family of commands; `app` puts them together.
+"""The command line: one file per family of commands, which `app` combines.
 
-Nothing heavy is imported before a command needs it. This package alone, of all in `sqlink`, may
+Heavy modules are imported only by the commands that need them. In `sqlink`, only this package may
 import `experiments`.
 """
 

@@ -1,6 +1,6 @@
 """The command line: sqlink encode, decode, transmit, channel, segment, train, sweep, plot, ...
 
-Nothing heavy is imported before a command needs it. This package alone, of all in `sqlink`, may
+Heavy modules are imported only by the commands that need them. In `sqlink`, only this package may
 import `experiments`.
 """
 
@@ -26,7 +26,7 @@ from sqlink.runtime.malloc import keep_freed_memory
 
 
 def _version(asked: bool) -> None:
-    """Print the version and stop, where it is asked for."""
+    """Print the version and exit, if `asked`."""
     if asked:
         from sqlink.doctor import version
 
@@ -39,11 +39,11 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Pictures and their meaning over a simulated channel, with every bit real."""
+    """Send pictures and their meaning over a simulated channel, with real bits."""
 
 
 def doctor() -> None:
-    """Say what is installed, what is missing and what is wrong; exit 2 where something is."""
+    """Show what is installed, missing or wrong; exit with status 2 if something is wrong."""
     from sqlink.doctor import examine
 
     findings = examine()
@@ -58,7 +58,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 120},
-    rich_markup_mode=None,  # its Markdown alone would take half of the time of --help
+    rich_markup_mode=None,  # Rich's Markdown alone takes half of the time of --help
 )
 results = typer.Typer(
     no_args_is_help=True,

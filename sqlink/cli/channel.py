@@ -1,4 +1,4 @@
-"""Commands about a channel alone: channel and plan."""
+"""Commands for a channel alone: channel and plan."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ DEFAULT_PLAN_SNR = "0:30:5"
 
 
 def channel_(
-    config: Annotated[str, typer.Argument(metavar="CHANNEL.yaml|NAME", help="A channel.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CHANNEL.yaml|NAME", help="A channel: a file or a name.")
+    ],
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="OUT.png|pdf|svg", help="Draw its curves.")
+        Path | None, typer.Option("--plot", metavar="OUT.png|pdf|svg", help="Draw the curves.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="OUT.csv", help="Write every count.")
+        Path | None, typer.Option("--out", metavar="OUT.csv", help="Write all counts.")
     ] = None,
     snr: Annotated[
         list[str] | None,
@@ -32,26 +34,30 @@ def channel_(
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option("--condition", metavar="NAME=VALUES", help="Another: crossover=0:0.1:0.02."),
+        typer.Option(
+            "--condition", metavar="NAME=VALUES", help="Another condition: crossover=0:0.1:0.02."
+        ),
     ] = None,
     packets: Annotated[
-        int | None, typer.Option("--packets", min=1, help="In all, at a point.")
+        int | None, typer.Option("--packets", min=1, help="Packets per point.")
     ] = None,
     per_link: Annotated[
-        int | None, typer.Option("--per-link", min=1, help="Packets of a link; links are many.")
+        int | None,
+        typer.Option("--per-link", min=1, help="Packets per link; there are many links."),
     ] = None,
     packet_bytes: Annotated[
-        int | None, typer.Option("--packet-bytes", min=1, max=65535, help="Packet size.")
+        int | None, typer.Option("--packet-bytes", min=1, max=65535, help="Packet size in bytes.")
     ] = None,
     packet_rate: Annotated[
-        float | None, typer.Option("--packet-rate", help="Packets offered a second; all at once.")
+        float | None,
+        typer.Option("--packet-rate", help="Packets per second; by default all at once."),
     ] = None,
     poisson: Annotated[
-        bool, typer.Option("--poisson", help="Offer them at random times of that rate.")
+        bool, typer.Option("--poisson", help="Offer packets at random times (Poisson).")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all random numbers.")] = 0,
 ) -> None:
-    """Measure a channel alone: losses, bit errors and delays, beside a reference or bound."""
+    """Measure a channel alone: losses, bit errors and delays, beside a reference or a bound."""
     from channels.config.builder import load
     from channels.config.ranges import values_of
     from experiments.channel_study.curves import RANGES
@@ -64,13 +70,15 @@ def channel_(
     for text in condition or ():
         name, equals, values = text.partition("=")
         if not equals:
-            raise ConfigError(f"--condition {text}: give NAME=VALUES, as crossover=0.01,0.1")
+            raise ConfigError(f"--condition {text}: give NAME=VALUES, such as crossover=0.01,0.1")
         given.append((name.strip(), "--condition", values))
     conditions: dict[str, list[float]] = {}
     for name, option, text in given:
         if name in conditions:
             options = " and ".join(dict.fromkeys(o for n, o, _ in given if n == name))
-            raise ConfigError(f"{name} is given twice, by {options}: give it once, as {text},...")
+            raise ConfigError(
+                f"{name} is given twice, by {options}: give it once, such as {text},..."
+            )
         conditions[name] = values_of(option, text, *RANGES.get(option, ()))
     carrier = load(config, packet_bytes)
     if plot is not None:
@@ -79,11 +87,11 @@ def channel_(
         if not out.parent.is_dir():
             raise ConfigError(f"{out}: the folder {out.parent} does not exist: make it first")
         if out.is_dir():
-            raise ConfigError(f"{out} is a folder: name a file, as {out / 'counts.csv'}")
+            raise ConfigError(f"{out} is a folder: name a file, such as {out / 'counts.csv'}")
         if not os.access(out if out.exists() else out.parent, os.W_OK):
-            raise ConfigError(f"{out} cannot be written: name a file elsewhere")
+            raise ConfigError(f"{out} cannot be written: name a file in another folder")
         if plot is not None and out.resolve() == plot.resolve():
-            raise ConfigError(f"--out and --plot both name {out}: give each a file of its own")
+            raise ConfigError(f"--out and --plot both name {out}: name two different files")
     curves = measure(
         carrier,
         Path(config).stem if Path(config).suffix else config,
@@ -109,27 +117,27 @@ def plan(
     snr: Annotated[
         str | None,
         typer.Option(
-            "--snr-db", help=f"Mean Es/N0 in dB: 0:30:5, or 0,5,10; {DEFAULT_PLAN_SNR} if none."
+            "--snr-db", help=f"Mean Es/N0 in dB: 0:30:5, or 0,5,10; by default {DEFAULT_PLAN_SNR}."
         ),
     ] = None,
     over: Annotated[
         str,
         typer.Option("--over", metavar="YAML", help="awgn, rayleigh, '{rician: {k_db: 6}}' ..."),
     ] = "rayleigh",
-    packets: Annotated[int, typer.Option("--packets", help="Packets of a picture.")] = 8,
+    packets: Annotated[int, typer.Option("--packets", help="Packets per picture.")] = 8,
     loss: Annotated[
-        float, typer.Option("--loss", help="Share of packets that may be missing, 0.001..0.5.")
+        float, typer.Option("--loss", help="Share of packets that may be lost, 0.001..0.5.")
     ] = 0.01,
     table: Annotated[
-        str, typer.Option("--table", help="Of MCS: qam64, qam256 or qam64-low.")
+        str, typer.Option("--table", help="MCS table: qam64, qam256 or qam64-low.")
     ] = "qam64",
-    packet_bytes: Annotated[int, typer.Option("--packet-bytes", help="Packet size.")] = 96,
+    packet_bytes: Annotated[int, typer.Option("--packet-bytes", help="Packet size in bytes.")] = 96,
     at: Annotated[
         float | None,
-        typer.Option("--at", help="Print the channel for this SNR as YAML, in place of a table."),
+        typer.Option("--at", help="Print the channel for this SNR as YAML instead of a table."),
     ] = None,
 ) -> None:
-    """Which modulation, code rate and protection for a link? A table over SNR."""
+    """Show which modulation, code rate and protection a link needs, in a table over SNR."""
     import yaml
 
     from channels.config.ranges import values_of
@@ -138,7 +146,9 @@ def plan(
     from sqlink.errors import ConfigError
 
     if at is not None and snr is not None:
-        raise ConfigError("--at and --snr-db exclude each other: --at prints one channel, give one")
+        raise ConfigError(
+            "--at and --snr-db exclude each other: --at prints one channel; give one of them"
+        )
     fading = yaml_value("--over", over)
     values = values_of("--snr-db", DEFAULT_PLAN_SNR if snr is None else snr) if at is None else [at]
 
@@ -149,12 +159,12 @@ def plan(
     if at is None:
         shown = yaml.safe_dump(fading, default_flow_style=True, width=1_000_000).split("\n")[0]
         print(
-            f"Over {shown}: {packets} packets of {packet_bytes} bytes a picture, no more than "
-            f"{loss:g} of them missing after protection, MCS table {table.lower()}\n"
+            f"Over {shown}: {packets} packets of {packet_bytes} bytes per picture, at most "
+            f"{loss:g} of them lost after protection, MCS table {table.lower()}\n"
         )
         print(as_table(points, values, loss))
         if unmet:
-            print(f"note: where none keeps the loss: {remedy}", file=sys.stderr)
+            print(f"note: where no MCS keeps the loss: {remedy}", file=sys.stderr)
         return
     (point,) = points
     if point is None:

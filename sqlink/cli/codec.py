@@ -51,7 +51,7 @@ def encode(
     device: Device = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Encode pictures, one file each, and print its bytes and bits a pixel."""
+    """Encode each picture to a file, and print its size in bytes and in bits per pixel."""
     from sqlink.codecs.base import Stream
     from sqlink.data.pictures import pixel_limit, write_aside
     from sqlink.errors import DataError
@@ -78,7 +78,7 @@ def decode(
     device: Device = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Decode files to NAME.png, and NAME.map.png where the stream carries a map."""
+    """Decode files to NAME.png, and to NAME.map.png if the stream carries a map."""
     from sqlink.codecs import codec_for_suffix
     from sqlink.codecs.base import Received
     from sqlink.data.pictures import pixel_limit
@@ -98,7 +98,9 @@ def decode(
                 stream = coders[name].parse(read_bytes(path))
             decoded = coders[name].decode([Received.whole(stream)])
             if bool(decoded.outage[0]):
-                raise DataError(f"{path}: nothing can be decoded; the file is damaged")
+                raise DataError(
+                    f"{path}: nothing can be decoded: the file is damaged, encode the picture again"
+                )
             maps = decoded.segmentation
             write_received(
                 target, decoded.images[0], None if maps is None else maps[0], coders[name]
@@ -111,7 +113,8 @@ def transmit(
     pictures: Pictures,
     output: Output,
     channel: Annotated[
-        str, typer.Option("--channel", metavar="CHANNEL.yaml|NAME", help="A channel.")
+        str,
+        typer.Option("--channel", metavar="CHANNEL.yaml|NAME", help="A channel: a file or a name."),
     ],
     snr_db: Annotated[
         str | None, typer.Option("--snr-db", metavar="FLOAT", help="Mean Es/N0 in dB.")
@@ -121,7 +124,9 @@ def transmit(
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option("--condition", metavar="NAME=VALUE", help="Of the channel; any number."),
+        typer.Option(
+            "--condition", metavar="NAME=VALUE", help="A condition of the channel; repeatable."
+        ),
     ] = None,
     codec: CodecName = "sqgan",
     codec_option: CodecOptions = None,
@@ -129,25 +134,27 @@ def transmit(
     bytes_: Bytes = None,
     quality: Quality = None,
     channel_uses: Annotated[
-        int | None, typer.Option("--channel-uses", help="Channel uses a picture at most.")
+        int | None,
+        typer.Option("--channel-uses", help="Largest number of channel uses per picture."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the channel's randomness.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the channel's random numbers.")] = 0,
     segmentation: Maps = None,
     labels: Annotated[
         list[Path] | None,
         typer.Option(
-            "--labels", metavar="MAP.png", help="True labels, to measure; once a picture."
+            "--labels", metavar="MAP.png", help="True labels to measure with; once per picture."
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Quality, and NAME.side.png.")
+        bool,
+        typer.Option("--measure/--no-measure", help="Print the quality, and write NAME.side.png."),
     ] = True,
     packet_bytes: PacketBytes = None,
     weights: Weights = None,
     device: Device = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Send pictures over a channel, write what is received, print the ledger and the quality."""
+    """Send pictures over a channel, write the received pictures, print ledger and quality."""
     from channels.config.builder import load
     from sqlink.codecs.base import Unreachable
     from sqlink.crossing import packet_size
@@ -192,12 +199,14 @@ def transmit(
 def segment(
     pictures: Pictures,
     output: Output,
-    segmenter: Annotated[str, typer.Option("--segmenter", help="tx, judge, ...")] = "tx",
+    segmenter: Annotated[
+        str, typer.Option("--segmenter", help="Segmenter by name: tx, judge, ...")
+    ] = "tx",
     weights: Weights = None,
     device: Device = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Write the map of what each pixel shows, NAME.map.png, class ids under a palette."""
+    """Write the segmentation map of each picture, NAME.map.png: class ids with a palette."""
     from sqlink.data.classes import NAMES, NO_LABEL
     from sqlink.data.pictures import pixel_limit, save_map
     from sqlink.segmentation import load_segmenter
@@ -218,7 +227,7 @@ def segment(
 def _print_quality(
     quality: QualityMeter, target: Path, original: Tensor, result: LinkResult, labels: Tensor | None
 ) -> None:
-    """What the picture received is worth, and a sheet of it beside the original."""
+    """Print the quality of the picture received, and write it beside the original."""
     image, carried = result.image(0), result.segmentation(0)
     seen, before = quality.seen(image), quality.seen(original)
     print(f"  {quality.line(image, original, seen, before, labels)}", flush=True)
@@ -227,9 +236,9 @@ def _print_quality(
 
 
 def _print_ledger(target: Path, sent: Stream, result: LinkResult, asked: int | None) -> None:
-    """Print what a crossing delivered, and where each bit went; the entries add up to the total.
+    """Print what a crossing delivered, and its ledger; the entries add up to the total.
 
-    asked: channel uses, where the rate was given in them.
+    asked: channel uses, if the rate was given in them.
     """
     present = result.delivered.shape[-1]
     delivered = int(result.delivered[0, 0].sum())

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, as one line on standard error with exit 2; Ctrl-C is exit 130."""
+"""User errors as one line on standard error with exit status 2; Ctrl-C gives status 130."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import typer
 from typer.core import TyperGroup
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""The usage error of Typer's parser, in every version: click's, or that of a copy of it."""
+"""The usage error of Typer's parser: that of click, or of Typer's own copy of click."""
 
 
 OWN_CHANNELS = Path(__file__).resolve().parents[2] / "channels" / "__init__.py"
-"""Both packages are installed side by side."""
+"""The package `channels` that is installed beside this one."""
 
 
-RESUMED = "run the same command again to go on from there"
+RESUMED = "run the same command again to resume"
 
 
 AFTER_INTERRUPT = {
@@ -35,7 +35,7 @@ AFTER_INTERRUPT = {
 
 
 class OneLine(TyperGroup):
-    """Commands whose user errors are one line and exit 2."""
+    """A group of commands whose user errors are one line with exit status 2."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         with self._usage_in_one_line():
@@ -53,8 +53,8 @@ class OneLine(TyperGroup):
         origin = None if found is None else found.origin
         if origin is None or Path(origin).resolve() != OWN_CHANNELS:
             fail(
-                f"the package 'channels' in {origin} is not SQLink's (Django Channels has that "
-                "name too): install SQLink in an environment of its own"
+                f"the package 'channels' in {origin} is not SQLink's (Django Channels has the "
+                "same name): install SQLink in an environment of its own"
             )
         from sqlink.errors import SQLinkError
 
@@ -70,17 +70,17 @@ class OneLine(TyperGroup):
             shown = name if len(name) <= 80 else f"{name[:80]}..."
             fail(f"{shown}: {(error.strerror or 'cannot be used').lower()}: name another file")
         except KeyboardInterrupt:
-            line = "interrupted: files that were named are whole; run the same command again"
+            line = "interrupted: the files printed above are complete; run the same command again"
             print(AFTER_INTERRUPT.get(ctx.invoked_subcommand or "", line), file=sys.stderr)
             raise typer.Exit(130) from None
 
     @contextmanager
     def _usage_in_one_line(self, ctx: Any = None) -> Iterator[None]:
-        """Report what the command-line parser refuses like any other error."""
+        """Report errors of the command-line parser like any other user error."""
         try:
             yield
         except UsageError as error:
-            # Without any arguments the help is shown, which is such an error, too.
+            # A call without arguments shows the help, which is such an error, too.
             if type(error).__name__ == "NoArgsIsHelpError":
                 raise
             name = None if ctx is None else ctx.invoked_subcommand
@@ -89,7 +89,7 @@ class OneLine(TyperGroup):
 
 
 def _usage(error: Any, command: Any, name: str | None) -> str:
-    """Say what is wrong in a command line, where, and how to mend it."""
+    """Describe an error in a command line: what, where, and how to correct it."""
     called, where = ("sqlink", "") if name is None else (f"sqlink {name}", f"{name}: ")
     option, param = getattr(error, "option_name", None), getattr(error, "param", None)
     if option is not None:

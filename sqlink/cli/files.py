@@ -1,4 +1,4 @@
-"""Files that commands read and write: checked before anything is written."""
+"""Files that commands read and write; they are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_NAME = 255
-"""Longest file name that file systems take, in bytes."""
+"""Longest file name that file systems allow, in bytes."""
 
 
 def targets_of(
@@ -26,11 +26,11 @@ def targets_of(
     maps: Sequence[Path] | None = None,
     beside: Sequence[str] = (".map.png",),
 ) -> list[Path]:
-    """Return the files to write, one a source, checked before anything is written.
+    """Return the files to write, one per source, checked before anything is written.
 
-    Raises DataError if two sources have one name, if a source or one of the `maps` given with them
-    would be overwritten, if a picture that this program did not write would be, or if a source is
-    missing. beside: suffixes of what is written beside a PNG.
+    Raises DataError if two sources have the same name, if a source, one of `maps` or a picture that
+    this program did not write would be overwritten, or if a source is missing. beside: suffixes of
+    the files written beside a PNG.
     """
     from sqlink.data.pictures import is_ours
     from sqlink.errors import DataError
@@ -53,7 +53,7 @@ def targets_of(
             if file in seen:
                 raise DataError(
                     f"{seen[file]} and {source} would both be written to {file}: "
-                    "rename one, or take them apart"
+                    "rename one, or run the command once for each"
                 )
             seen[file] = source
             if file.resolve() in inputs:
@@ -62,11 +62,11 @@ def targets_of(
                 raise DataError(f"{file} is a folder: name another folder to write to")
             if file.suffix == ".png" and os.path.exists(file) and not is_ours(file):
                 raise DataError(
-                    f"{file} is there already and is not of this program's making: "
+                    f"{file} exists and was not written by this program: "
                     "name another folder, or move it away"
                 )
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise DataError(f"{folder} is a file: -o names a folder")
+        raise DataError(f"{folder} is a file: name a folder with -o")
     return targets
 
 
@@ -78,7 +78,7 @@ def inputs_of(
 ) -> Iterator[tuple[Path, Path, Tensor, Tensor | None]]:
     """Yield path, target, float32 [1, 3, H, W] and given map, int64 [1, H, W], of each picture.
 
-    Every file is opened and its size checked before the first one is handed out.
+    Every file is opened and its size checked before the first one is returned.
     """
     from sqlink.data.classes import classes_of
     from sqlink.data.pictures import check_picture, load_picture
@@ -88,7 +88,7 @@ def inputs_of(
     if maps and len(maps) != len(pictures):
         raise ConfigError(
             f"{counted(len(maps), 'map')} for {counted(len(pictures), 'picture')}: "
-            "give --segmentation once a picture"
+            "give --segmentation once per picture"
         )
     sizes = [check_picture(path) for path in pictures]
     labels = maps_of(maps or [], sizes, classes_of(codec))
@@ -101,7 +101,7 @@ def inputs_of(
 def labels_of(paths: Sequence[Path] | None, pictures: Sequence[Path]) -> list[Tensor | None]:
     """Return the true labels of each picture, int64 [H, W], or None without any.
 
-    Raises ConfigError where there are not as many, DataError as `maps_of` does.
+    Raises ConfigError if the numbers differ, DataError as `maps_of` does.
     """
     from sqlink.data.classes import CAMVID
     from sqlink.data.pictures import check_picture
@@ -113,7 +113,7 @@ def labels_of(paths: Sequence[Path] | None, pictures: Sequence[Path]) -> list[Te
     if len(paths) != len(pictures):
         raise ConfigError(
             f"{counted(len(paths), 'label')} for {counted(len(pictures), 'picture')}: "
-            "give --labels once a picture"
+            "give --labels once per picture"
         )
     return [*maps_of(paths, [check_picture(path) for path in pictures], CAMVID)]
 
@@ -121,7 +121,7 @@ def labels_of(paths: Sequence[Path] | None, pictures: Sequence[Path]) -> list[Te
 def maps_of(
     paths: Sequence[Path], sizes: Sequence[tuple[int, int]], classes: ClassSet
 ) -> list[Tensor]:
-    """Load maps int64 [H, W]. Raises DataError where one is not of its picture's size."""
+    """Load maps int64 [H, W]. Raises DataError if one has another size than its picture."""
     from sqlink.data.pictures import load_map
     from sqlink.errors import DataError
 

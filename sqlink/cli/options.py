@@ -18,29 +18,34 @@ DEFAULT_BPP = 0.04
 Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files.")]
 
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
+]
 
 
-CodecName = Annotated[str, typer.Option("--codec", help="sqgan, jpeg2000, bpg, ...")]
+CodecName = Annotated[str, typer.Option("--codec", help="Codec by name: sqgan, jpeg2000, bpg, ...")]
 
 
 CodecOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "--codec-option", metavar="NAME=VALUE", help="Of the codec, as packing=single; any number."
+        "--codec-option",
+        metavar="NAME=VALUE",
+        help="An option of the codec, such as packing=single; repeatable.",
     ),
 ]
 
 
 Bpp = Annotated[
-    float | None, typer.Option("--bpp", help=f"Bits a pixel at most; {DEFAULT_BPP} if none.")
+    float | None,
+    typer.Option("--bpp", help=f"Largest rate in bits per pixel; by default {DEFAULT_BPP}."),
 ]
 
 
-Bytes = Annotated[int | None, typer.Option("--bytes", help="Bytes a picture at most.")]
+Bytes = Annotated[int | None, typer.Option("--bytes", help="Largest size in bytes per picture.")]
 
 
-Quality = Annotated[float | None, typer.Option("--quality", help="The codec's own quality.")]
+Quality = Annotated[float | None, typer.Option("--quality", help="Native quality of the codec.")]
 
 
 Maps = Annotated[
@@ -48,29 +53,31 @@ Maps = Annotated[
     typer.Option(
         "--segmentation",
         metavar="MAP.png",
-        help="Map to send in place of the transmitter's own; once a picture, in their order.",
+        help="Map to send instead of the transmitter's; once per picture, in their order.",
     ),
 ]
 
 
-PacketBytes = Annotated[int | None, typer.Option("--packet-bytes", min=1, help="Packet size.")]
-
-
-Weights = Annotated[
-    str | None, typer.Option("--weights", metavar="FILE", help="Weights, a name or a file.")
+PacketBytes = Annotated[
+    int | None, typer.Option("--packet-bytes", min=1, help="Packet size in bytes.")
 ]
 
 
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="FILE", help="Weights: a name or a file.")
+]
+
+
+Device = Annotated[str | None, typer.Option("--device", help="Device: cpu, cuda or cuda:N.")]
 
 
 MaxPixels = Annotated[
-    int | None, typer.Option("--max-pixels", min=1, help="The most pixels of a picture to open.")
+    int | None, typer.Option("--max-pixels", min=1, help="Largest number of pixels of a picture.")
 ]
 
 
 def yaml_value(option: str, text: str) -> object:
-    """Read an option's YAML. Raises ConfigError."""
+    """Read the value of an option as YAML. Raises ConfigError."""
     from channels.config.yaml import read_yaml
 
     start = text if len(text) <= 60 else f"{text[:60]}..."
@@ -101,7 +108,7 @@ def rate_of(
 
 
 def device_of(name: str | None) -> str:
-    """Return a device that exists. Raises ConfigError."""
+    """Return the device called `name`. Raises ConfigError if it does not exist."""
     from sqlink.runtime.device import select_device
 
     return str(select_device(name or "cpu", "--device"))
@@ -114,7 +121,7 @@ def codec_of(
     device: str | None,
     given: list[str] | None = None,
 ) -> Codec:
-    """Make a codec with the options that were given; a codec without networks gets no device."""
+    """Make a codec with the given options; only a codec with networks gets a device."""
     from sqlink.codecs import load_codec, takes_option
     from sqlink.errors import ConfigError
 
@@ -126,7 +133,7 @@ def codec_of(
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals:
-            raise ConfigError(f"--codec-option {text}: give NAME=VALUE, as packing=single")
+            raise ConfigError(f"--codec-option {text}: give NAME=VALUE, such as packing=single")
         if key in ("packet_bytes", "weights", "device") and takes_option(name, key):
             raise ConfigError(f"--codec-option {text}: give it as --{key.replace('_', '-')}")
         if key in options:
@@ -140,7 +147,8 @@ def conditions_of(
 ) -> dict[str, float]:
     """Return the conditions that a channel needs, and no others.
 
-    given: by options of their own. named: NAME=VALUE each. Raises ConfigError.
+    given: values of their own options. named: NAME=VALUE each. Raises ConfigError if one is
+    missing, not a number, or not a condition of the channel.
     """
     from sqlink.errors import ConfigError
 
@@ -150,7 +158,7 @@ def conditions_of(
         try:
             number = float(value)
         except ValueError:
-            raise ConfigError(f"--condition {text}: give NAME=VALUE, as snr_db=5") from None
+            raise ConfigError(f"--condition {text}: give NAME=VALUE, such as snr_db=5") from None
         if name in conditions:
             raise ConfigError(f"--condition {name} is given twice: give it once")
         conditions[name] = number

@@ -1,6 +1,6 @@
-"""What a picture received is worth, in a line of numbers and in one picture.
+"""The quality of a picture received, as a line of numbers and as a picture.
 
-original, received, labels ── QualityMeter.line ──> PSNR, LPIPS where it can, mIoU or consistency
+original, received, labels ── QualityMeter.line ──> PSNR, LPIPS if available, mIoU or consistency
                            ── side_by_side ──> NAME.side.png
 """
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from sqlink.segmentation.base import Segmenter
 
 GAP = 8
-"""White pixels between two pictures."""
+"""White space between two pictures, in pixels."""
 
 
 class QualityMeter:
-    """Measures pictures one after another; what it needs is loaded with the first of them."""
+    """A meter for one picture after another; networks are loaded with the first picture."""
 
     def seen(self, image: Tensor) -> Tensor:
-        """What the judge sees in a picture float32 [3, H, W]: int64 [H, W]."""
+        """Return the judge's map, int64 [H, W], of a picture float32 [3, H, W]."""
         return self._judge.segment(image[None])[0]
 
     def line(
@@ -37,11 +37,11 @@ class QualityMeter:
         seen_before: Tensor,
         labels: Tensor | None,
     ) -> str:
-        """PSNR, LPIPS where its weights are to be had, and mIoU.
+        """Return PSNR, LPIPS if its weights are found, and mIoU as text.
 
-        image, original: float32 [3, H, W]. seen, seen_before: int64 [H, W], what the judge sees in
-        both. labels: the truth, int64 [H, W], 255 for "no label"; without them it is the
-        `consistency`, the mIoU of both views.
+        image, original: float32 [3, H, W]. seen, seen_before: int64 [H, W], the judge's maps of
+        both. labels: the true map, int64 [H, W], 255 for "no label"; without it the line has the
+        `consistency`, the mIoU between both maps.
         """
         from sqlink.metrics.psnr import psnr
         from sqlink.metrics.semantic import confusion, miou
@@ -67,7 +67,7 @@ class QualityMeter:
 
     @cached_property
     def _lpips(self) -> Lpips | None:
-        """None, and a line on the error output, where the weights are not to be had."""
+        """LPIPS; None, with a line on standard error, if its weights are missing."""
         from sqlink.errors import WeightsError
         from sqlink.metrics.lpips import Lpips
 

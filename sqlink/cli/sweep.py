@@ -10,25 +10,26 @@ import typer
 
 def sweep(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml|NAME", help="A sweep; a shipped one by its name.")
+        Path, typer.Argument(metavar="CONFIG.yaml|NAME", help="A sweep: a file or a shipped name.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Results folder.")
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="List points and what they would take."),
+        typer.Option("--dry-run", help="List the points, and estimate time and size."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Progress as lines of JSON on standard error.")
+        bool,
+        typer.Option("--json-lines", help="Write the progress as JSON lines to standard error."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Run more than a million rows.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow more than a million rows.")] = False,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Part I of N of the pictures.")
+        str, typer.Option("--shard", metavar="I/N", help="Run part I of N of the pictures.")
     ] = "1/1",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Put the tables in place of another sweep's.")
+        bool, typer.Option("--overwrite", help="Replace the tables of another sweep.")
     ] = False,
     executor: Annotated[
         str,
@@ -36,28 +37,37 @@ def sweep(
             "--executor",
             "-e",
             metavar="NAME",
-            help="An executor by name, such as processes or ray.",
+            help="Executor by name: in-process, processes or ray.",
         ),
     ] = "in-process",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", help="By default one a core, or one a GPU."),
+        typer.Option(
+            "--workers", metavar="N", help="Number of workers; by default one per core or GPU."
+        ),
     ] = None,
     address: Annotated[
         str | None,
         typer.Option(
-            "--address", metavar="HOST:PORT", help="Of the executor's cluster; auto or local."
+            "--address",
+            metavar="HOST:PORT",
+            help="Address of the executor's cluster; or auto, local.",
         ),
     ] = None,
     cache: Annotated[
         str | None,
-        typer.Option("--cache", metavar="FOLDER|none", help="Of encodings, shared by sweeps."),
+        typer.Option(
+            "--cache", metavar="FOLDER|none", help="Cache of encodings, shared by sweeps."
+        ),
     ] = None,
     cache_gb: Annotated[
-        float, typer.Option("--cache-gb", min=0, help="Size of the cache; the oldest entries go.")
+        float,
+        typer.Option(
+            "--cache-gb", min=0, help="Largest size of the cache; the oldest entries are removed."
+        ),
     ] = 2.0,
 ) -> None:
-    """Run a sweep of codecs, rates and channels; what is there already is not computed again."""
+    """Run a sweep of codecs, rates and channels; finished rows are not computed again."""
     if dry_run:
         from experiments.sweep.dry_run import forecast
 
@@ -90,7 +100,7 @@ def _shard(text: str) -> tuple[int, int]:
 
     part, slash, parts = text.partition("/")
     if not (slash and part.isascii() and part.isdigit() and parts.isascii() and parts.isdigit()):
-        raise ConfigError(f"--shard {text}: give I/N, as 2/8")
+        raise ConfigError(f"--shard {text}: give I/N, such as 2/8")
     return int(part), int(parts)
 
 
@@ -107,32 +117,35 @@ def compare(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE", help="Sweeps' folders; or a gallery's YAML or name, or pictures."
+            metavar="SOURCE",
+            help="Results folders; or a gallery's YAML or name; or a folder of pictures.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
     ] = None,
     bpp: Annotated[
-        list[float] | None, typer.Option("--bpp", help="Bits a pixel; once a rate.")
+        list[float] | None, typer.Option("--bpp", help="Rate in bits per pixel; repeatable.")
     ] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", metavar="CODEC", help="Of sweeps, an anchor; any number."),
+        typer.Option("--against", metavar="CODEC", help="For sweeps: an anchor; repeatable."),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="NAME", help="Of sweeps, as miou; any number."),
+        typer.Option(
+            "--metric", metavar="NAME", help="For sweeps: a metric, such as miou; repeatable."
+        ),
     ] = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="Of sweeps, sheets of the kept pictures, too.")
+        bool, typer.Option("--pictures", help="For sweeps: draw sheets of the kept pictures, too.")
     ] = False,
 ) -> None:
-    """Compare codecs: of sweeps in numbers, with BD-rates and intervals; of pictures on sheets.
+    """Compare codecs: sweeps by BD-rates and differences with intervals, pictures on sheets.
 
-    Results' folders give compare.md and its tables as CSV and LaTeX, and with --pictures a sheet of
-    every kept picture at equal bytes. A gallery or a folder of pictures is drawn as SQ-GAN sends
-    them, beside BPG and JPEG2000 in the same bytes.
+    For results folders, write compare.md and its tables as CSV and LaTeX, and with --pictures a
+    sheet of every kept picture at equal bytes. For a gallery or a folder of pictures, draw each
+    picture as received by SQ-GAN, and by BPG and JPEG2000 in the same number of bytes.
     """
     from sqlink.errors import ConfigError
 
@@ -140,10 +153,11 @@ def compare(
     if not results:
         if against or metric or pictures:
             raise ConfigError(
-                f"{sources[0]}: no results here: --against, --metric and --pictures are of sweeps"
+                f"{sources[0]}: no results here: --against, --metric and --pictures need "
+                "results folders"
             )
         if len(sources) > 1:
-            raise ConfigError(f"{sources[1]}: one gallery or folder of pictures at a time")
+            raise ConfigError(f"{sources[1]}: name one gallery or folder of pictures at a time")
         from experiments.gallery import draw_gallery, load_gallery, of_folder
 
         gallery = of_folder(sources[0]) if sources[0].is_dir() else load_gallery(sources[0])
@@ -154,7 +168,9 @@ def compare(
         return
     for source in sources:
         if source not in results:
-            raise ConfigError(f"{source}: no results here: name sweeps' folders, or one gallery")
+            raise ConfigError(
+                f"{source}: no results here: name results folders only, or one gallery"
+            )
     from experiments.report.compare import FOLDER, compare
     from experiments.report.comparison_tables import write_comparison
     from experiments.report.picture_sheets_equal_bytes import draw_like_bytes
@@ -173,43 +189,48 @@ def compare(
 
 
 def _holds_results(folder: Path) -> bool:
-    """Whether a path is a sweep's folder, and not pictures or a gallery's YAML."""
+    """Say whether a path is a results folder, and not pictures or a gallery's YAML."""
     return any((folder / name).exists() for name in ("results.parquet", "manifest.json", "parts"))
 
 
 def plot(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Sweeps' folders.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Results folders.")],
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="NAME", help="bpp, channel_uses, cbr, or a condition."),
+        typer.Option(
+            "--x", metavar="NAME", help="Horizontal axis: bpp, channel_uses, cbr or a condition."
+        ),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", metavar="NAME", help="As miou; any number.")
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="A metric, such as miou; repeatable."),
     ] = None,
     by: Annotated[
-        str, typer.Option("--by", metavar="NAME", help="What tells curves apart: codec, rate, ...")
+        str,
+        typer.Option("--by", metavar="NAME", help="What distinguishes curves: codec, rate, ..."),
     ] = "codec",
     at: Annotated[
         list[str] | None,
-        typer.Option("--at", metavar="NAME=VALUE", help="Of a condition, as snr_db=5."),
+        typer.Option("--at", metavar="NAME=VALUE", help="Value of a condition, such as snr_db=5."),
     ] = None,
     made_for: Annotated[
-        str, typer.Option("--for", metavar="SIZE", help="ieee-column, ieee-page or slide.")
+        str, typer.Option("--for", metavar="SIZE", help="Size: ieee-column, ieee-page or slide.")
     ] = "ieee-page",
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Some of pdf,svg,png.")
+        str, typer.Option("--format", metavar="LIST", help="Formats: some of pdf,svg,png.")
     ] = "pdf,svg,png",
     style: Annotated[
-        Path | None, typer.Option("--style", metavar="FILE.mplstyle", help="A style of your own.")
+        Path | None,
+        typer.Option("--style", metavar="FILE.mplstyle", help="A matplotlib style of your own."),
     ] = None,
     envelope: Annotated[
-        bool, typer.Option("--envelope", help="Of folders that share a codec, the best at each x.")
+        bool, typer.Option("--envelope", help="Draw the best of the folders that share a codec.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
     ] = None,
 ) -> None:
-    """Draw the figures of sweeps, several folders together, for a paper or for slides."""
+    """Draw the figures of one or several sweeps, for a paper or for slides."""
     from experiments.report.figures import plot_results
     from sqlink.errors import ConfigError
 
@@ -219,7 +240,7 @@ def plot(
         try:
             held[name] = float(value)
         except ValueError:
-            raise ConfigError(f"--at {text}: give NAME=VALUE, as snr_db=5") from None
+            raise ConfigError(f"--at {text}: give NAME=VALUE, such as snr_db=5") from None
     for figure in plot_results(
         results,
         x=x,
@@ -236,13 +257,18 @@ def plot(
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Sweeps' folders.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Results folders.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.html", help="By default in the first folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            help="File to write; by default in the first folder.",
+        ),
     ] = None,
 ) -> None:
-    """Write one HTML file with the curves, the pictures and the tables; it opens offline."""
+    """Write an HTML file with the curves, the pictures and the tables; it opens offline."""
     from experiments.report.page import write_page
 
     print(write_page(results, output))
@@ -250,16 +276,20 @@ def report(
 
 def play(
     picture: Annotated[
-        Path | None, typer.Argument(metavar="PICTURE", help="A rendered street if none.")
+        Path | None,
+        typer.Argument(metavar="PICTURE", help="A picture file; by default a rendered street."),
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="On this machine; any free one if 0.")
+        int,
+        typer.Option("--port", min=0, max=65535, help="Port on this machine; 0 for any free port."),
     ] = 0,
     open_: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = True,
 ) -> None:
-    """Open a page whose sliders send a picture over a link: rate, noise, loss, protection."""
+    """Open a page that sends a picture over a link, with sliders for rate, SNR, loss and
+    protection.
+    """
     import webbrowser
 
     from experiments.play.server import Server
@@ -277,10 +307,10 @@ def play(
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Results' folder.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Results folder.")
     ] = Path("results/quickstart"),
 ) -> None:
-    """The quickstart: a sweep of streets over a fading channel, its figures and its page."""
+    """Run the quickstart: a sweep of streets over a fading channel, its figures and its page."""
     from importlib.resources import as_file, files
 
     from experiments.report.figures import plot_results

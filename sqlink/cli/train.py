@@ -11,10 +11,13 @@ import typer
 def train(
     config: Annotated[
         Path,
-        typer.Argument(metavar="CONFIG.yaml|NAME", help="A training; a shipped one by its name."),
+        typer.Argument(
+            metavar="CONFIG.yaml|NAME",
+            help="Configuration of a training: a file or a shipped name.",
+        ),
     ],
 ) -> None:
-    """Train networks as a file says; an interrupted training goes on where it stopped."""
+    """Train networks by a configuration; an interrupted training resumes where it stopped."""
     from sqlink.training import train_from_config
 
     print(train_from_config(config))

@@ -1,7 +1,7 @@
 """Codecs by name: SQ-GAN and the baselines it is measured against.
 
-A codec's module is loaded when the codec is asked for, never before, and nothing heavy with this
-package: decoders run in worker processes that import it.
+The module of a codec is imported when the codec is first used. This package imports nothing heavy,
+because the worker processes of decoders import it.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ BUILT_IN = {
     "map_only": ("sqlink.codecs.map_only", ".sqm"),
     "bpg+map": ("sqlink.codecs.map_only", ".sqb"),
 }
-"""Name -> the module that registers the codec, and the suffix of its stored files."""
+"""Map from a name to the module that registers the codec and to the suffix of its files."""
 
 
 def codec_names() -> list[str]:
-    """List every codec's name, sorted: the built-in ones and those of installed packages."""
+    """List the names of all codecs, sorted: the built-in ones and those of installed packages."""
     from sqlink.codecs.base import CODECS
 
     return CODECS.names()
 
 
 def load_codec(name: str, /, **options: Any) -> Codec:
-    """Make the codec called `name` with `options` (`packet_bytes`, and what else it takes).
+    """Make the codec called `name` with `options`, such as `packet_bytes`.
 
-    Raises ConfigError, naming the nearest one, if there is no such codec or it has no such option;
-    MissingExtraError where a package that it needs is not installed.
+    Raises ConfigError for an unknown codec or option, and names the nearest known one;
+    MissingExtraError if a package that it needs is not installed.
 
     >>> load_codec("jpeg2000", packet_bytes=48).suffix
     '.j2k'
@@ -72,9 +72,9 @@ def takes_option(name: str, option: str) -> bool:
 
 
 def lossless_options(name: str) -> Mapping[str, object]:
-    """Return the options that serve a codec best over a channel that neither loses nor cuts.
+    """Return a codec's best options for a channel that neither loses nor cuts packets.
 
-    Empty for a codec without `WithLosslessOptions`, and for one that is not known.
+    Empty for a codec without `WithLosslessOptions`, and for an unknown one.
 
     >>> dict(lossless_options("jpeg2000"))
     {'layers': 1}

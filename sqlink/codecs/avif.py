@@ -1,9 +1,9 @@
 """AVIF (AV1 intra pictures) by libavif and libaom through Pillow, fitted to the budget.
 
-`tune=psnr`, one thread, so the bytes depend on nothing but the picture, the setting and the
-versions. AV1's quantiser has 64 steps here, 7 to 16 % of the bytes apart at low rates. Between the
-coarsest ones, up to 30 % apart, libaom's `sharpness` makes three steps more; further up it would
-fill the budget without buying any quality (-0.1 dB at 5 % more bytes), and is not used.
+`tune=psnr`, one thread: the bytes depend only on the picture, the setting and the versions. AV1's
+quantiser has 64 steps here, which differ by 7 to 16 % of the bytes at low rates. The coarsest
+differ by up to 30 %; between them, libaom's `sharpness` adds three steps. At finer steps it would
+fill the budget without improving quality (-0.1 dB at 5 % more bytes), and is not used.
 
 About 290 bytes of each file are its container.
 """
@@ -22,7 +22,7 @@ from sqlink.errors import ConfigError, DataError, MissingExtraError
 _QUANTISERS = 64
 _SHARPNESS = (0, 2, 4, 6)
 _FINE = 2
-"""Coarsest quantisers between which `sharpness` makes steps."""
+"""Number of coarsest quantisers between which `sharpness` adds steps."""
 CHROMA = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
 
 
@@ -47,8 +47,8 @@ _LADDER = tuple(
 class AVIF(FileCodec):
     """The codec `avif`.
 
-    packet_bytes: slices of the file; each of them is as needed as any other. chroma: "420", "422"
-    or "444". speed: libavif's, 0 (slowest, best) to 10; 4 is within 0.1 dB of 2 in half its time.
+    packet_bytes: size of the slices of the file, all of which are needed. chroma: "420", "422" or
+    "444". speed: libavif's, 0 (slowest, best) to 10; 4 is within 0.1 dB of 2 in half its time.
     Raises MissingExtraError if Pillow was built without libavif.
 
     A native `quality` is libavif's, 0 to 100.

@@ -1,9 +1,9 @@
 """The protocol of codecs: pictures to packets within a budget, and received packets to pictures.
 
-    images [N,3,H,W] ── encode(rate) ──> Stream | Unreachable, one a picture
-    Received (session + the packets delivered, None if lost) ── decode ──> Decoded
+    images [N,3,H,W] ── encode(rate) ──> Stream | Unreachable, one per picture
+    Received (session + packets, None if lost) ── decode ──> Decoded
 
-A Stream's size is counted in bytes that exist: a stored file is the session header followed by the
+The size of a Stream counts existing bytes: a stored file is the session header followed by the
 packets, and `bpp = 8 * size / (H * W)`.
 """
 
@@ -18,7 +18,7 @@ from sqlink.codecs import BUILT_IN
 from sqlink.errors import ConfigError
 
 if TYPE_CHECKING:
-    # At run time, PyTorch would only slow the start of the worker that runs decoders.
+    # PyTorch is not imported at run time, as it would slow the start of decoding workers.
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 DEFAULT_PACKET_BYTES = 96
 MAX_PACKET_BYTES = 65535
 OUTAGE_COLOUR = (0.412, 0.425, 0.427)
-"""Mean RGB colour of CamVid `fit`, shown if nothing can be decoded."""
+"""Mean RGB colour of CamVid `fit`, shown if a picture cannot be decoded."""
 
 
 def outage_images(count: int, height: int, width: int) -> Tensor:
-    """Make the images shown when nothing can be decoded, float32 [count, 3, H, W].
+    """Make the images shown for pictures that cannot be decoded, float32 [count, 3, H, W].
 
     >>> outage_images(1, 16, 16).mean((0, 2, 3))
     tensor([0.4120, 0.4250, 0.4270])
@@ -41,12 +41,12 @@ def outage_images(count: int, height: int, width: int) -> Tensor:
 
 
 _MOST = 1e12
-"""Largest rate of any kind: beyond anything real, and within what integers and floats hold."""
+"""Largest rate of any kind, within the range of integers and floats."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A budget for one picture: exactly one of bits a pixel, bytes, channel uses, native quality.
+    """A budget for one picture: exactly one of bits per pixel, bytes, channel uses, native quality.
 
     >>> Rate(bpp=0.04).budget_bytes(360, 480)
     864
@@ -72,10 +72,10 @@ class Rate:
             raise ConfigError(f"rate {key}={value!r} must be at most {_MOST:g}")
 
     def budget_bytes(self, height: int, width: int) -> int | None:
-        """Return the whole bytes that a picture may take; None for a native quality.
+        """Return the number of bytes that a picture may take; None for a native quality.
 
-        Raises ConfigError for channel uses: only a link knows what one of them carries, and
-        resolves them (`Link`) before a codec sees the rate.
+        Raises ConfigError for channel uses: only a `Link` knows what a channel use carries, and
+        converts the rate before a codec gets it.
         """
         if self.channel_uses is not None:
             raise ConfigError("a rate in channel_uses needs a channel: use it in a Link or a sweep")
@@ -87,7 +87,7 @@ class Rate:
 
     @property
     def kind(self) -> str:
-        """Which of the four kinds of rate it is."""
+        """The kind of the rate, one of four."""
         return next(name for name, value in self.__dict__.items() if value is not None)
 
     @property
@@ -97,7 +97,7 @@ class Rate:
     def label(self) -> str:
         """Return a short text for file names, legends and point hashes, such as `bpp=0.04`.
 
-        No two rates share one.
+        Different rates have different labels.
         """
         return f"{self.kind}={self.value!r}".removesuffix(".0")
 
@@ -106,7 +106,7 @@ class Rate:
 class Packet:
     """One packet of a stream.
 
-    priority: 0 the most relevant. bits: the ledger, name -> bits, that adds up to 8 * len(data);
+    priority: 0 is the most relevant. bits: the ledger, name -> bits, whose sum is 8 * len(data);
     names are `index`, `mask`, `header`, `coder` (remainder of the entropy coder), `padding`, and
     `payload` for a stream that the codec does not divide further.
     """
@@ -122,10 +122,10 @@ class Packet:
 
 @dataclass(frozen=True)
 class Session:
-    """What both ends know before the first packet; charged once.
+    """The data that both ends know before the first packet, charged once.
 
     header: the bytes before the packets in a stored file (magic, size, weights hash, ...); empty if
-    the first packet itself holds them (JPEG2000, BPG).
+    the first packet holds this information (JPEG2000, BPG).
     """
 
     codec: str
@@ -157,7 +157,7 @@ class Stream:
 
     @property
     def ledger(self) -> dict[str, int]:
-        """Bits by kind; they add up to 8 * size."""
+        """Bits by kind; their sum is 8 * size."""
         total = {"session": 8 * len(self.session.header)}
         for packet in self.packets:
             for name, bits in packet.bits.items():
@@ -173,7 +173,7 @@ class Stream:
 class Unreachable:
     """A codec's answer if it cannot code a picture within the budget.
 
-    In a sweep it counts as an outage of that codec and stays in the average.
+    In a sweep it is counted as `unreachable`, and the picture stays in the average.
     """
 
     codec: str
@@ -226,29 +226,32 @@ class Decoded:
 
 @runtime_checkable
 class Codec(Protocol):
-    """Pictures to streams and back; the same for SQ-GAN and every baseline.
+    """Protocol of codecs, pictures to streams and back: the same for SQ-GAN and every baseline.
 
-    A codec may have more: see `WithSession`, `Trained`, `Described` and `TokenFate` here,
-    `WithClasses` (`sqlink.data.classes`) and `FromWeights` (`sqlink.weights`).
+    Optional protocols: `WithSession`, `Trained`, `Described` and `TokenFate` here, `WithClasses`
+    (`sqlink.data.classes`) and `FromWeights` (`sqlink.weights`).
     """
 
     name: str
     suffix: str
     """Suffix of a stored file, with the dot."""
     carries_map: bool
-    """Whether a segmentation map travels in the stream, and so comes out of `decode`."""
+    """Whether the stream carries a segmentation map, which `decode` then returns."""
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
     ) -> list[Stream | Unreachable]:
         """Encode images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W] or None.
 
-        One answer a picture, of at most the budget's bytes. Codecs that carry no map ignore one.
+        Returns one answer per picture, with at most the budget's bytes. Codecs that carry no map
+        ignore `segmentation`.
         """
         ...
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Rebuild pictures, all of one size, from what came; wrong bytes never raise."""
+        """Decode pictures of one size from the received packets; wrong bytes never raise an
+        error.
+        """
         ...
 
     def parse(self, data: bytes) -> Stream:
@@ -258,14 +261,16 @@ class Codec(Protocol):
 
 @runtime_checkable
 class WithSuffix(Protocol):
-    """A class of codecs that names the suffix of its stored files, with the dot."""
+    """A codec class that names the suffix of its stored files, with the dot."""
 
     suffix: str
 
 
 @runtime_checkable
 class WithLosslessOptions(Protocol):
-    """A class of codecs that names its best options over a channel that neither loses nor cuts."""
+    """A codec class that names its best options for a channel that neither loses nor cuts
+    packets.
+    """
 
     lossless_options: Mapping[str, object]
 
@@ -274,8 +279,7 @@ class WithLosslessOptions(Protocol):
 class WithSession(Protocol):
     """A codec whose sessions have a header. session_bytes: its length.
 
-    When channel uses are converted to bytes, these bytes are added: packets do not carry the
-    header.
+    A rate in channel uses pays for packets only: these bytes are added when it is converted.
     """
 
     session_bytes: int
@@ -294,13 +298,13 @@ class Trained(Protocol):
 
 
 def trained_on(codec: object) -> tuple[str, ...]:
-    """Return the metrics that were training losses of a codec, to be marked wherever shown."""
+    """Return the metrics that were training losses of a codec; they are marked wherever shown."""
     return tuple(codec.trained_on) if isinstance(codec, Trained) else ()
 
 
 @runtime_checkable
 class Described(Protocol):
-    """A codec that says what it takes to make the same files again."""
+    """A codec that records what is needed to reproduce its files."""
 
     def describe(self) -> Mapping[str, str]:
         """Return the versions of its libraries and its parameters, for a sweep's manifest."""
@@ -308,12 +312,12 @@ class Described(Protocol):
 
 
 NOT_SENT, LOST, CAME = 0, 128, 255
-"""Fates of a token, in a picture of them."""
+"""Values for the fate of a token."""
 
 
 @runtime_checkable
 class TokenFate(Protocol):
-    """A codec of tokens in places that can say what became of each token."""
+    """A codec with a grid of tokens that reports the fate of each token."""
 
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
@@ -321,9 +325,9 @@ class TokenFate(Protocol):
         """Return relevance and fate of the token in every place, uint8 [h, w, 3] or [h, w, 4].
 
         image: float32 [3, H, W], segmentation: int64 [H, W] or None, as they were encoded. The
-        channels: how relevant the picture's token is, 0 to 255; the fate of the picture's token, of
-        the map's, and, where the codec refines places, of what refines this one: NOT_SENT, LOST or
-        CAME.
+        channels are: the relevance of the image token, 0 to 255; the fate of the image token; the
+        fate of the map token; and, if the codec has a refinement, the fate of the refinement of
+        this place. A fate is NOT_SENT, LOST or CAME.
         """
         ...
 

@@ -1,11 +1,11 @@
-"""How much of a budget a codec's files fill: `python -m sqlink.codecs.budget_use CODEC FOLDER`.
+"""Share of a budget that a codec's files fill: `python -m sqlink.codecs.budget_use CODEC FOLDER`.
 
     pictures x budgets ── encode ──> files ──┬─ bytes / budget        mean and lowest of each budget
                                              ├─ over the budget?      must be none
                                              └─ next finer setting    must not fit
 
-FOLDER holds pictures; `--every` takes each n-th of them by name. Budgets are in bits a pixel.
-JPEG2000 searches the library's rate and has no ladder of settings: there the last column is empty.
+FOLDER holds pictures; `--every` takes every n-th of them by name. Budgets are in bits per pixel.
+JPEG2000 searches the library's rate and has no ladder of settings, so its last column is empty.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ BPP = (0.04, 0.1, 0.2, 0.4, 0.8)
 
 @dataclass(frozen=True)
 class BudgetUse:
-    """What files of one budget came to.
+    """Results for one budget.
 
-    bpp: the budget. shares: bytes over budget of each picture that reached it. pictures: all that
-    were coded. exceeded: files over the budget. finer: pictures whose next finer setting fits,
-    too; None for a codec without settings in steps.
+    bpp: the budget. shares: bytes divided by the budget, of each picture that can be coded within
+    it. pictures: number of all pictures. exceeded: number of files above the budget. finer: number
+    of pictures whose next finer setting fits, too; None for a codec without settings in steps.
     """
 
     bpp: float
@@ -45,7 +45,7 @@ class BudgetUse:
 
 
 def budget_use(codec: Codec, images: Iterable[Tensor], budgets: Sequence[float]) -> list[BudgetUse]:
-    """Encode each image, float32 [3, H, W], at each budget in bits a pixel. Raises as encoding
+    """Encode each image, float32 [3, H, W], at each budget in bits per pixel. Raises as `encode`
     does.
     """
     shares: dict[float, list[float]] = {bpp: [] for bpp in budgets}
@@ -70,14 +70,14 @@ def budget_use(codec: Codec, images: Iterable[Tensor], budgets: Sequence[float])
 
 
 def _finer_fits(codec: FileCodec, image: Tensor, answer: Stream, budget: int) -> bool:
-    """Whether the setting after the one that was chosen fits the budget as well."""
+    """Say whether the setting after the chosen one fits the budget, too."""
     ladder = codec.ladder(to_pixels(image[None])[0])
     chosen = max(n for n in ladder.encoded if ladder.file(n) == answer.to_bytes())
     return chosen + 1 < codec.settings and ladder.size(chosen + 1) <= budget
 
 
 def table(found: Sequence[BudgetUse]) -> str:
-    """The figures as Markdown, a line a budget."""
+    """Write the results as Markdown, one line per budget."""
     lines = [
         "| bpp | reached | mean use | lowest | over the budget | next finer fits |",
         "|---|---|---|---|---|---|",
@@ -94,7 +94,7 @@ def table(found: Sequence[BudgetUse]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     from sqlink.data.pictures import load_picture, suffixes
 
     parser = argparse.ArgumentParser(prog="python -m sqlink.codecs.budget_use")

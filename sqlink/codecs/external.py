@@ -1,4 +1,4 @@
-"""Any codec with a command line: `external`.
+"""Any codec with a command line, under the name `external`.
 
     codecs:
       - name: external
@@ -11,9 +11,9 @@
     picture ─> {in}, a PNG ─ encode ─> {out}, the file ─ slices ─> packets
     packets ─> {in}, the file ─ decode ─> {out}, a PNG ─> picture
 
-No shell reads the commands: they are split into words, and {in}, {out} and {q} are replaced. Each
-run is its own process group, in an empty folder, with limits of time, memory and bytes written; it
-is killed after the time limit.
+The commands are run without a shell: they are split into words, and {in}, {out} and {q} are
+replaced. Each run is a process group of its own in an empty folder, with limits of time, memory and
+bytes written. It is killed after the time limit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError
 
 _MOST_SAID = 1 << 16
-"""Bytes of what a program says that are looked at, the last ones."""
+"""Number of last bytes of a program's messages that are read."""
 _MOST_WRITTEN = 1 << 28
 """Bytes that a command may write to one file."""
 _LIMITS = (
@@ -60,12 +60,12 @@ class External(FileCodec):
 
     encode: makes {out}, a file of any kind, from {in}, a PNG, at the quality {q}. decode: makes
     {out}, a PNG, from {in}, the file. qualities: the coarsest and the finest, in this order; bytes
-    must rise from one to the other. steps: qualities of the ladder, the two ends among them, evenly
-    spaced; by default all whole numbers where both ends are whole, else 101. time_limit_s,
-    memory_mib: of each run.
+    must rise from one to the other. steps: number of evenly spaced qualities, including both ends;
+    by default all whole numbers if both ends are whole, else 101. time_limit_s, memory_mib: limits
+    of each run.
 
-    A native `quality` is {q}. Raises ConfigError if a command lacks {in}, {out} or, of `encode`,
-    {q}, and where a program is not found.
+    A native `quality` is {q}. Raises ConfigError if a command lacks {in}, {out} or (encode) {q},
+    and if a program is not found.
     """
 
     name = "external"
@@ -102,8 +102,8 @@ class External(FileCodec):
         self.weights_sha256 = _fingerprint((*self._encode, *self._decode_command))
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """Encode uint8 [H, W, 3] to a file by the command `encode`. Raises DataError if it makes
-        none.
+        """Encode uint8 [H, W, 3] to a file by the command `encode`. Raises DataError if that
+        fails.
         """
         source = io.BytesIO()
         Image.fromarray(picture).save(source, format="PNG", compress_level=1)
@@ -142,7 +142,7 @@ class External(FileCodec):
         made: str,
         setting: int | None,
     ) -> bytes:
-        """Run a command on `data` as {in}; returns what it writes to {out}. Raises DataError, one
+        """Run a command on `data` as {in}; return what it writes to {out}. Raises DataError, one
         line.
         """
         with tempfile.TemporaryDirectory(prefix="sqlink-") as folder:
@@ -165,9 +165,9 @@ class External(FileCodec):
             return target.read_bytes()
 
     def _watched(self, what: str, command: Sequence[str], folder: str) -> None:
-        """Run a command within its limits. Raises DataError if it fails or goes beyond."""
+        """Run a command within its limits. Raises DataError if it fails or exceeds them."""
         limits = (self.memory_mib << 20, _MOST_WRITTEN, int(self.time_limit_s) + 1)
-        # A file and not a pipe: what the program leaves running may hold a pipe open for long.
+        # A file, not a pipe: a process that the program leaves running may keep a pipe open.
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LIMITS, *map(str, limits), *command],
@@ -213,7 +213,7 @@ def _words(name: str, command: object, needed: Sequence[str]) -> tuple[str, ...]
 
 
 def _fingerprint(words: Sequence[str]) -> str:
-    """Hash the files that the commands name with SHA-256: other files are another codec."""
+    """Hash the files that the commands name with SHA-256: changed files make another codec."""
     total = hashlib.sha256()
     for word in words:
         path = Path(word)

@@ -3,9 +3,9 @@
     picture ─ ladder of settings ─ finest within the budget ─> file ─ slices ─> packets
     packets ─ joined ─> file, whole or its beginning ─ decoder, in the worker ─> picture
 
-A format adds little: how one setting is encoded, how its own quality is named, and the function
-that decodes it. That function runs in the worker process and gets the size that the picture must
-have before the file, so that nothing larger is ever decoded.
+A format only adds the encoder for one setting, the name of its native quality, and the decoding
+function. That function runs in the worker process. Its request begins with the size that the
+picture must have, so that nothing larger is ever decoded.
 """
 
 from __future__ import annotations
@@ -39,30 +39,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PIXELS_PER_S = 1_000_000
-"""Decoding speed that sets the time limit for large pictures, on a slow machine."""
+"""Decoding speed of a slow machine, which determines the time limit for large pictures."""
 _EXPECTED = struct.Struct(">II")
-"""Height and width that a file must have; 0 and a number of pixels if any size up to it may."""
+"""Height and width that a file must have; or 0 and the largest allowed number of pixels."""
 _SMALL = 128 * 128
 _BEYOND = 2
-"""Settings tried beyond the first that is too large, for pictures that small."""
+"""Settings tried beyond the first one that is too large, for small pictures."""
 
 
 class FileCodec(ABC):
     """Base of the codecs whose stream is one file; see `Codec` for the protocol.
 
-    packet_bytes: slices of the file. If `cut_decodes`, the receiver decodes the slices before the
-    first loss; otherwise all are needed, and one loss is an outage.
+    packet_bytes: size of the slices of the file. If `cut_decodes`, the receiver decodes the slices
+    before the first loss; otherwise all are needed, and one loss is an outage.
     """
 
     name: str
     suffix: str
     carries_map: bool = False
     settings: int
-    """Number of settings of the ladder, 0 the coarsest."""
+    """Number of settings of the ladder; 0 is the coarsest."""
     decoder: str
-    """`module:function`, for the worker: what `expected` splits to uint8 [H, W, 3]."""
+    """Decoding function for the worker, `module:function`, from a request (`expected`) to uint8 [H,
+    W, 3].
+    """
     cut_decodes: bool = False
-    """Whether the beginning of a file decodes to a picture."""
+    """Whether the beginning of a file can be decoded to a picture."""
     typical_bpp: Sequence[tuple[float, float]] = ()
     """(setting, bpp) of a street scene of 480x360: where the search starts."""
 
@@ -79,15 +81,14 @@ class FileCodec(ABC):
         """Return the setting of a native quality. Raises ConfigError if it is not one."""
 
     def quality(self, setting: int) -> float | None:
-        """Return the native quality of a setting, between whole ones where the ladder is finer.
-
-        None where a format has no number for it.
+        """Return the native quality of a setting, which may be fractional; None if there is
+        none.
         """
         return None
 
     @abstractmethod
     def describe(self) -> Mapping[str, str]:
-        """Return versions and parameters: what is needed to make the same files again."""
+        """Return the versions and parameters that are needed to reproduce the files."""
 
     def encode(
         self, images: Tensor, rate: Rate, segmentation: Tensor | None = None
@@ -121,15 +122,15 @@ class FileCodec(ABC):
         return answers
 
     def ladder(self, picture: Pixels) -> Ladder:
-        """Return the files of a picture, uint8 [H, W, 3], by setting; kept while it is in use."""
+        """Return the ladder of files of a picture, uint8 [H, W, 3]; recent ladders are cached."""
         return self._ladders.of(np.ascontiguousarray(picture), self.code)
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Decode pictures of one size; an outage if nothing can be decoded."""
+        """Decode pictures of one size; a picture that cannot be decoded is an outage."""
         return decode_each(received, self._decode)
 
     def _decode(self, received: Received) -> Tensor | None:
-        """Decode to float32 [3, H, W]; None if no picture of the session's size comes."""
+        """Decode to float32 [3, H, W]; None if there is no picture of the session's size."""
         data, whole = beginning(received)
         if not data or not (whole or self.cut_decodes):
             return None
@@ -143,8 +144,8 @@ class FileCodec(ABC):
     def picture(self, file: bytes, height: int, width: int) -> Pixels:
         """Decode a file to uint8 [H, W, 3].
 
-        height, width: its size; a height of 0 stands for any size of up to `width` pixels. Raises
-        DataError if the file is damaged where that shows, or of another size.
+        height, width: its size; a height of 0 allows any size of up to `width` pixels. Raises
+        DataError if the file is visibly damaged or of another size.
         """
         pixels = min(height * width if height else width, 1 << 26)
         limit_s = DEFAULT_TIME_LIMIT_S + pixels / _PIXELS_PER_S
@@ -172,14 +173,14 @@ class FileCodec(ABC):
         return sliced(session, data, self.packet_bytes, self.cut_decodes, quality)
 
 
-# What follows runs in the worker.
+# The functions below run in the worker.
 
 
 def expected(data: bytes) -> tuple[bytes, Callable[[int, int], None]]:
     """Split a request into the file and the check of its picture's (height, width).
 
-    The check raises DataError where the size is not the one that was asked for, or is over the
-    limit; call it as soon as the header is read.
+    The check raises DataError if the size is not the expected one or exceeds the limit; call it as
+    soon as the header is read.
 
     >>> file, check = expected(_EXPECTED.pack(2, 3) + b"file")
     >>> file, check(2, 3)
@@ -203,7 +204,8 @@ def expected(data: bytes) -> tuple[bytes, Callable[[int, int], None]]:
 def decode_with_pillow(data: bytes, format: str, truncated: bool = False) -> Pixels:
     """Decode the file in a request by Pillow's plugin `format` to uint8 [H, W, 3].
 
-    truncated: whether a file that ends early shows what came. Raises DataError.
+    truncated: whether to decode the beginning of a file that is cut short. Raises DataError for a
+    damaged file.
     """
     from PIL import Image, ImageFile
 

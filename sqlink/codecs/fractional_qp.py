@@ -1,14 +1,14 @@
-"""Quantisers between whole QPs, for x265: a ladder fine enough to fill a budget.
+"""Fractional QPs for x265: a ladder fine enough to fill a budget.
 
     QP 51 ─ 50.5 ─ 50.375 ─ ... ─ 50.03125 ─ 49.96875 ─ 49.9375 ─ 50 ─ 49.5 ─ ...    coarse to fine
 
-A whole QP is 13 to 20 % of the bytes at low rates. Between two of them each tree block gets one or
-the other: x265's adaptive quantiser, at a tenth of its strength, moves the blocks' QPs by about
-half a step around the fraction and rounds. At equal PSNR this costs less than 0.02 dB beside the
-line between the whole QPs, which are coded with the adaptive quantiser off.
+Neighbouring whole QPs differ by 13 to 20 % of the bytes at low rates. At a fractional QP, each tree
+block gets one of the two: x265's adaptive quantiser, at a tenth of its strength, moves the QPs of
+blocks by about half a step around the fraction and rounds them. At equal rate this costs less than
+0.02 dB compared with the line between whole QPs, which are coded without the adaptive quantiser.
 
-Where the blocks of a picture are alike, all of them change within a sixteenth of a QP, some a
-little beyond the whole one: so fractions lie closer there, on both sides of it.
+If the blocks of a picture are alike, all of them change within a sixteenth of a QP, some just
+beyond the whole QP: therefore fractions are denser there, on both sides of it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ FRACTIONS = (
     *(-0.015625, -0.03125, -0.0625),
     0.0,
 )
-"""What is added to a whole QP, coarse to fine: the whole one itself is coded otherwise."""
+"""Offsets from a whole QP, coarse to fine; the whole QP itself is coded in another way."""
 _STRENGTH = 0.1
 
 STEPS = len(FRACTIONS)
-"""Settings to a whole QP."""
+"""Settings per whole QP."""
 STATED = f"QP + {', '.join(f'{fraction:g}' for fraction in FRACTIONS)}"
-"""The ladder, for codecs' parameters."""
+"""Description of the ladder, for the parameters of codecs."""
 
 LADDER: tuple[float, ...] = (
     float(MAX_QP),
@@ -36,13 +36,13 @@ LADDER: tuple[float, ...] = (
         if qp + fraction >= MIN_QP
     ),
 )
-"""QPs, coarse to fine."""
+"""All QPs, coarse to fine."""
 
 
 def x265_quantiser(qp: float, group: int) -> dict[str, str]:
     """Return the parameters of x265 for a QP of the ladder.
 
-    group: pixels a side that share a QP, at most the tree block.
+    group: side in pixels of the blocks that share a QP; at most the tree block.
 
     >>> x265_quantiser(40, 64)
     {'qp': '40'}

@@ -2,9 +2,9 @@
 
     picture ─ half its sides (area) ─ the codec ─> packets ─ the codec ─ twice its sides (bicubic)
 
-A baseline beside the full-resolution one, never in its place: it reaches about a third of the
-codec's lowest rate, and loses to the codec at rates that both reach. A stored file is one byte,
-which says which side of the picture is odd, and then the codec's file.
+This is an additional baseline and does not replace the full-resolution codec: it reaches about a
+third of the codec's lowest rate, and is worse at rates that both reach. A stored file is one byte,
+which says which sides of the picture are odd, followed by the codec's file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HEADER_BYTES = 1
 class HalfResolution:
     """A codec at half the picture's sides.
 
-    codec: the codec inside; it carries no map. A native `quality` is that codec's.
+    codec: the inner codec, which carries no map. A native `quality` is that of the inner codec.
     """
 
     carries_map = False
@@ -56,7 +56,7 @@ class HalfResolution:
         self.codec = codec
 
     def describe(self) -> Mapping[str, str]:
-        """Return versions and parameters: the codec's own, and how sizes change."""
+        """Return versions and parameters: those of the inner codec, and the change of size."""
         own = dict(self.codec.describe()) if isinstance(self.codec, Described) else {}
         said = f"{own.get('parameters', '')}, at half the sides: area down, bicubic up"
         return {**own, "parameters": said.removeprefix(", ")}
@@ -66,8 +66,8 @@ class HalfResolution:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1]; a map is ignored. See `Codec`.
 
-        Raises ConfigError for channel uses and what the codec inside refuses, DataError for a
-        picture too small (31 pixels a side are needed) or too large.
+        Raises ConfigError for channel uses and for what the inner codec refuses, DataError for a
+        picture that is too small (31 pixels a side are needed) or too large.
         """
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
@@ -88,7 +88,7 @@ class HalfResolution:
         return answers
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Decode pictures of one size; an outage where the codec inside has one."""
+        """Decode pictures of one size; an outage of the inner codec is an outage."""
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width
@@ -114,7 +114,9 @@ class HalfResolution:
 
 
 def halved(images: Tensor) -> Tensor:
-    """Average 2 x 2 pixels, an odd last row or column repeated: [N, 3, ceil(H/2), ceil(W/2)]."""
+    """Average 2 x 2 pixels, with an odd last row or column repeated: [N, 3, ceil(H/2),
+    ceil(W/2)].
+    """
     height, width = images.shape[2:]
     even = pad(images, (0, width % 2, 0, height % 2), mode="replicate")
     return interpolate(even, scale_factor=0.5, mode="area")

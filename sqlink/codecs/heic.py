@@ -1,9 +1,9 @@
 """HEIC (HEVC intra pictures in ISO/IEC 23008-12's container) by libheif and x265, fitted to a
 budget.
 
-pillow-heif is the wheel: maintained with Pillow's releases, libheif with x265 and libde265 inside.
-x265 is set as BPG's is, down to the quantisers between whole QPs; what differs is the container,
-379 bytes of each file, and libheif's colours and chroma filters.
+The package is pillow-heif, which follows Pillow's releases and includes libheif, x265 and libde265.
+x265 has the settings of `bpg`, including fractional QPs. The differences are the container, 379
+bytes of each file, and libheif's colours and chroma filters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PRESET, _TUNE = "veryslow", "ssim"
 _X265 = {"ipratio": "1.0", "wpp": "0", "pools": "none", "frame-threads": "1"}
 _GROUP = 64
 _SMALLEST = 64
-"""Sides below it want smaller tree blocks."""
+"""Side in pixels below which smaller tree blocks are needed."""
 CHROMA = ("420", "422", "444")
 
 
@@ -47,8 +47,8 @@ def load_pillow_heif() -> ModuleType:
 class HEIC(FileCodec):
     """The codec `heic`.
 
-    packet_bytes: slices of the file; each of them is as needed as any other. chroma: "420", "422"
-    or "444". Raises MissingExtraError without pillow-heif.
+    packet_bytes: size of the slices of the file, all of which are needed. chroma: "420", "422" or
+    "444". Raises MissingExtraError without pillow-heif.
 
     A native `quality` is the QP, 0 (best) to 51.
     """
@@ -85,7 +85,7 @@ class HEIC(FileCodec):
         try:
             heif.from_pillow(Image.fromarray(picture)).save(
                 file,
-                quality=50,  # replaced by the quantiser below
+                quality=50,  # overridden by the quantiser below
                 chroma=int(self.chroma),
                 enc_params={
                     "preset": _PRESET,
@@ -110,7 +110,7 @@ class HEIC(FileCodec):
         return LADDER.index(quality)
 
     def quality(self, setting: int) -> float:
-        """Return the QP of a setting, whole or between two."""
+        """Return the QP of a setting, which may be fractional."""
         return LADDER[setting]
 
     def describe(self) -> Mapping[str, str]:

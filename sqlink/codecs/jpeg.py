@@ -1,11 +1,11 @@
 """JPEG (ITU-T T.81) by libjpeg-turbo through Pillow, fitted to the budget.
 
-Progressive, with optimised Huffman tables. The quantiser tables are those of annex K scaled as
-libjpeg scales them, by a quality in steps of 1/8: the same files as libjpeg's at whole qualities,
-and steps fine enough to fill a budget in between.
+Progressive, with optimised Huffman tables. The quantiser tables are those of annex K, scaled as
+libjpeg does, by a quality in steps of 1/8: whole qualities give the same files as libjpeg, and the
+steps between them are fine enough to fill a budget.
 
-A progressive file that is cut short still shows a picture: its scans go from coarse to fine, and
-the receiver decodes what came before the first loss.
+A progressive file that is cut short still gives a picture: its scans go from coarse to fine, and
+the receiver decodes the part before the first loss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHROMA = (
     *(99,) * 32,
 )  # fmt: skip
 _STEPS = 8
-"""Settings to one of quality."""
+"""Settings per unit of quality."""
 CHROMA = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
 _EOI = b"\xff\xd9"
 
@@ -42,7 +42,8 @@ _EOI = b"\xff\xd9"
 class JPEG(FileCodec):
     """The codec `jpeg`.
 
-    packet_bytes: slices of the file, decoded up to the first loss. chroma: "420", "422" or "444".
+    packet_bytes: size of the slices of the file, which is decoded up to the first loss. chroma:
+    "420", "422" or "444".
 
     A native `quality` is libjpeg's, 1 to 100 in steps of 1/8.
     """
@@ -107,7 +108,7 @@ class JPEG(FileCodec):
 
 
 def quantiser_tables(quality: float) -> list[list[int]]:
-    """Return the luma and chroma tables of 64, row by row: annex K's, scaled as libjpeg does.
+    """Return the luma and chroma tables of 64 values, row by row: annex K, scaled as by libjpeg.
 
     >>> quantiser_tables(50)[0][:3], quantiser_tables(25)[0][:3]
     ([16, 11, 10], [32, 22, 20])

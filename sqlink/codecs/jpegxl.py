@@ -1,10 +1,10 @@
 """JPEG XL (ISO/IEC 18181) by libjxl through imagecodecs, fitted to the budget.
 
-Of the wheels with libjxl, imagecodecs is the one released monthly, under a BSD licence, that lets
-the encoder use its own colour space XYB (pylibjxl does not: five times the bytes) and write a bare
+Of the packages with libjxl, imagecodecs is released monthly under a BSD licence, lets the encoder
+use its colour space XYB (pylibjxl does not, which takes five times the bytes), and writes a bare
 codestream. The ladder is libjxl's distance, from 25, its coarsest, to 0.05 in steps of 2 %.
 
-libjxl can show a file that is cut short, but no wheel's decoder lets it: a loss is an outage.
+libjxl can decode a file that is cut short, but no package offers this: a loss is an outage.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def load_imagecodecs() -> ModuleType:
 class JPEGXL(FileCodec):
     """The codec `jpegxl`.
 
-    packet_bytes: slices of the file; each of them is as needed as any other. effort: libjxl's, 1 to
-    9. Raises MissingExtraError without imagecodecs.
+    packet_bytes: size of the slices of the file, all of which are needed. effort: libjxl's, 1 to 9.
+    Raises MissingExtraError without imagecodecs.
 
-    A native `quality` is the distance, 25 (coarsest) to 0.05, taken to the nearest step of 2 %.
+    A native `quality` is the distance, 25 (coarsest) to 0.05, rounded to the nearest step of 2 %.
     """
 
     name = "jpegxl"
@@ -95,8 +95,7 @@ class JPEGXL(FileCodec):
 
 
 def codestream_size(file: bytes) -> tuple[int, int]:
-    """Read the height and width that a bare codestream states (18181-1, SizeHeader). Raises
-    DataError.
+    """Read height and width of a bare codestream (18181-1, SizeHeader). Raises DataError.
 
     >>> codestream_size(bytes.fromhex("ff0a43") + bytes(9))
     (16, 16)

@@ -1,11 +1,11 @@
-"""Controls: the map alone, and the map beside a BPG picture, conventionally coded.
+"""Controls: the map alone, and the map together with a BPG picture, conventionally coded.
 
     map_only   map ─ most frequent class of factor x factor pixels ─ lossless WebP ─> packets
     bpg+map    the same map in a share of the budget, BPG's picture in what is left
 
-They show what SQ-GAN's map achieves by itself, and what a conventional codec achieves with the same
-map in the same bytes. The picture of `map_only` is its map in the classes' mean colours, without
-invented detail. A map is coded at the smallest factor that fits, and repeated by it at the
+They show what SQ-GAN's map achieves alone, and what a conventional codec achieves with the same map
+in the same number of bytes. The picture of `map_only` is its map in the classes' mean colours,
+without invented detail. A map is coded at the smallest factor that fits, and scaled up by it at the
 receiver.
 
 A stored file is a session and then the packets:
@@ -82,7 +82,7 @@ _PIXELS_PER_S = 1_000_000
 
 
 class _MapCodec:
-    """Base of both codecs: the session, the map's bytes, and the source of the map."""
+    """Base of both codecs: session, coding and source of the map."""
 
     carries_map = True
     session_bytes = _HEADER.size
@@ -115,9 +115,7 @@ class _MapCodec:
         return [_Map(one) for one in fill_unlabelled(segmentation.cpu())]
 
     def _stream(self, height: int, width: int, coded: bytes, picture: bytes = b"") -> Stream:
-        """Make a stream of a session, the map's packets and the picture's packets, if there are
-        any.
-        """
+        """Make a stream of a session, the map's packets and, if any, the picture's packets."""
         fields = (self.magic, _VERSION, height, width, len(coded))
         crc = zlib.crc32(coded + picture, zlib.crc32(_HEADER.pack(*fields, 0)[:-4]))
         size = self.packet_bytes
@@ -143,7 +141,7 @@ class _MapCodec:
         return self._stream(height, width, body[:size], body[size:])
 
     def _map_packets(self, received: Received) -> int:
-        """Return how many of the packets are the map's, as the session says."""
+        """Return the number of the map's packets, according to the session."""
         size = _HEADER.unpack(received.session.header)[4]
         return -(-int(size) // self.packet_bytes)
 
@@ -169,7 +167,7 @@ class _Map:
         return self.at(self.factors[1])
 
     def within(self, budget: int) -> bytes | None:
-        """Return the finest map that fits, by bisection: sizes fall with the factor, up to a few
+        """Return the finest map that fits, by bisection: sizes fall with the factor, within a few
         bytes.
         """
         low, high = self.factors
@@ -225,8 +223,9 @@ def _decoded_map(pieces: Sequence[bytes | None], height: int, width: int) -> Ten
 class MapOnly(_MapCodec):
     """The codec `map_only`: every packet is needed for the map.
 
-    segmenter: makes the map if `encode` gets none; a segmenter or its name. A native `quality` is
-    the factor: pixels a side that one class is sent for, 1 to 255, higher is smaller.
+    segmenter: a segmenter or its name, which makes the map if `encode` gets none. A native
+    `quality` is the factor: side in pixels of the blocks that get one class, 1 to 255; a higher
+    value gives a smaller file.
     """
 
     name = "map_only"
@@ -282,11 +281,10 @@ class MapOnly(_MapCodec):
 class BPGAndMap(_MapCodec):
     """The codec `bpg+map`: a map and a BPG picture in one budget.
 
-    map_share: of the budget, the share that the map may take, 0.01 to 0.99; the picture takes what
-    it leaves. A map gives way, down to its smallest, where BPG would not fit. A lost packet of one
-    of the two takes that one: a picture without a map, or the map in the classes' mean colours.
-    chroma: BPG's.
-    Raises MissingExtraError without PyAV.
+    map_share: largest share of the budget for the map, 0.01 to 0.99; the picture gets the rest. The
+    map is made smaller, down to its smallest size, if BPG would not fit. A lost packet of the map
+    or of the picture loses that part: what remains is a picture without a map, or the map in the
+    classes' mean colours. chroma: see `bpg`. Raises MissingExtraError without PyAV.
 
     There is no native `quality`.
     """
@@ -342,7 +340,7 @@ class BPGAndMap(_MapCodec):
         return self._stream(height, width, coded, answer.to_bytes())
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Decode pictures and maps, whichever came; an outage if neither did."""
+        """Decode the pictures and maps that were received; an outage if neither was."""
         if not received:
             raise ValueError("nothing to decode")
         height, width = received[0].session.height, received[0].session.width

@@ -1,12 +1,12 @@
-"""Rate control: a ladder of a codec's own settings, climbed to the finest one within a budget.
+"""Rate control: a search for the finest of a codec's settings within a budget.
 
     setting    0 ──── 1 ──── 2 ─ ... ─ n-1        coarse to fine
-    bytes    553    601    672       41 200       each encoded when asked for, once
+    bytes    553    601    672       41 200       each encoded at most once, when needed
 
-A codec has few settings of its own (52 QPs, 101 qualities), and bytes grow with them save for a few
-exceptions. The search brackets the budget: below it a setting that fits, above it one that does
-not, until they are neighbours. So the answer is exact whatever the curve: it fits, and the next
-finer setting was tried and does not.
+A codec has few settings (52 QPs, 101 qualities), and bytes grow with them with few exceptions. The
+search brackets the budget between a setting that fits and one that does not, until they are
+neighbours. So the answer is exact for any curve: it fits, and the next finer setting was tried and
+does not fit.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 _MOST_BYTES = 64 << 20
-"""Most bytes of files that all ladders together keep."""
+"""Largest total size of the files that all ladders keep, in bytes."""
 _INTERPOLATIONS = 4
-"""Settings tried by interpolation before the rest is halved."""
+"""Settings tried by interpolation before the search bisects."""
 
 
 class Ladder:
-    """The files of one picture at each setting, encoded once.
+    """The files of one picture by setting, each encoded once.
 
     >>> ladder = Ladder(lambda setting: bytes(10 + setting))
     >>> ladder.size(3), ladder.file(3) == bytes(13), ladder.held, ladder.encoded
@@ -36,7 +36,7 @@ class Ladder:
     """
 
     def __init__(self, code: Callable[[int], bytes]) -> None:
-        """code: encodes the picture at a setting."""
+        """Make a ladder; code: function that encodes the picture at a setting."""
         self._code = code
         self._files: dict[int, bytes] = {}
 
@@ -62,16 +62,14 @@ class Ladder:
 
 
 class Ladders:
-    """The ladders of the pictures seen last: budgets of one picture share its files."""
+    """The ladders of the last pictures: budgets of one picture share its files."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most = most_bytes
         self._ladders: OrderedDict[bytes, Ladder] = OrderedDict()
 
     def of(self, picture: Pixels, code: Callable[[Pixels, int], bytes]) -> Ladder:
-        """Return the ladder of a picture, uint8 [H, W, 3]; a picture seen lately keeps its
-        ladder.
-        """
+        """Return the ladder of a picture, uint8 [H, W, 3]; recent ladders are reused."""
         key = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
         ladder = self._ladders.pop(key, None)
         if ladder is None:
@@ -95,10 +93,10 @@ def finest_setting(
 ) -> int | None:
     """Return the finest of `count` settings whose file fits the budget; None if setting 0 does not.
 
-    size: bytes of the file at a setting; each call may be an encoding. typical: (setting, bytes) of
-    a picture like this one, both rising; it tells where to start and no matter to what is found.
-    beyond: settings above the one that is too large that are tried as well, for pictures so small
-    that bytes do not always grow.
+    size: returns the bytes of the file at a setting; each call may be an encoding. typical:
+    (setting, bytes) of a similar picture, both rising; it only determines where the search starts.
+    beyond: number of settings tried above the first that is too large, for small pictures whose
+    bytes do not always grow.
 
     >>> finest_setting(lambda setting: 100 * (setting + 1), 450, 50)
     3

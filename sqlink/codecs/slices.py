@@ -1,4 +1,4 @@
-"""A codec's file in slices, one a packet, and pictures decoded one after another.
+"""A codec's file in slices, one per packet, and pictures decoded one after another.
 
 file ── cut ── packets ── link ── joined, or its beginning ── decoder ── picture or outage
 """
@@ -37,7 +37,8 @@ def sliced(
 ) -> Stream:
     """Make a stream of a file.
 
-    ranked: whether earlier slices matter more than later ones. quality: the codec's own, if known.
+    ranked: whether earlier slices are more important than later ones. quality: native quality, if
+    known.
     """
     return Stream(
         session,
@@ -50,7 +51,7 @@ def sliced(
 
 
 def beginning(received: Received) -> tuple[bytes, bool]:
-    """Join the slices before the first loss. Returns them, and whether they are the whole file.
+    """Join the slices before the first loss; return them, and whether they are the whole file.
 
     >>> session = Session("jpeg", 16, 16)
     >>> beginning(Received(session, (b"ab", None, b"e")))
@@ -82,9 +83,10 @@ def to_image(pixels: Pixels) -> Tensor:
 def decode_each(
     received: Sequence[Received], decode: Callable[[Received], Tensor | None]
 ) -> Decoded:
-    """Decode pictures of one size one after another; a codec that carries no map.
+    """Decode pictures of one size one after another, for a codec that carries no map.
 
-    decode: returns float32 [3, H, W], or None for an outage. Raises ValueError if there are none.
+    decode: function that returns float32 [3, H, W], or None for an outage. Raises ValueError if
+    `received` is empty.
     """
     import torch
 

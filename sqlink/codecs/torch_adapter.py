@@ -1,10 +1,10 @@
-"""The codec `torch`: a learned codec of the user's, from a checkpoint and an adapter.
+"""The codec `torch`: the user's learned codec, from a checkpoint and an adapter.
 
     codecs:
       - name: torch
         options: {adapter: my_codec.py:Adapter, weights: my_codec.safetensors}
 
-The adapter is a class of some twenty lines in a Python file of the user's, or `module:Class`:
+The adapter is a class of some twenty lines in a Python file, or `module:Class`:
 
     class Adapter:
         qualities = (1.0, 2.0, 4.0)                      # coarse to fine
@@ -17,8 +17,8 @@ The adapter is a class of some twenty lines in a Python file of the user's, or `
             return self.net.decompress(data, height, width)    # [1, 3, H, W]
 
 Weights are safetensors, or a checkpoint that PyTorch reads with `weights_only`: nothing in them is
-ever executed. The adapter is executed, as any module that is imported. Where packets are lost the
-picture is an outage. A stored file is the height and width, two bytes each, and the adapter's
+executed. The adapter itself is executed like any imported module. If a packet is lost, the picture
+is an outage. A stored file is the height and width, two bytes each, followed by the adapter's
 bytes; the four bytes are charged as the session.
 """
 
@@ -60,7 +60,7 @@ _MOST_SIDE = 65535
 
 
 class Adapter(Protocol):
-    """Protocol of the user's class; see the module."""
+    """Protocol of the user's class; see the module's docstring."""
 
     qualities: Sequence[float]
 
@@ -77,12 +77,12 @@ class Adapter(Protocol):
 class Checkpoint:
     """The codec `torch`.
 
-    adapter: `file.py:Class` or `module:Class`. weights: a file of them, or None for an adapter that
-    has none. packet_bytes: slices of the adapter's bytes; each is as needed as any other. Raises
-    ConfigError if the adapter cannot be loaded or lacks something, WeightsError if its weights
-    cannot.
+    adapter: `file.py:Class` or `module:Class`. weights: a file of weights, or None for an adapter
+    without weights. packet_bytes: size of the slices of the adapter's bytes, all of which are
+    needed. Raises ConfigError if the adapter cannot be loaded or is incomplete, WeightsError if the
+    weights cannot be loaded.
 
-    A native `quality` is one of the adapter's.
+    A native `quality` is one of the adapter's qualities.
     """
 
     name = "torch"
@@ -111,7 +111,7 @@ class Checkpoint:
         self._title = adapter
         self._ladders = Ladders()
         self.weights_sha256 = hashlib.sha256(source + data).hexdigest()
-        """Of the adapter's file and the weights."""
+        """Hash of the adapter's file and the weights."""
 
     def describe(self) -> Mapping[str, str]:
         """Return versions and parameters."""
@@ -127,7 +127,7 @@ class Checkpoint:
         """Encode float32 [N, 3, H, W] in [0, 1]; a map is ignored. See `Codec`.
 
         Raises ConfigError for a quality that is not one of the adapter's and for channel uses,
-        DataError for a picture too small or too large or where the adapter fails.
+        DataError for a picture that is too small or too large, or if the adapter fails.
         """
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
@@ -157,7 +157,7 @@ class Checkpoint:
         return answers
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Decode pictures of one size; an outage where a packet is missing or decoding fails."""
+        """Decode pictures of one size; an outage if a packet is missing or decoding fails."""
         return decode_each(received, self._decode)
 
     def _decode(self, received: Received) -> Tensor | None:
@@ -180,7 +180,7 @@ class Checkpoint:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Turn whatever the adapter raises into a DataError: it is the user's code."""
+        """Convert any error of the adapter, which is the user's code, to a DataError."""
         try:
             yield
         except Exception as error:
@@ -215,7 +215,7 @@ class Checkpoint:
 def _adapter_class(
     adapter: str,
 ) -> tuple[Callable[[Mapping[str, Tensor], torch.device], Adapter], bytes]:
-    """Load the class that `adapter` names; returns it and the bytes of its file. Raises
+    """Load the class that `adapter` names; return it and the bytes of its file. Raises
     ConfigError.
     """
     place, _, name = adapter.rpartition(":") if isinstance(adapter, str) else ("", "", "")
@@ -242,7 +242,7 @@ def _adapter_class(
 
 
 def _qualities(title: str, adapter: Adapter) -> list[float]:
-    """Return an adapter's qualities, coarse to fine. Raises ConfigError if it lacks something."""
+    """Return an adapter's qualities, coarse to fine. Raises ConfigError if it is incomplete."""
     for name in ("encode", "decode", "qualities"):
         if not hasattr(adapter, name):
             raise ConfigError(f"torch adapter={title!r} has no {name}")
@@ -258,7 +258,7 @@ def _qualities(title: str, adapter: Adapter) -> list[float]:
 
 
 def _read_weights(path: Path, device: torch.device) -> tuple[dict[str, Tensor], bytes]:
-    """Read tensors by name; returns them and the bytes of the file. Raises WeightsError."""
+    """Read tensors by name; return them and the bytes of the file. Raises WeightsError."""
     try:
         data = path.read_bytes()
         if path.suffix == ".safetensors":

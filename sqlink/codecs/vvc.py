@@ -3,14 +3,14 @@
     RGB ─ BT.601, full range, 4:2:0 as BPG's ─ 10 bits ─ ffmpeg -c:v libvvenc ─> VPS? SPS PPS slice
     stream ─ libavcodec's VVC decoder (PyAV) ─ 8 bits ─ chroma doubled as BPG's ─> RGB
 
-No registry has a binding to VVenC; the program ffmpeg in imageio-ffmpeg's wheel has it built in, so
-each encoding is one run of that program, with limits of time and no shell. The stream is the bare
-elementary stream (Annex B): both ends know its colours and siting. VVenC codes in 10 bits. 4:2:0
-has even sides, and a picture here has at least 64, VVenC's tree block: where a side is odd or
-smaller, the picture's size stands before the stream.
+There is no Python package for VVenC, but the program ffmpeg in imageio-ffmpeg's wheel includes it:
+each encoding is one run of that program, with a time limit and without a shell. The stream is the
+bare elementary stream (Annex B): both ends know its colours and siting. VVenC codes in 10 bits.
+4:2:0 needs even sides, and VVenC sides of at least 64, its tree block: if a side is odd or smaller,
+the picture's size precedes the stream.
 
-Between whole QPs, 14 % of the bytes apart, VVenC's Lagrange multiplier for intra pictures makes two
-steps more.
+Whole QPs differ by 14 % of the bytes; between them, VVenC's Lagrange multiplier for intra pictures
+adds two steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError, MissingExtraError, one_line
 
 MIN_QP, MAX_QP = 10, 63
-"""Below 10, ffmpeg gives VVenC too little room for the stream of a noisy picture."""
+"""Range of QPs; below 10, ffmpeg's buffer for VVenC is too small for the stream of a noisy picture.
+"""
 _LAMBDAS = (1.3, 1.15, 1.0)
 LADDER = (
     (MAX_QP, 1.0),
@@ -54,7 +55,7 @@ _SIZED = 1
 
 @cache
 def ffmpeg() -> str:
-    """Find the program ffmpeg with VVenC in it. Raises MissingExtraError if there is none."""
+    """Find a program ffmpeg that includes VVenC. Raises MissingExtraError if there is none."""
     try:
         import imageio_ffmpeg
 
@@ -71,9 +72,7 @@ def ffmpeg() -> str:
 
 
 def _run(command: list[str], data: bytes, limit_s: float) -> bytes:
-    """Run a command with `data` on standard input; returns its standard output. Raises
-    DataError.
-    """
+    """Run a command with `data` on standard input; return its standard output. Raises DataError."""
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=limit_s)
     except subprocess.TimeoutExpired as error:
@@ -88,10 +87,10 @@ def _run(command: list[str], data: bytes, limit_s: float) -> bytes:
 
 @register("vvc")
 class VVC(FileCodec):
-    """The codec `vvc`; say "VVenC via ffmpeg" beside its figures.
+    """The codec `vvc`; cite its results as "VVenC via ffmpeg".
 
-    packet_bytes: slices of the stream; each of them is as needed as any other. preset: VVenC's,
-    from `faster` to `slower`. Raises MissingExtraError without imageio-ffmpeg and PyAV.
+    packet_bytes: size of the slices of the stream, all of which are needed. preset: VVenC's, from
+    `faster` to `slower`. Raises MissingExtraError without imageio-ffmpeg and PyAV.
 
     A native `quality` is the QP, 10 (best) to 63.
     """

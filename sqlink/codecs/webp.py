@@ -1,7 +1,8 @@
 """WebP (RFC 9649, lossy: VP8 intra) by libwebp through Pillow, fitted to the budget.
 
-Method 6, the slowest and best. The quality is libwebp's, in steps of 1/4, each some 2 % of the
-bytes; the first few, just above the floor, are up to 25 % apart and libwebp has none between.
+Method 6, the slowest and best. The quality is that of libwebp, in steps of 1/4, about 2 % of the
+bytes each; the first few, just above the lowest rate, differ by up to 25 %, and libwebp has none
+between them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlink.codecs.slices import Pixels
 from sqlink.errors import ConfigError, DataError
 
 _STEPS = 4
-"""Settings to one of quality."""
+"""Settings per unit of quality."""
 _METHOD = 6
 
 
@@ -23,7 +24,7 @@ _METHOD = 6
 class WebP(FileCodec):
     """The codec `webp`.
 
-    packet_bytes: slices of the file; each of them is as needed as any other.
+    packet_bytes: size of the slices of the file, all of which are needed.
 
     A native `quality` is libwebp's, 0 to 100 in steps of 1/4.
     """

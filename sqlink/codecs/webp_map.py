@@ -1,12 +1,13 @@
-"""A segmentation map as conventional bytes: lossless WebP of the map at a fraction of its size.
+"""Conventional coding of a segmentation map: lossless WebP of the map at a fraction of its size.
 
     ids [h, w] ─ grey picture ─ lossless WebP (VP8L) ─ without the container's 20 bytes ─> bytes
 
-Of the common lossless coders WebP codes such maps smallest by far: on CamVid's, at factors from 1
-to 12, PNG takes 1.5 to 2.6 times its bytes and lossless JPEG2000 3 to 5 times.
+Of the common lossless coders WebP gives by far the smallest files for such maps: on CamVid's maps
+at factors from 1 to 12, PNG takes 1.5 to 2.6 times as many bytes and lossless JPEG2000 3 to 5
+times.
 
-Source: RFC 9649, WebP image format (2024), chunk VP8L. Nothing here needs PyTorch, as the process
-that decodes imports it.
+Source: RFC 9649, WebP image format (2024), chunk VP8L. This module must not need PyTorch, because
+the decoding process imports it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 from sqlink.errors import DataError
 
 _CONTAINER = 20
-"""RIFF, size, WEBP, VP8L, size: known without them, up to an even number of bytes."""
+"""Bytes that need not be sent (RIFF, size, WEBP, VP8L, size): they follow from the rest."""
 _EFFORT = 6
 _MAX_SIDE = 16383
 """Largest side of a WebP picture."""
@@ -43,10 +44,10 @@ def encode_ids(ids: Ids) -> bytes:
 
 
 def decode_ids(data: bytes) -> Ids:
-    """Decode what `encode_ids` wrote, its ids three times, uint8 [h, w, 3]. Raises DataError if
-    damaged.
+    """Decode what `encode_ids` wrote, with ids repeated three times, uint8 [h, w, 3].
 
-    Native code reads the bytes: those of unknown origin belong into `decode_in_worker`.
+    Native code reads the bytes: decode bytes of unknown origin by `decode_in_worker`. Raises
+    DataError if they are damaged.
     """
     padded = data + bytes(len(data) % 2)
     head = (

@@ -1,12 +1,12 @@
-"""Third-party decoders at arm's length: one persistent subprocess with time and memory limits.
+"""Isolation of third-party decoders: one persistent subprocess with time and memory limits.
 
     decode_in_worker(target, data) ── request ──> worker: import target, target(data)
             uint8 [H, W, 3]        <── reply ───  or DataError if it failed, hung, grew or crashed
 
-A decoder of compressed pictures is native code that reads bytes a channel may have damaged. In here
-it may crash, hang or ask for all memory: the caller gets a DataError of one line, and the next
-request a fresh worker. `target` is `module:function`, a function from bytes to uint8 [H, W, 3]; its
-module is imported once in the life of a worker, so it should be light.
+A decoder of compressed pictures is native code that reads bytes which a channel may have damaged.
+In the worker it may crash, hang or exhaust memory: the caller gets a DataError of one line, and the
+next request starts a new worker. `target` is `module:function`, a function from bytes to uint8 [H,
+W, 3]; its module is imported once per worker, and should import quickly.
 
 Every message is a length-prefixed JSON header and raw bytes, so nothing that comes back from a
 decoder is ever executed:
@@ -17,9 +17,9 @@ A request {"target", "time_limit_s"} + data is answered by {"loaded": true} once
 imported (the clock of the time limit starts there), then by {"shape": [H, W, 3]} + pixels or by
 {"error": line, "kind": name of an exception}.
 
-The worker leads a session of its own, so a Ctrl-C in the terminal reaches the parent alone; it ends
-when its standard input closes, and an alarm ends it should the parent die while a decoder hangs.
-POSIX only (Linux, macOS); where the system has no limit on address space, only time is limited.
+The worker has its own process session, so that Ctrl-C in the terminal only reaches the parent. It
+ends when its standard input closes, and an alarm ends it if the parent dies while a decoder hangs.
+POSIX only (Linux, macOS); on systems without a limit on address space, only time is limited.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_TIME_LIMIT_S = 10.0
 DEFAULT_MEMORY_LIMIT = 3 << 30
-"""Bytes of address space a decoder may add to what the worker holds once its target is loaded."""
+"""Bytes of address space that a decoder may use in addition to the worker with its target loaded.
+"""
 START_LIMIT_S = 120.0
-"""For starting Python and importing a target, on a machine that is busy."""
+"""Time limit for starting Python and importing a target on a busy machine."""
 _ALARM_SLACK_S = 5
 _MAX_HEADER = 1 << 16
 _PREFIX = struct.Struct(">I")
@@ -78,7 +79,8 @@ def _message(header: dict[str, Any], data: bytes = b"") -> bytes:
 
 
 class Worker:
-    """One subprocess that runs decode functions; started at the first request, restarted when lost.
+    """A subprocess that runs decode functions; it is started at the first request and restarted if
+    lost.
 
     >>> with Worker() as worker:
     ...     worker.decode("builtins:bytes", b"no picture")
@@ -133,7 +135,7 @@ class Worker:
             except SQLinkError:
                 raise
             except BaseException:
-                # An interrupted exchange leaves an answer in the pipe that nobody asked for.
+                # An interrupted exchange leaves an unread answer in the pipe.
                 self.close()
                 raise
 
@@ -142,7 +144,7 @@ class Worker:
         try:
             self._load(request)
         except _WorkerLostError:
-            # It may have been lost since the last request, so this says nothing of the data yet.
+            # The worker may have died since the last request, so this is not an error of the data.
             self.close()
             try:
                 self._load(request)
@@ -194,7 +196,7 @@ class Worker:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._owner != os.getpid():
-            # A fork shares the pipes of its parent's worker and must not speak into them.
+            # A forked process shares the pipes of its parent's worker and must not use them.
             self.close()
         if self._process is None:
             boot = _BOOT.format(root=str(_ROOT), limit=self.memory_limit)
@@ -252,7 +254,7 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
 
 
 def _error(header: dict[str, Any]) -> Exception:
-    """Make the exception that an error answer stands for."""
+    """Make the exception for an error answer."""
     line, kind = str(header["error"]), str(header.get("kind"))
     if kind == "ImportError":
         return ImportError(line)
@@ -285,21 +287,21 @@ def decode_in_worker(
     """Run the decode function `module:function` on `data` in the process-wide worker.
 
     Returns its picture, uint8 [H, W, 3]. time_limit_s: seconds of wall clock from the moment the
-    function is imported. A SQLinkError that the function raises comes out as it is. Raises
-    DataError for any other exception, for a crash, and where it needs more time or memory than it
-    may have; ImportError if there is no such function.
+    function is imported. A SQLinkError of the function is raised unchanged. Raises DataError for
+    any other exception, for a crash, and if the function exceeds its time or memory limit;
+    ImportError if there is no such function.
     """
     return _shared.decode(target, data, time_limit_s)
 
 
-# What follows runs in the worker.
+# The functions below run in the worker.
 
 
 def serve(memory_limit: int) -> None:
     """Answer requests on standard input until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Native libraries may print on standard output: what they say must not mix with the answers.
+    # Native libraries may print to standard output, which must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests = sys.stdin.buffer
@@ -350,7 +352,7 @@ def _failure(target: str, error: Exception, memory_limit: int) -> dict[str, Any]
 
 
 def _limit_memory(limit: int | None) -> None:
-    """Let the address space grow by `limit` bytes more, or as it likes."""
+    """Limit the growth of the address space to `limit` bytes; None for no limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     statm = Path("/proc/self/statm")
     if limit is None or not statm.exists():

@@ -1,6 +1,6 @@
 """Data sets: pictures in a fixed order, most of them with maps of classes.
 
-A data set's module is loaded when the data set is asked for, never before.
+The module of a data set is imported when the data set is opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BUILT_IN = {
     "idd": "sqlink.data.idd",
     "streets": "sqlink.data.streets",
 }
-"""Name -> the module that registers the data set."""
+"""Map from a name to the module that registers the data set."""
 
 
 def open_dataset(name: str, **options: object) -> DataSet:

@@ -25,8 +25,8 @@ class Sample:
 
     name: unique in its data set, fit for a file name. image: float32 [3, H, W] in [0, 1].
     segmentation: int64 [H, W] of class ids with 255 for "no label", or None if there is none.
-    block: the run of neighbouring frames the picture belongs to, one sample of an interval, since
-    neighbours of a drive are not independent.
+    block: the run of neighbouring frames that the picture belongs to. Intervals count a block as
+    one sample, because neighbouring frames of a drive are not independent.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Sample:
 class DataSet(Protocol):
     """Samples by number; the order is the same on every machine and in every run.
 
-    One whose maps hold other classes than CamVid's says so in an attribute `classes`, a ClassSet.
+    A data set whose maps hold other classes than CamVid's has an attribute `classes`, a ClassSet.
     """
 
     @property
@@ -49,7 +49,7 @@ class DataSet(Protocol):
 
     @property
     def blocks(self) -> Sequence[str]:
-        """Block of each sample, in order; known without reading a picture."""
+        """Block of each sample, in order; available without reading a picture."""
         ...
 
     def __len__(self) -> int: ...
@@ -62,7 +62,7 @@ class DataSet(Protocol):
 
 
 class Thinned:
-    """Each n-th sample of a data set, from the first.
+    """Every n-th sample of a data set, beginning with the first.
 
     >>> data = Thinned(open_dataset("streets", count=5), 2)
     >>> len(data), list(data.names) == list(open_dataset("streets", count=5).names)[::2]
@@ -91,7 +91,7 @@ register = DATASETS.register
 
 
 def require_classes(name: str, data: DataSet, wanted: ClassSet) -> None:
-    """Raise DataError if the data set called `name` has other classes than those `wanted`."""
+    """Raise DataError if the data set called `name` has other classes than `wanted`."""
     found = classes_of(data)
     if found.names != wanted.names:
         raise DataError(
@@ -108,7 +108,7 @@ def as_path(owner: str, name: str, value: object) -> Path:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """List the files of a folder by name, without hidden ones, as macOS's `._NAME` beside NAME.
+    """List the files of a folder by name, without hidden files such as macOS's `._NAME`.
 
     Raises DataError if the folder cannot be read.
     """
@@ -122,8 +122,8 @@ def visible_files(folder: Path) -> list[Path]:
 def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Find the files of a folder that end in one of `suffixes`, upper or lower case, by their stem.
 
-    Of files with one stem, that whose suffix comes first in `suffixes` is taken. Raises DataError
-    if the folder cannot be read.
+    If several files share a stem, the one whose suffix comes first in `suffixes` is taken. Raises
+    DataError if the folder cannot be read.
     """
     found: dict[str, Path] = {}
     files = visible_files(folder)

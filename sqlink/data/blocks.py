@@ -1,4 +1,4 @@
-"""Blocks of neighbouring frames: one sample of an interval each, as neighbours are alike."""
+"""Blocks of neighbouring frames: neighbours are alike, so a block is one sample of an interval."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 
 BLOCK = 5
-"""The most frames of a block."""
+"""Largest number of frames in a block."""
 
 
 def blocks_of(names: Sequence[str]) -> list[str]:
-    """Return the block of each frame name, for names in order.
+    """Return the block of each frame; names: frame names in order.
 
     A run ends where the drive changes or frames are further apart than twice the drive's usual
-    spacing, and is cut into as few equal parts of at most 5 frames as it takes.
+    spacing, and is cut into the smallest number of equal parts of at most 5 frames.
 
     >>> blocks_of(["0006R0_f00930", "0006R0_f00960", "0006R0_f00990", "0016E5_00390"])
     ['0006R0_f00930', '0006R0_f00930', '0006R0_f00930', '0016E5_00390']
@@ -42,8 +42,9 @@ def blocks_of(names: Sequence[str]) -> list[str]:
 
 
 def cut_into_blocks(run: Sequence[str]) -> list[str]:
-    """Return the block of each frame of a run: as few equal parts of at most 5 frames as possible,
-    each named by its first frame.
+    """Cut a run into the fewest equal parts of at most 5 frames; return the block of each frame.
+
+    A block is named after its first frame.
 
     >>> cut_into_blocks(["a", "b", "c", "d", "e", "f"])
     ['a', 'a', 'a', 'd', 'd', 'd']

@@ -1,17 +1,17 @@
-"""CamVid in the layouts it is found in: root/{train,val,test} with {...}annot or {...}_labels.
+"""CamVid in its usual layouts: root/{train,val,test} with maps in {...}annot or {...}_labels.
 
 Source: Brostow, Fauqueur, Cipolla, "Semantic object classes in videos: a high-definition ground
 truth database", PRL 2009; published with the SegNet tutorial for personal and research use.
 
-Pictures are PNG or JPEG. Maps are PNG, FRAME.png or FRAME_L.png: either of class ids 0 to 10, with
-11 for void, read as 255, as in the SegNet tutorial; or in the colours of the 32 original classes,
-which fall into the 11 as in that tutorial. Splits `fit` and `dev` are lists, root/fit.txt and
-root/dev.txt, of frames out of train: the official validation clip lies one second from training
-frames, so a score on it is not one on unseen scenes.
+Pictures are PNG or JPEG. Maps are PNG, FRAME.png or FRAME_L.png. They hold either class ids 0 to
+10, with 11 for void (read as 255), as in the SegNet tutorial, or the colours of the 32 original
+classes, which are merged into the 11 as in that tutorial. The splits `fit` and `dev` are lists of
+frames from train, root/fit.txt and root/dev.txt: the official validation clip lies one second from
+training frames, so a score on it does not measure unseen scenes.
 
 Neighbouring frames of a drive show the same street. A run of frames at the drive's usual spacing is
-cut into blocks of 4 or 5 frames (3 where a run does not divide), which intervals count as one
-sample each: the 47 frames of `dev` make 12 blocks.
+cut into blocks of 4 or 5 frames (3 if the run cannot be divided so). Intervals count each block as
+one sample: the 47 frames of `dev` make 12 blocks.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from sqlink.errors import DataError
 
 FOLDERS = ("train", "val", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
-"""A PNG goes before a JPEG of the same name."""
+"""Suffixes of pictures; a PNG is preferred to a JPEG of the same name."""
 
 VOID = 11
 MAP_FOLDERS = ("annot", "_labels")
-"""What follows a split's name in that of the folder with its maps."""
+"""Suffixes of the folder of maps, after the name of the split."""
 
 MAP_MARK = "_L"
-"""What may follow a frame's name in that of its map."""
+"""Optional suffix of a map's name, after the name of its frame."""
 
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16"}
 BYTE_ORDER_MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
@@ -80,7 +80,7 @@ ORIGINAL_COLOURS: dict[Colour, str | None] = {
     (0, 0, 0): None,  # void
     (64, 192, 0): "building",  # wall
 }
-"""The 32 classes' colours, and the class of the 11 that each is counted to."""
+"""Colour of each of the 32 classes, and the class of the 11 that it is merged into."""
 
 
 @register("camvid")
@@ -88,10 +88,9 @@ class CamVid:
     """Frames of one split, in the order of their names.
 
     root: the folder that holds train, val, test. split: `train`, `val`, `test`, `fit`, `dev`, or a
-    text file that names frames, one a line, in whichever of the three folders. A line may name the
-    frame by its path and suffix, and its map after it. Raises DataError for a missing root, an
-    empty split, a frame that is not there, or one without its map; whether sizes agree shows when a
-    sample is read.
+    text file that names frames of any of the three folders, one per line. A line may give the path
+    and suffix of the frame, and then its map. Raises DataError for a missing root, an empty split,
+    a missing frame or a missing map. Sizes are compared when a sample is read.
     """
 
     classes = CAMVID
@@ -132,7 +131,7 @@ class CamVid:
         self.blocks: Sequence[str] = blocks_of(self.names)
 
     def _listed(self, split: str) -> dict[str, tuple[Path, str]]:
-        """List the frames that a list names, each with its folder."""
+        """Return the folder and the name of each frame in a list."""
         listing = self.root / f"{split}.txt" if split in ("fit", "dev") else Path(split)
         if not listing.is_file():
             raise DataError(
@@ -177,7 +176,7 @@ class CamVid:
 
 
 def _maps(root: Path, place: str) -> dict[str, Path]:
-    """Find the maps of a split by name, in whichever of its folders there is."""
+    """Find the maps of a split by name, in the map folders that exist."""
     found: dict[str, Path] = {}
     for folder in (root / f"{place}{end}" for end in reversed(MAP_FOLDERS)):
         if folder.is_dir():
@@ -186,7 +185,9 @@ def _maps(root: Path, place: str) -> dict[str, Path]:
 
 
 def _frames(listing: Path) -> list[str]:
-    """Read the names of frames out of a list: one a line, as a name or a path, its map after it."""
+    """Read the names of frames from a list: one per line, a name or a path, optionally with its
+    map.
+    """
     try:
         held = listing.read_bytes()
         marks = [name for mark, name in BYTE_ORDER_MARKS.items() if held.startswith(mark)]
@@ -219,7 +220,7 @@ def _stem(word: str) -> str:
 def _labels(path: Path) -> Tensor:
     """Read a map as int64 [H, W], void as 255.
 
-    Raises DataError if it is neither of class ids nor in the colours of CamVid.
+    Raises DataError if the map holds neither class ids nor CamVid's colours.
     """
     colours = _original_colours(path)
     if colours is not None:
@@ -235,9 +236,9 @@ def _labels(path: Path) -> Tensor:
 
 
 def _original_colours(path: Path) -> NDArray[np.uint8] | None:
-    """Return the pixels [H, W, 3] of a map in colours; None for one of class ids.
+    """Return the pixels [H, W, 3] of a map in colours; None for a map of class ids.
 
-    A palette of CamVid's own colours, or one of greys in their order, shows class ids.
+    A palette of CamVid's own colours, or of greys in ascending order, means class ids.
     """
     try:
         with Image.open(path, formats=("PNG",)) as picture:
@@ -257,7 +258,7 @@ def _original_colours(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _by_colour(path: Path, pixels: NDArray[np.uint8]) -> Tensor:
-    """Return the classes int64 [H, W] of a map in the colours of the 32 classes, or of the 11."""
+    """Convert a map in the colours of the 32 classes, or of the 11, to class ids int64 [H, W]."""
     keys = pixels.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     held, places = np.unique(keys, return_inverse=True)
     known: dict[Colour, str | None] = dict(zip(CAMVID.palette, CAMVID.names, strict=True))

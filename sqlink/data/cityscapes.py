@@ -1,4 +1,4 @@
-"""Cityscapes in its official layout, its 19 train ids, at full size or scaled down.
+"""Cityscapes in its official layout, with its 19 train ids, at full size or scaled down.
 
     root/leftImg8bit/{train,val}/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
     root/gtFine/{train,val}/CITY/CITY_SEQUENCE_FRAME_gtFine_labelIds.png
@@ -7,8 +7,8 @@ Source: Cordts et al., "The Cityscapes dataset for semantic urban scene understa
 the table of label ids and train ids is that of the authors' scripts. The licence is for research:
 register at cityscapes-dataset.com. The official `test` split has no public labels and is not read.
 
-Frames of a city follow one another along a drive; they are cut into blocks of 4 or 5, one sample
-of an interval each.
+Frames of a city follow one another along a drive. They are cut into blocks of 4 or 5, and intervals
+count each block as one sample.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TRAIN_IDS = {
     32: "motorcycle",
     33: "bicycle",
 }
-"""Class of each label id that is trained and measured on; the other label ids count as no label."""
+"""Class of each label id that is used; all other label ids count as "no label"."""
 
 LAST_LABEL_ID = 33
 _LICENCE_PLATE = 255  # label id -1 in 8 bits
@@ -73,11 +73,11 @@ class Cityscapes:
     """Frames of `train` (2975) or `val` (500), city by city, in the order of their names.
 
     root: the folder that holds leftImg8bit and gtFine. size: (height, width) to scale to, such as
-    the paper's (256, 512), or None for the full 1024x2048; pictures by area averages where that
-    divides the size, else bicubic with antialiasing, maps by nearest neighbour. Raises ConfigError
-    for another split or size; DataError for a missing root, a split without pictures, or a picture
-    without its map; and, when a sample is read, for a picture and map of different sizes and for
-    label ids that Cityscapes does not have.
+    the paper's (256, 512), or None for the full 1024x2048. Pictures are scaled by area averages if
+    the factor is whole, else bicubically with antialiasing; maps by nearest neighbour. Raises
+    ConfigError for an unknown split or size, DataError for a missing root, a split without
+    pictures, or a picture without its map. Reading a sample raises DataError if picture and map
+    differ in size, or for label ids that Cityscapes does not have.
     """
 
     classes = CITYSCAPES
@@ -167,7 +167,7 @@ def _checked_size(size: object) -> tuple[int, int]:
 
 
 def _labels(path: Path) -> Tensor:
-    """Label ids of a file as train ids, int64 [H, W], 255 for no label."""
+    """Read the label ids of a file as train ids, int64 [H, W], 255 for no label."""
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             if picture.mode not in ("L", "P"):

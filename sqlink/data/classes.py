@@ -18,7 +18,7 @@ from channels.registry import nearest
 from sqlink.errors import ConfigError
 
 NO_LABEL = 255
-"""Pixels of a map that carry no label and are left out of every metric."""
+"""Value of pixels without a label, which every metric leaves out."""
 
 Colour = tuple[int, int, int]
 
@@ -41,7 +41,7 @@ class ClassSet:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Return the id of a class. Raises ConfigError naming the nearest known one."""
+        """Return the id of a class. Raises ConfigError for an unknown name."""
         if name not in self.names:
             raise ConfigError(
                 f"'{name}' is not a class of {self.name}: {nearest(name, list(self.names))}"
@@ -49,14 +49,14 @@ class ClassSet:
         return self.names.index(name)
 
     def colours(self) -> NDArray[np.uint8]:
-        """Return uint8 [256, 3]: the colour of each id, black past the last class."""
+        """Return uint8 [256, 3]: the colour of each id, black above the last class."""
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette
         return table
 
     def colourise(self, segmentation: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Paint class ids of any shape [...] in their colours, uint8 [..., 3]; black for anything
-        else.
+        """Convert class ids of any shape [...] to colours, uint8 [..., 3]; other values become
+        black.
 
         >>> CAMVID.colourise(np.array([[8, 255]])).tolist()
         [[[64, 0, 128], [0, 0, 0]]]
@@ -171,26 +171,26 @@ IDD = ClassSet(
         (70, 130, 180),
     ),
 )
-"""The coarse classes of IDD Lite. No model has them: each stands for several of CamVid's."""
+"""The coarse classes of IDD Lite. No model uses them: each stands for several CamVid classes."""
 
 CLASS_SETS = {classes.name: classes for classes in (CAMVID, CITYSCAPES)}
-"""The class sets that a model or a folder of maps may have."""
+"""Class sets that a model or a folder of maps may use."""
 
 NAMES = CAMVID.names
 NUM_CLASSES = len(CAMVID)
 PALETTE = CAMVID.palette
-"""CamVid's, the class set of the shipped networks, of `streets` and of folders by default."""
+"""CamVid's palette: that of the shipped networks, of `streets` and, by default, of folders."""
 
 
 def class_set(name: str) -> ClassSet:
-    """Return a class set by name. Raises ConfigError naming the nearest known one."""
+    """Return a class set by name. Raises ConfigError for an unknown name."""
     if name not in CLASS_SETS:
         raise ConfigError(f"unknown class set '{name}': {nearest(name, list(CLASS_SETS))}")
     return CLASS_SETS[name]
 
 
 def class_set_of_size(count: int) -> ClassSet:
-    """Return the class set with `count` classes; a model's configuration knows only that number.
+    """Return the class set with `count` classes, the number that a model's configuration holds.
 
     Raises ConfigError if there is none.
 
@@ -205,7 +205,7 @@ def class_set_of_size(count: int) -> ClassSet:
 
 
 def listed(ids: Iterable[int], most: int = 8) -> str:
-    """List ids in an error's line: all, or the first `most` and how many more.
+    """Write ids for an error message: all, or the first `most` and the number of the others.
 
     >>> listed([3]), listed(range(11))
     ('value 3', 'values 0, 1, 2, 3, 4, 5, 6, 7 and 3 more')
@@ -218,13 +218,13 @@ def listed(ids: Iterable[int], most: int = 8) -> str:
 
 @runtime_checkable
 class WithClasses(Protocol):
-    """A data set, codec or model that says which classes its maps hold."""
+    """A data set, codec or model that names the classes of its maps."""
 
     classes: ClassSet
 
 
 def classes_of(holder: object) -> ClassSet:
-    """Return the classes of the maps of a data set or codec; CamVid's if it does not say.
+    """Return the classes of the maps of a data set or codec; CamVid's by default.
 
     >>> classes_of(None).name
     'camvid'

@@ -1,4 +1,4 @@
-"""Any folder of pictures, with the maps of another folder where there are some."""
+"""Any folder of pictures, optionally with maps from another folder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sqlink.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 _MAP = ".map"
-"""What may follow a picture's name in that of its map."""
+"""Optional suffix of a map's name, after the name of its picture."""
 
 
 @register("folder")
 class Folder:
     """Pictures of `root` in the order of their names, each its own block.
 
-    Pictures are the files whose suffix is that of a format that is read, in upper or lower case;
-    `left_out` names the other files, hidden ones and maps aside, and a warning is logged of them.
-    maps: a folder with a map `NAME.png` or `NAME.map.png` for every picture `NAME.*`, or None.
-    classes: the class set of those maps, `camvid` or `cityscapes` (train ids). Raises ConfigError
-    for another class set, DataError for a missing folder, one without pictures, two pictures of one
-    name, a picture without its map, and, when a sample is read, a map of another size.
+    Pictures are the files with the suffix of a readable format, in upper or lower case. `left_out`
+    names the other files except hidden ones and maps, and a warning lists them. maps: a folder with
+    a map `NAME.png` or `NAME.map.png` for every picture `NAME.*`, or None. classes: the class set
+    of those maps, `camvid` or `cityscapes` (train ids). Raises ConfigError for an unknown class
+    set, DataError for a missing folder, a folder without pictures, two pictures of the same name,
+    or a picture without its map. Reading a sample raises DataError if the map has another size.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Folder:
 
 
 def _map_of(picture: Path, folder: Path, found: Mapping[str, Path]) -> Path:
-    """Return the map of a picture among those found in a folder of maps."""
+    """Return the map of a picture among the maps found in a folder."""
     for name in (f"{picture.stem}{_MAP}", picture.stem):
         path = found.get(name)
         if path is not None and path != picture:

@@ -2,11 +2,11 @@
 
 Source: Varma et al., "IDD: a dataset for exploring problems of autonomous navigation in
 unconstrained environments", WACV 2019; for research only. Pictures are JPEG (or PNG), mostly of
-320x227, maps PNG of ids 0 to 6, with 255 for none.
+320x227, maps are PNG with ids 0 to 6, and 255 for "no label".
 
-A coarse class is not a class of CamVid, but a set of them: `CAMVID_SETS` lists them, from viewing
-pictures beside their maps (kerbs, shop fronts and walls are `roadside objects`, motorcycles without
-their riders `vehicles`).
+A coarse class stands for a set of CamVid's classes. `CAMVID_SETS` lists these sets; they were found
+by comparing pictures with their maps (kerbs, shop fronts and walls are `roadside objects`,
+motorcycles without their riders `vehicles`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ CAMVID_SETS: dict[str, tuple[str, ...]] = {
     "far objects": ("building", "tree"),
     "sky": ("sky",),
 }
-"""Coarse class -> the classes of CamVid that its pixels may be."""
+"""Map from a coarse class to the CamVid classes that its pixels may have."""
 
 
 def camvid_sets() -> Tensor:
-    """Return float32 [7, 11]: 1 if a pixel of the coarse class may be of CamVid's class."""
+    """Return float32 [7, 11]: 1 where a pixel of the coarse class may have the CamVid class."""
     table = torch.zeros(len(IDD), len(CAMVID))
     for name, members in CAMVID_SETS.items():
         for member in members:
@@ -51,9 +51,9 @@ def camvid_sets() -> Tensor:
 class IddLite:
     """Pictures of `train` or `dev`, in the order of their names, each its own block.
 
-    root: the folder that holds train, trainannot, dev and devannot. Raises ConfigError for another
-    split; DataError for a missing root, a split without pictures, a picture without its map, and,
-    when a sample is read, for a map of another size or with other ids.
+    root: the folder that holds train, trainannot, dev and devannot. Raises ConfigError for an
+    unknown split, DataError for a missing root, a split without pictures, or a picture without its
+    map. Reading a sample raises DataError for a map of another size or with other ids.
     """
 
     classes = IDD

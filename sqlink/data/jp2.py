@@ -1,9 +1,9 @@
-"""What a JPEG2000 file says of its channels, and which of it Pillow does not follow.
+"""The channels that a JPEG2000 file declares, and the declarations that Pillow ignores.
 
-Pillow hands the components of a codestream on in their order. It does not follow a channel
-definition box (ISO/IEC 15444-1, I.5.3.6), takes every enumerated colour space but sYCC, grey and
-CMYK for sRGB (I.5.3.3), merges equal colours of a palette (I.5.3.4), and shears sub-sampled
-components whose last column or row is half a sample. A file that needs any of these is refused.
+Pillow returns the components of a codestream in their order. It ignores a channel definition box
+(ISO/IEC 15444-1, I.5.3.6), takes every enumerated colour space but sYCC, grey and CMYK for sRGB
+(I.5.3.3), merges equal colours of a palette (I.5.3.4), and shears sub-sampled components whose last
+column or row is half a sample. A file that would therefore be read wrongly is refused.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ CODESTREAM = b"\xff\x4f\xff\x51"
 
 SRGB, GREY, SYCC, CMYK, BILEVEL = 16, 17, 18, 12, 15
 COLOUR_SPACES = {SRGB: 3, GREY: 1, SYCC: 3, CMYK: 4, BILEVEL: 1}
-"""Colour channels of each enumerated colour space that is read; bilevel 15 has 0 for black."""
+"""Number of colour channels of each supported enumerated colour space; in bilevel 15, 0 is black.
+"""
 
 PROFILE_SPACES = {b"RGB ": 3, b"GRAY": 1}
-"""Colour channels of each space of an ICC profile that is read."""
+"""Number of colour channels of each supported colour space of an ICC profile."""
 
 COLOUR, OPACITY = 0, 1
 """Types of a channel in a channel definition box."""
 
 
 def unfollowed(file: BinaryIO) -> str | None:
-    """Name what Pillow would ignore in a JPEG2000 file, as "has ..."; None if there is nothing.
+    """Describe what Pillow would ignore in a JPEG2000 file, as "has ..."; None if nothing.
 
-    file: at the start of a JP2 file or of a bare codestream. Raises struct.error where it is cut
-    short.
+    file: positioned at the start of a JP2 file or of a bare codestream. Raises struct.error if it
+    is cut short.
     """
     start = file.read(4)
     file.seek(0)
@@ -63,7 +64,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _inside(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Return the type and content of each box of a superbox; of several of one type, the first."""
+    """Return the type and content of each box of a superbox; the first box of each type."""
     at, seen = 0, set()
     while at + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -76,9 +77,7 @@ def _inside(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _colours(header: dict[bytes, bytes]) -> int | None:
-    """Return the number of colour channels that a header's colour specification names, if it is
-    read.
-    """
+    """Return the number of colour channels of a supported colour specification, else None."""
     method, space = struct.unpack_from(">B2xI", header.get(b"colr", b"\0" * 7))
     if method == 1:
         return COLOUR_SPACES.get(space)
@@ -86,7 +85,7 @@ def _colours(header: dict[bytes, bytes]) -> int | None:
 
 
 def _header(header: dict[bytes, bytes]) -> str | None:
-    """Name what Pillow ignores in a JP2 header."""
+    """Describe what Pillow ignores in a JP2 header."""
     colours = _colours(header)
     if colours is None:
         return "has a colour space that is neither sRGB, grey, sYCC nor CMYK"
@@ -108,10 +107,10 @@ def _header(header: dict[bytes, bytes]) -> str | None:
 
 
 def _components(codestream: bytes, colours: int | None, described: bool) -> str | None:
-    """Name what Pillow ignores in the components that segment SIZ describes.
+    """Describe what Pillow ignores in the components that segment SIZ declares.
 
-    colours: colour channels by the header, None if there is none. described: whether the header
-    says what each component is.
+    colours: number of colour channels by the header, None without a header. described: whether the
+    header defines each component.
     """
     numbers = struct.unpack_from(">4x4x8IH", codestream)
     (right, lower, left, upper, wide, high, _, _), count = numbers[:8], numbers[8]

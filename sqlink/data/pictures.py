@@ -1,9 +1,9 @@
 """Pictures and maps, from files to tensors and back.
 
-A picture of any kind comes in as a person sees it: turned as its camera says, transparency over
-white, 16 bits scaled, palettes, grey and CMYK as RGB (see `samples`). A map is a lossless picture
-of class ids, in grey or with a palette, 255 for "no label". Files are written aside and moved into
-place, so that none is ever half there.
+A picture of any format is read as a viewer shows it: rotated as its metadata say, transparency over
+white, 16 bits scaled, palettes, grey and CMYK converted to RGB (see `samples`). A map is a lossless
+picture of class ids, in grey or with a palette, 255 for "no label". Files are written under a
+temporary name and then moved, so that no file is ever incomplete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sqlink.data.samples import grey_step, rgb, samples_of
 from sqlink.errors import ConfigError, DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM", "TGA")
-"""Pillow's names of the formats that are read; none of them runs another program."""
+"""Pillow's names of the readable formats; none of them runs another program."""
 
 MAP_FORMATS = ("PNG", "TIFF", "BMP")
 """Formats that keep class ids unchanged; writers of GIF renumber a palette."""
@@ -38,20 +38,20 @@ SOFTWARE = "SQLink"
 """Text chunk "Software" of the PNGs that are written here."""
 
 MIN_SIDE = 16
-"""Pixels: the shortest side of a picture that codecs and networks take."""
+"""Shortest side of a picture that codecs and networks accept, in pixels."""
 
 DEFAULT_MAX_PIXELS = 64_000_000
-"""Pixels of the largest picture that is opened unless the user says otherwise."""
+"""Pixels of the largest picture that is opened by default."""
 
 MAX_PIXELS_VARIABLE = "SQLINK_MAX_PIXELS"
 """Environment variable that sets the limit."""
 
 
 _ORIENTATION = 0x0112
-"""EXIF tag, and tag of a TIFF."""
+"""Tag of the orientation, in EXIF and in TIFF."""
 
 _SIDEWAYS = range(5, 9)
-"""Its values that turn a picture on its side."""
+"""Orientations that swap width and height."""
 
 _DAMAGE = (
     OSError,
@@ -65,13 +65,13 @@ _DAMAGE = (
     MemoryError,
     struct.error,
 )
-"""What Pillow's readers raise on bytes that no writer wrote."""
+"""Exceptions that Pillow's readers raise on damaged bytes."""
 
 _limit: ContextVar[int | None] = ContextVar("max_pixels", default=None)
 
 
 def suffixes() -> list[str]:
-    """List how the names of pictures in a format that is read may end, in lower case.
+    """List the suffixes of the readable formats, in lower case.
 
     >>> {".png", ".jpeg", ".gif", ".pgm"} <= set(suffixes())
     True
@@ -91,9 +91,9 @@ def pixel_limit(pixels: int | None) -> Iterator[None]:
 
 
 def max_pixels_allowed() -> int:
-    """Return the limit in force: `pixel_limit`'s, SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS.
+    """Return the present limit: that of `pixel_limit`, SQLINK_MAX_PIXELS, or DEFAULT_MAX_PIXELS.
 
-    Raises ConfigError if the variable holds no number.
+    Raises ConfigError if the variable is not a number.
     """
     if (within := _limit.get()) is not None:
         return within
@@ -110,7 +110,7 @@ def max_pixels_allowed() -> int:
 
 
 def check_size(height: int, width: int, what: str, max_pixels: int | None = None) -> None:
-    """Raise DataError, naming `what`, unless MIN_SIDE <= sides and height * width <= the limit."""
+    """Raise DataError, naming `what`, if a side is below MIN_SIDE or the area above the limit."""
     if min(height, width) < MIN_SIDE:
         raise DataError(f"{what} is {width}x{height}: at least {MIN_SIDE}x{MIN_SIDE} is needed")
     limit = max_pixels_allowed() if max_pixels is None else max_pixels
@@ -125,8 +125,8 @@ def load_picture(path: str | Path, max_pixels: int | None = None) -> Tensor:
     """Read a picture file as float32 [3, H, W] in [0, 1].
 
     max_pixels: the most pixels to open, SQLINK_MAX_PIXELS or DEFAULT_MAX_PIXELS by default; the
-    size is checked before anything is decoded. Raises DataError if the file is missing, is no
-    picture, is damaged, too small or too large, or of a kind that would come in wrong.
+    size is checked before anything is decoded. Raises DataError if the file is missing, not a
+    picture, damaged, too small, too large, or of a kind that would be read wrongly.
     """
     path = Path(path)
     picture = _open(path, max_pixels)
@@ -142,7 +142,7 @@ def load_picture(path: str | Path, max_pixels: int | None = None) -> Tensor:
 def check_picture(path: str | Path, max_pixels: int | None = None) -> tuple[int, int]:
     """Return height and width of a picture as `load_picture` gives it, from its header alone.
 
-    Raises DataError as `load_picture` does, but for damage behind the header.
+    Raises DataError as `load_picture` does, except for damage after the header.
     """
     path = Path(path)
     with _open(path, max_pixels) as picture:
@@ -162,10 +162,10 @@ def check_picture(path: str | Path, max_pixels: int | None = None) -> tuple[int,
 
 
 def load_map(path: str | Path, max_pixels: int | None = None, classes: ClassSet = CAMVID) -> Tensor:
-    """Read a map, a lossless picture whose values are class ids, as int64 [H, W].
+    """Read a map as int64 [H, W]: a lossless picture whose values are class ids.
 
     Raises DataError as `load_picture` does, for a format that may change ids, for values that are
-    no id of `classes` and not 255, and for a palette that shows the ids in colours of another
+    neither an id of `classes` nor 255, and for a palette that shows the ids in colours of another
     class set.
     """
     path = Path(path)
@@ -184,7 +184,7 @@ def load_ids(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8] | None]:
     """Read the values of a lossless picture, int64 [H, W], and its palette, uint8 [N, 3], if any.
 
-    Raises DataError as `load_picture` does, and for another format or for more than one channel.
+    Raises DataError as `load_picture` does, for a lossy format, and for more than one channel.
     """
     picture = _open(path, max_pixels)
     packed = picture.info.get("compression") == "jpeg"
@@ -217,7 +217,7 @@ def check_palette(
 ) -> None:
     """Raise DataError if a palette shows ids in other colours than those of `classes`.
 
-    A palette of greys, each id in the grey of that number, tells nothing and is accepted.
+    A palette that shows each id in the grey of the same number is accepted with any classes.
     """
     if palette is None:
         return
@@ -233,7 +233,7 @@ def check_palette(
 
 
 def save_picture(image: Tensor, path: str | Path) -> None:
-    """Write float32 [3, H, W] in [0, 1] as an 8-bit RGB PNG, whole or not at all."""
+    """Write float32 [3, H, W] in [0, 1] as an 8-bit RGB PNG, completely or not at all."""
     pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
     write_aside(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()), Path(path))
 
@@ -246,7 +246,7 @@ def save_map(segmentation: Tensor, path: str | Path, classes: ClassSet = CAMVID)
 
 
 def write_aside(content: Image.Image | bytes, path: Path) -> None:
-    """Write a PNG or bytes into a new file beside `path`, then move it there.
+    """Write a PNG or bytes into a temporary file in the folder of `path`, then rename it to `path`.
 
     Raises DataError if the folder cannot be written to.
     """
@@ -264,7 +264,7 @@ def write_aside(content: Image.Image | bytes, path: Path) -> None:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Say whether a file is a PNG that this package wrote, and so may be overwritten."""
+    """Say whether a file is a PNG written by this package, which may be overwritten."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get("Software") == SOFTWARE

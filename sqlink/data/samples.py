@@ -1,8 +1,8 @@
-"""From the samples of a picture file to the colours that they mean.
+"""Conversion of a picture file's samples to colours.
 
-Pillow hands on samples of more than 8 bits as the file holds them. What white is, whether 0 is
-white, and which grey is transparent stand in the file's header; `samples_of` reads it there. It
-refuses the kinds of file that Pillow reads wrongly or that can be read in two ways.
+Pillow returns samples of more than 8 bits as they are in the file. The header says which value is
+white, whether 0 is white, and which grey is transparent; `samples_of` reads this there. It refuses
+files that Pillow reads wrongly, and files that can be read in two ways.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sqlink.errors import DataError
 Pixels = npt.NDArray[np.float32]
 
 OVERSHOOT = 0.1
-"""How far samples of floating point may lie outside [0, 1]; they are clipped."""
+"""Distance by which floating-point samples may lie outside [0, 1]; they are clipped."""
 
-# TIFF 6.0: tags, and of the values of each those that matter here.
+# TIFF 6.0: tags, and the values that matter here.
 _SUBFILE, _REDUCED = 254, 1
 _BITS = 258
 _COMPRESSION, _UNCOMPRESSED = 259, 1
@@ -40,16 +40,18 @@ _PNG_DEPTH = 24
 """Offset of the bit depth in a PNG."""
 
 _TGA_DEPTH, _TGA_DESCRIPTOR, _ATTRIBUTE_BITS = 16, 17, 0x0F
-"""Offsets of bits a pixel and descriptor in a TGA; the descriptor's bits that count opacity's."""
+"""Offsets of the pixel depth and of the descriptor in a TGA; descriptor bits with the depth of
+opacity.
+"""
 
 
 @dataclass(frozen=True)
 class Samples:
     """How the samples of a picture are to be read.
 
-    white: the sample that shows as white, for pictures of one channel and more than 8 bits.
-    zero_is_white: whether those samples count downwards. clear: the grey that is transparent, as
-    Pillow hands it on, or None. opaque: whether the fourth channel means nothing.
+    white: the value of white, for pictures of one channel and more than 8 bits. zero_is_white:
+    whether 0 is white in them. clear: the transparent grey, as Pillow returns it, or None. opaque:
+    whether to ignore the fourth channel.
     """
 
     white: int = 65535
@@ -61,8 +63,8 @@ class Samples:
 def samples_of(picture: Image.Image, path: Path) -> Samples:
     """Choose how to read the samples of an opened picture, by its header.
 
-    Raises DataError for a kind of file that would come in wrong, and whatever Pillow and struct
-    raise where the header is damaged.
+    Raises DataError for a file that would be read wrongly, and whatever Pillow and struct raise for
+    a damaged header.
     """
     if isinstance(picture, TiffImageFile):
         return _tiff(picture, path)
@@ -82,9 +84,9 @@ def samples_of(picture: Image.Image, path: Path) -> Samples:
 
 
 def rgb(picture: Image.Image, samples: Samples, path: Path) -> Pixels:
-    """Show a picture of any mode as float32 [H, W, 3] in [0, 1], transparency over white.
+    """Convert a picture of any mode to float32 [H, W, 3] in [0, 1], transparency over white.
 
-    Raises DataError for samples of floating point that are not finite or not in [0, 1].
+    Raises DataError for floating-point samples that are not finite or not in [0, 1].
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         return np.repeat(_grey(picture, samples, path)[..., None], 3, axis=2)
@@ -104,7 +106,7 @@ def rgb(picture: Image.Image, samples: Samples, path: Path) -> Pixels:
 
 
 def _opaque(picture: Image.Image) -> Pixels:
-    """Remove the transparency of a picture of 8 bits a sample."""
+    """Remove the transparency of a picture of 8 bits per sample."""
     return np.asarray(picture.convert("RGB")).astype(np.float32) / np.float32(255)
 
 
@@ -130,9 +132,7 @@ def _grey(picture: Image.Image, samples: Samples, path: Path) -> Pixels:
 
 
 def grey_step(picture: Image.Image, path: Path) -> int:
-    """Return the factor by which Pillow multiplies samples of grey pictures of fewer than 8
-    bits.
-    """
+    """Return the factor by which Pillow scales grey samples of fewer than 8 bits."""
     if picture.mode != "L":
         return 1
     if isinstance(picture, PngImageFile):
@@ -143,7 +143,7 @@ def grey_step(picture: Image.Image, path: Path) -> int:
 
 
 def _png_depth(path: Path) -> int:
-    """Return the bits a sample of a PNG."""
+    """Return the bits per sample of a PNG."""
     with path.open("rb") as file:
         return file.read(_PNG_DEPTH + 1)[_PNG_DEPTH]
 

@@ -1,6 +1,6 @@
 """Metrics by name: of pictures, of maps of classes, and of sets of pictures.
 
-A metric's module is loaded when the metric is asked for, never before.
+The module of a metric is imported when the metric is first used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BUILT_IN = {
     "kid_patch": "sqlink.metrics.kernel_distance",
     "kd": "sqlink.metrics.kernel_distance",
 }
-"""Name -> the module that registers the metric."""
+"""Map from a name to the module that registers the metric."""
 
 
 __all__ = ["METRICS", "AnyMetric", "MapMetric", "Metric", "SetMetric", "load_metric"]
@@ -45,8 +45,8 @@ __all__ = ["METRICS", "AnyMetric", "MapMetric", "Metric", "SetMetric", "load_met
 def load_metric(name: str, /, **options: Any) -> AnyMetric:
     """Make the metric called `name`: a `Metric` of pictures, a `MapMetric` or a `SetMetric`.
 
-    Raises ConfigError, naming the nearest one, if there is no such metric or it has no such option;
-    WeightsError where weights that it needs are not there.
+    Raises ConfigError for an unknown metric or option, and names the nearest known one;
+    WeightsError if its weights are missing.
 
     >>> load_metric("psnr").unit
     'dB'

@@ -1,12 +1,12 @@
-"""The protocol of metrics; their three kinds differ in how a set of pictures is summarised.
+"""The protocols of metrics; the three kinds differ in how a set of pictures is summarised.
 
-    Metric      N pictures against N references: one number a picture; a set has their mean
-    MapMetric   what a segmenter sees, or the map that came, against another map: counts that add
+    Metric      N pictures against N references: one number per picture; a set has their mean
+    MapMetric   the judge's map, or the map received, against another map: counts that add
                 up over pictures, such as confusion matrices; a set has the value of their sum
     SetMetric   vectors of features of a set of pictures against those of the originals: one number
                 a set, such as the Fréchet distance
 
-All are registered by name in one registry, and a sweep measures any of them by its name.
+All are registered in one registry, and a sweep names any of them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from sqlink.metrics import BUILT_IN
 from sqlink.metrics.jackknife import Floats, Integers, Jackknife
 
 Compared = Literal["image", "original", "map", "sent"]
-"""The two maps that a MapMetric compares, the one found against the one that counts as true:
+"""The two maps that a MapMetric compares, the found map against the true map:
 
-image      what the judge sees in the picture received, against the labels
-original   what the judge sees in the picture received, against what it sees in the original
+image      the judge's map of the picture received, against the labels
+original   the judge's map of the picture received, against its map of the original
 map        the map received, against the labels
 sent       the map received, against the map that was sent
 """
@@ -34,25 +34,27 @@ sent       the map received, against the map that was sent
 
 @runtime_checkable
 class Metric(Protocol):
-    """A distance or likeness between a picture and its reference."""
+    """A distance or a similarity between a picture and its reference."""
 
     name: str
     unit: str
-    """As written behind the number; empty if there is none."""
+    """Unit written after the number; empty without one."""
     higher_is_better: bool
 
     def unavailable(self, height: int, width: int) -> str | None:
-        """Say why pictures of that size have no such value; None if they have. A sweep shows the
-        reason and stores NaN.
+        """Return the reason why pictures of this size have no value, or None.
+
+        A sweep shows the reason and stores NaN.
         """
         ...
 
     def __call__(self, images: Tensor, reference: Tensor) -> Tensor:
-        """Measure images against reference: float32 [N, 3, H, W], RGB in [0, 1]. Returns float64
-        [N] on the CPU.
+        """Measure images against reference: float32 [N, 3, H, W], RGB in [0, 1].
 
-        A picture's number does not depend on the batch it comes in. Raises DataError if the
-        shapes differ or the size is one that `unavailable` names.
+        Returns float64 [N] on the CPU.
+
+        The value of a picture does not depend on its batch. Raises DataError if the shapes differ
+        or `unavailable` gives a reason for the size.
         """
         ...
 
@@ -61,7 +63,8 @@ class Metric(Protocol):
 class MapMetric(Protocol):
     """A function of counts that add up over pairs of maps.
 
-    kept: the name of the counts; metrics of one name share them. shape: of the counts of one pair.
+    kept: name of the counts; metrics with the same name share them. shape: of the counts of one
+    pair of maps.
     """
 
     name: str
@@ -74,43 +77,47 @@ class MapMetric(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def counts(self, found: Tensor, truth: Tensor) -> Tensor:
-        """Count found against truth: int64 [N, H, W]; truth may hold 255, "no label". Returns int64
-        [N, *shape].
+        """Count found against truth: int64 [N, H, W]; truth may hold 255, "no label".
 
-        All of a pair's counts are 0 where no pixel of it counts.
+        Returns int64 [N, *shape].
+
+        All counts of a pair are 0 if none of its pixels counts.
         """
         ...
 
     def value(self, sums: Tensor) -> Tensor:
-        """Compute the value of summed counts: float64 [..., *shape]. Returns float64 [...]; NaN if
-        nothing was counted.
+        """Compute the value of summed counts, float64 [..., *shape].
+
+        Returns float64 [...]; NaN if nothing was counted.
         """
         ...
 
 
 @runtime_checkable
 class Extractor(Protocol):
-    """A network that makes vectors of pictures, the same number of each picture of one size.
+    """A network that computes vectors of features, the same number for each picture of one size.
 
-    name: of the columns in which a sweep keeps them; extractors of one name make the same vectors.
+    name: of the columns in which a sweep keeps them; extractors with the same name compute the same
+    vectors.
     """
 
     name: str
 
     def unavailable(self, height: int, width: int) -> str | None:
-        """Say why pictures of that size have no vectors; None if they have."""
+        """Return the reason why pictures of this size have no vectors, or None."""
         ...
 
     def vectors(self, images: Tensor) -> Tensor:
-        """Extract features of images: float32 [N, 3, H, W] in [0, 1]. Returns float32 [N, n, C] on
-        the CPU.
+        """Extract features of images: float32 [N, 3, H, W] in [0, 1].
+
+        Returns float32 [N, n, C] on the CPU.
         """
         ...
 
 
 @runtime_checkable
 class SetMetric(Protocol):
-    """A distance between two sets of vectors of features."""
+    """A distance between two sets of feature vectors."""
 
     name: str
     unit: str
@@ -120,12 +127,12 @@ class SetMetric(Protocol):
     extractor: Extractor
 
     def distance(self, received: Sequence[Floats], reference: Floats, block: Integers) -> Jackknife:
-        """Return the distance of a set, and without each block of pictures in turn.
+        """Return the distance of a set, with and without each block of pictures in turn.
 
-        received: for each realisation the vectors of all pictures received, [n, C]; reference:
-        those of the originals in the same order, [n, C]; block: int64 [n], numbers from 0 on of the
-        blocks that they belong to. NaN where a set is too small. `jackknife.by_leaving_out` makes
-        it of a function of two sets.
+        received: for each realisation the vectors of all pictures received, [n, C]. reference:
+        those of the originals in the same order, [n, C]. block: int64 [n], number of each vector's
+        block, from 0 on. The distance is NaN if a set is too small. `jackknife.by_leaving_out`
+        computes the result from a function of two sets.
         """
         ...
 
@@ -172,7 +179,7 @@ def check_pair(name: str, images: Tensor, reference: Tensor) -> None:
 
 
 def check_size(metric: Metric, images: Tensor) -> None:
-    """Raise DataError if pictures [N, 3, H, W] are of a size that the metric refuses."""
+    """Raise DataError if the metric refuses the size of pictures [N, 3, H, W]."""
     reason = metric.unavailable(images.shape[2], images.shape[3])
     if reason is not None:
         raise DataError(reason)

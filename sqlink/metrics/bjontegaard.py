@@ -1,8 +1,8 @@
-"""Bjøntegaard deltas: two rate curves in one number, where they overlap.
+"""Bjøntegaard deltas: the difference of two rate curves as one number.
 
 BD-rate is the mean difference of log rate at equal quality, in per cent; BD-metric the mean
-difference of the metric at equal rate (log scale). Both average over the range that the two curves
-share, so a range that is too small gives no number, but the reason.
+difference of the metric at equal rate (log scale). Both average over the range that the curves
+share; if that is too small, a reason replaces the number.
 
 Sources: Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001;
 interpolation by monotone cubics (PCHIP), as in the package `bjontegaard`.
@@ -36,9 +36,9 @@ class Curve:
 class Delta:
     """A Bjøntegaard delta.
 
-    value: NaN where there is none, and then `reason` says why. overlap: of the narrower curve's
-    range, the share that lies within the other's, 0..1. low, high: the range that was averaged
-    over, in the metric for BD-rate, in rate for BD-metric.
+    value: NaN if there is none; `reason` then says why. overlap: share of the narrower curve's
+    range that lies within the other's, 0..1. low, high: the range that was averaged over, in the
+    metric for BD-rate, in rate for BD-metric.
     """
 
     value: float
@@ -53,10 +53,10 @@ def bd_rate(
 ) -> Delta:
     """Return the mean difference in rate of `test` against `anchor` at equal metric, per cent.
 
-    Below 0, `test` needs fewer bits, whichever way the metric runs. There is no number, but a
-    reason, where a curve has fewer than MIN_POINTS points, does not get strictly better with rate,
-    or the curves overlap by less than `min_overlap`. Raises DataError for points that are not
-    numbers.
+    A value below 0 means that `test` needs fewer bits, whether higher or lower is better. The value
+    is NaN, with a reason, if a curve has fewer than MIN_POINTS points, does not get strictly better
+    with rate, or the curves overlap by less than `min_overlap`. Raises DataError for points that
+    are not numbers.
 
     >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
     >>> test = Curve([0.09, 0.18, 0.36], [30.0, 33.0, 36.0])
@@ -86,11 +86,10 @@ def bd_rate(
 
 
 def bd_metric(anchor: Curve, test: Curve, *, min_overlap: float = MIN_OVERLAP) -> Delta:
-    """Return the mean difference in the metric of `test` against `anchor` at equal rate, in its
-    unit.
+    """Return the mean difference in metric of `test` against `anchor` at equal rate, in its unit.
 
-    For PSNR and mIoU above 0 is better, for LPIPS below 0. Refuses as `bd_rate` does, but the
-    metric need not rise with rate.
+    For PSNR and mIoU a value above 0 is better, for LPIPS one below 0. Reasons are those of
+    `bd_rate`, except that the metric need not improve with rate.
 
     >>> anchor = Curve([0.1, 0.2, 0.4], [30.0, 33.0, 36.0])
     >>> test = Curve([0.1, 0.2, 0.4], [31.0, 34.0, 37.0])
@@ -111,10 +110,10 @@ def bd_metric(anchor: Curve, test: Curve, *, min_overlap: float = MIN_OVERLAP) -
 
 
 def front(curve: Curve, *, higher_is_better: bool) -> Curve:
-    """Remove the points of a curve that a point at a lower rate equals or betters.
+    """Remove the points of a curve that a point at a lower rate equals or exceeds in quality.
 
-    A codec that gets no better for more bits would be used at the fewer. What is left gets strictly
-    better with rate, as `bd_rate` needs it.
+    If more bits do not improve quality, one uses the lower rate. The remaining points get strictly
+    better with rate, as `bd_rate` requires.
 
     >>> front(Curve([1, 2, 4], [47.0, 46.8, 48.0]), higher_is_better=True)
     Curve(rates=[1, 4], metric=[47.0, 48.0])
@@ -128,8 +127,8 @@ def front(curve: Curve, *, higher_is_better: bool) -> Curve:
 
 
 def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return rates ascending and `sign` times the metric. Raises DataError for points that are
-    none.
+    """Return rates in ascending order and `sign` times the metric. Raises DataError for bad
+    points.
     """
     rates = np.asarray(curve.rates, dtype=np.float64)
     metric = np.asarray(curve.metric, dtype=np.float64)
@@ -148,7 +147,7 @@ def _sorted(curve: Curve, sign: float) -> tuple[npt.NDArray[np.float64], npt.NDA
 
 
 def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the common share of the narrower range, and the bounds of the common range."""
+    """Return the share of the narrower range that is common, and the bounds of the common range."""
     low, high = max(a.min(), b.min()), min(a.max(), b.max())
     narrower = min(np.ptp(a), np.ptp(b))
     share = max(high - low, 0.0) / narrower if narrower > 0 else 0.0

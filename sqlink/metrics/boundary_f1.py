@@ -1,4 +1,4 @@
-"""Boundary F1: whether the edges of classes are where they are in the labels.
+"""Boundary F1: agreement of class boundaries with those in the labels.
 
     boundary of class c: pixels of c beside a pixel of another class
     precision: share of the boundary seen that lies within `tolerance` of the true one; recall: the
@@ -6,7 +6,7 @@
 
 The tolerance is .75 % of the picture's diagonal, 4.5 pixels for 480x360. Counts are summed over
 pictures before precision and recall are taken, as for mIoU; for one picture this is the measure of
-the source. Pixels without a label, and what borders on them, belong to no boundary.
+the source. Pixels without a label, and pixels next to them, belong to no boundary.
 
 Source: Csurka, Larlus, Perronnin, "What is a good evaluation measure for semantic segmentation?",
 BMVC 2013, section 3.
@@ -37,7 +37,7 @@ Map = npt.NDArray[np.int64]
 class BoundaryF1:
     """Boundary F1 of the judge's map of the picture received, against the labels.
 
-    tolerance: share of the diagonal; above 0.
+    tolerance: share of the diagonal, between 0 and 1. Raises ConfigError for another value.
     """
 
     name = "boundary_f1"
@@ -56,8 +56,10 @@ class BoundaryF1:
         self.kept = "boundary" if tolerance == TOLERANCE else f"boundary_{tolerance:g}"
 
     def counts(self, found: Tensor, truth: Tensor) -> Tensor:
-        """Return int64 [N, C, 4]: boundary seen, of it within reach; true boundary, of it within
-        reach.
+        """Count boundary pixels, int64 [N, C, 4].
+
+        The counts are: pixels of the found boundary, those of them within the tolerance, pixels of
+        the true boundary, those of them within the tolerance.
         """
         rows = [
             self._of_pair(one.cpu().numpy(), other.cpu().numpy())
@@ -88,7 +90,7 @@ class BoundaryF1:
 
 
 def _beside(mask: Mask) -> Mask:
-    """Return the pixels with one of `mask` above, below, left or right of them."""
+    """Return the pixels that have a pixel of `mask` above, below, to the left or to the right."""
     found = np.zeros_like(mask)
     found[1:] |= mask[:-1]
     found[:-1] |= mask[1:]
@@ -102,7 +104,7 @@ def _boundary(mask: Mask) -> Mask:
 
 
 def _within(mask: Mask, reach: float) -> Mask:
-    """Return the pixels no farther than `reach` from one of `mask`."""
+    """Return the pixels within `reach` of a pixel of `mask`."""
     if not mask.any():
         return np.zeros_like(mask)
     return np.asarray(distance_transform_edt(~mask) <= reach)

@@ -1,14 +1,15 @@
-"""How often a 95 % interval holds the truth: simulated samples of few blocks.
+"""Coverage of 95 % intervals: simulated samples of few blocks.
 
     python -m sqlink.metrics.coverage [TRIALS]
 
-draws samples of known truth, takes the interval of each, and prints the share that covers, for the
-intervals of `sqlink.metrics.jackknife` and, beside them, for a percentile bootstrap over blocks.
+draws samples with a known true value, computes the interval of each, and prints the share of
+intervals that hold the true value: for `sqlink.metrics.jackknife` and, for comparison, for a
+percentile bootstrap over blocks.
 
-Populations: means of values with a part that the block shares, a part of the picture and a part of
-the realisation; mIoUs of confusion matrices with the class shares and IoUs of street scenes, where
-blocks differ in what they show and how well it is recognised, and where rare classes are missing
-from half of the blocks; differences of two results that share most of both.
+The populations are: means of values with components of block, picture and realisation; mIoUs of
+confusion matrices with the class shares and IoUs of street scenes, where blocks differ in content
+and in recognition, and where rare classes are missing from half of the blocks; differences of two
+correlated results.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ BLOCKS = (3, 4, 5, 8, 12, 24)
 TRIALS = 4000
 RESAMPLES = 400
 _POPULATION = 40_000
-"""Blocks from which an mIoU's truth is computed."""
+"""Blocks from which the true mIoU is computed."""
 _PIXELS = 100_000
 
 _SHARES = np.array([0.16, 0.24, 0.012, 0.29, 0.06, 0.11, 0.012, 0.02, 0.06, 0.01, 0.026])
@@ -47,12 +48,15 @@ _RECALLS = np.array([0.92, 0.76, 0.28, 0.94, 0.80, 0.66, 0.31, 0.19, 0.74, 0.40,
 _PRESENT = np.array([1, 1, 1, 1, 1, 1, 0.9, 0.5, 0.95, 0.8, 0.4])
 
 Draw = Callable[[np.random.Generator, int], tuple[list[Floats], Integers]]
-"""A number of blocks to the sums of one result or of two, and the block of each picture."""
+"""Function from a number of blocks to the sums of one or two results and the block of each picture.
+"""
 
 
 @dataclass(frozen=True)
 class Population:
-    """What samples are drawn from. truth: of the statistic, or of the difference of two."""
+    """A distribution of samples. truth: true value of the statistic, or of the difference
+    of two.
+    """
 
     name: str
     draw: Draw
@@ -61,7 +65,7 @@ class Population:
 
 
 def populations() -> list[Population]:
-    """Return all populations; the true mIoU is that of a large sample."""
+    """Return all populations; the true mIoU is computed from a large sample."""
     found = [
         Population("mean, blocks of 4 pictures", partial(_values, smallest=4), mean, 0.0),
         Population("mean, blocks of 3 to 6", partial(_values, smallest=3, largest=6), mean, 0.0),
@@ -82,7 +86,7 @@ def populations() -> list[Population]:
 def covered(
     population: Population, blocks: int, trials: int, seed: int, bootstrap: bool = False
 ) -> float:
-    """Return the share of `trials` samples of so many blocks whose 95 % interval holds the truth.
+    """Return the share of `trials` samples of `blocks` blocks whose 95 % interval holds the truth.
 
     bootstrap: measure the percentile bootstrap instead.
     """
@@ -130,7 +134,7 @@ def _values(
     skewed: bool = False,
     pair: bool = False,
 ) -> tuple[list[Floats], Integers]:
-    """Draw values of mean 0 over blocks of so many pictures and 3 realisations of each."""
+    """Draw values of mean 0: blocks of `smallest` to `largest` pictures, 3 realisations each."""
     sizes = randomness.integers(smallest, (largest or smallest) + 1, size=blocks)
     numbers = np.repeat(np.arange(blocks), sizes)
     if skewed:
@@ -149,7 +153,7 @@ def _values(
 def _matrices(
     randomness: np.random.Generator, blocks: int, rare: bool, pair: bool
 ) -> tuple[list[Floats], Integers]:
-    """Draw a confusion matrix for each block, of one result, or of two that see nearly the same."""
+    """Draw a confusion matrix for each block, of one result or of two similar ones."""
     shares = randomness.gamma(30 * _SHARES, size=(blocks, 11))
     if rare:
         shares = shares * (randomness.random((blocks, 11)) < _PRESENT)

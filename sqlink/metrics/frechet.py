@@ -1,18 +1,18 @@
-"""Fréchet distance between the received pictures and the originals, on vectors of features.
+"""Fréchet distance between the received pictures and the originals, on feature vectors.
 
     FD = |m - m'|² + tr(S + S' - 2 (S S')^(1/2)), means and covariances of two sets of vectors;
     0 for equal sets, lower is better
 
-    fid         one vector a picture from FID's Inception network: the FID, from its own file
+    fid         one vector per picture from FID's Inception network: the FID
     fid_patch   the same over patches of the pictures
-    fd          cells of EfficientNet-Lite1 (ImageNet), which no loss has seen
-    fd_judge    cells of the judge's own maps; to be read beside another
+    fd          cells of EfficientNet-Lite1 (ImageNet), which no loss uses
+    fd_judge    cells of the judge's features; to be read together with another
 
-It measures whether received pictures, as a set, have the features of pictures: blur, blocks and
-hatching raise it, a detail that is wrong but plausible does not. A small set biases it. Three rules
-limit the bias: both sets are of the same pictures, so that unchanged pictures give 0; distances are
-compared at one n only; and intervals leave out whole blocks of pictures. Figures hold for one
-network: another has another scale, and only `fid` may be called FID.
+The distance measures whether the received pictures, as a set, have the statistics of the originals:
+blur, blocks and hatching raise it, a wrong but plausible detail does not. It is biased for small
+sets. Three rules limit the bias: both sets consist of the same pictures, so that unchanged pictures
+give 0; compare distances at equal n only; and intervals leave out whole blocks of pictures. Each
+network has its own scale, and only `fid` may be called FID.
 
 Sources: Fréchet, 1957; Dowson, Landau, "The Fréchet distance between multivariate normal
 distributions", 1982; Heusel et al., "GANs trained by a two time-scale update rule converge to a
@@ -34,7 +34,7 @@ from sqlink.metrics.jackknife import Floats, Integers, Jackknife, by_leaving_out
 from sqlink.segmentation.base import Segmenter
 
 PATCH = 256
-"""Pixels a side of a patch, as is usual for compressed pictures."""
+"""Side of a patch in pixels, as is usual for compressed pictures."""
 
 
 class FrechetDistance:
@@ -60,9 +60,9 @@ class FrechetDistance:
 
 
 def moments(vectors: npt.ArrayLike) -> Floats:
-    """Convert [..., n, d] vectors to what adds up over sets of them, [..., 1 + d + d (d + 1) / 2].
+    """Convert vectors [..., n, d] to sums that add up over sets: [..., 1 + d + d (d + 1) / 2].
 
-    n, the sum, and the upper triangle of the sum of outer products.
+    The sums are n, the sum of vectors, and the upper triangle of the sum of outer products.
     """
     array = np.asarray(vectors, dtype=np.float64)
     n, d = array.shape[-2:]
@@ -73,12 +73,12 @@ def moments(vectors: npt.ArrayLike) -> Floats:
 
 
 def frechet(ours: Floats, theirs: Floats) -> Floats:
-    """Return FD between sets given by their `moments`, [..., k] each; returns [...].
+    """Return the distance, [...], between sets given by their `moments`, [..., k] each.
 
     NaN where a set has fewer than two vectors.
     """
     (mean_a, a), (mean_b, b) = _gaussian(ours), _gaussian(theirs)
-    root = _root(b)  # b = root root^T, and a b has the eigenvalues of root^T a root
+    root = _root(b)  # b = root root^T; a b has the eigenvalues of root^T a root
     crossed = np.linalg.eigvalsh(np.swapaxes(root, -1, -2) @ a @ root)
     trace = np.trace(a, axis1=-2, axis2=-1) + np.trace(b, axis1=-2, axis2=-1)
     shared = np.sqrt(crossed.clip(min=0)).sum(axis=-1)
@@ -88,7 +88,7 @@ def frechet(ours: Floats, theirs: Floats) -> Floats:
 
 
 def of_vectors(ours: Floats, theirs: Floats) -> float:
-    """Return FD between sets of no more vectors than dimensions, [n, d] and [m, d].
+    """Return the distance between sets of no more vectors than dimensions, [n, d] and [m, d].
 
     tr (S S')^(1/2) is then the sum of the singular values of the n x m matrix of inner products.
     NaN where a set has fewer than two vectors.
@@ -107,7 +107,7 @@ def _root(covariance: Floats) -> Floats:
     """Return a matrix whose product with its transpose is the covariance, [..., d, d]."""
     try:
         return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-    except np.linalg.LinAlgError:  # as few vectors as dimensions, or a feature that never moves
+    except np.linalg.LinAlgError:  # no more vectors than dimensions, or a constant feature
         values, vectors = np.linalg.eigh(covariance)
         return np.asarray(vectors * np.sqrt(values.clip(min=0))[..., None, :], dtype=np.float64)
 
@@ -133,13 +133,15 @@ def fid(weights: Path | str | None = None) -> FrechetDistance:
 
 @register("fid_patch")
 def fid_patch(weights: Path | str | None = None, patch: int = PATCH) -> FrechetDistance:
-    """Make FID over patches of so many pixels."""
+    """Make FID over patches of `patch` pixels a side. weights: see
+    `inception.InceptionFeatures`.
+    """
     return FrechetDistance("fid_patch", Patches(InceptionFeatures(weights), patch))
 
 
 @register("fd_judge")
 def fd_judge(judge: Segmenter) -> FrechetDistance:
-    """Make FD on the judge's own features. judge: the sweep's."""
+    """Make FD on the judge's features. judge: the judge of the sweep."""
     return FrechetDistance("fd_judge", JudgeCells(judge))
 
 

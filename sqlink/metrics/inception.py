@@ -4,8 +4,8 @@
     ─ mean over 8x8 places ─> 2048 values a picture
 
 It differs from torchvision's Inception v3 in its average pools, which leave padding out of the
-mean, in the max pool of its last block, and in its weights; only with these is a number an FID. The
-file is that of torch-fidelity and pytorch-fid.
+mean, in the max pool of its last block, and in its weights. Only with this network is a number an
+FID. The file is that of torch-fidelity and pytorch-fid.
 
 Sources: Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR 2016;
 Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium",
@@ -30,13 +30,13 @@ FILES = (
     "pt_inception-2015-12-05-6726825d.pth",
     "weights-inception-2015-12-05-6726825d.pth",
 )
-"""pytorch-fid's name of the file, and torch-fidelity's."""
+"""Names of the file in pytorch-fid and in torch-fidelity."""
 
 _BATCH = 4
 
 
 class BasicConv2d(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
+    """A convolution without bias, a batch normalisation and a ReLU."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """Half the size: [N, cin, h, w] -> [N, cin + 480, ⌊(h-1)/2⌋, ⌊(w-1)/2⌋]."""
+    """Reduction to half the size: [N, cin, h, w] -> [N, cin + 480, ⌊(h-1)/2⌋, ⌊(w-1)/2⌋]."""
 
     def __init__(self, cin: int) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class InceptionC(nn.Module):
 
 
 class InceptionD(nn.Module):
-    """Half the size: [N, cin, h, w] -> [N, cin + 512, ⌊(h-1)/2⌋, ⌊(w-1)/2⌋]."""
+    """Reduction to half the size: [N, cin, h, w] -> [N, cin + 512, ⌊(h-1)/2⌋, ⌊(w-1)/2⌋]."""
 
     def __init__(self, cin: int) -> None:
         super().__init__()
@@ -152,7 +152,9 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """Split 3x3 branches: [N, cin, h, w] -> [N, 2048, h, w]; max_pool: whether that is its pool."""
+    """Split 3x3 branches: [N, cin, h, w] -> [N, 2048, h, w]; max_pool: pool by maximum, not
+    mean.
+    """
 
     def __init__(self, cin: int, max_pool: bool) -> None:
         super().__init__()
@@ -217,9 +219,9 @@ class Inception(nn.Module):
 
 
 def resized(images: Tensor, side: int = SIDE) -> Tensor:
-    """Resize bilinearly to side x side as TensorFlow 1 does: place i of the result is i · H / side.
+    """Resize bilinearly to side x side as TensorFlow 1 does: output row i is at i · H / side.
 
-    images: [N, C, H, W].
+    images: [N, C, H, W]. Returns [N, C, side, side].
     """
     for dim in (2, 3):
         size = images.shape[dim]
@@ -233,10 +235,10 @@ def resized(images: Tensor, side: int = SIDE) -> Tensor:
 
 
 class InceptionFeatures:
-    """An `Extractor`: one vector of 2048 values a picture.
+    """An `Extractor`: one vector of 2048 values per picture.
 
-    weights: the file, its folder, or None as for `published.find`, which says what is raised where
-    it is not there.
+    weights: the file, its folder, or None as for `published.find`. Raises WeightsError as that
+    function does.
     """
 
     name = "inception"

@@ -4,18 +4,18 @@
     θ = statistic of all sums;  θ_g = statistic of all sums without block g
     s² = (G - 1) / G · Σ (θ_g - mean of θ_g)²;  interval θ ± t(G - 1 degrees of freedom) · s
 
-Frames of one drive are alike, so a block of neighbours, not a picture, is what a sample consists
-of. The spread of block results holds both levels: pictures differ, and so do the realisations of
-the channel inside each. A result is a function of sums over pictures and realisations: a mean is
-(sum of values, count), an mIoU is a function of the summed confusion matrix. For means over blocks
-of one size the interval is the textbook's t interval on block means; for ratios such as mIoU the
-jackknife takes the place of the delta method, which covers too seldom where a class occurs in few
-blocks. Two results on the same pictures and realisations are compared by the differences of their
-θ_g, which takes what they share out of the interval.
+Frames of one drive are alike, so the sampling unit is a block of neighbours, not a picture. The
+spread of block results includes both levels, pictures and the channel realisations of each. A
+result is a function of sums over pictures and realisations: a mean is (sum of values, count), an
+mIoU is a function of the summed confusion matrix. For means over blocks of one size the interval is
+the textbook's t interval on block means; for ratios such as mIoU the jackknife replaces the delta
+method, whose coverage is too low if a class occurs in few blocks. Two results on the same pictures
+and realisations are compared by the differences of their θ_g, which removes their common variation
+from the interval.
 
 A percentile bootstrap over few blocks is too narrow: 95 % intervals cover 80 % at 4 blocks and 90 %
-at 12. `python -m sqlink.metrics.coverage` measures how often these cover. Below MIN_BLOCKS there is
-no interval.
+at 12. `python -m sqlink.metrics.coverage` measures the coverage of these intervals. Below
+MIN_BLOCKS blocks there is no interval.
 
 Sources: Quenouille, "Notes on bias in estimation", Biometrika 1956; Tukey, "Bias and confidence in
 not-quite large samples", Ann. Math. Stat. 1958; Efron, Tibshirani, "An Introduction to the
@@ -40,16 +40,16 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 Statistic = Callable[[Floats], Floats]
-"""Sums [B, ...] to results [B]."""
+"""Function from sums [B, ...] to results [B]."""
 
 LEVEL = 0.95
 MIN_BLOCKS = 3
-"""Blocks below which there is no interval: the spread of two says next to nothing."""
+"""Blocks below which there is no interval: the spread of two blocks is nearly meaningless."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval; low and high are NaN if there is none, and `reason` says why.
+    """An estimate and its interval; without an interval low and high are NaN and `reason` says why.
 
     >>> str(Interval(3.0, 2.0, 4.0, 0.95, 7)), str(Jackknife(3.0, np.ones(2)).interval())
     ('3 [2, 4]', '3 [n/a: 2 blocks]')
@@ -71,8 +71,8 @@ class Interval:
 class Jackknife:
     """A result, and its value without each block in turn.
 
-    without: [G]. counted: bool [G], the blocks that hold anything of it (a block without labels has
-    no part in an mIoU); all of them by default.
+    without: [G]. counted: bool [G], the blocks that contribute (a block without labels does not
+    contribute to an mIoU); by default all.
     """
 
     estimate: float
@@ -88,7 +88,9 @@ class Jackknife:
     def interval(
         self, level: float = LEVEL, low: float = -math.inf, high: float = math.inf
     ) -> Interval:
-        """Return the interval of the result. low, high: bounds of the statistic."""
+        """Return the interval of the result. low, high: bounds of the statistic, which cut it
+        off.
+        """
         counted = np.ones(len(self.without), bool) if self.counted is None else self.counted
         found, count = self.without[counted], int(counted.sum())
         reason = None
@@ -100,7 +102,7 @@ class Jackknife:
             return Interval(
                 self.estimate, math.nan, math.nan, level, count, reason or "nothing measured"
             )
-        from scipy.special import stdtrit  # a fifth of a second, which few programs need
+        from scipy.special import stdtrit  # takes 0.2 s to import, and few programs need it
 
         spread = math.sqrt((count - 1) / count * float(((found - found.mean()) ** 2).sum()))
         half = float(stdtrit(count - 1, (1 + level) / 2)) * spread
@@ -125,8 +127,8 @@ def consecutive_blocks(pictures: int, length: int) -> Integers:
 def mean_sums(values: npt.ArrayLike) -> Floats:
     """Convert [pictures, realisations] values, NaN if missing, to the sums that `mean` reads.
 
-    Returns [pictures, realisations, 2]: value and count. A NaN has no part in the mean: a metric
-    given delivery is the mean over what was delivered.
+    Returns [pictures, realisations, 2]: value and count. A NaN is not part of the mean: a metric
+    given delivery is the mean over the pictures delivered.
     """
     array = np.asarray(values, dtype=np.float64)
     there = np.isfinite(array)
@@ -150,11 +152,11 @@ def leave_one_out(
     *,
     blocks: npt.ArrayLike | None = None,
 ) -> Jackknife:
-    """Return the statistic of the summed data, and without each block in turn.
+    """Return the statistic of the summed data, with and without each block in turn.
 
-    sums: [pictures, realisations, ...], what each realisation adds (`mean_sums`, or confusion
-    matrices [pictures, realisations, C, C]). blocks: [pictures] block numbers; by default each
-    picture is its own. Raises DataError if the shapes do not fit or there are no data.
+    sums: [pictures, realisations, ...], the summands of each realisation (`mean_sums`, or confusion
+    matrices [pictures, realisations, C, C]). blocks: [pictures], block numbers; by default each
+    picture is a block. Raises DataError if the shapes do not fit or there are no data.
     """
     data = np.asarray(sums, dtype=np.float64)
     if data.ndim < 3 or data.shape[0] == 0 or data.shape[1] == 0:
@@ -179,8 +181,9 @@ def by_leaving_out(
 ) -> Jackknife:
     """Return a jackknife of a function of two sets of vectors, [m, C] each.
 
-    received: for each realisation the vectors of all pictures, [n, C]; the function is given those
-    of all realisations, and the reference's as often. block: int64 [n], block numbers from 0 on.
+    received: for each realisation the vectors of all pictures, [n, C]. The function gets the
+    vectors of all realisations, and the reference repeated as often. block: int64 [n], block
+    numbers from 0 on.
     """
 
     def of(kept: Booleans) -> float:
@@ -216,8 +219,8 @@ def paired_difference(
 ) -> Interval:
     """Return statistic(sums) - statistic(baseline) on the same pictures and realisations.
 
-    Both of one shape, as for `leave_one_out`: entry [p, r] of either is the same picture p over the
-    same realisation r. Raises DataError if they are not of one shape.
+    Both have the same shape, as for `leave_one_out`: entry [p, r] of each is picture p over
+    realisation r. Raises DataError if the shapes differ.
     """
     ours, theirs = (np.asarray(one, dtype=np.float64) for one in (sums, baseline))
     if ours.shape != theirs.shape:
@@ -230,9 +233,9 @@ def paired_difference(
 
 
 def block_numbers(blocks: npt.ArrayLike | None, pictures: int) -> Integers:
-    """Number blocks [pictures] from 0 on without a gap; each picture is a block if none are given.
+    """Number blocks [pictures] from 0 on without gaps; by default each picture is a block.
 
-    Raises DataError unless there are as many as pictures.
+    Raises DataError if the number of entries is not the number of pictures.
     """
     if blocks is None:
         return np.arange(pictures, dtype=np.int64)

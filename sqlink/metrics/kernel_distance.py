@@ -1,14 +1,14 @@
-"""Kernel distance between the received pictures and the originals, on vectors of features.
+"""Kernel distance between the received pictures and the originals, on feature vectors.
 
     KD = mean k(x, x') + mean k(y, y') - 2 mean k(x, y), k(a, b) = (a · b / d + 1)³; pairs of one
     set without a vector and itself, so that the estimate has no bias; lower is better
 
-    kid         one vector a picture from FID's Inception network: the KID, from its own file
+    kid         one vector per picture from FID's Inception network: the KID
     kid_patch   the same over patches of the pictures
-    kd          cells of EfficientNet-Lite1 (ImageNet), which no loss has seen
+    kd          cells of EfficientNet-Lite1 (ImageNet), which no loss uses
 
-Unlike the Fréchet distance it is unbiased for few vectors; the estimate may fall below 0, and does
-for equal sets. With several realisations it is the mean of theirs.
+Unlike the Fréchet distance it is unbiased for few vectors. The estimate can be below 0, as it is
+for equal sets. With several realisations it is the mean over them.
 
 Source: Bińkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", ICLR 2018, section 4 and
 eq. 4; all vectors in one estimate, where others average over subsets.
@@ -46,7 +46,7 @@ class KernelDistance:
 
 
 def _each(ours: Floats, theirs: Floats, block: Integers) -> Floats:
-    """Return [1 + G]: the estimate, and without each block in turn. NaN below two vectors."""
+    """Return [1 + G]: the estimate, then that without each block. NaN below two vectors."""
     count = int(block.max()) + 1
     member = (block[:, None] == np.arange(count)).astype(np.float64)  # [n, G]
     sizes = member.sum(axis=0)
@@ -73,7 +73,9 @@ def kid(weights: Path | str | None = None) -> KernelDistance:
 
 @register("kid_patch")
 def kid_patch(weights: Path | str | None = None, patch: int = PATCH) -> KernelDistance:
-    """Make KID over patches of so many pixels."""
+    """Make KID over patches of `patch` pixels a side. weights: see
+    `inception.InceptionFeatures`.
+    """
     return KernelDistance("kid_patch", Patches(InceptionFeatures(weights), patch))
 
 

@@ -15,6 +15,7 @@ Perceptual Metric", CVPR 2018, eq. 1, version 0.1 of the heads.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.resources import files
@@ -31,10 +32,10 @@ from sqlink.metrics.trunks import TRUNKS
 from sqlink.runtime.threads import placed
 
 FOLDER_VARIABLE = FOLDER_VARIABLES[0]
-"""Environment variable with the folder that holds the networks."""
+"""Environment variable with the folder of the networks."""
 
 HEADS_FILE = "lpips-v0.1-{net}-heads.safetensors"
-"""A converted file of heads, taken where it stands beside the network; torchmetrics' otherwise."""
+"""A converted file of heads, used if it is beside the network; otherwise that of torchmetrics."""
 
 _HEADS_DIGESTS = {
     "squeeze": "ab10969bbb93f23a3fbcb749c51aaeba4fd7fef578bcfe74bbbbce99e687e46d",
@@ -44,11 +45,11 @@ _HEADS_DIGESTS = {
 _NORM_EPSILON = 1e-8
 _BATCH = 8
 _KEPT_BYTES = 1 << 29
-"""Bytes of cached features of references: 14 pictures of 480x360 (squeeze)."""
+"""Size of the cache of reference features in bytes: 14 pictures of 480x360 (squeeze)."""
 
 
 def too_small(height: int, width: int, net: str = "squeeze") -> str | None:
-    """Say why LPIPS is not defined at that size; None if it is."""
+    """Return the reason why LPIPS is not defined at this size, or None."""
     side = TRUNKS[net].min_side
     if min(height, width) >= side:
         return None
@@ -79,14 +80,14 @@ class LPIPS(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> LPIPS:
-        """Stay frozen, whatever the module around it does."""
+        """Stay frozen, whatever the enclosing module does."""
         return super().train(False)
 
     def forward(self, images: Tensor, reference: Tensor, autocast: bool = False) -> Tensor:
         """Return LPIPS of N pairs.
 
         images, reference: float [N, 3, H, W], RGB in [0, 1]. Returns float32 [N]. Differentiable in
-        both; what needs no gradient keeps no graph. `autocast` runs the convolutions in bfloat16
+        both; an input without gradient keeps no graph. autocast: run the convolutions in bfloat16
         (for training); without it they run in float32 even inside an autocast region. Raises
         DataError if the shapes differ or a side is too short.
         """
@@ -103,10 +104,10 @@ class LPIPS(nn.Module):
         weight: Tensor | None = None,
         root: bool = False,
     ) -> Tensor:
-        """Return LPIPS of N pairs, float32 [N], from the `taps` of either.
+        """Return LPIPS of N pairs, float32 [N], from the `taps` of both.
 
-        For losses: weight, float32 [N, H, W] that distances are multiplied by, place by place;
-        root, whether to take each place's square root first, which makes them a metric.
+        For losses: weight, float32 [N, H, W], multiplies the distance at each place; root: take the
+        square root at each place first, which makes the distance a metric.
         """
         total = ours[0].new_zeros(ours[0].shape[0])
         for head, a, b in zip(self.heads, ours, theirs, strict=True):
@@ -139,8 +140,8 @@ def _unit(x: Tensor) -> Tensor:
 def load_lpips(folder: Path | str | None = None, net: str = "squeeze") -> LPIPS:
     """Load LPIPS on the network `net` ("squeeze", "alex", "vgg") with its published weights.
 
-    folder: where torchvision's file lies (see `trunks.TRUNKS`), or else as for `published.find`.
-    Raises WeightsError, saying which file and where it comes from, if it is not there or another.
+    folder: that of torchvision's file (see `trunks.TRUNKS`); by default as for `published.find`.
+    Raises WeightsError, naming the file and its source, if it is missing or not the published one.
     """
     owner = "LPIPS" if net == "squeeze" else f"LPIPS ({net})"
     trunk = TRUNKS[net]
@@ -157,11 +158,11 @@ def load_lpips(folder: Path | str | None = None, net: str = "squeeze") -> LPIPS:
 
 
 class Lpips:
-    """`LPIPS` as a column of results, on the device of the pictures it is given.
+    """`LPIPS` as a column of results, on the device of its pictures.
 
-    The features of the last references are kept, as a sweep measures a picture many times.
+    The features of the last references are cached, as a sweep measures a picture many times.
 
-    folder: as for `load_lpips`, which says what is raised where the weights are not there.
+    folder: as for `load_lpips`. Raises WeightsError as that function does.
     """
 
     unit = ""
@@ -186,7 +187,7 @@ class Lpips:
         scores = []
         for ours, theirs in zip(images.split(_BATCH), reference.split(_BATCH), strict=True):
             known = self._references(theirs)
-            # One a time, as the references need not lie side by side: taps are large.
+            # One at a time, so that the references need not be concatenated: taps are large.
             taps = zip(*(tap.split(1) for tap in network.taps(ours)), strict=True)
             scores += [
                 network.between(a, b).double().cpu() for a, b in zip(taps, known, strict=True)
@@ -194,7 +195,7 @@ class Lpips:
         return torch.cat(scores)
 
     def _references(self, reference: Tensor) -> list[list[Tensor]]:
-        """Return the taps of N pictures, [1, C, h, w] each, cached for those seen lately."""
+        """Return the taps of N pictures, [1, C, h, w] each, from a cache of the last ones."""
         keys = [
             hashlib.blake2b(
                 f"{picture.device} {tuple(picture.shape)}".encode()

@@ -1,9 +1,8 @@
-"""mIoU between two maps: of the picture, of the map received, against the map sent, consistency.
+"""mIoU between two maps: `miou`, `miou_map`, `map_fidelity` and `consistency`.
 
-`miou` and `miou_map` need labels. `map_fidelity` compares what came with what was sent.
-`consistency` takes the judge's own view of the original for the truth, so that pictures without
-labels have a number too; it says what the link changed for the judge, not what the judge gets
-right.
+`miou` and `miou_map` need labels. `map_fidelity` compares the map received with the map sent.
+`consistency` takes the judge's map of the original as the truth, so that pictures without labels
+have a value, too. It measures what the link changed for the judge, not whether the judge is right.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from sqlink.metrics.semantic import confusion, miou
 
 
 class MeanIou:
-    """mIoU of the summed confusion matrix of one comparison; classes that occur in the truth."""
+    """mIoU of the summed confusion matrix of one comparison, over the classes in the true map."""
 
     unit = ""
     higher_is_better = True
@@ -36,7 +35,7 @@ class MeanIou:
 
 @register("miou")
 def of_picture() -> MeanIou:
-    """Make `miou`: what the judge still recognises in the picture received, against the labels."""
+    """Make `miou`: the judge's map of the picture received, against the labels."""
     return MeanIou("miou", "image")
 
 
@@ -54,5 +53,5 @@ def map_fidelity() -> MeanIou:
 
 @register("consistency")
 def consistency() -> MeanIou:
-    """Make `consistency`: what the judge sees in the picture received, against the original."""
+    """Make `consistency`: the judge's map of the picture received, against that of the original."""
     return MeanIou("consistency", "original")

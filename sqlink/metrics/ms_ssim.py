@@ -12,7 +12,7 @@ from torch import Tensor
 from sqlink.metrics.base import check_pair, check_size, register
 
 MIN_SIDE = 176
-"""Pixels: below it the coarsest of the five scales is smaller than the window."""
+"""Shortest side in pixels: below it the coarsest of the five scales is smaller than the window."""
 
 _BATCH = 8
 
@@ -21,8 +21,8 @@ def ms_ssim(images: Tensor, reference: Tensor) -> Tensor:
     """Return the multi-scale structural similarity, at most 1.
 
     images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N]. A negative mean contrast of a
-    scale counts as 0. Raises DataError below MIN_SIDE pixels a side: fewer scales would be another
-    measure.
+    scale counts as 0. Raises DataError if a side is below MIN_SIDE pixels: fewer scales would be
+    another measure.
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 

@@ -1,6 +1,6 @@
 """PSNR over the RGB samples of a picture.
 
-The number is torchmetrics'; its package alone takes seconds to import, longer than to measure.
+The values equal those of torchmetrics, whose import takes seconds.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from torch import Tensor
 from sqlink.metrics.base import check_pair, register
 
 PSNR_CEILING = 100.0
-"""dB; given to equal pictures, so that means over pictures stay finite. One sample of a 360x480
-picture that is off by 1/255 gives 105 dB: a larger PSNR says nothing more."""
+"""PSNR of equal pictures in dB, so that means over pictures stay finite. One sample of a 360x480
+picture that differs by 1/255 gives 105 dB: a larger PSNR carries no information.
+"""
 
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
@@ -25,7 +26,8 @@ def psnr(images: Tensor, reference: Tensor) -> Tensor:
     """
     check_pair("PSNR", images, reference)
     error = (images.double() - reference.double()).square()
-    mean = error.mean(dim=(2, 3)).mean(dim=1)  # of one number, threads would share a sum
+    # Two means: threads would share the sum of a single one.
+    mean = error.mean(dim=(2, 3)).mean(dim=1)
     return (-10 * mean.log10()).clamp(max=PSNR_CEILING)
 
 

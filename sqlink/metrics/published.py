@@ -1,8 +1,8 @@
-"""Published weights of metrics: where they are looked for, how they are read, that they are those.
+"""Published weights of metrics: their search, their reading and their verification.
 
-They are third-party files, so the user names a folder that holds them. Safetensors are read as they
-are; a `.pth` with `weights_only`, so that nothing in it is executed. What is not the published file
-is refused: figures made with other weights would have another meaning under the same name.
+They are third-party files, so the user names a folder that holds them. A `.pth` file is read with
+`weights_only`, so that nothing in it is executed. Any other file than the published one is refused,
+because other weights would be another metric under the same name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 from sqlink.errors import WeightsError
 
 FOLDER_VARIABLES = ("SQLINK_METRICS", "SQLINK_LPIPS")
-"""Environment variables with folders of such files, the first that is set first."""
+"""Environment variables with folders of such files, in order of precedence."""
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Hash names, types, shapes and values with SHA-256, whatever the file's own layout."""
+    """Hash names, types, shapes and values with SHA-256, independent of the file's layout."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].contiguous()
@@ -41,7 +41,7 @@ def find(owner: str, names: Iterable[str], place: Path | str | None = None) -> P
     """Find the first of `names` that exists.
 
     place: the folder to search, or the file itself; by default the folders that FOLDER_VARIABLES
-    name and the cache of `torch.hub`. Raises WeightsError, saying for which metric, if none is.
+    name and the cache of `torch.hub`. Raises WeightsError, naming the metric, if none exists.
     """
     wanted = tuple(names)
     if place is not None and Path(place).is_file():
@@ -63,8 +63,8 @@ def find(owner: str, names: Iterable[str], place: Path | str | None = None) -> P
 def read(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` file or a `.pth` file, on the CPU.
 
-    Raises WeightsError if it cannot be read, holds more than tensors, or is not the file that its
-    name says: names as `vgg16-397923af.pth` end in the first digits of the file's SHA-256.
+    Raises WeightsError if it cannot be read, holds more than tensors, or does not have the hash in
+    its name: a name such as `vgg16-397923af.pth` ends in the first digits of the file's SHA-256.
     """
     try:
         if path.suffix == ".safetensors":
@@ -98,10 +98,10 @@ def checked(
     expected: Mapping[str, Tensor],
     sha256: str | None = None,
 ) -> dict[str, Tensor]:
-    """Return the tensors that `expected` names, in its order; others in the file are left out.
+    """Return the tensors that `expected` names, in its order, without other tensors of the file.
 
-    sha256: the `digest` that they must have. Raises WeightsError if one is missing, of another
-    shape, or they are not the published ones.
+    sha256: the `digest` that they must have. Raises WeightsError if one is missing or has another
+    shape, or if they are not the published ones.
     """
     found = {name: tensors[name] for name in expected if name in tensors}
     if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:

@@ -1,7 +1,7 @@
-"""Semantic distortion: confusion matrices between maps, and the scores made of them.
+"""Semantic distortion: confusion matrices between maps, and their scores.
 
-Results keep the matrix, because only matrices add up: the mIoU of a data set is that of the sum of
-its pictures' matrices, not the mean of their mIoUs.
+Results keep the matrices, because they add up: the mIoU of a data set is that of the sum of its
+pictures' matrices, not the mean of their mIoUs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sqlink.errors import DataError
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int = NUM_CLASSES) -> Tensor:
     """Count pixels by true and predicted class, picture by picture.
 
-    predicted: [N, H, W] class ids; labels: [N, H, W] class ids, or 255 where a pixel counts for
-    nothing whatever is predicted there. Returns int64 [N, C, C]: rows are labels, columns
-    predictions. Raises DataError if the shapes differ or an id is outside 0..C-1.
+    predicted: [N, H, W] class ids; labels: [N, H, W] class ids, or 255 for pixels that are not
+    counted. Returns int64 [N, C, C]: rows are labels, columns predictions. Raises DataError if the
+    shapes differ or an id is outside 0..C-1.
 
     >>> confusion(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 255]]]), num_classes=2)
     tensor([[[1, 1],
@@ -48,8 +48,8 @@ def iou(matrix: Tensor) -> Tensor:
     """Return the intersection over union of each class.
 
     matrix: [..., C, C], rows are labels; sum it over pictures first for the IoU of a set. Returns
-    float64 [..., C]; NaN for a class that does not occur in the labels (what was wrongly taken for
-    it still counts against the classes it was taken from).
+    float64 [..., C]; NaN for a class that does not occur in the labels (pixels wrongly assigned to
+    it still count against their true classes).
     """
     cells = matrix.double()
     hits = cells.diagonal(dim1=-2, dim2=-1)

@@ -1,8 +1,8 @@
 """SSIM of RGB pictures: an 11x11 Gaussian window of sigma 1.5, the mean over places and channels.
 
 Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
-structural similarity", IEEE Trans. Image Process. 2004, computed by torchmetrics. The mean is
-over the places where the whole window lies inside the picture, as the source has it.
+structural similarity", IEEE Trans. Image Process. 2004, computed by torchmetrics. The mean is over
+the places where the whole window lies inside the picture, as in the source.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from sqlink.metrics.base import check_pair, check_size, register
 
 MIN_SIDE = 11
-"""Pixels: below it there is no place for the whole window."""
+"""Shortest side in pixels: below it the window does not fit."""
 
 _BATCH = 8
 
@@ -21,8 +21,8 @@ _BATCH = 8
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
     """Return the structural similarity, at most 1.
 
-    images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N]. Raises DataError below MIN_SIDE
-    pixels a side.
+    images, reference: [N, 3, H, W] in [0, 1]. Returns float64 [N]. Raises DataError if a side is
+    below MIN_SIDE pixels.
 
     >>> picture = torch.rand(1, 3, 32, 32)
     >>> ssim(picture, picture).tolist()
@@ -45,7 +45,7 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
         )
         edge = MIN_SIDE // 2
         inside = places[:, :, edge:-edge, edge:-edge]
-        # Of one number, threads would share a sum.
+        # Two means: threads would share the sum of a single one.
         scores.append(inside.mean(dim=(2, 3)).mean(dim=1))
     return torch.cat(scores)
 

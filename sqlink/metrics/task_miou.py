@@ -1,8 +1,8 @@
-"""mIoU as a task weighs the classes, and the mIoU of the classes that it is about.
+"""mIoU weighted for a task, and mIoU of the classes that a task is about.
 
-`task_miou` is the mean of the classes' IoUs weighted by the task's weights of the map, over the
-classes that occur in the labels; `relevant_miou` the plain mean over the classes that the task
-pastes, which are those it is about (signs and poles for `driving`).
+`task_miou` is the mean of the classes' IoUs, weighted by the task, over the classes that occur in
+the labels. `relevant_miou` is the plain mean over the classes that the task is about (signs and
+poles for `driving`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlink.metrics.semantic import confusion, iou
 
 
 class WeightedIou:
-    """The mean of IoUs under weights [C], over classes that occur in the labels."""
+    """The weighted mean of IoUs, weights [C], over the classes that occur in the labels."""
 
     unit = ""
     higher_is_better = True
@@ -42,7 +42,7 @@ class WeightedIou:
 
 @register("task_miou")
 def task_miou(task: str | Path = "driving") -> WeightedIou:
-    """Make mIoU with a task's weights; task: a shipped one, or a file.
+    """Make the mIoU with a task's weights; task: the name of a shipped task, or a file.
 
     Raises ConfigError for an unknown task or a file that is not a task.
     """
@@ -53,7 +53,7 @@ def task_miou(task: str | Path = "driving") -> WeightedIou:
 
 @register("relevant_miou")
 def relevant_miou(task: str | Path = "driving", classes: list[str] | None = None) -> WeightedIou:
-    """Make mIoU over the classes that a task is about, or over `classes` by name.
+    """Make the mIoU over the classes that a task is about, or over the classes named in `classes`.
 
     Raises ConfigError for an unknown task or class.
     """

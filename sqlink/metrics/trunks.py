@@ -1,7 +1,7 @@
 """The ImageNet networks of LPIPS and DISTS: SqueezeNet 1.1, AlexNet, VGG16.
 
-Only their convolutional parts, layer by layer as torchvision numbers them, with weights from
-torchvision's own files.
+Only the convolutional parts are built, with torchvision's numbers of layers and weights from
+torchvision's files.
 
 Sources: Iandola et al., "SqueezeNet", arXiv:1602.07360; Krizhevsky, "One weird trick for
 parallelizing convolutional neural networks", arXiv:1404.5997; Simonyan, Zisserman, "Very deep
@@ -22,7 +22,7 @@ from sqlink.metrics.published import checked, find, read
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: squeeze by 1x1, then expand by 1x1 and 3x3 side by side.
+    """SqueezeNet's block: a 1x1 squeeze, then 1x1 and 3x3 expansions side by side.
 
     [N, channels, H, W] -> [N, 2 * expand, H, W].
     """
@@ -93,11 +93,11 @@ def vgg16_features() -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Trunk:
-    """A network and its layers that LPIPS compares.
+    """A network and the layers that LPIPS compares.
 
-    files: names that its weights are published under, or converted to. sha256: of the tensors, by
-    `published.digest`; None if the file's own name tells. taps: layers whose output is taken, of
-    `channels`. min_side: pixels below which a pooling has nothing left to pool.
+    files: names of its published or converted weights. sha256: `published.digest` of the tensors;
+    None if the file's name holds its hash. taps: layers whose outputs are used. channels: width of
+    each. min_side: shortest side in pixels that all poolings allow.
     """
 
     title: str
@@ -111,7 +111,8 @@ class Trunk:
     def load(self, owner: str, place: Path | str | None = None) -> nn.Sequential:
         """Load the network with its published weights; place: as for `published.find`.
 
-        Raises WeightsError, saying for which metric, where they are not there or others.
+        Raises WeightsError, naming the metric `owner`, if they are missing or not the published
+        ones.
         """
         path = find(owner, self.files, place)
         network = self.build()

@@ -1,7 +1,7 @@
-"""WS-PSNR: PSNR of an equirectangular picture, each row weighted by the area it has on the sphere.
+"""WS-PSNR: PSNR of an equirectangular picture, with rows weighted by their area on the sphere.
 
 Source: Sun, Lu, Yu, "Weighted-to-spherically-uniform quality evaluation for omnidirectional video",
-IEEE Signal Process. Lett. 2017, eq. 2 and 3; over the RGB samples, where the source takes luma.
+IEEE Signal Process. Lett. 2017, eq. 2 and 3; over the RGB samples, whereas the source uses luma.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlink.metrics.psnr import PSNR_CEILING
 
 
 def ws_psnr(images: Tensor, reference: Tensor) -> Tensor:
-    """Return PSNR, peak 1, of squared errors weighted by cos((j + 1/2 - H/2) π / H) in row j.
+    """Return the PSNR, peak 1, of squared errors weighted by cos((j + 1/2 - H/2) π / H) in row j.
 
     images, reference: [N, 3, H, 2 H] in [0, 1], latitude from +90° at the top to -90°. Returns
     float64 [N], dB, at most PSNR_CEILING. Raises DataError for another shape.

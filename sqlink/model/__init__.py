@@ -1,1 +1,1 @@
-"""SQ-GAN's networks; they need PyTorch and nothing of the rest but names."""
+"""Networks of SQ-GAN and DeepJSCC, in PyTorch; they use little else of the package."""

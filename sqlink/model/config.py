@@ -1,4 +1,4 @@
-"""Sizes of an SQ-GAN: `paper` (arXiv 2502.09520) and `streets` (light enough for two CPU cores)."""
+"""Configurations of SQ-GAN: `paper` (arXiv 2502.09520) and `streets` (for two CPU cores)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABLATIONS = {
     "relevance": "places are kept by chance, not by SAMM's score",
     "spade": "D_x is steered by the same map for every picture, one without classes",
 }
-"""What `ModelConfig.without` may name; the layers and their number of parameters stay."""
+"""Ablations that `ModelConfig.without` may name; layers and parameters do not change."""
 
 
 Sizes = TypeVar("Sizes", bound="DataclassInstance")
@@ -40,24 +40,24 @@ def sizes_from_json(kind: type[Sizes], text: str, title: str) -> Sizes:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What fixes an SQ-GAN's layers; widths are channels, finest level first.
+    """Sizes of SQ-GAN's layers; widths are channels, finest level first.
 
     stem: pixel-unshuffle factor before the first convolution (1: work at full size).
-    channels, map_channels: width of each level of the image and the map branch; every level but the
-        first halves the resolution, so the latent grid is 1 / (stem * 2**(levels - 1)) of the
+    channels, map_channels: width of each level of the image and the map branch; every level except
+        the first halves the resolution, so the latent grid is 1 / (stem * 2**(levels - 1)) of the
         picture.
     encoder_blocks, decoder_blocks, map_blocks: residual blocks in each level.
     label_width: 0 gives every SPADE its own 3x3 convolution on the resized one-hot map (the paper);
-        above 0, each level shares one set of that many map features.
+        above 0, each level shares one set of `label_width` map features.
     fine_width: channels of D_x's last residual block, at twice the resolution of its finest level
         (0: none; the finest level is then shuffled up to full size).
     smooth: whether D_x doubles resolutions bilinearly rather than by nearest neighbour.
     conv_first: whether D_x's convolutions come before the doublings, at a quarter of the cost,
         rather than after them.
     map_stem_kernel: side of the first convolution of the map's encoder.
-    noise: whether D_x is given noise at every level, to make textures of.
+    noise: whether D_x gets noise at every level, for textures.
     demask_start: attention weight of a masked place in the first demasker block.
-    without: parts that an ablation leaves out, of `ABLATIONS`.
+    without: parts that an ablation leaves out; see `ABLATIONS`.
     """
 
     name: str
@@ -86,13 +86,11 @@ class ModelConfig:
 
     @property
     def downsampling(self) -> int:
-        """Pixels a side that one latent vector stands for."""
+        """Side in pixels of the block that one latent vector stands for."""
         return int(self.stem * 2 ** (len(self.channels) - 1))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the rows and columns of latent vectors of a picture of that size, padding
-        included.
-        """
+        """Return the rows and columns of latent vectors for a picture size, padding included."""
         return -(-height // self.downsampling), -(-width // self.downsampling)
 
     def to_json(self) -> str:
@@ -152,7 +150,7 @@ CONFIGS = {config.name: config for config in (PAPER, STREETS)}
 
 
 def model_config(name: str) -> ModelConfig:
-    """Return a configuration by name. Raises ConfigError naming the nearest known one.
+    """Return a configuration by name. Raises ConfigError for an unknown name.
 
     >>> model_config("streets").grid(360, 480)
     (23, 30)

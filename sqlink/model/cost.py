@@ -1,9 +1,10 @@
-"""What a configuration costs, without running it: `python -m sqlink.model.cost paper streets`.
+"""Cost of a configuration, without running it: `python -m sqlink.model.cost paper streets`.
 
-Networks are built of PyTorch's fake tensors, which have shapes and no data, so that the largest is
-counted in seconds and in no memory. FLOPs are PyTorch's own count (`torch.utils.flop_counter`):
-convolutions and matrix products, attention among them, a multiplication and an addition as two.
-Memory is that of tensors alive at one time, float32, without weights and the allocator's slack.
+Networks are built from PyTorch's fake tensors, which have shapes but no data, so that even the
+largest is counted in seconds and takes no memory. FLOPs are PyTorch's own count
+(`torch.utils.flop_counter`): convolutions and matrix products including attention; a multiplication
+and an addition count as two. Memory is that of all float32 tensors alive at one time, without
+weights and overhead of the allocator.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ SIZES = ((256, 512), (360, 480))
 
 @dataclass(frozen=True)
 class Cost:
-    """One picture of height x width through a configuration.
+    """Cost of one picture of height x width under a configuration.
 
     parameters: of both halves, codebooks included. encoder_flops, decoder_flops: of the
-    transmitter's and of the receiver's networks. inference_bytes: most of the activations alive at
-    once in encoding or decoding. training_bytes: activations that a step keeps for its backward
-    pass, of the generator alone.
+    transmitter's and of the receiver's networks. inference_bytes: peak of the activations in
+    encoding or decoding. training_bytes: activations that a training step of the generator keeps
+    for its backward pass.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Cost:
 
 
 class LiveMemory(TorchDispatchMode):
-    """Bytes of the storages that are alive of those made within it, and the most there were.
+    """Counter of the bytes of storages made within a `with` block: alive now, and at the peak.
 
     >>> with LiveMemory() as memory:
     ...     kept = torch.zeros(1000, device="meta") + 1
@@ -92,7 +93,7 @@ def _is_tensor(value: object) -> bool:
 
 
 def cost(config: ModelConfig, height: int, width: int) -> Cost:
-    """Count a configuration on one picture; sides are padded to whole tokens as the codec does."""
+    """Count a configuration on one picture; sides are padded to whole tokens as by the codec."""
     rows, columns = config.grid(height, width)
     factor = config.downsampling
     with FakeTensorMode():
@@ -128,7 +129,7 @@ def cost(config: ModelConfig, height: int, width: int) -> Cost:
 
 
 def _training_pass(network: SQGAN, images: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
-    """Compute both branches as a training step does, with all that the backward pass needs."""
+    """Compute both branches as a training step does, keeping what the backward pass needs."""
     v_x, scores_x = network.encode_image(images, maps)
     v_s, scores_s = network.encode_map(maps)
     logits = network.decode_map(v_s, scores_s >= 0)
@@ -152,7 +153,7 @@ def table(costs: Sequence[Cost]) -> str:
 
 
 def main(names: Sequence[str]) -> int:
-    """Print the costs of the configurations named, all of a size and then the next."""
+    """Print the costs of the configurations named, grouped by picture size."""
     try:
         configs = [model_config(name) for name in names or ("paper", "streets")]
     except SQLinkError as error:

@@ -1,9 +1,9 @@
-"""D_s and D_x: from the demasked grid back to a map, and to a picture steered by that map.
+"""D_s and D_x: from the demasked grid to a map, and to a picture conditioned on that map.
 
-    z ── [blocks ── double, conv] a level ── [fine level] ── norm ── conv3x3 ── shuffle
+    z ── [blocks ── double, conv] per level ── [fine level] ── norm ── conv3x3 ── shuffle
 
-Every norm of D_x is a SPADE norm on the *decoded* map: the receiver has no other. Source: VQ-GAN's
-decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
+Every norm of D_x is a SPADE norm on the *decoded* map, the only map at the receiver. Source:
+VQ-GAN's decoder (Esser et al., CVPR 2021), conditioned as in SQ-GAN (arXiv 2502.09520).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Level(nn.Module):
 
 
 class FineLevel(nn.Module):
-    """Twice the resolution of the finest level: one narrow residual block, steered by the map.
+    """A level at twice the finest resolution: one narrow residual block, conditioned on the map.
 
-    What is shuffled up from here has but 2x2 phases, and so no grid of its own.
+    Its output is shuffled up in 2x2 phases only, which leaves no visible grid.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class FineLevel(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[N, channels[-1], h, w] to [N, outputs, h * f, w * f]; SPADE where `label_channels` > 0."""
+    """A decoder: [N, channels[-1], h, w] -> [N, outputs, h * f, w * f]; SPADE if `label_channels` >
+    0.
+    """
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class Decoder(nn.Module):
 
     def likeliest(self, z: Tensor) -> Tensor:
         """Return the most likely class in each place, int64 [N, h * f, w * f]; no gradient."""
-        # Pooled over classes of the phases of a place, in memory as they lie.
+        # Pool over the classes of each phase of a place, in memory order.
         phases = self._phases(z, None, 0).permute(0, 2, 3, 1)
         n, height, width, channels = phases.shape
         classes = phases.reshape(
@@ -152,7 +154,7 @@ class Decoder(nn.Module):
         """Return the features of the second finest and the finest level, and the output of
         `forward`.
 
-        strength: what the noise is multiplied by.
+        strength: factor of the noise.
         """
         kept: list[Tensor] = []
         out = F.pixel_shuffle(self._phases(z, segmentation, seed, strength, kept), self.shuffle)
@@ -166,8 +168,8 @@ class Decoder(nn.Module):
         strength: float = 1.0,
         kept: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return all outputs of a place as channels, before the shuffle; adds each level's features
-        to `kept`.
+        """Return all outputs of a place as channels, before the shuffle; append each level's
+        features to `kept`.
         """
         features = None
         if self.pyramid is not None and segmentation is not None:
@@ -193,7 +195,7 @@ class Decoder(nn.Module):
 
 @torch.no_grad()
 def _same_in_every_phase(layer: nn.Conv2d, shuffle: int) -> None:
-    """Start a convolution that is shuffled up as a nearest-neighbour upsampling, without a grid.
+    """Initialise a convolution before a shuffle as a nearest-neighbour upsampling, without a grid.
 
     Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017 (ICNR).
     """

@@ -1,4 +1,4 @@
-"""DeepJSCC: a picture straight to the complex symbols of a channel, and back, without bits.
+"""DeepJSCC: a picture directly to the complex symbols of a channel and back, without bits.
 
     x ──┬─ KLT of 8×8 blocks ──────────┬─ + ─ DCT ─ gains ─ prefix ─ power 1 ──> k complex symbols
         └─ conv, conv, blocks with AF ─┘
@@ -7,21 +7,21 @@
         └─ conv, blocks with AF, conv ─┘
 
 The picture becomes a latent of real channels at 1/8 of its height and width, and a fixed DCT of 4×4
-places takes from each channel what neighbours share. Its coefficients, strongest first, go one
-after another, each over all places of 32×32 pixels, in a scattered order; the first ones that
-fit into k complex symbols are sent, two real values to a symbol. So one set of weights serves every
-number of channel uses, and what is not sent counts as received with infinite noise.
+places decorrelates the neighbours in each channel. Its coefficients are sent one after another,
+strongest first, each for all places of 32×32 pixels in a scattered order. Those that fit into k
+complex symbols are sent, two real values per symbol. So one set of weights serves every number of
+channel uses, and coefficients that are not sent count as received with infinite noise.
 
 **Power.** The symbols of each picture are scaled so that the mean |s|² is 1 exactly, whatever the
-picture. The scale is sent too: its logarithm is the phase of SCALE_SYMBOLS of the k symbols.
+picture. The scale is sent, too: its logarithm is the phase of SCALE_SYMBOLS of the k symbols.
 **Noise.** The SNR is the mean Es/N0 of a complex symbol in dB, so that on a channel of gain 1 each
 of its two real values, of mean power 1/2, meets noise of variance N0 / 2 = 10^(-snr_db / 10) / 2.
 **Bandwidth.** The channel bandwidth ratio is CBR = k / (3 H W), complex symbols to real source
 values; papers that count real values on both sides write 2k / (3 H W). H W is before padding.
 
-Power goes to the coefficients as the best linear code of the same coefficients would spread it at
-that SNR (Lee and Petersen), times learned factors. AF modules scale features by what the sender or
-the receiver knows: the mean SNR, the bandwidth ratio and, at the receiver, the noise that was met.
+Power is allocated to the coefficients as by the best linear code for them at that SNR (Lee and
+Petersen), times learned factors. AF modules scale features by what the sender or the receiver
+knows: the mean SNR, the bandwidth ratio and, at the receiver, the actual noise.
 
 Sources: Bourtsoulatze, Kurka, Gündüz, "Deep joint source-channel coding for wireless image
 transmission", IEEE Transactions on Cognitive Communications and Networking, 2019; Xu, Ai, Chen,
@@ -43,25 +43,25 @@ from torch import Tensor, nn
 from sqlink.model.config import sizes_from_json, sizes_to_json
 
 STRIDE = 8
-"""Pixels of a place of the latent, each way."""
+"""Side of a place of the latent, in pixels."""
 
 DCT = 4
-"""Places of the latent that one block of the DCT takes, each way."""
+"""Side of a DCT block, in places of the latent."""
 
 PLACE = STRIDE * DCT
-"""Pixels of a place of the coefficients, each way."""
+"""Side of a place of the coefficients, in pixels."""
 
 SCALE_SYMBOLS = 16
-"""Complex symbols of each picture whose phase is its scale; fewer where there are hardly more."""
+"""Complex symbols per picture whose phase carries the scale; fewer if there are few symbols."""
 
 GREY = 0.45
-"""Taken from every pixel before the transform."""
+"""Value subtracted from every pixel before the transform."""
 
 _SIDE_SNR_DB = (-10.0, 30.0)
-"""Range of SNRs that the networks are given; values outside are clipped to it."""
+"""Range of SNRs at the input of the networks; other values are clipped to it."""
 
 _PHASE = 1.25
-"""Radians a unit of the scale's natural logarithm."""
+"""Radians per unit of the scale's natural logarithm."""
 
 _SCALE_VARIANCE = 0.15
 """Variance of the scale's logarithm over pictures, as the receiver expects it."""
@@ -105,7 +105,7 @@ def places(height: int, width: int) -> int:
 
 
 def scale_symbols(symbols: int) -> int:
-    """Return how many of so many symbols carry the scale.
+    """Return how many of `symbols` symbols carry the scale.
 
     >>> scale_symbols(2700), scale_symbols(40), scale_symbols(1)
     (16, 5, 0)
@@ -114,8 +114,9 @@ def scale_symbols(symbols: int) -> int:
 
 
 def scattered(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the order in which a coefficient's places are sent, neighbours far apart: int64
-    [count].
+    """Return the order in which the places of a coefficient are sent, int64 [count].
+
+    Neighbours in the order are far apart in the picture.
 
     >>> scattered(8).tolist()
     [0, 5, 2, 7, 4, 1, 6, 3]
@@ -127,7 +128,7 @@ def scattered(count: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def sent_mask(values: Tensor, coefficients: int, height: int, width: int) -> Tensor:
-    """Return which coefficients are sent: the first so many real values of each picture.
+    """Return which coefficients are sent: the first `values` real values of each picture.
 
     values: int64 [N]. Returns bool [N, coefficients, height, width].
     """
@@ -191,7 +192,7 @@ def side_information(snr_db: Tensor, ratio: Tensor) -> Tensor:
 
 
 def _silence(layer: nn.Module) -> None:
-    """Zero a layer's weights, so that what it adds begins at nothing."""
+    """Set a layer's weights to zero, so that it initially adds nothing."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
@@ -215,7 +216,7 @@ class AttentionFeatures(nn.Module):
 
 
 class Block(nn.Module):
-    """A 3×3 convolution, PReLU and AF, added to what came in."""
+    """A 3×3 convolution, PReLU and AF, added to the input."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
@@ -280,7 +281,7 @@ class Inverse(nn.Module):
 
 
 class DeepJSCC(nn.Module):
-    """Both ends. Powers and gains of the coefficients are known to both."""
+    """Both ends of the link. Both know the powers and gains of the coefficients."""
 
     dct: Tensor
     order: Tensor
@@ -291,12 +292,16 @@ class DeepJSCC(nn.Module):
         count = self.config.coefficients
         self.transform = Transform(self.config)
         self.inverse = Inverse(self.config)
-        self.log_power = nn.Parameter(torch.linspace(2.0, -8.0, count))  # natural, as sent
+        self.log_power = nn.Parameter(
+            torch.linspace(2.0, -8.0, count)
+        )  # from natural order to sending order
         self.gain_inner = nn.Linear(2, 32)
         self.gain_outer = nn.Linear(32, count)
         _silence(self.gain_outer)
         self.register_buffer("dct", dct_matrix(DCT))
-        self.register_buffer("order", torch.arange(count))  # place in the latent of each as sent
+        self.register_buffer(
+            "order", torch.arange(count)
+        )  # position in the latent of each, in sending order
 
     def coefficients(self, latents: Tensor) -> Tensor:
         """Rearrange [N, latents, h, w] to [N, coefficients, h/4, w/4], in the order of sending."""
@@ -316,12 +321,12 @@ class DeepJSCC(nn.Module):
     def encode(
         self, images: Tensor, snr_db: Tensor, symbols: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode: returns coefficients to send, which of them are sent, and the symbols of the
-        scale.
+        """Encode to the coefficients to send, a mask of those that are sent, and the scale's
+        symbol.
 
         images: float32 [N, 3, H, W] in [0, 1], H and W multiples of 32. snr_db: float [N], the mean
-        SNR. symbols: int64 [N], complex symbols of the coefficients of each picture, up to half of
-        the coefficients there are. Returns float32 [N, C, H/32, W/32], 0 where not sent, mean
+        SNR. symbols: int64 [N], complex symbols for the coefficients of each picture, at most half
+        the number of coefficients. Returns float32 [N, C, H/32, W/32], 0 where not sent, with mean
         square 1/2 over those sent; bool of that shape; complex64 [N], of modulus 1.
         """
         side = self._side(images.shape[2], images.shape[3], snr_db, symbols)
@@ -356,7 +361,7 @@ class DeepJSCC(nn.Module):
         heard = _SCALE_VARIANCE / (_SCALE_VARIANCE + 0.5 * scale_noise / _PHASE**2)
         factor = torch.exp(heard * torch.angle(scale) / _PHASE)[:, None, None, None]
         gains, nominal = gains * factor, nominal * factor.square()
-        # Infinities stay out of the arithmetic, as their gradients are no numbers.
+        # Infinities are replaced first, as their gradients would be NaN.
         finite = torch.where(sent, variance, 1.0)
         weight = nominal / ((nominal + finite) * gains)
         latents = self.latents(torch.where(sent, received * weight, 0.0))
@@ -367,8 +372,8 @@ class DeepJSCC(nn.Module):
         return pictures
 
     def _gains(self, side: Tensor, sent: Tensor, snr_db: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the factors of the coefficients, and their nominal power then; [N, C, 1,
-        1] each.
+        """Return the factors of the coefficients and their resulting nominal power, [N, C, 1, 1]
+        each.
         """
         power = torch.exp(self.log_power)
         noise = 0.5 * torch.pow(10.0, -snr_db.clamp(*_SIDE_SNR_DB) / 10).to(power)
@@ -385,7 +390,7 @@ class DeepJSCC(nn.Module):
     def start_from_klt(self, crops: Tensor) -> None:
         """Set the linear path to the Karhunen-Loève transform of 8×8 blocks.
 
-        crops: float32 [M, 3, H, W] in [0, 1], H and W multiples of 32; with many blocks of 8×8.
+        crops: float32 [M, 3, H, W] in [0, 1], H and W multiples of 32; many 8×8 blocks are needed.
         """
         blocks = F.unfold(crops - GREY, STRIDE, stride=STRIDE).permute(0, 2, 1).double()
         blocks = blocks.reshape(-1, 3 * STRIDE**2)

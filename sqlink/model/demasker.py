@@ -1,11 +1,11 @@
-"""ADM, the attention demasker: it fills in what was not sent, or not received, from what was.
+"""ADM, the attention demasker: it fills in tokens that were not sent or not received.
 
     codes at their places, a learned mask token elsewhere ── conv1x1 ── B x [residual ── attention]
     ──>
 
-Each block's attention gives a place the weight 1 where its code came and `start` where not; the
-weight is square-rooted after every block, so that made-up places come to take part. Source: arXiv
-2502.09520, after MQ-VAE's demasker (Huang et al., CVPR 2023).
+In the attention of a block, a place has weight 1 if its code was received, else `start`. The square
+root of this weight is taken after every block, so that filled-in places gradually take part.
+Source: arXiv 2502.09520, after MQ-VAE's demasker (Huang et al., CVPR 2023).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlink.model.residual import ResidualBlock, SelfAttention
 
 
 class AttentionDemasker(nn.Module):
-    """Fills the latent grid of one stream."""
+    """A network that fills the latent grid of one stream."""
 
     def __init__(self, code_dim: int, width: int, blocks: int, groups: int, start: float) -> None:
         super().__init__()
@@ -29,8 +29,9 @@ class AttentionDemasker(nn.Module):
         self.attentions = nn.ModuleList(SelfAttention(width, groups) for _ in range(blocks))
 
     def forward(self, codes: Tensor, received: Tensor) -> Tensor:
-        """Fill in masked codes: [N, h, w, code_dim]; received: bool [N, h, w]. Returns [N, width,
-        h, w].
+        """Fill in masked codes, [N, h, w, code_dim]; received: bool [N, h, w].
+
+        Returns [N, width, h, w].
         """
         placed = torch.where(received.unsqueeze(-1), codes, self.mask_token.to(codes.dtype))
         x = convolved(self.project, placed.permute(0, 3, 1, 2))

@@ -1,9 +1,9 @@
 """Discriminators: a semantic-aware one of patches, and one on the features of frozen networks.
 
-The first one attends to the classes that matter: where the details of a class do not (vegetation,
-sky), the fake it is shown is blended towards the real picture, so that it learns from the other
-classes. Sources: Isola et al., CVPR 2017 (PatchGAN); arXiv 2502.09520 (the
-blend); Sauer et al., "Projected GANs converge faster", NeurIPS 2021 (features).
+The first one attends to relevant classes: in classes whose details do not matter (vegetation, sky),
+its fake input is blended towards the real picture, so that it learns from the other classes.
+Sources: Isola et al., CVPR 2017 (PatchGAN); arXiv 2502.09520 (the blend); Sauer et al., "Projected
+GANs converge faster", NeurIPS 2021 (features).
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from torch.nn.utils.parametrizations import spectral_norm
 from sqlink.model.spade import unshuffled_map
 
 BLOCK, STEP = 4, 2
-"""Pixels a side of the blocks whose cosine transform a patch discriminator sees, and their step."""
+"""Side and step, in pixels, of the blocks whose cosine transform is the patch discriminator's
+input.
+"""
 
 CELL = 4
-"""Pixels a side of the cells of the map that it sees beside."""
+"""Side of the cells of the map, its other input, in pixels."""
 
 
 class PatchDiscriminator(nn.Module):
-    """Verdicts on patches of about 40 pixels from their whitened local cosine transform.
+    """A discriminator of patches of about 40 pixels, on their whitened local cosine transform.
 
         images ── DCT 4x4, step 2, over spread ── conv3x3 ── halve ──(+ map)── halve ── conv3x3
                                                   all with spectral norm
 
-    A picture's power falls with the square of the frequency, so that a network on pixels learns
-    what is coarse first and takes hours to detect hatching; each band over its own spread shows
-    both from the first step. Sources: Gal et al., "SWAGAN", ACM TOG 2021 (a
+    A picture's power falls with the square of the frequency, so a network on pixels first learns
+    coarse structure and takes hours to detect hatching. If each band is divided by its own spread,
+    the network sees both from the first step. Sources: Gal et al., "SWAGAN", ACM TOG 2021 (a
     discriminator on wavelets); Miyato et al., ICLR 2018 (spectral norm).
     """
 
@@ -52,8 +54,9 @@ class PatchDiscriminator(nn.Module):
 
     @torch.no_grad()
     def whiten_by(self, images: Tensor, least: float = 1 / 255) -> None:
-        """Divide every band by its spread in those real pictures, float32 [N, 3, H, W] in [0, 1];
-        no spread is taken to be under `least`, say that of noise.
+        """Set the spread of every band to that of real pictures, float32 [N, 3, H, W] in [0, 1].
+
+        least: lower bound of a spread, such as that of noise.
         """
         self.bands.copy_(_cosine_bands())
         spread = self._transform(images).square().mean((0, 2, 3)).sqrt()
@@ -61,12 +64,15 @@ class PatchDiscriminator(nn.Module):
 
     def _transform(self, images: Tensor) -> Tensor:
         padding = (BLOCK - STEP) // 2
-        with torch.autocast(images.device.type, enabled=False):  # faint bands of bright pictures
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # float32: faint bands of bright pictures
             return F.conv2d(images.float() - 0.5, self.bands, stride=STEP, padding=padding)
 
     def forward(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Judge images: [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; both sides multiples
-        of 8.
+        """Judge images, [N, 3, H, W] in [0, 1], with their segmentation, int64 [N, H, W].
+
+        H and W are multiples of 8.
 
         Returns verdicts [N, 1, H/8, W/8] and each layer's features.
         """
@@ -91,10 +97,10 @@ def _cosine_bands() -> Tensor:
 
 
 class FeatureDiscriminator(nn.Module):
-    """One small head on each feature map of frozen networks; it tells textures, not pixels.
+    """A discriminator with one small head on each feature map of frozen networks.
 
-    What a frozen network sees is a picture's statistics at a glance: a head on it learns in minutes
-    what a discriminator from chance learns in hours. channels: of each map.
+    The features summarise the statistics of a picture, so that a head learns in minutes what a
+    discriminator from random weights learns in hours. channels: of each map.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:

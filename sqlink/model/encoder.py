@@ -1,4 +1,4 @@
-"""E_x and E_s: a picture or a one-hot map down to the latent grid.
+"""E_x and E_s: from a picture or a one-hot map to the latent grid.
 
     x ── unshuffle ── conv ──(+ SemPE)── [blocks ── halve] per level ── attention ── norm ── z
 
@@ -17,7 +17,7 @@ from sqlink.model.spade import Cells
 
 
 class SemanticPreEmbedding(nn.Module):
-    """SemPE: what the map adds to the picture's first features."""
+    """SemPE: the contribution of the map to the picture's first features."""
 
     def __init__(self, label_channels: int, hidden: int, outputs: int, stem: int) -> None:
         super().__init__()
@@ -27,15 +27,14 @@ class SemanticPreEmbedding(nn.Module):
         self.conv2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, cells: Cells) -> Tensor:
-        """Embed cells: of L classes, stem x stem pixels each. Returns [N, outputs, H/stem,
-        W/stem].
-        """
+        """Embed cells of stem x stem pixels of L classes. Returns [N, outputs, H/stem, W/stem]."""
         return convolved(self.conv2, F.relu(cells.through(self.conv1)))
 
 
 class Encoder(nn.Module):
-    """[N, inputs, H, W], unshuffled by `stem`, to [N, channels[-1], H/f, W/f], f = stem * 2 **
-    (levels - 1).
+    """An encoder: [N, inputs, H, W], unshuffled by `stem`, to [N, channels[-1], H/f, W/f].
+
+    f = stem * 2 ** (levels - 1).
     """
 
     def __init__(
@@ -60,8 +59,9 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], channels[-1], 1)
 
     def forward(self, x: Tensor | Cells, pre_embedding: Tensor | None = None) -> Tensor:
-        """Encode x: [N, inputs * stem**2, H/stem, W/stem], or cells of stem x stem pixels;
-        pre_embedding: [N, channels[0], H/stem, W/stem] with a tensor, or None.
+        """Encode x: [N, inputs * stem**2, H/stem, W/stem], or cells of stem x stem pixels.
+
+        pre_embedding: [N, channels[0], H/stem, W/stem], added to the first features, or None.
         """
         if isinstance(x, Cells):
             h = x.through(self.conv_in)

@@ -1,11 +1,11 @@
-"""Convolutions together with what follows them, in one pass over memory.
+"""Convolutions fused with the following operations, in one pass over memory.
 
     x ── convolution ──(+ plus)── ReLU ──> out
     features ── convolution ──> scale, shift;  normed ──(* 1 + scale)──(+ shift)──> out
 
-Where no gradient is wanted, a CPU does each line in passes of oneDNN, which adds, multiplies and
-rectifies what it has just computed. Elsewhere layer follows layer; the results are the same but for
-rounding.
+Without gradients, a CPU computes each line in passes of oneDNN, which adds, multiplies and
+rectifies results at once. Otherwise the layers run one after another; the results are equal except
+for rounding.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _ADDING = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None)
-"""The same in place of what is added to."""
+"""The in-place variant, which overwrites the summand."""
 
 
 def fusable(x: Tensor) -> bool:
     """Say whether operations on x may be fused."""
     return (
         not torch.is_grad_enabled()
-        and _get_current_dispatch_mode() is None  # what counts or fakes operations knows layers
+        and _get_current_dispatch_mode() is None  # modes that count or fake operations need layers
         and x.is_cpu
         and x.dtype == torch.float32
         and _POINTWISE is not None
@@ -60,9 +60,7 @@ def convolved(
 
 
 def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
-    """Scale and shift normed [N, C, h, w] by the outputs of a 1x1 layer (2 C, with a bias) on
-    features.
-    """
+    """Scale and shift normed, [N, C, h, w], by the 2 C outputs of a 1x1 layer on features."""
     if not fusable(features):
         scale, shift = layer(features).chunk(2, dim=1)
         return torch.addcmul(normed + shift, normed, scale)
@@ -77,5 +75,5 @@ def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """Compute SiLU, in place if no gradient is wanted."""
+    """Compute SiLU, in place if no gradient is needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())

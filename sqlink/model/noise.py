@@ -1,9 +1,9 @@
 """Noise for textures: the same on every device, in every run, and for every picture of a size.
 
-Where tokens are masked, a decoder that is given nothing else draws the same thing in every one of
-them, and foliage becomes a lattice. Noise at every level, scaled a channel, gives it something that
-does not repeat. Source: Karras et al., "A style-based generator architecture", CVPR 2019, section
-3.2; here the noise is a hash of the place, so that decoding stays deterministic.
+Without noise, a decoder draws the same texture at every masked token, and foliage becomes a
+lattice. Noise at every level, scaled per channel, breaks this repetition. Source: Karras et al., "A
+style-based generator architecture", CVPR 2019, section 3.2; here the noise is a hash of the place,
+so that decoding stays deterministic.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 _MASK = 0xFFFFFFFF
 
 GAIN = 20.0
-"""By what a scale is multiplied, so that Adam's small steps bring the noise in within hundreds."""
+"""Factor of the learned scales, so that Adam's small steps bring in the noise within hundreds of
+steps.
+"""
 
 
 def noise_field(height: int, width: int, device: torch.device, seed: int | Tensor = 0) -> Tensor:
@@ -38,15 +40,16 @@ def _mix(bits: Tensor) -> Tensor:
 
 
 class NoiseInjection(nn.Module):
-    """Adds noise, scaled a channel; the scale starts at 0."""
+    """A layer that adds noise, scaled per channel; the scales start at 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, seed: int | Tensor = 0, strength: float = 1.0) -> Tensor:
-        """Add noise to x: [N, channels, h, w]; seed: one for all, or int64 [N]; strength:
-        multiplies the noise, 0 for none.
+        """Add noise to x, [N, channels, h, w].
+
+        seed: one for all, or int64 [N]. strength: factor of the noise, 0 for none.
         """
         if strength == 0:
             return x

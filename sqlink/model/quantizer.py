@@ -1,4 +1,4 @@
-"""Vector quantisation with a codebook that follows its vectors by moving averages.
+"""Vector quantisation with a codebook updated by moving averages.
 
     v ── nearest code ──> index; the gradient passes straight through to v
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 class VectorQuantizer(nn.Module):
     """A codebook of `codes` vectors of `dim` values.
 
-    In training, a code whose moving count falls below `restart_below` uses a batch is put on a
-    vector of that batch; at the first batch that is every code but those that it uses often, which
-    move onto the mean of their vectors, so that the book starts among the data.
+    In training, a code whose moving count falls below `restart_below` uses per batch is replaced by
+    a vector of that batch. In the first batch this applies to all codes except the frequent ones,
+    which move to the mean of their vectors, so that the codebook starts among the data.
     """
 
     codebook: Tensor
@@ -38,7 +38,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("sums", torch.zeros(codes, dim))
 
     def adopt(self) -> None:
-        """Let the averages be those of the codebook as it stands, every code equally used."""
+        """Reset the averages to the present codebook, with every code equally used."""
         self.counts.fill_(1.0)
         self.sums.copy_(self.codebook)
 
@@ -50,8 +50,8 @@ class VectorQuantizer(nn.Module):
         return distance.min(1).indices.reshape(vectors.shape[:-1])
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """Look up int64 [...]: [..., dim]; an index of -1 gives the first code (mask it
-        yourself).
+        """Look up int64 [...], giving [..., dim]; an index of -1 gives the first code, to be
+        masked.
         """
         return self.codebook[indices.clamp(min=0)]
 
@@ -64,7 +64,7 @@ class VectorQuantizer(nn.Module):
         """Quantise vectors: [N, h, w, dim]; kept: bool [N, h, w].
 
         Returns the quantised vectors with a straight-through gradient, int64 indices [N, h, w], and
-        the commitment loss, a mean over the kept places. In training the codebook follows them.
+        the commitment loss, a mean over the kept places. In training the codebook is updated.
         """
         indices = self.nearest(vectors)
         codes = self.lookup(indices)

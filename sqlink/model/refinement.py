@@ -1,4 +1,4 @@
-"""Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens left open.
+"""Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens do not.
 
     TRANSMITTER                                        RECEIVER
      x, base's x̂ ─┬─ e4, e8 ─ gain8, gain4            base decoder ─ features at 1/8, 1/4, picture
@@ -6,20 +6,20 @@
                    ├─ cosines of 8x8 ─ step ─ q8 ┬─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
                    └─ cosines of 4x4 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
 
-The transmitter decodes the base itself, all of it, so as to code what is still missing. Tokens are
-cosine coefficients of blocks of 8 and of 4 pixels of the residual, quantised; that transform is
-fixed, and what is learned is what to make of it: the decoder's networks correct what tokens and
-base draw together, and `gain` says what a token is worth. The residual is that to the base's
-picture without its detail finer than 8 pixels. That detail is invention: at realism 0 little of it
-is shown, at realism 1 all of it but what the tokens that came say better.
+The transmitter decodes the complete base itself and codes what is still missing. Tokens are cosine
+coefficients of blocks of 8 and of 4 pixels of the residual, quantised; that transform is fixed. The
+decoder's networks, which are learned, correct the sum of base and tokens, and `gain` estimates the
+worth of a token. The residual is taken against the base's picture without detail finer than 8
+pixels. That detail is invented: at realism 0 little of it is shown, at realism 1 all of it except
+where received tokens replace it.
 
-Masking guided by semantics, the idea of the base, is applied again at finer scales: `gain`
-estimates for every place by how much the error would fall if its token was sent, so that the
-transmitter can spend on what matters (`sqlink.codecs.sqgan`). Any token may be missing; the decoder
-is told which came. One set of weights draws from the most probable picture (realism 0) to the most
-natural one (realism 1); in between, the two are mixed linearly, which is optimal for squared error
-against the distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-
-perception tradeoff in Wasserstein space", NeurIPS 2021).
+The semantic masking of the base is applied again at finer scales: `gain` estimates for every place
+by how much the error falls if its token is sent, so that the transmitter can send the most useful
+tokens (`sqlink.codecs.sqgan`). Any token may be missing; the decoder knows which were received. One
+set of weights gives all pictures from the most probable (realism 0) to the most natural one
+(realism 1); in between, the two are mixed linearly, which is optimal for squared error against the
+distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-perception tradeoff
+in Wasserstein space", NeurIPS 2021).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from sqlink.model.config import sizes_from_json, sizes_to_json
 from sqlink.model.fused import convolved, silu
 
 KINDS = ("squared", "perceptual", "semantic")
-"""The errors whose fall a token is valued by: mean squared error, LPIPS, and the cross-entropy of
-the transmitter's segmenter. The first follows from the digits; `GainEstimator` estimates the
-others.
+"""Errors whose reduction determines the value of a token: mean squared error, LPIPS, and the
+cross-entropy of the transmitter's segmenter. The first follows from the digits; `GainEstimator`
+estimates the others.
 """
 
 LARGEST = 70
-"""Size that a digit can have."""
+"""Largest size of a digit."""
 
 
 STEPS_PER_ROW = 4
@@ -56,18 +56,19 @@ STEPS = (
     ),
     _ANCHORS[-1],
 )
-"""Steps of the quantiser, 12 to a halving: neighbours differ by 6 %, streams by some 8 %."""
+"""Steps of the quantiser, 12 per halving: neighbouring steps differ by 6 %, their streams by 8 %.
+"""
 
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """What fixes the layers.
+    """Sizes of the layers.
 
     values8, values4: digits of a token, of the cosine coefficients that `_basis` orders. steps: of
     the quantiser, in units of a coefficient that is orthonormal over three colours of [0, 1], the
     coarsest first; a picture is sent at one of them. steps_per_row: steps that share a row of the
-    coder's tables. round_up: added to a size before its fraction
-    is cut off: under a half, as small values cost bits.
+    coder's tables. round_up: added to a size before it is rounded down; below a half, as small
+    values cost bits.
     """
 
     values8: int = 12
@@ -104,7 +105,7 @@ class RefinementConfig:
 
 
 def table_row(step: int, steps_per_row: int) -> int:
-    """Return the row of the coder's tables for a step of that index: that of the nearest step.
+    """Return the row of the coder's tables for the step of an index: that of the nearest step.
 
     >>> [table_row(step, 4) for step in range(8)]
     [0, 0, 1, 1, 1, 1, 2, 2]
@@ -113,7 +114,7 @@ def table_row(step: int, steps_per_row: int) -> int:
 
 
 def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
-    """Round to digits, whole numbers of steps, in floating point.
+    """Quantise to digits, integer multiples of the step, in floating point.
 
     coefficients: [N, D, h, w]; step: [N].
 
@@ -140,7 +141,7 @@ class Block(nn.Module):
             nn.init.zeros_(self.steer.bias)
 
     def forward(self, x: Tensor, realism: Tensor | None = None) -> Tensor:
-        """x: [N, C, h, w]; realism: [N, 1] for steered blocks."""
+        """Transform x, [N, C, h, w]; realism: [N, 1] for steered blocks."""
         y = self.conv1(x)
         if self.steer is not None:
             assert realism is not None
@@ -150,7 +151,9 @@ class Block(nn.Module):
 
 
 class GainEstimator(nn.Module):
-    """The logarithm of a place's errors if its token is masked, and if it is sent, at any step."""
+    """An estimator of the logarithms of a place's errors if its token is masked or sent, at any
+    step.
+    """
 
     def __init__(self, width: int, labels: int, hidden: int) -> None:
         super().__init__()
@@ -164,9 +167,10 @@ class GainEstimator(nn.Module):
             self.out.bias[2 * (len(KINDS) - 1) :] = 0.2
 
     def forward(self, features: Tensor, shares: Tensor) -> Tensor:
-        """features: [N, C, h, w]; shares: [N, L, h, w] of the classes. Returns [N, 3, 2, h, w]: of
-        the errors that are estimated, masked, sent at a step of 1, and what the latter gains by the
-        logarithm of the step.
+        """Estimate from features, [N, C, h, w], and shares of the classes, [N, L, h, w].
+
+        Returns [N, 3, 2, h, w], for each estimated error: if masked, if sent at a step of 1, and
+        the change of the latter with the logarithm of the step.
         """
         x = silu(self.conv1(torch.cat((features, shares), 1)))
         out: Tensor = self.out(silu(self.conv2(x))).unflatten(1, (3, len(KINDS) - 1))
@@ -174,8 +178,9 @@ class GainEstimator(nn.Module):
 
 
 def errors_at(errors: Tensor, step: Tensor) -> Tensor:
-    """What `GainEstimator` says, [N, 3, 2, h, w], at steps [N]: [N, 2, 2, h, w], logarithms of the
-    errors if the token is masked and if it is sent.
+    """Evaluate the output of `GainEstimator`, [N, 3, 2, h, w], at steps [N].
+
+    Returns [N, 2, 2, h, w], logarithms of the errors if the token is masked and if it is sent.
     """
     masked, sent, slope = errors.unbind(1)
     return torch.stack((masked, sent + slope * step.log().view(-1, 1, 1, 1)), 1)
@@ -183,10 +188,10 @@ def errors_at(errors: Tensor, step: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What the transmitter knows of a batch, before a step is chosen.
+    """The transmitter's coefficients of a batch, before a step is chosen.
 
-    z8: float32 [N, D, h, w], coefficients at 1/8; z4: at 1/4, of what is missing with nothing of
-    the layer at 1/8. errors8, errors4: [N, 3, 2, h, w], see `GainEstimator`.
+    z8: float32 [N, D, h, w], coefficients at 1/8; z4: at 1/4, of what is missing without the layer
+    at 1/8. errors8, errors4: [N, 3, 2, h, w], see `GainEstimator`.
     """
 
     z8: Tensor
@@ -195,19 +200,20 @@ class Coefficients:
     errors4: Tensor
 
     def row(self, number: int) -> Coefficients:
-        """Those of one picture, [1, ...], on the CPU."""
+        """Return those of one picture, [1, ...], on the CPU."""
         rows = slice(number, number + 1)
         return Coefficients(*(getattr(self, field.name)[rows].cpu() for field in fields(self)))
 
     def to(self, device: torch.device) -> Coefficients:
-        """The same on a device."""
+        """Return the same on a device."""
         return Coefficients(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Coefficients at a step: digits of both layers, as floating point numbers, and what their
-    tokens save, [N, 3, h, w], by kind.
+    """Coefficients at a step: digits of both layers as floats, and the gains of their tokens.
+
+    The gains are [N, 3, h, w], one for each of KINDS.
     """
 
     digits8: Tensor
@@ -217,7 +223,7 @@ class Digits:
 
 
 class RefinementEncoder(nn.Module):
-    """The transmitter's half."""
+    """The transmitter's part of the refinement."""
 
     basis8: Tensor
     basis4: Tensor
@@ -245,9 +251,10 @@ class RefinementEncoder(nn.Module):
     def forward(
         self, images: Tensor, shares4: Tensor, picture: Tensor, coarse: Tensor
     ) -> Coefficients:
-        """images: [N, 3, H, W] in [0, 1]; shares4: [N, L, H/4, W/4] of the map's classes; picture,
-        [N, 3, H, W], and coarse, [N, base8, H/8, W/8]: what the base decoder makes of all tokens at
-        realism 0.
+        """Analyse images, [N, 3, H, W] in [0, 1].
+
+        shares4: [N, L, H/4, W/4], of the map's classes. picture, [N, 3, H, W], and coarse, [N,
+        base8, H/8, W/8]: outputs of the base decoder for all tokens at realism 0.
         """
         pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * (images - picture)), 1), 4)
         rest = images - _smooth(picture)
@@ -265,7 +272,7 @@ class RefinementEncoder(nn.Module):
         )
 
     def digits(self, found: Coefficients, step: Tensor) -> Digits:
-        """Quantise at steps [N]; what the layer at 1/8 then says need not be said at 1/4."""
+        """Quantise at steps [N]; the layer at 1/4 codes what the quantised layer at 1/8 leaves."""
         steps = step.view(-1, 1, 1, 1)
         digits8 = quantised(found.z8, step, self.round_up)
         z4 = found.z4 - _analysed(_drawn(digits8 * steps, self.basis8), self.basis4)
@@ -283,7 +290,7 @@ class RefinementEncoder(nn.Module):
 
 
 class RefinementDecoder(nn.Module):
-    """The receiver's half: a correction of the base's picture from its features and the tokens."""
+    """The receiver's part: a correction of the base's picture from its features and the tokens."""
 
     basis8: Tensor
     basis4: Tensor
@@ -301,8 +308,10 @@ class RefinementDecoder(nn.Module):
         self.up2 = nn.Conv2d(w4, w2, 1)
         self.base2 = nn.Conv2d(12, w2, 1)
         self.blocks2 = nn.ModuleList(Block(w2, True) for _ in range(config.blocks2))
-        self.detail = nn.Parameter(torch.tensor([0.2, 1.0]))  # shown of the base's, by realism
-        # Of it, what a zero leaves at realism 1, in steps.
+        self.detail = nn.Parameter(
+            torch.tensor([0.2, 1.0])
+        )  # share shown of the base's detail, by realism
+        # Amount of it that a zero digit leaves at realism 1, in steps.
         self.room8 = nn.Parameter(torch.full((config.values8,), 0.2))
         self.room4 = nn.Parameter(torch.full((config.values4,), 0.2))
         self.register_buffer("basis8", _basis(config.values8, 8), persistent=False)
@@ -323,9 +332,11 @@ class RefinementDecoder(nn.Module):
         step: Tensor,
         realism: Tensor,
     ) -> Tensor:
-        """base: features at 1/8 and 1/4 and the picture [N, 3, H, W], of the base decoder; digits:
-        [N, D, h, w]; came: bool [N, h, w], where tokens are known; step: [N], what a digit of 1
-        stands for; realism: [N], 0 or 1.
+        """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
+
+        base: features at 1/8 and 1/4 and the picture [N, 3, H, W] of the base decoder. digits: [N,
+        D, h, w]. came: bool [N, h, w], where tokens are known. step: [N], value of a digit of 1.
+        realism: [N], 0 or 1.
 
         Returns [N, 3, H, W], not clamped.
         """
@@ -349,8 +360,8 @@ class RefinementDecoder(nn.Module):
         drawn, gate = F.pixel_shuffle(self.out(silu(x)), 2).chunk(2, 1)
         high = (picture - low) * shown * (1 + gate)
         out: Tensor = low + drawn
-        # What tokens say of a block takes the place of the base's detail in it; a zero says no more
-        # than that little is there: at realism 1 a little of the detail stays.
+        # Tokens of a block replace the base's detail in it. A zero digit only means that the
+        # coefficient is small, so a little of the detail stays at realism 1.
         for values, came, basis, room in (
             (values8, came8, self.basis8, self.room8),
             (values4, came4, self.basis4, self.room4),
@@ -379,8 +390,9 @@ class Refinement(nn.Module):
 
 
 def _basis(values: int, side: int) -> Tensor:
-    """Return [values, 3 side^2], orthonormal: cosine waves of grey, from the longest on; of the
-    first three also in red and blue in blocks of 8 pixels or more.
+    """Return an orthonormal basis [values, 3 side^2]: cosine waves in grey, longest first.
+
+    In blocks of 8 pixels or more, the first three also occur in red and blue.
     """
     grey = torch.full((3,), 3**-0.5)
     red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5
@@ -403,21 +415,21 @@ def _analysed(pictures: Tensor, basis: Tensor) -> Tensor:
 
 
 def _drawn(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """Return what coefficients [N, D, h, w] draw, [N, 3, H, W]."""
+    """Return the pictures [N, 3, H, W] of coefficients [N, D, h, w]."""
     side = math.isqrt(basis.shape[1] // 3)
     return F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", basis, coefficients), side)
 
 
 def _smooth(picture: Tensor) -> Tensor:
-    """Without detail finer than 8 pixels."""
+    """Remove detail finer than 8 pixels from pictures [N, 3, H, W]."""
     return F.interpolate(
         F.avg_pool2d(picture, 8), scale_factor=8.0, mode="bilinear", align_corners=False
     )
 
 
 def _placed(values: Tensor, came: Tensor, step: Tensor) -> Tensor:
-    """Return values where they came, 0 elsewhere, a plane that says which is which, and one of the
-    step's logarithm where they came.
+    """Return values where received, else 0, with a plane of the mask and one of the step's
+    logarithm.
     """
     there = came.unsqueeze(1).to(values.dtype)
     return torch.cat((values * there, there, step.log().view(-1, 1, 1, 1) * there), 1)

@@ -14,7 +14,7 @@ from sqlink.model.spade import SpadeNorm
 
 
 class ResidualBlock(nn.Module):
-    """Twice (norm - SiLU - conv3x3), added to the input; the norms are SPADE where `labels` > 0."""
+    """Two times norm - SiLU - conv3x3, added to the input; the norms are SPADE if `labels` > 0."""
 
     def __init__(
         self, inputs: int, outputs: int, groups: int, labels: int = 0, spade_hidden: int = 0
@@ -32,9 +32,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Transform x: [N, inputs, h, w]; labels: [N, L, h, w] for SPADE. Returns [N, outputs, h,
-        w].
-        """
+        """Transform x, [N, inputs, h, w], to [N, outputs, h, w]; labels: [N, L, h, w] for SPADE."""
         condition = () if labels is None else (labels,)
         y = self.conv1(silu(self.norm1(x, *condition)))
         return convolved(self.conv2, silu(self.norm2(y, *condition)), plus=self.skip(x))
@@ -43,7 +41,7 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Attention of every place to every other, heads of 64 channels or fewer, added to the input.
 
-    `weights` multiplies what each place may give to the others (the demasker's mask).
+    `weights` scales the contribution of each place to the others (the demasker's mask).
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -55,11 +53,11 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.project_out.weight)
 
     def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Attend over x: [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns [N,
-        C, h, w].
+        """Attend over x, [N, C, h, w]; weights: [N, h * w] in (0, 1] or None. Returns the shape of
+        x.
         """
         n, c, h, w = x.shape
-        rows = convolved(self.project_in, self.norm(x)).permute(0, 2, 3, 1)  # in memory as they lie
+        rows = convolved(self.project_in, self.norm(x)).permute(0, 2, 3, 1)  # in memory order
         qkv = rows.reshape(n, h * w, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # [N, heads, h*w, C/heads]
         bias = None
@@ -78,11 +76,11 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution, then a 3x3 convolution; the other way round where `conv_first`.
+    """A doubling of the resolution, then a 3x3 convolution, or the reverse if `conv_first`.
 
-    smooth: bilinear, else nearest neighbour. The steps that nearest neighbour leaves between places
-    of the coarser grid tell the layers above where in a place they are, and textures then repeat
-    with the grid; bilinear leaves none.
+    smooth: bilinear, else nearest neighbour. Nearest neighbour leaves steps between places of the
+    coarser grid, which reveal the position in a place to later layers, so that textures repeat with
+    the grid; bilinear interpolation does not.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
-"""SAMM, the semantic-aware masking module: which latent vectors are worth sending.
+"""SAMM, the semantic-aware masking module: it scores the relevance of latent vectors.
 
     z ── SPADE(.|s) ── conv3x3 ── ReLU ── SPADE(.|s) ── conv1x1 ── sigmoid ──> score in (0, 1)
-    z ── layer norm ──(x score)── linear ──> code-sized vector, ready to be quantised
+    z ── layer norm ──(x score)── linear ──> vector of the codes' size, to be quantised
 
-Multiplying by the score is what lets the gradient reach the scorer. Source: arXiv 2502.09520,
-built on MQ-VAE (Huang et al., "Not all image regions matter", CVPR 2023).
+The multiplication by the score passes the gradient to the scorer. Source: arXiv 2502.09520, built
+on MQ-VAE (Huang et al., "Not all image regions matter", CVPR 2023).
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from sqlink.model.spade import SpadeNorm
 
 
 class SemanticAwareMasking(nn.Module):
-    """Scores every place of the latent grid and shapes its vector for the quantiser."""
+    """A network that scores every place of the latent grid and prepares its vector for the
+    quantiser.
+    """
 
     def __init__(
         self, channels: int, width: int, code_dim: int, label_channels: int, groups: int
@@ -41,7 +43,7 @@ class SemanticAwareMasking(nn.Module):
         return self.project(vectors), scores
 
     def _weigh(self, hidden: Tensor) -> Tensor:
-        """Apply conv2, [N, width, h, w] to [N, h, w], with the same sums whatever the number of
+        """Apply conv2, [N, width, h, w] to [N, h, w], with sums that do not depend on the
         threads.
         """
         weight, bias = self.conv2.weight.float(), self.conv2.bias
@@ -50,10 +52,9 @@ class SemanticAwareMasking(nn.Module):
 
 
 def keep_most_relevant(scores: Tensor, fraction: Tensor) -> Tensor:
-    """Keep the ceil(fraction * h * w) places of highest score, ties to the earlier place: bool [N,
-    h, w].
+    """Return a mask of the ceil(fraction * h * w) places with the highest scores, bool [N, h, w].
 
-    scores: [N, h, w]; fraction: [N] in [0, 1].
+    scores: [N, h, w]; fraction: [N] in [0, 1]. Of equal scores the earlier place is kept.
 
     >>> keep_most_relevant(torch.tensor([[[0.1, 0.9], [0.5, 0.2]]]), torch.tensor([0.5])).tolist()
     [[[False, True], [True, False]]]

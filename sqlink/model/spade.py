@@ -1,7 +1,7 @@
-"""Spatially-adaptive normalisation and the features of the map that steer it.
+"""Spatially-adaptive normalisation, and the features of the map that control it.
 
     x ── group norm (no affine) ──(*)(1 + gamma)──(+) beta ── out
-    map features ── [conv3x3 ── ReLU] ── conv ──> gamma, beta, one value a place and channel
+    map features ── [conv3x3 ── ReLU] ── conv ──> gamma, beta, one value per place and channel
 
 Source: Park et al., "Semantic image synthesis with spatially-adaptive normalization", CVPR 2019;
 as a group norm in SQ-GAN (arXiv 2502.09520).
@@ -42,10 +42,10 @@ def unshuffled_map(segmentation: Tensor, num_classes: int, factor: int) -> Tenso
 
 @dataclass(frozen=True)
 class Cells:
-    """A map whose pixels, factor x factor of them a cell, are channels of one-hot values.
+    """A one-hot map in cells of factor x factor pixels, whose values are channels.
 
-    ones: int32 [N, h, w, factor**2], for every pixel of a cell the channel that is 1, of
-    classes * factor**2, the null class among them.
+    ones: int32 [N, h, w, factor**2], for every pixel of a cell the channel that is 1, of classes *
+    factor**2, including the null class.
     """
 
     ones: Tensor
@@ -67,7 +67,7 @@ class Cells:
 
     @cached_property
     def dense(self) -> Tensor:
-        """float32 [N, classes * factor**2, h, w], channels last."""
+        """Return float32 [N, classes * factor**2, h, w], channels last."""
         size = (*self.ones.shape[:3], self.classes * self.factor**2)
         out = torch.zeros(size, device=self.ones.device).scatter_(3, self.ones.long(), 1.0)
         return out.permute(0, 3, 1, 2)
@@ -75,8 +75,8 @@ class Cells:
     def through(self, layer: nn.Conv2d) -> Tensor:
         """Apply a convolution to the one-hot values, [N, C, h, w].
 
-        One of 1x1 (stride 1, one group) adds up as many columns of its weights as a cell has
-        pixels.
+        A 1x1 convolution (stride 1, one group) is computed as a sum of columns of its weights, one
+        for each pixel of a cell.
         """
         if layer.kernel_size != (1, 1) or not fusable(layer.weight):
             out: Tensor = layer(self.dense)
@@ -88,7 +88,9 @@ class Cells:
         return sums.reshape(*self.ones.shape[:3], layer.out_channels).permute(0, 3, 1, 2)
 
     def shares(self, side: int) -> Tensor:
-        """Share of each class in squares of side x side cells, [N, classes, h/side, w/side]."""
+        """Return the share of each class in squares of side x side cells, [N, classes, h/side,
+        w/side].
+        """
         n, height, width, pixels = self.ones.shape
         size = n, height // side, side, width // side, side * pixels
         squares = self.ones.reshape(size).transpose(2, 3).flatten(3).flatten(0, 2)
@@ -100,8 +102,8 @@ class Cells:
 class SpadeNorm(nn.Module):
     """Group norm whose scale and shift come, place by place, from features of the map.
 
-    hidden: width of a 3x3 convolution of this norm's own on the features; 0 for none (the features
-    are shared by a level then, and one 1x1 convolution reads them).
+    hidden: width of this norm's own 3x3 convolution on the features; 0 for none (then a level
+    shares its features, and each norm has one 1x1 convolution).
     """
 
     def __init__(self, channels: int, groups: int, label_channels: int, hidden: int) -> None:
@@ -128,9 +130,9 @@ class SpadeNorm(nn.Module):
 class LabelPyramid(nn.Module):
     """Features of a map at every resolution of a decoder, finest first.
 
-    With `width` 0: the one-hot map, resized by nearest neighbour. Else: the finest level is
-    pixel-unshuffled, so that no thin class is lost, and each coarser one is a strided convolution
-    of the level before.
+    If `width` is 0, the features are the one-hot map, resized by nearest neighbour. Otherwise the
+    finest level is pixel-unshuffled, so that no thin object is lost, and each coarser level is a
+    strided convolution of the finer one.
     """
 
     def __init__(self, label_channels: int, stem: int, levels: int, width: int) -> None:
@@ -146,8 +148,8 @@ class LabelPyramid(nn.Module):
         )
 
     def forward(self, segmentation: Tensor) -> list[Tensor]:
-        """Embed segmentation: int64 [N, H, W]. Returns [N, channels, H/f, W/f] for f = stem, 2
-        stem, ...
+        """Embed segmentation, int64 [N, H, W]: [N, channels, H/f, W/f] for f = stem, 2 stem and so
+        on.
         """
         if self.finest is None:
             factors = [self.stem * 2**level for level in range(self.levels)]

@@ -41,10 +41,10 @@ _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The transmitter's view of a batch: a code for every place, and its relevance.
+    """The transmitter's analysis of a batch: a code for every place, and its relevance.
 
     image_indices, map_indices: int64 [N, h, w]. image_scores, map_scores: float32 [N, h, w] in (0,
-    1). finer: what the refinement's layers are made of, where the network has them.
+    1). finer: data for the refinement's layers, if the network has them.
     """
 
     image_indices: Tensor
@@ -56,7 +56,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Finer:
-    """What the refinement's layers are made of, before a step is chosen.
+    """Data for the refinement's layers, before a step is chosen.
 
     shares: float32 [N, L, 4 h, 4 w], of the classes and the null class.
     """
@@ -69,8 +69,8 @@ class Finer:
 class Layer:
     """A layer of the refinement, at a step.
 
-    digits: int16 [N, k h, k w, D], k 2 or 4. gains: float32 [N, 3, k h, k w], by how much each
-    token is expected to lower each of `sqlink.model.refinement.KINDS`, 0 at least.
+    digits: int16 [N, k h, k w, D], k 2 or 4. gains: float32 [N, 3, k h, k w], at least 0: the
+    expected reduction of each of `sqlink.model.refinement.KINDS` by each token.
     """
 
     digits: Tensor
@@ -78,7 +78,7 @@ class Layer:
 
 
 class SQGAN(nn.Module):
-    """Both halves of the codec in one module; see the drawing above."""
+    """Transmitter and receiver networks in one module; see the drawing above."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -155,9 +155,7 @@ class SQGAN(nn.Module):
         return {k: v for k, v in self.state_dict().items() if k not in _AVERAGES}
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `weights` returned. Raises RuntimeError for other tensors than this
-        network's.
-        """
+        """Load what `weights` returned. Raises RuntimeError for tensors of another network."""
         missing, unknown = self.load_state_dict(state, strict=False)
         wrong = sorted(set(missing) - _AVERAGES) + unknown
         if wrong:
@@ -168,7 +166,7 @@ class SQGAN(nn.Module):
             quantizer.adopt()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the rows and columns of tokens of a picture of that size."""
+        """Return the rows and columns of tokens for a picture size."""
         return self.config.grid(height, width)
 
     def pad(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,10 +181,9 @@ class SQGAN(nn.Module):
         return F.pad(images, padding, mode="replicate"), maps.round().long()
 
     def encode_image(self, images: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode images: [N, 3, H, W] in [0, 1] and segmentation: [N, H, W], H and W multiples of
-        f.
+        """Encode images, [N, 3, H, W] in [0, 1], with segmentation, [N, H, W].
 
-        Returns vectors [N, h, w, d] and scores [N, h, w].
+        H and W are multiples of f. Returns vectors [N, h, w, d] and scores [N, h, w].
         """
         return self._encode_image(images, self._cells(segmentation))
 
@@ -195,7 +192,7 @@ class SQGAN(nn.Module):
         return self._encode_map(self._cells(segmentation))
 
     def _cells(self, segmentation: Tensor) -> Cells:
-        """Return the map as the stems need it."""
+        """Return the map in the form that the stems need."""
         return Cells.of(segmentation, self.config.num_classes, self.config.stem)
 
     def _encode_image(self, images: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
@@ -210,14 +207,15 @@ class SQGAN(nn.Module):
         return vectors, scores
 
     def _seen_by_samm(self, cells: Cells) -> Tensor:
-        """Share of each class in each place of the latent grid, [N, L, h, w]."""
+        """Return the share of each class in each place of the latent grid, [N, L, h, w]."""
         coarse = cells.shares(self.config.downsampling // self.config.stem)
         return torch.zeros_like(coarse) if "samm-map" in self.config.without else coarse
 
     def ranking(self, scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return what places are ranked by: SAMM's scores, or chance in the ablation of it.
+        """Return the values that rank places: SAMM's scores, or random numbers in the ablation.
 
-        scores: [N, h, w]. Without a generator chance is the same for every picture of a size.
+        scores: [N, h, w]. Without a generator the random numbers are the same for all pictures of a
+        size.
         """
         if "relevance" not in self.config.without:
             return scores
@@ -228,8 +226,8 @@ class SQGAN(nn.Module):
         return drawn.to(scores.device).expand_as(scores)
 
     def decode_map(self, codes: Tensor, received: Tensor) -> Tensor:
-        """Decode codes: [N, h, w, d]; received: bool [N, h, w]. Returns logits [N, classes, h*f,
-        w*f].
+        """Decode codes, [N, h, w, d], to logits [N, classes, h*f, w*f]; received: bool [N,
+        h, w].
         """
         logits: Tensor = self.map_decoder(self.map_demasker(codes, received))
         return logits
@@ -237,11 +235,11 @@ class SQGAN(nn.Module):
     def decode_image(
         self, codes: Tensor, received: Tensor, segmentation: Tensor, seed: int | Tensor = 0
     ) -> Tensor:
-        """Decode as `decode_map`, with the decoded map, int64 [N, h*f, w*f]. Returns RGB, not
+        """Decode as `decode_map` does, given the decoded map, int64 [N, h*f, w*f]; RGB, not
         clamped.
 
-        seed: of the noise that textures are made of, one for all, or int64 [k N] for k pictures of
-        each, one after the other.
+        seed: of the noise for textures, one for all, or int64 [k N] for k pictures of each, one
+        after the other.
         """
         if "spade" in self.config.without:
             segmentation = torch.full_like(segmentation, self.config.num_classes)
@@ -255,8 +253,9 @@ class SQGAN(nn.Module):
 
     @torch.inference_mode()
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
-        """Analyse images: float32 [N, 3, H, W] in [0, 1]; segmentation: int64 [N, H, W]; any H, W
-        >= 16.
+        """Analyse images, float32 [N, 3, H, W] in [0, 1], with segmentation, int64 [N, H, W].
+
+        H and W are at least 16.
         """
         padded, maps = self.pad(images, segmentation)
         cells = self._cells(maps)
@@ -275,7 +274,7 @@ class SQGAN(nn.Module):
     def _finer(
         self, images: Tensor, cells: Cells, image_indices: Tensor, map_indices: Tensor
     ) -> Finer | None:
-        """Return the refinement's coefficients of padded pictures, given all of the base's."""
+        """Return the refinement's coefficients of padded pictures, given all tokens of the base."""
         if self.refinement is None:
             return None
         encoder = self.refinement.encoder
@@ -290,7 +289,9 @@ class SQGAN(nn.Module):
 
     @torch.inference_mode()
     def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
-        """Return the refinement's layers at 1/8 and 1/4, quantised in the steps of that number."""
+        """Return the refinement's layers at 1/8 and 1/4, quantised with the step of index
+        `step`.
+        """
         assert self.refinement is not None
         size = self.refinement.config.steps[step]
         steps = torch.full((len(coefficients.z8),), size, device=coefficients.z8.device)
@@ -360,13 +361,14 @@ class SQGAN(nn.Module):
         realism: float = 1.0,
         recent: RecentDrawings | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Decode int64 [N, h, w] indices each, -1 where masked or lost, to pictures of height x
+        """Decode indices, int64 [N, h, w] each, -1 where masked or lost, to pictures of height x
         width.
 
-        refinements: of both layers, digits int16 [N, k h, k w, D] and bool [N, k h, k w], where
-        they came, for k 2 and 4; step: int64 [N], the number of their quantiser's step, 0 if None;
-        realism: 0 the most probable picture to 1 the most natural one, for a network with
-        refinement layers; recent: drawings of the base to use again and to add to.
+        refinements: for both layers (k is 2 and 4), digits int16 [N, k h, k w, D] and bool [N, k h,
+        k w], where they were received. step: int64 [N], index of the quantiser's step, 0 if None.
+        realism: from 0, the most probable picture, to 1, the most natural one, for a network with
+        refinement layers. recent: drawings of the base, used again and added to.
+
         Returns images float32 [N, 3, H, W] in [0, 1] and maps int64 [N, H, W].
         """
         if self.refinement is None:
@@ -393,8 +395,8 @@ class SQGAN(nn.Module):
 def load_model(loaded: Loaded, title: str) -> SQGAN:
     """Build the networks that a weights file holds, for inference.
 
-    title: what the user calls the weights. Raises WeightsError if the tensors do not fit the model
-    that the file names.
+    title: the user's name of the weights, for errors. Raises WeightsError if the tensors do not fit
+    the model that the file names.
     """
     try:
         model = SQGAN(ModelConfig.from_json(loaded.metadata["model"]))

@@ -1,1 +1,1 @@
-"""What the process runs on: threads, the C library's allocator, arithmetic precision."""
+"""Settings of the running process: devices, threads, the C library's allocator, precision."""

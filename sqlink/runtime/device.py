@@ -1,4 +1,4 @@
-"""Devices that a user names: `cpu`, `cuda` or `cuda:N`, checked before anything is put there."""
+"""Devices that a user names: `cpu`, `cuda` or `cuda:N`, checked before use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlink.errors import ConfigError
 
 
 def select_device(name: str, where: str) -> torch.device:
-    """Return a device that exists. Raises ConfigError, naming `where` it was asked for.
+    """Return the device called `name`. Raises ConfigError, naming `where`, if it does not exist.
 
     >>> select_device("cpu", "--device")
     device(type='cpu')

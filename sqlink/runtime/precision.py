@@ -1,8 +1,8 @@
-"""Full float32 wherever a result is compared, stored or sent.
+"""Full float32 precision for results that are compared, stored or sent.
 
-On CUDA, PyTorch lets convolutions and matrix products run in TF32, whose ten bits of mantissa move
-tokens and maps from device to device; cuDNN also picks algorithms by timing. Codecs and segmenters
-run without either. Training is free to do as it likes.
+On CUDA, PyTorch lets convolutions and matrix products run in TF32, whose mantissa of ten bits
+changes tokens and maps between devices; cuDNN also chooses algorithms by timing. Codecs and
+segmenters disable both. Training may use them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Disable TF32 and timing-based choice of algorithms, as a context or a decorator.
+    """Disable TF32 and the choice of algorithms by timing, as a context or a decorator.
 
     >>> with full_precision():
     ...     torch.backends.cuda.matmul.allow_tf32

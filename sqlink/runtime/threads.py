@@ -1,14 +1,14 @@
-"""Chunks of pictures side by side on the cores of a CPU.
+"""Parts of a batch side by side on the cores of a CPU.
 
     one after another, every layer cut over two threads     |  1 a  |  1 b  | ...
-    side by side, each chunk on a thread of its own         |   1   |   3   | ...
+    side by side, each part on a thread of its own          |   1   |   3   | ...
                                                             |   2   |   4   | ...
 
-A thread that has a chunk to itself waits for no other after each layer, and while one packs bytes,
-which is Python's, the others compute.
+A thread with a part of its own does not wait for others after each layer, and while one thread
+packs bytes in Python, the others compute.
 
-Two things make PyTorch round differently on one thread than on several, and are dealt with here: a
-1x1 convolution runs another kernel on one thread (`placed`), and group normalisation adds up
+PyTorch rounds differently on one thread than on several for two reasons, and this module removes
+both: a 1x1 convolution uses another kernel on one thread (`placed`), and group normalisation adds
 as many partial sums as there are threads (`one_thread_each`).
 """
 
@@ -37,11 +37,12 @@ _AT_ONCE: ContextVar[bool] = ContextVar("all_threads", default=False)
 def side_by_side(
     work: Callable[[Part], Answer], parts: Iterable[Part], device: torch.device
 ) -> list[Answer]:
-    """Return `work` of every part, in order; on a CPU as many at once as torch has threads.
+    """Return `work(part)` for every part, in order; a CPU runs as many at once as torch has
+    threads.
 
-    A part that is alone has all threads to itself; within `one_thread_each` it has one, unless
-    `all_threads` is around it. An error of any part is raised here. `work` enters
-    `torch.inference_mode` itself: modes of this kind are a thread's own.
+    A single part uses all threads, but only one thread within `one_thread_each`, unless that is
+    within `all_threads`. An error of any part is raised here. `work` must enter
+    `torch.inference_mode` itself, because such modes belong to a thread.
     """
     jobs = list(parts)
     threads = torch.get_num_threads()
@@ -55,7 +56,7 @@ def side_by_side(
 def one_thread_each() -> Iterator[None]:
     """Give every part of `side_by_side` one thread, as a context or a decorator.
 
-    Results are then the same bits whatever the number of threads, and of parts at once.
+    Results are then bit-identical for any number of threads and of parts at once.
     """
     token = _ALONE_TOO.set(True)
     try:
@@ -66,9 +67,9 @@ def one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def all_threads() -> Iterator[None]:
-    """Give a part that is alone all threads, whatever is called within says of `one_thread_each`.
+    """Give a single part all threads, even within `one_thread_each`.
 
-    A picture that somebody waits for takes less time; its last bits depend on the threads.
+    A picture that a user waits for takes less time; its last bits depend on the number of threads.
     """
     token = _AT_ONCE.set(True)
     try:
@@ -78,10 +79,10 @@ def all_threads() -> Iterator[None]:
 
 
 def placed(network: Network, device: torch.device | str) -> Network:
-    """Move a network to a device, where its 1x1 convolutions run one kernel on any thread count.
+    """Move a network to a device; on a CPU, make its 1x1 convolutions use the same kernel always.
 
-    On a CPU PyTorch takes oneDNN's where there are several threads and another on one, unless the
-    layer has a stride or a dilation. The dilation of a kernel of one value changes nothing else.
+    On a CPU PyTorch uses oneDNN's kernel with several threads and another with one thread, unless
+    the layer has a stride or a dilation. Setting a dilation for a 1x1 kernel has no other effect.
     """
     dilation = (2, 2) if torch.device(device).type == "cpu" else (1, 1)
     for layer in network.modules():
@@ -92,20 +93,20 @@ def placed(network: Network, device: torch.device | str) -> Network:
 
 @lru_cache(maxsize=1)
 def _workers(threads: int) -> ThreadPoolExecutor:
-    """Return so many threads, in each of which torch uses one."""
+    """Return a pool of `threads` threads, in each of which torch uses one thread."""
     ready = threading.Barrier(threads, timeout=60)
 
     def begin() -> None:
-        torch.get_num_threads()  # the first look sets a thread's number to the process's
+        torch.get_num_threads()  # the first read sets a thread's number to that of the process
         torch.set_num_threads(1)
         ready.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sqlink")
     for future in [pool.submit(begin) for _ in range(threads)]:
         future.result()
-    torch.set_num_threads(threads)  # what threads to come take as their number
+    torch.set_num_threads(threads)  # the number that future threads use
     return pool
 
 
-if hasattr(os, "register_at_fork"):  # a child has the pool without its threads
+if hasattr(os, "register_at_fork"):  # a forked child has the pool without its threads
     os.register_at_fork(after_in_child=_workers.cache_clear)

@@ -1,7 +1,7 @@
-"""Segmentation: what says which class each pixel shows.
+"""Segmentation: networks that assign a class to each pixel.
 
-`tx` makes the transmitter's map and may stand in losses; `judge`, of another architecture, seed and
-augmentation, measures and does nothing else. Networks are loaded when they are asked for.
+`tx` makes the transmitter's map and may be used in losses. `judge`, of another architecture, seed
+and augmentation, only measures. Networks are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ BUILT_IN = {
     "onnx": "sqlink.segmentation.onnx",
     "torchscript": "sqlink.segmentation.torchscript",
 }
-"""Name -> the module that registers the segmenter."""
+"""Map from a name to the module that registers the segmenter."""
 
 GROUND_TRUTH = "ground_truth"
-"""Stands for the labels of a data set; whoever holds them gives them as maps, no network does."""
+"""Name that stands for the labels of a data set: the caller gives them as maps, no network is run.
+"""
 
 
 def segmenter_names() -> list[str]:
-    """List every segmenter's name, sorted: the built-in ones and those of installed packages."""
+    """List the names of all segmenters, sorted: the built-in ones and those of installed
+    packages.
+    """
     from sqlink.segmentation.base import SEGMENTERS
 
     return SEGMENTERS.names()
@@ -48,8 +51,8 @@ def check_segmenter(owner: str, segmenter: object) -> None:
 def load_segmenter(name: str, /, device: torch.device | str = "cpu", **options: Any) -> Segmenter:
     """Make the segmenter called `name`, on `device`, with `options` (`weights`, `chunk`, ...).
 
-    Raises ConfigError, naming the nearest one, if there is no such segmenter or it has no such
-    option; WeightsError if its weights are missing or damaged.
+    Raises ConfigError for an unknown segmenter or option, and names the nearest known one;
+    WeightsError if the weights are missing or damaged.
     """
     from sqlink.segmentation.base import SEGMENTERS
 

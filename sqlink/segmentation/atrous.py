@@ -1,4 +1,4 @@
-"""`judge`: the network that measures, of another build than the transmitter's.
+"""`judge`: the network that measures, of another architecture than the transmitter's.
 
     picture ─ EfficientNet-Lite2 ─┬─ 1/2 ──────────────────────────── concat ─ 1/2 ─ logits
                                   ├─ 1/4 ─────────────────── concat ──┘
@@ -6,8 +6,8 @@
                                   └─ 1/16, 1/32 ─ atrous ┘
 
 Atrous spatial pyramid pooling and a decoder that concatenates (Chen et al., "Encoder-decoder with
-atrous separable convolution", ECCV 2018), on another pretrained trunk than `tx` has, also without
-its last blocks. It is loaded by metrics alone.
+atrous separable convolution", ECCV 2018), on another pretrained trunk than that of `tx`, also
+without its last blocks. Only metrics load it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlink.segmentation.efficientnet import EfficientNetLite
 
 
 class AtrousPooling(nn.Module):
-    """Context from four reaches and from the whole picture: [N, cin, H, W] -> [N, cout, H, W]."""
+    """Features at four dilations and of the whole picture: [N, cin, H, W] -> [N, cout, H, W]."""
 
     def __init__(self, cin: int, cout: int, hidden: int, rates: tuple[int, ...]) -> None:
         super().__init__()
@@ -43,7 +43,10 @@ class AtrousPooling(nn.Module):
 
 
 class Atrous(nn.Module):
-    """[N, 3, H, W] in [0, 1], H and W multiples of `stride` -> logits [N, 11, H/2, W/2]."""
+    """Network of `judge`: [N, 3, H, W] in [0, 1] -> logits [N, 11, H/2, W/2].
+
+    H and W are multiples of `stride`.
+    """
 
     stride = 32
     variant = "efficientnet-lite2"
@@ -63,8 +66,8 @@ class Atrous(nn.Module):
 
     @property
     def sixteenth(self) -> nn.Module:
-        """The last layer at 1/16 before the decoder, [N, 120, H/16, W/16]: the Fréchet distance
-        looks at what it makes.
+        """Last layer at 1/16 before the decoder, [N, 120, H/16, W/16]; `fd_judge` uses its
+        output.
         """
         return self.trunk.blocks[self.trunk.last[3]]
 

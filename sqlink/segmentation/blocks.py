@@ -1,7 +1,8 @@
-"""What both segmentation networks are built of: convolutions with a normalisation, and resizing.
+"""Building blocks of both segmentation networks: normalised convolutions, and resizing.
 
-`ConvNorm` can be folded: batch normalisation with fixed statistics is an affine map per channel and
-goes into the convolution before it, exactly but for rounding. Shipped weights are folded ones.
+`ConvNorm` can be folded: batch normalisation with fixed statistics is an affine map per channel,
+which the preceding convolution can include, exactly except for rounding. Shipped weights are
+folded.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ Activation = Literal["relu", "relu6", "none"]
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch normalisation, activation.
+    """A convolution, a batch normalisation and an activation.
 
     [N, cin, H, W] -> [N, cout, ⌈H/stride⌉, ⌈W/stride⌉]. frozen: keep the running statistics and
-    normalise by them in training too, as pretrained layers want that are trained on small batches;
-    the normalisation then costs nothing, since it acts on the kernel and not on the picture. same:
-    pad as TensorFlow's SAME does for even sides (one more behind than before where `stride` is 2).
+    normalise by them in training, too, which pretrained layers need on small batches; the
+    normalisation then costs nothing, as it is applied to the kernel and not to the picture. same:
+    pad as TensorFlow's SAME does for even sides (one more after than before if `stride` is 2).
     """
 
     def __init__(
@@ -71,14 +72,14 @@ class ConvNorm(nn.Module):
         return F.relu(x, inplace=True) if self.act == "relu" else F.relu6(x, inplace=True)
 
     def folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Return kernel and bias of the one convolution equal to both layers."""
+        """Return kernel and bias of a single convolution that equals both layers."""
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError("a normalisation without running statistics cannot be folded")
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         return self.conv.weight * gain.reshape(-1, 1, 1, 1), norm.bias - gain * norm.running_mean
 
     def fold(self) -> None:
-        """Put the normalisation into the convolution; from here on for evaluation only."""
+        """Merge the normalisation into the convolution; the layer is then for evaluation only."""
         if isinstance(self.norm, nn.BatchNorm2d):
             with torch.no_grad():
                 kernel, bias = self.folded(self.norm)
@@ -87,7 +88,7 @@ class ConvNorm(nn.Module):
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """Fold every ConvNorm of a network, in place, and put it in evaluation mode."""
+    """Fold every ConvNorm of a network in place, and set evaluation mode."""
     for module in network.modules():
         if isinstance(module, ConvNorm):
             module.fold()

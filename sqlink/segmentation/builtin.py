@@ -1,9 +1,9 @@
-"""The two shipped segmenters, `tx` and `judge`, and the class that runs such a network.
+"""The two shipped segmenters, `tx` and `judge`, and the class that runs their networks.
 
-    images [N, 3, H, W] ─ chunks of `chunk`, the last one padded ─ pad by replication to the stride
+    images [N, 3, H, W] ─ batches of `chunk`, the last one padded ─ pad by replication to the stride
     ─ network ─ bilinear to the padded size ─ cut back ─ argmax ─> maps [N, H, W]
 
-`tx` makes the transmitter's map and may stand in losses; `judge` measures, and nothing else.
+`tx` makes the transmitter's map and may be used in losses; `judge` only measures.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sqlink.segmentation.pyramid import Pyramid
 from sqlink.weights.manifest import load
 
 NETWORKS: dict[str, Callable[[], Pyramid | Atrous]] = {"tx": Pyramid, "judge": Atrous}
-"""What each name is built of."""
+"""Map from a name to the network."""
 
 
 class BuiltIn:
-    """A network in evaluation mode, run in chunks of one size: no map depends on other pictures.
+    """A network in evaluation mode, run in batches of one size: no map depends on other pictures.
 
     network: [n, 3, h, w] -> logits [n, 11, h/k, w/k], with h, w multiples of its `stride`. chunk:
-    pictures at once; 1 wastes nothing on a CPU, more may be quicker on a GPU.
+    pictures in a batch; 1 is best on a CPU, more may be faster on a GPU.
     """
 
     def __init__(self, name: str, network: nn.Module, chunk: int = 1) -> None:
@@ -56,9 +56,9 @@ class BuiltIn:
             )
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return differentiable logits, as one batch: float32 [N, 3, H, W] -> [N, 11, H, W].
+        """Return differentiable logits of one batch: float32 [N, 3, H, W] -> [N, 11, H, W].
 
-        For losses; `segment` is the one whose result does not depend on the batch.
+        For losses. Unlike those of `segment`, its results may depend on the batch.
         """
         self._check(images)
         height, width = images.shape[-2:]
@@ -72,10 +72,10 @@ class BuiltIn:
     @full_precision()
     @torch.inference_mode()
     def segment(self, images: Tensor) -> Tensor:
-        """Segment images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16, on any device; maps stay
-        there.
+        """Segment images: float32 [N, 3, H, W] in [0, 1], any H, W >= 16, on any device.
 
-        Returns int64 [N, H, W] class ids. Raises DataError for another shape.
+        Returns int64 [N, H, W] class ids on the network's device. Raises DataError for another
+        shape.
         """
         self._check(images)
         count = images.shape[0]
@@ -93,9 +93,9 @@ class BuiltIn:
 def built_in(
     name: str, device: torch.device | str = "cpu", weights: str | Path | None = None, chunk: int = 1
 ) -> BuiltIn:
-    """Load `tx` or `judge` with its shipped weights, or those of a file that training wrote.
+    """Load `tx` or `judge` with its shipped weights, or with a file of trained weights.
 
-    Raises WeightsError if they are missing, damaged or of the other network.
+    Raises WeightsError if they are missing, damaged or those of another network.
     """
     loaded = load(weights if weights is not None else name, "segmenter")
     if loaded.metadata.get("network") != name:

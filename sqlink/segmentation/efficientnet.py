@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, the trunk of both segmenters, cut off before its last stage.
+"""EfficientNet-Lite without its last stage, the trunk of both segmenters.
 
     picture ─ stem ÷2 ─ 1/2 ─ 1/4 ─ 1/8 ─ 1/16 ─ 1/32
               inverted residuals of ReLU6, depthwise in the middle, no squeeze and excitation
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sqlink.segmentation.blocks import ConvNorm
 
 EPS = 1e-3
-"""Epsilon of the trunk's normalisations."""
+"""Epsilon of the normalisations of the trunk."""
 
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -49,7 +49,8 @@ VARIANTS = {
 
 
 def scaled_width(width: int, factor: float) -> int:
-    """Multiply `width` by `factor`, to a multiple of 8 not below nine tenths of it.
+    """Multiply `width` by `factor`, rounded to a multiple of 8 that is at least 90 % of the
+    product.
 
     >>> scaled_width(40, 1.1), scaled_width(24, 1.1)
     (48, 24)
@@ -60,7 +61,9 @@ def scaled_width(width: int, factor: float) -> int:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 wider, depthwise, 1x1 narrower, and the input added where the shapes agree."""
+    """A 1x1 expansion, a depthwise convolution and a 1x1 projection; adds the input if shapes
+    agree.
+    """
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -80,10 +83,11 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """float32 [N, 3, H, W] in [0, 1], H and W multiples of 32 -> features at 1/2 ... 1/32.
+    """The trunk: float32 [N, 3, H, W] in [0, 1] -> features at 1/2 to 1/32.
 
-    variant: `efficientnet-lite0`, `-lite1` or `-lite2`. blocks: how many to keep, all by default.
-    widths: channels of the five levels returned, the last block's of each scale.
+    H and W are multiples of 32. variant: `efficientnet-lite0`, `-lite1` or `-lite2`. blocks: number
+    of blocks to keep, all by default. widths: channels of the five levels returned, each from the
+    last block of its scale.
     """
 
     def __init__(self, variant: str, blocks: int | None = None) -> None:
@@ -96,7 +100,10 @@ class EfficientNetLite(nn.Module):
         before, scale = 32, 2
         for number, (repeats, kernel, stride, expand, wide) in enumerate(STAGES):
             width = scaled_width(wide, size.width)
-            if number not in (0, len(STAGES) - 1):  # Lite keeps the first and the last as they are.
+            if number not in (
+                0,
+                len(STAGES) - 1,
+            ):  # Lite does not scale the first and the last stage.
                 repeats = math.ceil(size.depth * repeats)
             for step in (stride,) + (1,) * (repeats - 1):
                 built.append(InvertedResidual(before, width, kernel, step, expand))

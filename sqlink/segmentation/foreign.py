@@ -1,12 +1,13 @@
-"""Segmenters of other origin: their classes brought to ours, their sizes to the picture's.
+"""Segmenters of other origin: conversion of their classes to ours and of their sizes to the
+picture's.
 
     picture [3, H, W] ─ mean, deviation ─ network ─> logits [K, h, w] ─ bilinear to [K, H, W]
-    ─ classes that stand for none of ours left out ─ argmax ─ table ─> ids 0..10 [H, W]
+    ─ outputs without a class of ours left out ─ argmax ─ table ─> ids 0..10 [H, W]
 
-A network is run one picture at a time, so that no map depends on other pictures. Which of our
-classes each of its outputs stands for is by name: CamVid's own names, Cityscapes', or what the user
-says. An output without an answer is refused: scored against labels of other classes a network would
-look bad, or good, for reasons outside it.
+A network is run one picture at a time, so that no map depends on other pictures. Outputs are mapped
+to our classes by name: by CamVid's names, Cityscapes' names, or what the user says. An output
+without a class is refused, because labels of other classes would give a network a score that says
+nothing about it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlink.data.classes import CAMVID, CITYSCAPES, CLASS_SETS
 from sqlink.errors import ConfigError, DataError, WeightsError
 
 NONE = "none"
-"""What an output that stands for none of our classes is given in `classes`."""
+"""Value in `classes` for an output that stands for none of our classes."""
 
 SAME = {
     "sidewalk": "pavement",
@@ -41,22 +42,22 @@ SAME = {
     "bus": "car",
     "train": "car",
 }
-"""Cityscapes' names that CamVid has others for, and ours."""
+"""Map from Cityscapes' names that differ from CamVid's to our names."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Logits = Callable[[Tensor], Tensor]
-"""float32 [1, 3, H, W], normalised, to [1, K, h, w]."""
+"""Function from normalised pictures, float32 [1, 3, H, W], to logits [1, K, h, w]."""
 
 
 class ForeignSegmenter:
-    """A network behind the `Segmenter` protocol.
+    """A foreign network that follows the `Segmenter` protocol.
 
-    run: from a normalised picture to logits. outputs: the names of its K outputs in order. classes:
-    what `class_table` takes. mean, std: of RGB in [0, 1]. weights_sha256: of its file.
+    run: function from a normalised picture to logits. table: class id of each output, see
+    `class_table`. mean, std: of RGB in [0, 1]. weights_sha256: hash of its file.
 
-    Raises ConfigError if an output stands for nothing that is known.
+    Raises ConfigError for a wrong mean or std.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ForeignSegmenter:
     def segment(self, images: Tensor) -> Tensor:
         """Segment images: float32 [N, 3, H, W] in [0, 1]. Returns int64 [N, H, W] class ids.
 
-        Raises DataError if the network refuses the size, or answers in another shape.
+        Raises DataError if the network refuses the size, or returns another shape.
         """
         left_out = self._table < 0
         maps = []
@@ -112,9 +113,9 @@ def class_table(
 ) -> Tensor:
     """Return our class id of each output, int64 [K]; -1 for an output without a class.
 
-    outputs: their names. classes: our class of outputs whose names are not CamVid's or Cityscapes',
-    or mean another class; `none` for no class. Raises ConfigError for an output of unknown class, a
-    class that is not ours, or where no output has a class.
+    outputs: their names. classes: our class for each output whose name is neither CamVid's nor
+    Cityscapes', or which means another class; `none` for no class. Raises ConfigError for an output
+    of unknown class, a class that is not ours, or if no output has a class.
 
     >>> class_table("x", ["road", "person", "wall", "boat"], {"boat": "none"}).tolist()
     [3, 9, 7, -1]
@@ -144,10 +145,9 @@ def class_table(
 
 
 def output_names(name: str, outputs: str | Sequence[str]) -> list[str]:
-    """Return the names of a network's outputs: those of a class set by its name, or a list of
-    names.
+    """Return the names of a network's outputs: those of a class set, or a list of names.
 
-    Raises ConfigError for neither.
+    Raises ConfigError for anything else.
     """
     if isinstance(outputs, str):
         if outputs not in CLASS_SETS:

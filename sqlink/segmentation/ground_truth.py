@@ -1,6 +1,6 @@
-"""Labels in the place of a segmenter's map: the transmitter that knows everything.
+"""Labels in place of a segmenter's map: a transmitter with perfect segmentation.
 
-Labels have pixels that nobody labelled; a map to be sent has a class everywhere.
+Labels may have pixels without a label; a map to be sent has a class everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlink.errors import DataError
 
 
 def fill_unlabelled(labels: Tensor) -> Tensor:
-    """Give each pixel without a label that of the nearest pixel with one.
+    """Give each pixel without a label the label of the nearest labelled pixel.
 
     labels: int64 [N, H, W], class ids or NO_LABEL (any id outside 0..10 counts as none). Returns
     int64 [N, H, W] of class ids on the same device. Raises DataError for a map without any label.

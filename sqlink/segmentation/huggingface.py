@@ -1,9 +1,9 @@
-"""Segmenters of Hugging Face's `transformers` (extra `hf`), from a folder or by their name.
+"""Segmenters of Hugging Face's `transformers` (extra `hf`), from a folder or from the hub.
 
     judge: {name: huggingface, options: {model: nvidia/segformer-b0-finetuned-cityscapes-1024-1024}}
 
-Class names are those of the model's own configuration, normalisation that of its preprocessor.
-Weights are read from safetensors alone, and no code of a repository is run.
+Class names come from the model's configuration, the normalisation from its preprocessor. Weights
+are read from safetensors only, and no code of a repository is run.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def huggingface(
     revision: str | None = None,
     device: torch.device | str = "cpu",
 ) -> ForeignSegmenter:
-    """Load a network for semantic segmentation by its name on the hub, or its folder.
+    """Load a network for semantic segmentation by its name on the hub, or from a folder.
 
     classes: see `foreign.class_table`. revision: of the hub's repository. Raises MissingExtraError
-    without transformers, WeightsError for a model that is not there or does something
-    else, ConfigError for classes that do not fit.
+    without transformers, WeightsError if the model is missing or is not for semantic segmentation,
+    ConfigError for classes that do not fit.
     """
     try:
         from transformers import AutoModelForSemanticSegmentation
@@ -83,7 +83,7 @@ def huggingface(
 
 
 def _normalisation(preprocessor: Path | None) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation from a preprocessor's configuration; ImageNet's without one."""
+    """Return mean and deviation from a preprocessor's configuration, by default ImageNet's."""
     if preprocessor is None:
         return IMAGENET_MEAN, IMAGENET_STD
     said = json.loads(preprocessor.read_text(encoding="utf-8"))

@@ -38,11 +38,11 @@ def onnx(
 ) -> ForeignSegmenter:
     """Load the network of an ONNX file, on the CPU.
 
-    outputs: the names of its outputs. classes: see `foreign.class_table`. mean, std: what pictures
-    in [0, 1] are normalised by. resize: bring pictures to the size that the file is made for, where
-    it is made for one; without it, pictures of another size are refused. Raises MissingExtraError
-    without onnxruntime, WeightsError for a file that is not ONNX or has another input, ConfigError
-    for classes that do not fit.
+    outputs: the names of its outputs. classes: see `foreign.class_table`. mean, std: normalisation
+    of pictures in [0, 1]. resize: scale pictures to the size of the file's input, if that is fixed;
+    without it, pictures of another size are refused. Raises MissingExtraError without onnxruntime,
+    WeightsError for a file that is not ONNX or has another input, ConfigError for classes that do
+    not fit.
     """
     try:
         import onnxruntime

@@ -1,11 +1,11 @@
-"""`tx`: the transmitter's network, light enough to run inside the encoder.
+"""`tx`: the transmitter's network, small enough to run inside the encoder.
 
     picture ─ EfficientNet-Lite0 ─┬─ 1/2 unshuffled, 1/4 ── fine ────── + ─ 1/4 ─ shuffle ─ logits
                                   ├─ 1/8 ──────────────── middle ── + ──┘                   at 1/2
                                   └─ 1/16, 1/32, mean ─── deep ─────┘
 
 A feature pyramid (Lin et al., CVPR 2017) on a pretrained trunk without its last stage: levels are
-added, coarse to fine, and the finest sees the features at 1/2, where poles are two pixels wide.
+added from coarse to fine, and the finest uses the features at 1/2, where poles are two pixels wide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from sqlink.segmentation.efficientnet import EfficientNetLite
 
 
 class Pyramid(nn.Module):
-    """[N, 3, H, W] in [0, 1], H and W multiples of `stride` -> logits [N, 11, H/2, W/2]."""
+    """Network of `tx`: [N, 3, H, W] in [0, 1] -> logits [N, 11, H/2, W/2].
+
+    H and W are multiples of `stride`.
+    """
 
     stride = 32
     variant = "efficientnet-lite0"
@@ -44,8 +47,9 @@ class Pyramid(nn.Module):
         self.classify = nn.Conv2d(fine, 4 * NUM_CLASSES, 1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of the levels, [N, 48, H/4, W/4], [N, 40, H/8, W/8], [N, 96, H/16,
-        W/16], which losses on this network compare.
+        """Return the features that losses on this network compare.
+
+        Their shapes are [N, 48, H/4, W/4], [N, 40, H/8, W/8] and [N, 96, H/16, W/16].
         """
         x2, x4, x8, x16, x32 = self.trunk(images)
         fine = self.from4(torch.cat([F.pixel_unshuffle(x2, 2), x4], dim=1))
@@ -55,7 +59,7 @@ class Pyramid(nn.Module):
         return cast(Tensor, fine), x8, cast(Tensor, deep)
 
     def classes(self, fine: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
-        """Return the logits of `features`."""
+        """Return the logits for `features`."""
         x = F.relu(self.from8(middle) + resize(self.to8(deep), middle))
         x = cast(Tensor, self.middle(x))  # N×64×H/8×W/8
         x = F.relu(fine + resize(self.to4(x), fine))  # N×48×H/4×W/4

@@ -2,8 +2,9 @@
 
     judge: {name: torchscript, options: {model: net.pt, outputs: camvid}}
 
-The network takes float32 [1, 3, H, W] and returns logits [1, K, h, w], alone, first in a tuple, or
-as `out` in a dictionary. TorchScript has its own interpreter: loading a file runs no Python.
+The network takes float32 [1, 3, H, W] and returns logits [1, K, h, w], alone, as the first of a
+tuple, or as `out` in a dictionary. TorchScript has its own interpreter: loading a file runs no
+Python.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def torchscript(
 ) -> ForeignSegmenter:
     """Load the network of a TorchScript file.
 
-    outputs, classes, mean, std: as for `onnx`. Raises WeightsError for another file,
+    outputs, classes, mean, std: as for `onnx`. Raises WeightsError for a file of another format,
     ConfigError for classes that do not fit.
     """
     path = Path(model)

@@ -1,9 +1,9 @@
 """BPG: HEVC intra pictures in Fabrice Bellard's container, genuine files in and out.
 
     encode_bpg(image, qp) -> bytes          decode_bpg(data) -> image
-    codec.BPG: the codec `bpg`, fitted to a budget      conformance: against libbpg's own figures
+    codec.BPG: the codec `bpg`, fitted to a budget      conformance: comparison with libbpg
 
-Needs PyAV, the extra `bpg`: its wheels carry x265 (GPL) and libavcodec.
+It needs PyAV (extra `bpg`), whose wheels include x265 (GPL) and libavcodec.
 """
 
 from __future__ import annotations

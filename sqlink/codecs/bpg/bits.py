@@ -1,4 +1,4 @@
-"""Bits as HEVC writes them: most significant first, fixed length or Exp-Golomb (H.265, 9.2)."""
+"""Bits in the format of HEVC: most significant first, fixed length or Exp-Golomb (H.265, 9.2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sqlink.errors import DataError
 
 
 class BitWriter:
-    """Collects bits.
+    """Writer of bits.
 
     >>> bits = BitWriter()
     >>> bits.u(4, 0b1001); bits.ue(3)
@@ -30,13 +30,13 @@ class BitWriter:
         self.u(2 * (value + 1).bit_length() - 1, value + 1)
 
     def to_bytes(self) -> bytes:
-        """Return the bits so far, zeros up to a whole byte."""
+        """Return the bits so far, padded with zeros to a whole byte."""
         padding = -self._length % 8
         return (self._value << padding).to_bytes((self._length + padding) // 8, "big")
 
 
 class BitReader:
-    """Reads bits; DataError past the end.
+    """Reader of bits; raises DataError past the end.
 
     >>> bits = BitReader(bytes.fromhex("9200"))
     >>> bits.u(4), bits.ue()

@@ -1,4 +1,6 @@
-"""The codec `bpg`: genuine BPG files, fitted to the budget, all or nothing over a link."""
+"""The codec `bpg`: genuine BPG files, fitted to the budget; a link delivers them completely or not
+at all.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from sqlink.errors import ConfigError
 class BPG(FileCodec):
     """The codec `bpg`: x265 in BPG's container, as libbpg's `bpgenc -m 8` makes it.
 
-    packet_bytes: slices of the file; each of them is as needed as any other. chroma: "420", as the
+    packet_bytes: size of the slices of the file, all of which are needed. chroma: "420", as the
     reference encoder's default, "422", "444" or "grey".
 
-    A native `quality` is the QP, 0 (best) to 51. A budget is filled by QPs between whole ones, too
-    (`fractional_qp`). Raises MissingExtraError without PyAV.
+    A native `quality` is the QP, 0 (best) to 51. QPs between whole ones (`fractional_qp`) help to
+    fill a budget. Raises MissingExtraError without PyAV.
     """
 
     name = "bpg"
@@ -44,8 +46,8 @@ class BPG(FileCodec):
         load_av()
 
     def code(self, picture: Pixels, setting: int) -> bytes:
-        """Encode uint8 [H, W, 3] to a file. Raises DataError if x265 refuses the picture (too
-        large).
+        """Encode uint8 [H, W, 3] to a file. Raises DataError if the picture is too large for
+        x265.
         """
         return encode_bpg(picture, LADDER[setting], self.chroma)
 
@@ -60,7 +62,7 @@ class BPG(FileCodec):
         return LADDER.index(quality)
 
     def quality(self, setting: int) -> float:
-        """Return the QP of a setting, whole or between two."""
+        """Return the QP of a setting, which may be fractional."""
         return LADDER[setting]
 
     def describe(self) -> Mapping[str, str]:
@@ -74,7 +76,7 @@ class BPG(FileCodec):
         }
 
     def check_whole(self, data: bytes) -> None:
-        """Raise DataError if a file is cut short, too large, or holds what is not read here."""
+        """Raise DataError if a file is cut short, too large, or not supported."""
         from sqlink.data.pictures import max_pixels_allowed
 
         BPGFile.from_bytes(data, max_pixels_allowed())

@@ -1,4 +1,4 @@
-"""BPG's colours and resampling in the integers of the reference software, so that pixels are equal.
+"""BPG's colours and resampling in the integer arithmetic of the reference software.
 
     RGB ── rgb_to_ycc ──> Y, Cb, Cr at full size ── halve ──> 4:2:0
     4:2:0 ── double ──> Cb, Cr at full size ── ycc_to_rgb ──> RGB
@@ -93,7 +93,7 @@ def ycc_to_rgb(luma: Plane, cb: Plane, cr: Plane) -> Plane:
     image = np.empty((height, width, 3), np.uint8)
     step = max(
         1, (1 << 20) // width
-    )  # rows at a time: 32-bit planes of a large picture take much memory
+    )  # rows at a time: 32-bit planes of a large picture need much memory
     for top in range(0, height, step):
         rows = slice(top, top + step)
         y = (luma[rows].astype(np.int32) << _SHIFT) + _HALF

@@ -1,9 +1,9 @@
-"""This codec against libbpg 0.9.8: `python -m sqlink.codecs.bpg.conformance SHARED [--frames N]`.
+"""Comparison with libbpg 0.9.8: `python -m sqlink.codecs.bpg.conformance SHARED [--frames N]`.
 
 Decoder: every file of SHARED/vectors/bpg must give the reference decoder's pixels. Encoder: on the
 frames of SHARED/vectors/bpg/reference_rd.csv (CamVid validation, every fifth), its rate against
 that of the reference encoder at equal PSNR (RGB, dB), as a Bjøntegaard delta (pchip) of each
-frame's curve, averaged over frames. Equal QPs would not do: the reference codes x265's intra
+frame's curve, averaged over frames. Equal QPs cannot be compared: the reference codes x265's intra
 pictures at QP - 3.
 """
 
@@ -27,13 +27,13 @@ from sqlink.codecs.bpg.encoder import X265_PARAMS, encode_bpg
 from sqlink.errors import DataError, SQLinkError
 
 QPS = (28, 32, 36, 40, 44, 48, 51)
-"""QPs of our encoder: their PSNR covers that of the reference's QPs, 31 to 51, on every frame."""
+"""QPs of our encoder: on every frame their PSNR covers that of the reference's QPs, 31 to 51."""
 REFERENCES = ("x265", "jctvc")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One file of one picture."""
+    """QP, size and PSNR of one file."""
 
     qp: float
     size: int
@@ -56,7 +56,7 @@ def psnr(one: Plane, other: Plane) -> float:
 
 
 def vectors(shared: Path) -> Iterator[tuple[str, int, float]]:
-    """Yield, for every conformance file, its name, the number of wrong samples, and their share."""
+    """Yield name, number of wrong samples and their share for every conformance file."""
     files = sorted((shared / "vectors" / "bpg").glob("*.bpg"))
     if not files:
         raise DataError(f"{shared} holds no vectors/bpg/*.bpg")
@@ -96,9 +96,7 @@ def own_curve(image: Plane, qps: Sequence[float] = QPS) -> list[Point]:
 
 
 def bd_rate(anchor: Sequence[Point], test: Sequence[Point]) -> float:
-    """Return the bytes of `test` over those of `anchor` at equal PSNR, percent; below 0 is
-    better.
-    """
+    """Return the BD-rate of `test` against `anchor` at equal PSNR, per cent; below 0 is better."""
     from bjontegaard import bd_rate as bjontegaard_rate
 
     a, t = (sorted(points, key=lambda p: p.psnr) for points in (anchor, test))
@@ -115,7 +113,9 @@ def bd_rate(anchor: Sequence[Point], test: Sequence[Point]) -> float:
 
 
 def report(shared: Path, frames: int | None = None) -> bool:
-    """Print the tables; True if every vector is equal and the BD-rate to x265 is within +3 %."""
+    """Print the tables; return whether all vectors are equal and the BD-rate to x265 is within +3
+    %.
+    """
     av = load_av()
     codec = av.library_versions["libavcodec"]
     print(f"PyAV {av.__version__}, libavcodec {'.'.join(map(str, codec))}; 4:2:0, {X265_PARAMS}\n")
@@ -156,7 +156,7 @@ def _print_mean(name: str, points: Sequence[Point]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0 if all holds, 1 if not, 2 for a user's error."""
+    """Run the command; return 0 if all checks pass, 1 if not, 2 for a user error."""
     parser = argparse.ArgumentParser(prog="python -m sqlink.codecs.bpg.conformance")
     parser.add_argument("shared", type=Path, help="the folder of development data")
     parser.add_argument("--frames", type=int, help="only the first N frames of the table")

@@ -3,9 +3,9 @@
     "BPG" FB │ format, alpha, depth │ colour, flags │ ue7 W │ ue7 H │ ue7 length of picture data
     [ue7 length, extension data] │ ue7 length, HEVC tools │ PPS │ 00 00 01 │ slice
 
-Source: BPG Specification, Fabrice Bellard, bellard.org/bpg/bpg_spec.txt. Read and written here are
-pictures of 8 bits, grey, 4:2:0 or 4:2:2 (JPEG siting) or 4:4:4, in YCbCr BT.601 of full range, as
-the reference encoder makes them by default; others get a DataError that says what they hold.
+Source: BPG Specification, Fabrice Bellard, bellard.org/bpg/bpg_spec.txt. Supported are pictures of
+8 bits, grey, 4:2:0 or 4:2:2 (JPEG siting) or 4:4:4, in YCbCr BT.601 of full range, as the reference
+encoder writes them by default. Other files raise a DataError that names their format.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ GREY, YUV420, YUV422, YUV444 = 0, 1, 2, 3
 _FORMATS = ("grey", "4:2:0", "4:2:2", "4:4:4", "4:2:0 (MPEG2 siting)", "4:2:2 (MPEG2 siting)")
 _COLOURS = ("YCbCr BT.601", "RGB", "YCgCo", "YCbCr BT.709", "YCbCr BT.2020")
 DEFAULT_MAX_PIXELS = 64_000_000
-"""Pixels of the largest picture that is decoded unless the caller says otherwise."""
+"""Pixels of the largest picture that is decoded by default."""
 
 
 @dataclass(frozen=True)
 class BPGFile:
-    """A BPG file taken apart.
+    """The parts of a BPG file.
 
-    pixel_format: GREY, YUV420, YUV422 or YUV444. units: PPS and slice, the first without
-    start code.
+    pixel_format: GREY, YUV420, YUV422 or YUV444. units: PPS and slice, the first without a start
+    code.
     """
 
     width: int
@@ -40,13 +40,13 @@ class BPGFile:
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """Width and height of the HEVC picture: rounded up to its smallest coding block."""
+        """Width and height of the HEVC picture: rounded up to whole smallest coding blocks."""
         block = self.tools.min_cb
         return -(-self.width // block) * block, -(-self.height // block) * block
 
     def to_bytes(self) -> bytes:
-        """Return the file's bytes. They state the length of the data, so that a file cut short
-        shows.
+        """Return the file's bytes. They state the length of the data, which reveals a truncated
+        file.
         """
         tools = self.tools.to_bytes()
         data = ue7(len(tools)) + tools + self.units
@@ -63,11 +63,10 @@ class BPGFile:
 
     @classmethod
     def from_bytes(cls, data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> BPGFile:
-        """Take a file apart, its sizes checked before anything is made of them.
+        """Parse a file; sizes are checked before they are used.
 
-        Raises DataError for what is not a BPG file, is cut short, has more than `max_pixels` pixels
-        (None: any number), or holds what is not read here: alpha, animation, other colours, other
-        depths.
+        Raises DataError for a file that is not BPG, is cut short, has more than `max_pixels` pixels
+        (None: any number), or is not supported: alpha, animation, other colours, other depths.
         """
         if data[:4] != MAGIC:
             raise DataError("this is not a BPG file: it does not start with 'BPG' FB")
@@ -121,7 +120,8 @@ class BPGFile:
 
 
 def ue7(value: int) -> bytes:
-    """Encode a number in groups of 7 bits, most significant first; 0x80 says that more follow.
+    """Encode a number in groups of 7 bits, most significant first; the bit 0x80 means that more
+    follow.
 
     >>> ue7(480).hex()
     '8360'
@@ -133,8 +133,7 @@ def ue7(value: int) -> bytes:
 
 
 def read_ue7(data: bytes, at: int) -> tuple[int, int]:
-    """Read the number that starts at `at`, below 2^32; returns it and where it ends. Raises
-    DataError.
+    """Read the number at offset `at`, below 2^32; return it and its end. Raises DataError.
 
     >>> read_ue7(bytes.fromhex("8360"), 0)
     (480, 2)

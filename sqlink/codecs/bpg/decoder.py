@@ -1,6 +1,6 @@
 """BPG files to pixels, by libavcodec's HEVC decoder (PyAV).
 
-Native code reads the bytes: for files of unknown origin run `decode_bpg` through
+Native code reads the bytes, so decode files of unknown origin through
 `sqlink.codecs.worker.decode_in_worker("sqlink.codecs.bpg.decoder:decode_bpg", data)`.
 """
 
@@ -37,9 +37,9 @@ def load_av(what: str = "BPG", extra: str = "bpg") -> ModuleType:
 def decode_bpg(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Plane:
     """Decode a BPG file to uint8 [H, W, 3], equal to the reference decoder's picture to the pixel.
 
-    Raises DataError if the file is damaged where that shows (a flipped bit mostly does not), has
-    more than `max_pixels` pixels (None: no limit) or holds what `container` does not read;
-    MissingExtraError without PyAV.
+    Raises DataError if the file is visibly damaged (most flipped bits are not detected), has more
+    than `max_pixels` pixels (None: no limit) or is not supported by `container`; MissingExtraError
+    without PyAV.
     """
     av = load_av()
     file = BPGFile.from_bytes(data, max_pixels)
@@ -78,7 +78,7 @@ def decode_bpg(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Plan
 
 
 def decode_expected(data: bytes) -> Plane:
-    """Decode the file in a request of `file_codec`; its size is checked before decoding."""
+    """Decode the file in a request of `file_codec`; the size is checked before decoding."""
     file, check = expected(data)
     header = BPGFile.from_bytes(file, None)
     check(header.height, header.width)

@@ -1,12 +1,12 @@
-"""Pixels to genuine BPG files, by x265 (PyAV): what `bpgenc -m 8 -q QP -f 420` of libbpg makes.
+"""Encoder of genuine BPG files by x265 (PyAV), equivalent to libbpg's `bpgenc -m 8 -q QP -f 420`.
 
     RGB ─ rgb_to_ycc ─ halve ─ pad to whole blocks ─ x265, one intra picture at a constant QP
         ─ VPS and SPS replaced by BPG's header ─> file
 
 Settings are those of libbpg 0.9.8: preset veryslow, tune ssim (psychovisual tuning costs 4 % of the
 rate at equal PSNR). ipratio=1 keeps the intra picture at QP rather than QP - 3. One thread, no
-wavefronts: the bytes depend on nothing but the pixels, the QP and the version of x265. QPs between
-whole ones are those of `fractional_qp`.
+wavefronts: the bytes depend only on the pixels, the QP and the version of x265. QPs between whole
+ones are those of `fractional_qp`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
     """Encode an image uint8 [H, W, 3] to a BPG file.
 
     qp: 0 (best) to 51, whole or of `fractional_qp.LADDER`. chroma: "420", "422", "444" or "grey"
-    (luma alone). Raises ConfigError for another qp or chroma, DataError if x265 refuses the picture
-    (too large), MissingExtraError without PyAV.
+    (luma alone). Raises ConfigError for another qp or chroma, DataError if the picture is too large
+    for x265, MissingExtraError without PyAV.
     """
     if qp not in LADDER:
         raise ConfigError(
@@ -51,8 +51,8 @@ def encode_bpg(image: Plane, qp: float, chroma: str = "420") -> bytes:
 
 
 def planes(image: Plane, chroma: str = "420") -> list[Plane]:
-    """Split an image uint8 [H, W, 3] into the planes that are coded: Y, or Y, Cb and Cr, at their
-    own sizes.
+    """Convert an image uint8 [H, W, 3] to the planes to code: Y, or Y, Cb and Cr, at their
+    sizes.
     """
     luma, cb, cr = rgb_to_ycc(image)
     if chroma == "grey":
@@ -71,7 +71,7 @@ def encode_planes(
     pixel_format: the number of the planes' format in the file, one of CHROMA.
     """
     av = load_av()
-    # x265 wants a picture of at least one tree block, and tree blocks of 16 or more.
+    # x265 needs a picture of at least one tree block, and tree blocks of 16 or more.
     block = 8 if min(height, width) > 8 else 16
     coded_height, coded_width = -(-height // block) * block, -(-width // block) * block
     ctu = max(size for size in (16, 32, 64) if size <= max(16, min(coded_height, coded_width)))
@@ -107,7 +107,7 @@ def encode_planes(
 
 
 def _frame(av: ModuleType, coded: list[Plane], width: int, height: int, pix_fmt: str) -> Any:
-    """Make a frame of width x height with the planes in it, their last row and column repeated."""
+    """Make a frame of width x height from the planes, with their last row and column repeated."""
     frame = av.VideoFrame(width, height, pix_fmt)
     for plane, samples in zip(frame.planes, coded, strict=True):
         rows = plane.height - samples.shape[0]

@@ -1,11 +1,11 @@
 """HEVC parameter sets, between x265's stream and BPG's short header (H.265, 7.3).
 
-A BPG file drops the VPS and SPS of an intra picture and keeps the few values of the SPS that vary:
+A BPG file omits the VPS and SPS of an intra picture and keeps the few variable values of the SPS:
 
     x265:  VPS SPS PPS slice ── parse_sps ──> Tools in the BPG header + PPS slice
     BPG:   Tools + size ── parameter_sets ──> VPS SPS, before PPS slice, for any HEVC decoder
 
-Everything else is fixed by the format (bellard.org/bpg/bpg_spec.txt): ids 0, one sub-layer, no
+All other values are fixed by the format (bellard.org/bpg/bpg_spec.txt): ids 0, one sub-layer, no
 conformance window, equal bit depths, no scaling list, picture order count of 8 bits.
 """
 
@@ -25,7 +25,7 @@ _PROFILE_RANGE_EXTENSIONS = 4
 
 @dataclass(frozen=True)
 class PCM:
-    """How uncompressed blocks are written."""
+    """Format of uncompressed blocks."""
 
     luma_depth_minus1: int
     chroma_depth_minus1: int
@@ -47,7 +47,7 @@ class Tools:
     pcm: PCM | None
     strong_intra_smoothing: int
     range_extension: int | None = None
-    """Nine flags, the first the most significant; None if the SPS has no extension."""
+    """Nine flags, the first one most significant; None if the SPS has no extension."""
 
     @property
     def min_cb(self) -> int:
@@ -189,7 +189,7 @@ def _stop(bits: BitWriter) -> BitWriter:
 
 
 def escape(payload: bytes) -> bytes:
-    """Put an 03 between two zeros and a byte of 0 to 3, so that no start code appears inside."""
+    """Insert 03 between two zeros and a byte of 0 to 3, so that no start code appears inside."""
     out = bytearray()
     zeros = 0
     for byte in payload:
@@ -220,7 +220,7 @@ def nal_type(unit: bytes) -> int:
 def parse_sps(unit: bytes) -> tuple[Tools, int, int]:
     """Read the tools, coded width and coded height that an SPS of an intra picture states.
 
-    Raises ValueError if it says what a BPG file cannot: then no genuine file can be made of it.
+    Raises ValueError if BPG cannot express the SPS: then no genuine file can be made.
     """
     bits = BitReader(unescape(unit[2:]))
     bits.u(4)

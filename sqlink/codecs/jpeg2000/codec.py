@@ -1,13 +1,14 @@
 """JPEG2000 (ITU-T T.800) by OpenJPEG through Pillow, fitted to the budget.
 
 A raw codestream without the box of a .jp2 file (85 bytes) and without the encoder's comment (39
-bytes), irreversible 9/7 wavelet and colour transform. The stream's packets are slices of it, in
-order: the receiver decodes what came before the first loss, and no more. The first slices hold the
-main header, without which nothing can be shown; it is charged in the ledger as `header`.
+bytes), irreversible 9/7 wavelet and colour transform. The packets are slices of the codestream in
+order, and the receiver decodes the part before the first loss. The first slices hold the main
+header, without which nothing can be decoded; the ledger counts it as `header`.
 
-Quality layers order the stream for such losses. On CamVid at 0.04 to 0.2 bpp, four layers show a
-stream cut to three quarters 0.6 to 1.5 dB better than one layer does, for 0.1 to 0.2 dB less where
-everything comes; eight are no better than four under any cut, and another 0.1 dB worse whole.
+Quality layers order the stream for such losses. On CamVid at 0.04 to 0.2 bpp, a stream cut to three
+quarters is 0.6 to 1.5 dB better with four layers than with one layer, and a complete stream 0.1 to
+0.2 dB worse. Eight layers are no better than four under any cut, and another 0.1 dB worse if
+complete.
 """
 
 from __future__ import annotations
@@ -47,26 +48,24 @@ from sqlink.errors import ConfigError, DataError
 AUTO = "auto"
 _LAYERS_FOR_LOSSES = 4
 _FILLED = 0.92
-"""Share of a budget below which fewer layers are tried, as OpenJPEG fills less in small
-pictures.
-"""
+"""Share of a budget below which fewer layers are tried, as OpenJPEG fills small pictures less."""
 _STEPS = 14
-"""Encodings tried for the largest file within a budget."""
+"""Number of encodings in the search for the largest file within a budget."""
 
 _SLOWEST = 1e6
-"""Pixels a second that a decoder must reach before it is stopped."""
+"""Lowest decoding speed in pixels per second; slower decoders are stopped."""
 
 
 @register("jpeg2000")
 class JPEG2000:
     """The codec `jpeg2000`.
 
-    packet_bytes: slices of the codestream. layers: quality layers, 1 to 32. "auto" is four, as the
-    packets of a link may be lost or cut, and fewer where four do not fit or fill a budget badly;
-    a sweep whose channels are all `lossless` takes one.
+    packet_bytes: size of the slices of the codestream. layers: quality layers, 1 to 32. "auto" is
+    four, for links that lose or cut packets, and fewer if four do not fit or fill a budget badly; a
+    sweep whose channels are all `lossless` uses one.
 
-    A native `quality` is the compression ratio, raw bytes (3 a pixel) over coded ones: higher is
-    smaller. OpenJPEG meets it from below.
+    A native `quality` is the compression ratio, raw bytes (3 per pixel) over coded bytes: a higher
+    value gives a smaller file. OpenJPEG's files do not exceed the size asked for.
     """
 
     name = "jpeg2000"
@@ -96,8 +95,8 @@ class JPEG2000:
     ) -> list[Stream | Unreachable]:
         """Encode float32 [N, 3, H, W] in [0, 1]; a map is ignored. See `Codec`.
 
-        Raises ConfigError for a quality below 1 and for channel uses, DataError if a side is
-        below 16 or the picture is too large for OpenJPEG.
+        Raises ConfigError for a quality below 1 and for channel uses, DataError if a side is below
+        16 pixels or the picture is too large for OpenJPEG.
         """
         height, width = images.shape[2:]
         check_size(height, width, "the picture")
@@ -128,7 +127,9 @@ class JPEG2000:
         return answers
 
     def decode(self, received: Sequence[Received]) -> Decoded:
-        """Decode what came before the first loss; an outage where that is not one packet."""
+        """Decode the part before the first loss; an outage if it does not hold one JPEG2000
+        packet.
+        """
         return decode_each(received, _decode)
 
     def parse(self, data: bytes) -> Stream:
@@ -179,8 +180,9 @@ class JPEG2000:
     def _fit(self, picture: Pixels, budget: int, layers: int) -> bytes:
         """Return the largest codestream within `budget` bytes, or the smallest of all if none fits.
 
-        OpenJPEG stays below the size that it is asked for, at times by far: so the size asked for
-        is bisected, between that of the budget and the smallest one known to overshoot it.
+        OpenJPEG stays below the size that it is asked for, sometimes far below. Therefore the size
+        to ask for is found by bisection between the budget and the smallest size known to exceed
+        it.
         """
         low, high = 1.0, float(budget + 64)
         best: bytes | None = None

@@ -1,15 +1,16 @@
-"""The anatomy of a JPEG2000 codestream: its header, and where its packets end.
+"""The structure of a JPEG2000 codestream: its header, and the ends of its packets.
 
     SOC SIZ COD QCD | SOT SOD | packet packet ... packet | EOC
-    main header     | tile    | one a (layer, resolution, component)
+    main header     | tile    | one per (layer, resolution, component)
 
-OpenJPEG refuses a codestream that was cut short. Cut behind the last whole packet, with an empty
-packet (a zero byte) in the place of each one that is missing, the same picture decodes at the
-quality and resolution of what came. Where a packet ends is written only in its own header, so that
-is read here. Filling up the bytes of a packet that was cut, with zeros or ones, is worse: what the
-arithmetic decoder makes of them costs up to 7 dB.
+OpenJPEG refuses a codestream that was cut short. If it is cut after its last complete packet, and
+each missing packet is replaced by an empty one (a zero byte), the picture can be decoded at the
+quality and resolution received. The end of a packet is given only in its own header, which is
+therefore parsed here. Filling up an incomplete packet with zeros or ones is worse: the arithmetic
+decoder then loses up to 7 dB.
 
-Covered is what `jpeg2000` writes: one tile, no precincts, no SOP, EPH or code-block style.
+Supported are the codestreams of `jpeg2000`: one tile, no precincts, no SOP, EPH or code-block
+style.
 
 Source: ITU-T T.800 (2002), annexes A (markers) and B.10 (packet headers, tag trees).
 """
@@ -32,10 +33,10 @@ _MAX_PRECINCT = 1 << 15
 
 @dataclass(frozen=True)
 class Header:
-    """What the headers of a codestream say.
+    """Contents of the headers of a codestream.
 
     tile: offset of the tile's header (SOT). body: offset of the first packet. tile_bytes: from
-    `tile` to the end of the last packet, as the header claims.
+    `tile` to the end of the last packet, according to the header.
     """
 
     width: int
@@ -72,7 +73,7 @@ def _word(data: bytes, at: int, size: int) -> int:
 
 
 def read_header(data: bytes) -> Header:
-    """Read the headers, up to the first packet. Raises DataError if damaged or not of our kind."""
+    """Read the headers up to the first packet. Raises DataError if damaged or not supported."""
     segments = _segments(data)
     where = {marker: start + 4 for marker, start, _ in segments}
     if _SIZ not in where or _COD not in where:
@@ -143,7 +144,7 @@ class _Bits:
 
 
 class _TagTree:
-    """Minima of a grid, over 2 x 2 cells at a time up to one root (B.10.2)."""
+    """A tag tree: minima of a grid over 2 x 2 cells, level by level up to one root (B.10.2)."""
 
     def __init__(self, width: int, height: int) -> None:
         self.sizes = [(width, height)]
@@ -154,7 +155,7 @@ class _TagTree:
         self.known = [[False] * (w * h) for w, h in self.sizes]
 
     def below(self, bits: _Bits, x: int, y: int, threshold: int) -> bool:
-        """Read on until it is known whether the value of cell (x, y) is below `threshold`."""
+        """Read bits until it is known whether the value of cell (x, y) is below `threshold`."""
         low = 0
         for level in reversed(range(len(self.sizes))):
             cell = (y >> level) * self.sizes[level][0] + (x >> level)
@@ -169,7 +170,7 @@ class _TagTree:
 
 
 class _Band:
-    """The code-blocks of one sub-band of one component, and what is known of them so far."""
+    """The code-blocks of one sub-band of one component, with their state so far."""
 
     def __init__(self, width: int, height: int, block: tuple[int, int]) -> None:
         self.columns, self.rows = -(-width // (1 << block[0])), -(-height // (1 << block[1]))
@@ -179,7 +180,9 @@ class _Band:
         self.length_bits = [0] * (self.columns * self.rows)
 
     def read(self, bits: _Bits, layer: int) -> int:
-        """Read this band's part of a packet header; returns its bytes in the packet's body."""
+        """Read this band's part of a packet header; return its number of bytes in the packet's
+        body.
+        """
         total = 0
         for index in range(self.columns * self.rows):
             x, y = index % self.columns, index // self.columns
@@ -214,10 +217,10 @@ def _passes(bits: _Bits) -> int:
 
 
 def packet_ends(data: bytes, header: Header) -> list[int]:
-    """Return the offsets at which the packets that are whole in `data` end, in codestream order.
+    """Return the end offsets of the complete packets in `data`, in codestream order.
 
-    Empty where the codestream is of a kind that is not covered here. Nothing is raised for damaged
-    bytes: what they say is followed as far as it goes.
+    The list is empty for a codestream that is not supported. Damaged bytes raise no error: they are
+    parsed as far as possible.
     """
     covered = header.progression in (_LRCP, _RLCP)
     if not covered or max(header.width, header.height) > _MAX_PRECINCT:

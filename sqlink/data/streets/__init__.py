@@ -1,13 +1,14 @@
 """Procedural street scenes with exact maps: endless pictures that need no download.
 
 A dash camera's view of an English street, rendered from a seed in NumPy: perspective road and
-markings, façades, trees, cars, people, weather, film; or of a street `anywhere`, with nights, rain,
-other proportions and traffic on the right besides. Picture and map come from one canvas and agree
-to the pixel. Two conventions follow CamVid's annotators: a bare crown is tree where twigs are
-close together, and what shows between rails or spokes belongs to the fence or the bicyclist.
+markings, façades, trees, cars, people, weather and the camera's tone curve; or a street `anywhere`,
+which adds nights, rain, other proportions and traffic on the right. Picture and map come from one
+canvas and agree to the pixel. Two conventions follow CamVid's annotators: the crown of a bare tree
+is labelled as tree where its twigs are close together, and gaps between rails or spokes are
+labelled as fence or bicyclist.
 
-The same seed gives the same bytes on every machine: only IEEE basic arithmetic and square roots
-touch pixels, and all chance is Philox by seed and purpose.
+The same seed gives the same bytes on every machine: pixels are computed with IEEE basic arithmetic
+and square roots only, and all random numbers are Philox streams keyed by seed and purpose.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ COUNTRIES = ("england", "anywhere")
 
 @register("streets")
 class Streets:
-    """`count` scenes of seeds `seed`, `seed + 1`, ...; each is its own block.
+    """Data set of `count` scenes with seeds `seed`, `seed + 1`, ...; each scene is its own block.
 
-    height, width: 16 to 4096. country: `england`, or `anywhere` for nights, rain, other proportions
-    and traffic on the right besides. Raises ConfigError for anything else.
+    height, width: 16 to 4096. country: `england`, or `anywhere`, which adds nights, rain, other
+    proportions and traffic on the right. Raises ConfigError for anything else.
 
     >>> Streets(seed=3, count=1, height=24, width=32)[0].image.shape
     torch.Size([3, 24, 32])

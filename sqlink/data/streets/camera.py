@@ -1,8 +1,8 @@
 """The dash camera: a pinhole above a street, and planes seen through it.
 
 World: metres, x right across the street, y up, z forward along it, the ground at y = 0. The camera
-stands at (x, height, 0) and looks along z, turned by `yaw`; its pitch is in the horizon's row, as a
-shifted sensor would give, so that upright things stay upright.
+stands at (x, height, 0) and looks along z, turned by `yaw`. Its pitch is given by the row of the
+horizon, as with a shifted sensor, so that vertical edges stay vertical.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Point = tuple[float, float, float]
 NEAR = 0.5
-"""Metres in front of the camera where things are cut off."""
+"""Distance of the near plane from the camera, in metres."""
 
 
 def cross(a: Point, b: Point) -> Point:
@@ -31,13 +31,15 @@ def dot(a: Point, b: Point) -> float:
 
 @lru_cache(maxsize=4096)
 def turn(angle: float) -> tuple[float, float]:
-    """Return cosine and sine, rounded so that every machine's mathematics library agrees."""
+    """Return cosine and sine, rounded so that they are the same on every machine."""
     return round(math.cos(angle), 9), round(math.sin(angle), 9)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """x, height: metres. focal: pixels. (cx, cy): the point at the horizon straight ahead."""
+    """A pinhole camera. x, height: metres. focal: pixels. (cx, cy): the point on the horizon
+    straight ahead, pixels.
+    """
 
     x: float
     height: float
@@ -47,7 +49,7 @@ class Camera:
     yaw: float
 
     def view(self, p: Point) -> Point:
-        """Convert world to camera axes: right, up, forward, from the camera."""
+        """Convert a world point to camera axes: right, up, forward, from the camera."""
         c, s = turn(self.yaw)
         x, z = p[0] - self.x, p[2]
         return (x * c - z * s, p[1] - self.height, x * s + z * c)
@@ -58,7 +60,7 @@ class Camera:
         return (v[0] * c - v[2] * s, v[1], v[0] * s + v[2] * c)
 
     def project(self, points: Sequence[Point]) -> NDArray[np.float64] | None:
-        """Project a world polygon to pixels [N, 2], cut at the near plane; None if all of it is
+        """Project a world polygon to pixels [N, 2], clipped at the near plane; None if all of it is
         behind.
         """
         seen = [self.view(p) for p in points]
@@ -78,7 +80,7 @@ class Camera:
         )
 
     def spot(self, p: Point) -> tuple[float, float, float]:
-        """Return pixel x, y of a point, and pixels a metre there (0 if it is behind the camera)."""
+        """Return pixel x, y of a point, and pixels per metre there (0 behind the camera)."""
         x, y, z = self.view(p)
         if z < NEAR:
             return 0.0, 0.0, 0.0
@@ -88,8 +90,8 @@ class Camera:
     def plane(
         self, origin: Point, u: Point, v: Point, rows: Array, cols: Array
     ) -> tuple[Array, Array, Array]:
-        """Return coordinates (a, b) with origin + a u + b v seen at each pixel, and the depth
-        there.
+        """Return the coordinates (a, b) of the point origin + a u + b v seen at each pixel, and its
+        depth.
 
         rows [R], cols [C]: pixel centres. Returns three [R, C] arrays. With d the ray through a
         pixel, O the origin seen from the camera and n = u x v: a = -d.(O x v) / d.n, b = d.(O x u)

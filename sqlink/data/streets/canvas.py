@@ -1,7 +1,7 @@
 """The canvas: linear light and class ids at a multiple of the picture's size, painted together.
 
-One mask paints both, so picture and map cannot disagree. The picture is the mean of each pixel's
-samples; the map is their majority, a tie going to the rarer class.
+One mask paints both, so picture and map always agree. The picture is the mean of each pixel's
+samples; the map is their majority, and a tie goes to the rarer class.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ for _place, _label in enumerate(
 
 @dataclass(frozen=True)
 class Patch:
-    """Where something is painted: a box of the canvas and a mask in it."""
+    """A region to paint: a box of the canvas and a mask in it."""
 
     rows: slice
     cols: slice
@@ -50,7 +50,7 @@ class Patch:
 
 
 class Canvas:
-    """What is painted on, `factor` times the picture's height and width.
+    """The surface to paint on, `factor` times the picture's height and width.
 
     rgb: float32 [3, H, W], linear. label: uint8 [H, W].
     """
@@ -62,7 +62,7 @@ class Canvas:
         self.label = np.full((self.height, self.width), NO_LABEL, np.uint8)
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice] | None:
-        """Return the rows and columns whose pixels may lie in a rectangle, or None outside the
+        """Return the rows and columns of the pixels that may lie in a rectangle; None outside the
         canvas.
         """
         r0, r1 = max(0, int(np.floor(y0))), min(self.height, int(np.ceil(y1)) + 1)
@@ -72,7 +72,9 @@ class Canvas:
         return slice(r0, r1), slice(c0, c1)
 
     def convex(self, points: Points | None) -> Patch | None:
-        """Return the pixels whose centre is inside a convex polygon [N, 2] of (x, y)."""
+        """Return the patch of the pixels whose centres are inside a convex polygon [N, 2] of (x,
+        y).
+        """
         if points is None:
             return None
         corners = points.tolist()
@@ -103,7 +105,7 @@ class Canvas:
         return Patch(slice(r0, r1), slice(c0, c1), mask)
 
     def paint(self, patch: Patch, colour: Array | Colour, label: int | None) -> None:
-        """Lay a colour [3] or [3, R, C] over the patch's mask, and its class id if one is given."""
+        """Paint a colour [3] or [3, R, C], and a class id if given, over the patch's mask."""
         region = self.rgb[:, patch.rows, patch.cols]
         values = np.asarray(colour, np.float32)
         if values.ndim == 1:
@@ -113,7 +115,9 @@ class Canvas:
             np.copyto(self.label[patch.rows, patch.cols], np.uint8(label), where=patch.mask)
 
     def blend(self, patch: Patch, colour: Array | Colour, weight: Array | float) -> None:
-        """Mix a colour [3] or [3, R, C] in by weight, which may be [R, C]; class ids stay."""
+        """Blend in a colour [3] or [3, R, C] by a weight, a number or [R, C]; class ids do not
+        change.
+        """
         region = self.rgb[:, patch.rows, patch.cols]
         values = np.asarray(colour, np.float32)
         if values.ndim == 1:
@@ -121,7 +125,7 @@ class Canvas:
         region += (values - region) * (patch.mask * np.asarray(weight, np.float32))
 
     def darken(self, patch: Patch, weight: float) -> None:
-        """Take light away: 1 leaves black, 0 leaves it."""
+        """Darken the patch: weight 1 gives black, 0 changes nothing."""
         region = self.rgb[:, patch.rows, patch.cols]
         region *= 1 - patch.mask * np.float32(weight)
 

@@ -1,7 +1,7 @@
-"""Chance for the renderer: Philox streams by seed and purpose.
+"""Random numbers for the renderer: Philox streams by seed and purpose.
 
-Every part of a scene draws from its own stream, so that a change to one leaves the others as they
-were. Only raw doubles in [0, 1) are used, which are the same on every machine.
+Every part of a scene draws from its own stream, so that a change to one does not affect the others.
+Only raw doubles in [0, 1) are used, because they are the same on every machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Dice:
         return float(self._generator.random()) < probability
 
     def integer(self, low: int, high: int) -> int:
-        """Draw a whole number in [low, high], both included."""
+        """Draw an integer in [low, high], both ends included."""
         return low + int(self._generator.random() * (high - low + 1))
 
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:

@@ -49,7 +49,7 @@ ROOFS: tuple[Colour, ...] = (
 class House:
     """One building. side: -1 left, 1 right. x0, x1: its street face at z0 and at z1.
 
-    hidden: metres of its near end wall that the next house stands against.
+    hidden: metres of its near end wall that the next house covers.
     """
 
     side: int
@@ -76,9 +76,7 @@ class House:
 
 
 def choose(dice: Dice, side: int, x0: float, x1: float, z0: float, z1: float, town: float) -> House:
-    """Choose a house between two places. `town`: 0 for a suburb's houses, 1 for shops and
-    offices.
-    """
+    """Choose a house between z0 and z1. town: 0 for a suburb's houses, 1 for shops and offices."""
     material, wall, _ = dice.pick(WALLS, [w for _, _, w in WALLS])
     storey = dice.uniform(2.7, 3.6)
     storeys = dice.pick((2, 3, 4), (4 - 3 * town, 2 + 2 * town, 0.3 + 1.6 * town))
@@ -114,7 +112,7 @@ def choose(dice: Dice, side: int, x0: float, x1: float, z0: float, z1: float, to
 def paint(
     canvas: Canvas, camera: Camera, light: Light, house: House, shade_of_road: Array | None
 ) -> None:
-    """End wall, roof, chimneys, then the street face over them.
+    """Paint the end wall, the roof and the chimneys, then the street face over them.
 
     shade_of_road: height of the opposite side's shadow on this face, metres, at each metre of z.
     """
@@ -226,7 +224,7 @@ def _block(
 
 
 def _step(s: Array) -> Array:
-    """Return metres from a column to the next, at each column [C]."""
+    """Return the distance from each column to the next, in metres [C]."""
     row = s[s.shape[0] // 2]
     if len(row) < 2:
         return np.full(len(row), 0.05, np.float32)
@@ -236,7 +234,7 @@ def _step(s: Array) -> Array:
 
 
 def _wall(house: House, s: Array, y: Array, step: Array) -> Array:
-    """Return brightness of the bare wall [R, C] at s metres along it and y up."""
+    """Return the brightness of the bare wall [R, C] at s metres along it and y metres up."""
     salt = np.float32(house.seed % 389)
     stain = sample("fractal", s + salt, y, 22.0)
     near = np.clip(1.25 - step / np.float32(0.09), 0, 1)
@@ -271,7 +269,7 @@ def _wall(house: House, s: Array, y: Array, step: Array) -> Array:
 
 
 WALL, DRESSING, FRAME, PANE, SHOP, LETTERS, GOODS, IRON = range(8)
-"""What a pixel of a street face is made of."""
+"""Materials of a street face."""
 
 
 def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Array | None) -> None:
@@ -304,7 +302,7 @@ def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Arr
         if shade is not None:
             at = np.clip(s * np.float32(dz / size) + np.float32(house.z0), 0, len(shade) - 1)
             sun *= np.clip((y - shade.take(at.astype(np.int32))) * np.float32(2.5) + 0.5, 0, 1)
-    # Less sky is seen from low down in a street, and none under the eaves.
+    # Less sky is visible low down in a street, and none under the eaves.
     sky = np.float32(0.46) + np.float32(0.24) * np.clip(y / np.float32(9), 0, 1)
     cornice = y > np.float32(h - 0.22)
     sky *= np.where(cornice, np.float32(1), np.clip((np.float32(h - 0.2) - y) * 2, 0.6, 1))
@@ -341,7 +339,7 @@ def _face(canvas: Canvas, camera: Camera, light: Light, house: House, shade: Arr
         bright *= 1 - (inside & (ey > high - 0.06)) * np.float32(0.55)
         sky *= 1 - (around & (ey > low - 0.09) & (ey <= low - 0.035)) * np.float32(0.3)
     which[pane] = PANE
-    # Glass: a dark room or a curtain, and the sky of the other side's roofs in it.
+    # Glass: a dark room or a curtain, and the reflected sky above the roofs opposite.
     curtain = (number > 0.62) & (ey > mid + (number - np.float32(0.9)))
     room = np.float32(0.3) + number * np.float32(0.9) + curtain * np.float32(7)
     np.copyto(bright, room, where=pane)
@@ -396,7 +394,7 @@ def _shop(
     ink = hashed(letter, np.zeros_like(letter), house.seed + 5)
     word = ground & (y > storey - 0.56) & (y < storey - 0.22) & (s > 0.8)
     word &= (ink > 0.25) & (stroke > 0.12) & (stroke < 0.86)
-    # A stroke or two of each letter left out makes it one.
+    # Leaving out a stroke or two makes each block a letter.
     part = (y - storey + np.float32(0.56)) * np.float32(2.9)
     word &= ~((np.abs(stroke - np.float32(0.5)) < 0.16) & (np.abs(part - ink) < 0.3))
     which[word], bright[word] = LETTERS, 1
@@ -413,7 +411,7 @@ def _shop(
 
 
 def _projecting(canvas: Canvas, camera: Camera, light: Light, house: House) -> None:
-    """Paint a sign hung out over the pavement."""
+    """Paint a sign that projects over the pavement."""
     z = house.z0 + (house.z1 - house.z0) * (0.2 + 0.6 * (house.seed % 97) / 97)
     share = (z - house.z0) / (house.z1 - house.z0)
     x = house.x0 + (house.x1 - house.x0) * share

@@ -24,7 +24,9 @@ STEEL: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Furniture:
-    """kind: `lamp`, `lights`, `sign`, `bollard`, `beacon`, `bin`. side: -1 left, 1 right."""
+    """One piece. kind: `lamp`, `lights`, `sign`, `bollard`, `beacon` or `bin`. side: -1 left, 1
+    right.
+    """
 
     kind: str
     x: float
@@ -62,7 +64,7 @@ class _Drawing:
     def post(
         self, low: float, high: float, wide_low: float, wide_high: float, colour: Colour, label: int
     ) -> None:
-        """Paint a round post, shaded across; never thinner than the canvas can show."""
+        """Paint a round post, shaded across; at least as thick as the canvas can show."""
         x, y, scale = self.camera.spot((self.item.x, 0.0, self.item.z))
         if scale == 0:
             return
@@ -239,7 +241,7 @@ def barrier(
 ) -> None:
     """Paint a fence along the ground from one (x, z) to another: `railing` or `boards`.
 
-    What is seen between rails belongs to the fence, as an annotator's outline has it.
+    Gaps between rails are labelled as fence, as in an annotator's outline.
     """
     (x0, z0), (x1, z1) = ends
     corners: list[Point] = [(x0, 0.0, z0), (x0, height, z0), (x1, height, z1), (x1, 0.0, z1)]
@@ -266,7 +268,7 @@ def barrier(
         return
     pitch = np.float32(0.13)
     bars = u / pitch - np.floor(u / pitch)
-    # Where bars are finer than a sample, they cover their share of it.
+    # Bars finer than a sample cover a share of it.
     share = np.float32(0.024) / pitch
     sharp = np.clip(1.6 - step / np.float32(0.03), 0, 1).astype(np.float32)
     cover = sharp * (bars < share * 1.5) + (1 - sharp) * share * np.float32(1.4)

@@ -14,19 +14,19 @@ from sqlink.data.streets.noise import sample, smooth
 
 Array = NDArray[np.float32]
 LENGTH = 400
-"""Metres of street that are described; beyond them is haze."""
+"""Length of the street in metres; beyond it is haze."""
 KERB = 0.16
 PAVED, GRASS, ASPHALT, BUILT = range(4)
-"""What is behind the pavement."""
+"""Surfaces behind the pavement."""
 
 
 @dataclass(frozen=True)
 class Road:
-    """The street's section and what is painted on it.
+    """The cross-section of the street and its markings.
 
-    half: half the carriageway, m. walk: width of the pavements (left, right), m. bend: the road's
-    axis is at x = bend z^2 / 2. verge: what is behind the pavement at each metre, [2, LENGTH].
-    open: where a side street comes in, [2, LENGTH].
+    half: half the carriageway's width, m. walk: width of the pavements (left, right), m. bend: the
+    road's axis is at x = bend z^2 / 2. verge: surface behind the pavement at each metre, [2,
+    LENGTH]. open: where a side street joins, [2, LENGTH].
     """
 
     half: float
@@ -54,9 +54,7 @@ class Road:
 
 
 def paint(canvas: Canvas, camera: Camera, light: Light, road: Road, roofs: Array) -> None:
-    """Paint the ground. roofs: height of what casts a shadow along each side, [2, LENGTH]
-    metres.
-    """
+    """Paint the ground. roofs: heights that cast shadows on each side, metres, [2, LENGTH]."""
     r0 = max(0, int(np.ceil(camera.cy + 0.5)))
     if r0 >= canvas.height:
         return
@@ -98,7 +96,7 @@ def paint(canvas: Canvas, camera: Camera, light: Light, road: Road, roofs: Array
         sun *= np.float32(max(0.0, light.to_sun[1]))
         wall = np.float32(road.half) + spot.walk
         sky = np.float32(0.78) - np.float32(0.22) * np.clip(distance / wall, 0, 1)
-        # At a grazing look asphalt turns into a dull mirror; rain makes it a better one.
+        # At a grazing angle asphalt reflects like a dull mirror, more so in rain.
         graze = spot.depth / (spot.depth + np.float32(camera.height * 6))
         mirror = graze * graze * np.float32(0.07 + 0.40 * light.wet) * (np.float32(0.4) + blotch)
         if light.wet > 0:
@@ -120,7 +118,7 @@ def paint(canvas: Canvas, camera: Camera, light: Light, road: Road, roofs: Array
 
 @dataclass(frozen=True)
 class _Ground:
-    """Points of the ground [n]: across and along the street, distance, width of the pavement."""
+    """Points of the ground [n]: position across and along the street, distance, pavement width."""
 
     u: Array
     z: Array
@@ -135,7 +133,7 @@ GRASS_TONE = 2
 def _carriageway(
     road: Road, camera: Camera, at: _Ground
 ) -> tuple[list[Colour], NDArray[np.uint8], Array, Array]:
-    """Return the carriageway's reflectances, which pixels have which, brightness, and blotches of
+    """Return the carriageway's reflectances, their index per pixel, brightness, and blotches of
     dust.
     """
     u, z = at.u, at.z
@@ -201,7 +199,7 @@ def _pavement(
 
 
 def sunlit(light: Light, road: Road, roofs: Array, u: Array, y: Array, z: Array) -> Array:
-    """Share of the sun at points of the street, behind the roofs between them and it."""
+    """Return the share of sunlight at points of the street, given the roofs that cast shadows."""
     sx, sy, sz = light.to_sun
     if abs(sx) < 0.05 or sy <= 0:
         return np.ones_like(u)
@@ -217,9 +215,7 @@ def sunlit(light: Light, road: Road, roofs: Array, u: Array, y: Array, z: Array)
 
 
 def shadow_line(light: Light, road: Road, roofs: Array, side: int) -> Array | None:
-    """Return the shadow's height on the faces of one side at each metre, or None if there
-    is none.
-    """
+    """Return the height of the shadow on the faces of one side at each metre; None without one."""
     sx, sy, sz = light.to_sun
     other = 1 - side
     if (sx > 0) != (other == 1) or abs(sx) < 0.05:

@@ -1,7 +1,7 @@
-"""Light: sun, sky, haze, and what the camera makes of them.
+"""Light: sun, sky, haze, and the camera's development.
 
-Colours are given as they look on a display (0..1) and squared into linear light, and the square
-root is taken at the end: a gamma of 2, near enough to sRGB's and exact on every machine.
+Colours are given as display values (0..1) and squared to linear light; the square root is taken at
+the end. This gamma of 2 is close to that of sRGB and exact on every machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:
-    """Mix: a where share is 0, b where it is 1."""
+    """Mix two colours: a where share is 0, b where it is 1."""
     return (
         a[0] + (b[0] - a[0]) * share,
         a[1] + (b[1] - a[1]) * share,
@@ -40,12 +40,12 @@ def mixed(a: Colour, b: Colour, share: float) -> Colour:
 
 @dataclass(frozen=True)
 class Light:
-    """One scene's light.
+    """The light of one scene.
 
-    to_sun: unit vector. sun, ambient: linear colours of light on a white surface that faces it.
+    to_sun: unit vector. sun, ambient: linear colours of the light on a white surface facing it.
     zenith, horizon, cloud: linear colours of the sky. cover: share of the sky in cloud. haze:
-    metres at which half of a colour is the haze's. wet: 0 dry to 1 streaming. lamps: linear colour
-    of lit street lamps, black while they are off.
+    distance in metres at which half of a colour is that of the haze. wet: 0 dry to 1 streaming.
+    lamps: linear colour of lit street lamps, black while they are off.
     """
 
     to_sun: Point
@@ -63,9 +63,7 @@ class Light:
     lamps: Colour = (0.0, 0.0, 0.0)
 
     def on(self, normal: Point, lit: float = 1.0) -> Colour:
-        """Return the light on a surface of that normal; `lit` is the share of the sun that reaches
-        it.
-        """
+        """Return the light on a surface with that normal; lit: share of sunlight there."""
         sky = 0.62 + 0.38 * normal[1]
         sun = max(0.0, dot(normal, self.to_sun)) * lit
         return (
@@ -75,12 +73,12 @@ class Light:
         )
 
     def shade(self, albedo: Colour, normal: Point, depth: float, lit: float = 1.0) -> Colour:
-        """Return linear colour of a surface as it is seen from `depth` metres away."""
+        """Return the linear colour of a surface seen from `depth` metres away."""
         on = self.on(normal, lit)
         return self.through((albedo[0] * on[0], albedo[1] * on[1], albedo[2] * on[2]), depth)
 
     def through(self, colour: Colour, depth: float) -> Colour:
-        """Return a colour seen through the haze of `depth` metres."""
+        """Return a colour seen through `depth` metres of haze."""
         return mixed(colour, self.horizon, self.haze_share(depth))
 
     def haze_share(self, depth: float) -> float:
@@ -98,11 +96,11 @@ class Light:
         mirror: Array | None = None,
         glow: Array | None = None,
     ) -> Array:
-        """Return linear colour [3, ...] of surfaces [...] as the camera sees them.
+        """Return the linear colour [3, ...] of surfaces [...] as the camera sees them.
 
-        tones: reflectances, of which `which` picks each pixel's; bright: a factor on it. sky, sun:
-        share of the ambient light and of the sun that arrive. mirror: share of the horizon's light
-        in place of the surface's own; glow: the same, added. depth: metres of haze.
+        tones: reflectances; which: index into them for each pixel; bright: a factor on them. sky,
+        sun: shares of ambient light and of sunlight that arrive. mirror: share of the horizon's
+        light that replaces the surface's own; glow: share that is added. depth: metres of haze.
         """
         table = np.asarray(tones, np.float32)
         squared = np.minimum(depth * depth, np.float32(4e6))
@@ -173,9 +171,9 @@ def choose(dice: Dice) -> Light:
 
 
 def choose_anywhere(dice: Dice) -> Light:
-    """Choose as `choose` does, but in two scenes of five a night or rain.
+    """Choose as `choose` does, but night or rain in two of five scenes.
 
-    By night the lamps stand for the sun: their light falls from above, warm and weak.
+    At night street lamps replace the sun: warm, weak light from above.
     """
     day = choose(dice)
     kind = dice.pick(("day", "night", "rain"), (0.6, 0.25, 0.15))
@@ -216,7 +214,7 @@ def choose_anywhere(dice: Dice) -> Light:
 def paint_sky(canvas: Canvas, camera: Camera, light: Light) -> None:
     """Paint the sky down to the horizon: a gradient, clouds on a plane far up, and the sun's glow.
 
-    Painted at half the canvas's resolution, which a sky does not show.
+    The sky is painted at half the canvas's resolution, as it has no fine detail.
     """
     last = min(canvas.height, max(2, int(camera.cy) + 4)) // 2
     rows = np.arange(last, dtype=np.float32) * 2 + 1
@@ -263,7 +261,7 @@ def develop(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Develop the canvas as a camera does: metering, lens fall-off, tone curve, noise, 8 bits.
 
-    The meter looks at the lower two thirds, so that a bright sky washes out as it does in a car.
+    The meter uses the lower two thirds, so that a bright sky is overexposed as in a dash camera.
     """
     rgb, label = canvas.resolved()
     height, width = label.shape

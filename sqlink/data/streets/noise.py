@@ -1,6 +1,7 @@
 """Noise in periodic tiles, made once, sampled by world coordinates.
 
-Only additions, products and table look-ups, so that the numbers are the same on every machine.
+Only additions, products and table look-ups are used, so that the values are the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Array = NDArray[np.float32]
 
 
 def _octave(cells: int, name: str) -> Array:
-    """Return value noise of `cells` x `cells` lattice points over the tile, periodic, smooth."""
+    """Return smooth, periodic value noise of `cells` x `cells` lattice points over the tile."""
     lattice = Dice(0, "noise", name, cells).many(cells, cells).astype(np.float32)
     step = SIZE // cells
     at = (np.arange(SIZE) // step) % cells
@@ -30,9 +31,7 @@ def _octave(cells: int, name: str) -> Array:
 
 @lru_cache(maxsize=8)
 def tile(kind: str) -> Array:
-    """Return a tile 512 x 512 in [0, 1]: `grain` (white), `fine` (small clumps), `fractal` (1/f),
-    `soft`.
-    """
+    """Return a tile 512 x 512 in [0, 1]; kind: `grain` (white), `fine`, `fractal` (1/f), `soft`."""
     if kind == "grain":
         return Dice(0, "grain").many(SIZE, SIZE).astype(np.float32)
     first, last, fall = {"fine": (64, 512, 0.8), "fractal": (4, 512, 0.56), "soft": (4, 64, 0.5)}[
@@ -50,14 +49,12 @@ def tile(kind: str) -> Array:
 
 
 def whole(values: Array) -> NDArray[np.int32]:
-    """Round down to int32; values beyond int32, near a horizon, are clipped, as machines differ
-    there.
-    """
+    """Round down to int32; values beyond int32, near the horizon, are clipped."""
     return np.clip(np.floor(values), -2e9, 2e9).astype(np.int32)
 
 
 def sample(kind: str, u: Array, v: Array, scale: float) -> Array:
-    """Return the tile's nearest texel at (u, v), `scale` texels a unit."""
+    """Return the tile's nearest texel at (u, v), `scale` texels per unit."""
     table = tile(kind).ravel()
     iu = whole(u * np.float32(scale)) & (SIZE - 1)
     iv = whole(v * np.float32(scale)) & (SIZE - 1)
@@ -65,7 +62,7 @@ def sample(kind: str, u: Array, v: Array, scale: float) -> Array:
 
 
 def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
-    """Return the tile at (u, v), bilinear, `scale` texels a unit."""
+    """Return the tile at (u, v), interpolated bilinearly, `scale` texels per unit."""
     table = tile(kind).ravel()
     fu, fv = np.broadcast_arrays(u * np.float32(scale), v * np.float32(scale))
     ru, rv = np.floor(fu), np.floor(fv)
@@ -80,7 +77,7 @@ def smooth(kind: str, u: Array, v: Array, scale: float) -> Array:
 
 
 def hashed(a: Array, b: Array, salt: int) -> Array:
-    """Return a number in [0, 1) for each pair of whole numbers, to make each window different."""
+    """Return a number in [0, 1) for each pair of integers, to make each window different."""
     mixed = (
         whole(a).astype(np.uint32) * np.uint32(0x9E3779B1)
         + whole(b).astype(np.uint32) * np.uint32(0x85EBCA77)

@@ -1,4 +1,4 @@
-"""Pedestrians, and bicyclists on their bicycles: limbs as tapered strokes, lit from one side."""
+"""Pedestrians and bicyclists: limbs as tapered strokes, lit from one side."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ HAIR: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Person:
-    """x, z: where the feet are. heading: radians, 0 walks away. stride: -1..1 of the step."""
+    """One person. x, z: position of the feet. heading: radians, 0 walks away from the camera.
+    stride: phase of the step, -1 to 1.
+    """
 
     x: float
     z: float
@@ -79,7 +81,7 @@ def choose(dice: Dice, x: float, z: float, heading: float, cycling: bool) -> Per
 
 
 class _Figure:
-    """Strokes between points of a body, laid from back to front."""
+    """Painter of strokes between points of a body, from back to front."""
 
     def __init__(
         self, canvas: Canvas, camera: Camera, light: Light, person: Person, lit: float, label: int
@@ -93,7 +95,7 @@ class _Figure:
         self.from_right = side
 
     def at(self, forward: float, height: float, right: float) -> Point:
-        """Return metres ahead, up, and to the right of the person."""
+        """Return the world point at these metres ahead, up, and to the right of the person."""
         return (
             self.person.x + forward * self.s + right * self.c,
             height,
@@ -116,7 +118,7 @@ class _Figure:
         albedo: Colour,
         bright: float = 1.0,
     ) -> None:
-        """Paint a limb from a to b, thicknesses in metres, its lit half brighter."""
+        """Paint a limb from a to b with thicknesses in metres, its lit half brighter."""
         xa, ya, sa = self.camera.spot(a)
         xb, yb, sb = self.camera.spot(b)
         if sa == 0 or sb == 0:
@@ -234,7 +236,7 @@ def _bicyclist(canvas: Canvas, camera: Camera, light: Light, person: Person, lit
     ring = [turn(k * 6.283184 / steps) for k in range(steps + 1)]
 
     def wheel(along: float) -> None:
-        """Paint a wheel; the street shows between its spokes, its class does not."""
+        """Paint a wheel: the street is visible between its spokes, but has the wheel's class."""
         points = [body.at(along + c * 0.33, 0.34 + s * 0.33, 0) for c, s in ring[:-1]]
         patch = canvas.convex(camera.project(points))
         if patch is not None:

@@ -1,9 +1,9 @@
-"""A street scene: what stands where, and the order it is painted in.
+"""A street scene: the place of everything, and the order of painting.
 
     sky ─> far silhouettes ─> ground ─> houses and gardens, far to near ─> street life, far to near
 
-Everything is decided by the seed before the picture's size is looked at, so one seed is one scene
-at any size; a wider picture shows more of it.
+The seed determines everything before the picture's size is used, so a seed gives the same scene at
+any size; a wider picture shows more of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Thing = vehicles.Vehicle | people.Person | vegetation.Plant | furniture.Furnitur
 
 @dataclass(frozen=True)
 class Plot:
-    """A stretch of one side of the street. kind: `houses`, `gardens`, `open`, `side`."""
+    """A stretch of one side of the street. kind: `houses`, `gardens`, `open` or `side`."""
 
     side: int
     z0: float
@@ -41,7 +41,7 @@ class Plot:
 def render(
     seed: int, height: int = 360, width: int = 480, country: str = "england"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render the scene with that seed: picture uint8 [H, W, 3] and class ids uint8 [H, W].
+    """Render the scene of a seed: picture uint8 [H, W, 3] and class ids uint8 [H, W].
 
     country: `england`, or `anywhere` for nights, rain, other widths of roads and pavements, other
     heights and lenses of the camera, and traffic on the right in half of the scenes.
@@ -80,7 +80,7 @@ def render(
     _gardens(Dice(seed, "gardens"), canvas, camera, weather, road, plots, background)
 
     def lit(x: float, z: float) -> float:
-        """Share of the sun a metre above the ground."""
+        """Return the share of sunlight one metre above the ground."""
         u = np.array([x - road.axis(z)], np.float32)
         one = np.ones(1, np.float32)
         return float(ground.sunlit(weather, road, roofs, u, one, one * np.float32(z))[0])
@@ -113,7 +113,7 @@ def render(
 
 
 def _elsewhere(dice: Dice, camera: Camera, road: ground.Road) -> tuple[Camera, ground.Road, bool]:
-    """Return another country's proportions of the scene, and whether it drives on the right."""
+    """Return the proportions of another country, and whether it drives on the right."""
     camera = replace(
         camera,
         height=dice.uniform(1.1, 2.2),
@@ -132,7 +132,7 @@ def _elsewhere(dice: Dice, camera: Camera, road: ground.Road) -> tuple[Camera, g
 
 
 def _off_street(thing: Thing, road: ground.Road, plots: list[Plot]) -> Plot | None:
-    """Return the plot that a thing stands on, behind the pavement, where houses may hide it."""
+    """Return the plot of an object behind the pavement, where houses may hide it."""
     u = thing.x - road.axis(thing.z)
     side = -1 if u < 0 else 1
     if abs(u) < road.half + road.walk[0 if side < 0 else 1]:
@@ -276,7 +276,7 @@ def _gardens(
         edge = road.half + road.walk[k] + 0.1
         z0, z1 = plot.z0, plot.z1
         lit = 0.7
-        # Plants count as a little nearer than the plot's houses, which end at its near edge.
+        # Plants are painted after the houses of their plot, which end at its near edge.
         order = plot.z0 - 0.01
         plants: list[vegetation.Plant] = []
         number = int((z1 - z0) / 7 * dice.uniform(0.4, 1.6))
@@ -456,7 +456,7 @@ def _street_life(seed: int, road: ground.Road, plots: list[Plot]) -> list[Thing]
 
 
 def _silhouettes(canvas: Canvas, camera: Camera, weather: Light, dice: Dice) -> None:
-    """Paint what closes the view: trees and roofs far away, in haze."""
+    """Paint the end of the street: distant trees and roofs, in haze."""
     cols = (np.arange(canvas.width, dtype=np.float32) + np.float32(0.5) - np.float32(camera.cx)) / (
         np.float32(camera.focal)
     )

@@ -1,8 +1,7 @@
-"""Trees bare and in leaf, bushes and hedges.
+"""Bare and leafy trees, bushes and hedges.
 
-A bare tree is branched level by level, all branches of a level at once. What counts as tree is its
-crown as an annotator would outline it, gaps between twigs included where they are small; the
-picture shows the twigs.
+A bare tree is built level by level, all branches of a level at once. Its crown is labelled as an
+annotator would outline it, with small gaps between twigs included; the picture shows the twigs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,9 @@ Lines = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plant:
-    """kind: `bare`, `leafy`, `conifer`, `bush`. x, z: where it stands. spread: crown width, m."""
+    """One plant. kind: `bare`, `leafy`, `conifer` or `bush`. x, z: position, m. spread: crown
+    width, m.
+    """
 
     kind: str
     x: float
@@ -47,7 +48,7 @@ BARK: tuple[Colour, ...] = ((0.29, 0.24, 0.19), (0.22, 0.19, 0.16), (0.33, 0.29,
 
 
 def choose(dice: Dice, x: float, z: float, kind: str | None = None) -> Plant:
-    """Choose a plant of a kind, or of a winter street's mix."""
+    """Choose a plant of a kind, or of the mix of a street in winter."""
     kind = kind or dice.pick(("bare", "leafy", "conifer"), (0.55, 0.3, 0.15))
     if kind == "bush":
         height = dice.uniform(0.8, 2.4)
@@ -135,7 +136,7 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     rows, cols = box
     shape = (rows.stop - rows.start, cols.stop - cols.start)
     thick = widths * size
-    # Boughs that hang low over a street are cut.
+    # Low branches over a street are cut.
     seen = (thick > 0.2) & ((ends[:, 1] > 0.27 * top) | (widths > 0.024))
     starts, ends, thick = starts[seen] * size, ends[seen] * size, np.maximum(thick[seen], 1.0)
     dx, dy = ends[:, 0] - starts[:, 0], ends[:, 1] - starts[:, 1]
@@ -166,7 +167,7 @@ def _bare(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: float
     albedo = np.asarray(plant.tint, np.float32) * np.asarray(on, np.float32)
     bright *= np.float32(0.75) + np.float32(0.25) * fine
     share = np.float32(light.haze_share(depth))
-    # Twigs thinner than a sample cover part of it.
+    # Twigs thinner than a sample cover a share of it.
     solid = np.where(thick_at <= 1.0, np.float32(0.8), np.float32(1))
     for c in range(3):
         colour = albedo[c] * bright
@@ -208,7 +209,7 @@ def _leafy(canvas: Canvas, camera: Camera, light: Light, plant: Plant, lit: floa
     rows, cols = box
     depth = camera.view((plant.x, 1.0, plant.z))[2]
     patch = Patch(rows, cols, np.zeros((0, 0), bool))
-    # Metres right of the stem and above the ground.
+    # Metres to the right of the stem and above the ground.
     a = ((patch.x - np.float32(x)) / np.float32(scale))[None, :] + np.zeros(
         (rows.stop - rows.start, 1), np.float32
     )

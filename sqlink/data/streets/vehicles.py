@@ -12,12 +12,15 @@ from sqlink.data.streets.dice import Dice
 from sqlink.data.streets.light import Light, linear, mixed, scaled
 
 Profile = tuple[tuple[float, float, float], ...]
-"""(share of the length from the tail, height in m, share of the half width), tail to nose."""
+"""Points (share of the length from the tail, height in m, share of the half width), tail to nose.
+"""
 
 
 @dataclass(frozen=True)
 class Body:
-    """hull: the outline. roof: indices in `hull` of tail belt, roof's two ends, nose belt."""
+    """Shape of a vehicle. hull: the outline. roof: indices in `hull` of the tail belt, both ends of
+    the roof, and the nose belt.
+    """
 
     length: float
     width: float
@@ -131,7 +134,9 @@ RUBBER: Colour = (0.014, 0.014, 0.015)
 
 @dataclass(frozen=True)
 class Vehicle:
-    """x, z: middle of the footprint. heading: radians, 0 drives away from the camera."""
+    """One vehicle. x, z: middle of the footprint, m. heading: radians, 0 drives away from the
+    camera.
+    """
 
     body: Body
     paint: Colour
@@ -143,7 +148,7 @@ class Vehicle:
 
 
 def choose(dice: Dice, x: float, z: float, heading: float, moving: bool) -> Vehicle:
-    """Choose a vehicle of the usual mix; large ones only where they are moving."""
+    """Choose a vehicle from the usual mix; large ones only if moving."""
     body = dice.pick((HATCH, SALOON, VAN, BUS), (9, 5, 2, 1.0 if moving and z > 18 else 0))
     if body is BUS:
         paint = dice.pick(BUS_PAINTS)
@@ -155,7 +160,7 @@ def choose(dice: Dice, x: float, z: float, heading: float, moving: bool) -> Vehi
 
 
 def paint(canvas: Canvas, camera: Camera, light: Light, car: Vehicle, lit: float) -> None:
-    """Paint the vehicle with its shadow. `lit`: the share of the sun that reaches it."""
+    """Paint the vehicle with its shadow. lit: share of sunlight that reaches it."""
     depth = camera.view((car.x, 0.5, car.z))[2]
     reach = camera.focal * car.body.length / max(depth, 1.0)
     x = camera.spot((car.x, 0.5, car.z))[0]
@@ -165,7 +170,7 @@ def paint(canvas: Canvas, camera: Camera, light: Light, car: Vehicle, lit: float
 
 
 class _Painter:
-    """Faces of one vehicle, those turned away left out, the rest in an order that hides right."""
+    """Painter of one vehicle: its visible faces, in an order that hides what is behind."""
 
     def __init__(
         self,
@@ -184,7 +189,9 @@ class _Painter:
         self.boxy = self.body in (VAN, BUS)
 
     def at(self, along: float, height: float, across: float) -> Point:
-        """Share of the length from the tail, metres up, share of the half width to the right."""
+        """Return a world point. along: share of the length from the tail; height: metres; across:
+        share of the half width, to the right.
+        """
         forward = (along - 0.5) * self.body.length
         side = across * self.body.width / 2
         return (
@@ -194,7 +201,7 @@ class _Painter:
         )
 
     def edge(self, i: int, side: float) -> Point:
-        """Return the point where station i of the hull meets the flank, slightly tucked in."""
+        """Return the point where station i of the hull meets the flank, slightly inset."""
         along, y, w = self.body.hull[i]
         tuck = 0.006 if self.boxy else 0.022
         if along < 0.12:
@@ -212,8 +219,8 @@ class _Painter:
         return self.light.through(colour, self.depth)
 
     def shaded(self, albedo: Colour, normal: Point, gloss: float) -> tuple[Colour, Colour]:
-        """Return the colours at the top and the foot of a face, which reflects sky above and road
-        below.
+        """Return the colours at the top and the foot of a face, which reflects the sky and the
+        road.
         """
         base = self.light.shade(albedo, normal, 0.0, self.lit)
         sky = mixed(self.light.horizon, self.light.zenith, 0.3)
@@ -222,7 +229,7 @@ class _Painter:
         return self.veiled(top), self.veiled(low)
 
     def facing(self, points: list[Point]) -> Point | None:
-        """Return outward unit normal of a face that the camera sees, or None."""
+        """Return the outward unit normal of a face that the camera sees, or None."""
         a, b, d = points[0], points[1], points[-1]
         normal = cross(
             (b[0] - a[0], b[1] - a[1], b[2] - a[2]), (d[0] - a[0], d[1] - a[1], d[2] - a[2])
@@ -360,7 +367,7 @@ class _Painter:
                 self.poly(circle, self.light.shade(tone, normal, self.depth, self.lit))
 
     def side_glass(self, share: float, side: float) -> tuple[Point, Point]:
-        """Lower and upper edge of the side glass at a share of the belt."""
+        """Return the lower and upper edge of the side glass at a share of the belt."""
         hull = self.body.hull
         back, front = self.body.belt
         along = hull[back][0] + share * (hull[front][0] - hull[back][0])
@@ -379,8 +386,8 @@ class _Painter:
         )
 
     def skin(self) -> None:
-        """Paint tail, rear window, roof, windscreen, bonnet, front: a middle and two
-        rounded edges.
+        """Paint tail, rear window, roof, windscreen, bonnet and front: a middle and two rounded
+        edges.
         """
         hull = self.body.hull
         back, front = self.body.belt
@@ -446,7 +453,7 @@ class _Painter:
         ]
         self.poly(pane, g_top, g_low)
         if self.size > 46:
-            # Seats and heads through the glass.
+            # Seats and heads behind the glass.
             shadow = self.veiled(scaled(GLASS, 0.5))
             for x in (-0.42, 0.42):
                 t0, t1 = (u0 + 0.02, u0 + 0.52) if b[1] > a[1] else (u1 - 0.02, u1 - 0.52)

@@ -191,7 +191,7 @@ def test_transmit_says_what_the_picture_is_worth(street: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--condition", "loss"), "--condition loss: give NAME=VALUE, as snr_db=5"),
+        (("--condition", "loss"), "--condition loss: give NAME=VALUE, such as snr_db=5"),
         (("--condition", "loss=few"), "--condition loss=few: give NAME=VALUE"),
         (("--loss", 0, "--condition", "loss=0"), "--condition loss is given twice"),
         (("--condition", "snr_db=3", "--loss", 0), "does not take --snr-db"),
@@ -270,7 +270,7 @@ def test_a_stem_of_245_letters_works_and_a_longer_one_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["layers"], "--codec-option layers: give NAME=VALUE, as packing=single"),
+        (["layers"], "--codec-option layers: give NAME=VALUE, such as packing=single"),
         (["layers=2", "layers=3"], "--codec-option layers is given twice"),
         (["packet_bytes=64"], "--codec-option packet_bytes=64: give it as --packet-bytes"),
         (["layers=[1"], "--codec-option layers [1: line 1: not valid YAML"),
@@ -427,7 +427,7 @@ def test_a_users_picture_is_never_overwritten(street: Path, tmp_path: Path) -> N
     before = street.read_bytes()
     sqlink("encode", street, "-o", street.parent, *J2K, *BUDGET)
     line = sqlink("decode", street.with_suffix(".j2k"), "-o", street.parent, code=2)
-    assert "not of this program's making" in line
+    assert "not written by this program" in line
     channel = ("--channel", "lossless")
     line = sqlink("transmit", street, "-o", street.parent, *J2K, *channel, code=2)
     assert "would be overwritten" in line
@@ -458,7 +458,7 @@ def test_a_picture_and_the_map_of_another_clash(street: Path, tmp_path: Path) ->
 def test_a_folder_that_is_a_file_is_refused(street: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     line = sqlink("encode", street, "-o", tmp_path / "out", *J2K, code=2)
-    assert "-o names a folder" in line
+    assert "name a folder with -o" in line
 
 
 def test_segment_writes_a_map(
@@ -513,7 +513,7 @@ def test_results_are_listed_exported_and_pruned(tmp_path: Path) -> None:
     said = sqlink("results", "export", out, "-o", rows, "--column", "channel")
     assert said == f"{rows}: 4 rows\n"
     assert sorted(rows.read_text().split()) == ['"channel"', *['"far"'] * 2, *['"near"'] * 2]
-    assert "0 rows and 0 bytes gone" in sqlink("results", "prune", out)
+    assert "0 rows and 0 bytes removed" in sqlink("results", "prune", out)
     assert "give I/N, as 2/8" in sqlink("sweep", config, "--shard", "2", code=2)
     assert "no results here" in sqlink("results", "show", tmp_path, code=2)
     assert '"channels"' in sqlink("schema")
@@ -569,7 +569,7 @@ def test_as_a_process_it_is_quick_to_help_and_short_in_error(tmp_path: Path) -> 
         ),
         ("channel awgn -x", "channel: no option -x: known: --condition, --help, "),
         ("channel awgn --poisson=3", "channel: --poisson takes no value"),
-        ("encode a.png -o", "encode: -o needs a value: Where to write"),
+        ("encode a.png -o", "encode: -o needs a value: Folder to write to"),
         (
             "channel",
             "CHANNEL.yaml|NAME is missing: give it, as in sqlink channel CHANNEL.yaml|NAME",
