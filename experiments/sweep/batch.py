@@ -1,4 +1,4 @@
-"""Choose how many pictures are computed at once: fewer where the GPU's memory is full."""
+"""Choice of the number of pictures computed at once: fewer if the GPU's memory is full."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Answer = TypeVar("Answer")
 
 
 class Batch:
-    """A number of pictures, halved for good whenever they do not fit into the GPU's memory.
+    """A number of pictures, permanently halved whenever they do not fit into the GPU's memory.
 
-    say: is told, in one line, when that happens.
+    say: is called with one line when that happens.
 
     >>> Batch(2, print).over([1, 2, 3], lambda part: [10 * one for one in part])
     [10, 20, 30]
@@ -29,9 +29,9 @@ class Batch:
     def over(
         self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Answer]]
     ) -> list[Answer]:
-        """Return the answers of `work` to all items, given so many at once; one answer an item.
+        """Apply `work` to the items in batches; return one answer per item.
 
-        Raises ConfigError where a single picture does not fit.
+        Raises ConfigError if a single picture does not fit.
         """
         answers: list[Answer] = []
         while len(answers) < len(items):
@@ -44,9 +44,9 @@ class Batch:
         return answers
 
     def attempt(self, work: Callable[[int], Answer]) -> Answer:
-        """Return what `work` gives of the size, or of half of it, and so on.
+        """Call `work` with the batch size, halved until it fits; return its result.
 
-        Raises ConfigError where it does not fit at a size of 1.
+        Raises ConfigError if a size of 1 does not fit.
         """
         while True:
             size = self.size
@@ -58,7 +58,7 @@ class Batch:
                         "the memory of the GPU does not hold one picture: use device: cpu, "
                         "smaller pictures, or end other programs on that GPU"
                     ) from error
-            # Out of the handler, whose traceback would still hold the tensors.
+            # Outside the handler, whose traceback still holds the tensors.
             self.size = size // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

@@ -1,13 +1,14 @@
-"""What is expensive and comes again, kept between sweeps: found by the content it was made of.
+"""Cache of expensive results between sweeps, keyed by the content they were computed from.
 
     content of picture, options, weights, versions ── Keys ──> key ── Cache ──> FOLDER/ab/cdef...
 
-Three kinds of entries: `encodings`, the packets of a picture; `originals`, the map that is sent of
-a picture and what the judge sees in it; `deliveries`, what was measured where every packet came.
-Where some are lost the receptions are as many as the draws, and hardly any comes again.
+There are three kinds of entries: `encodings`, the packets of a picture; `originals`, the map to
+send and the judge's map of a picture; `deliveries`, the measurements of a picture whose packets
+were all delivered. If packets are lost, almost every draw gives a different reception, so these are
+not cached.
 
-An entry is written whole or not at all and begins with the SHA-256 of the rest: one that is damaged
-is removed and computed again. Any number of sweeps may share a folder.
+An entry is written completely or not at all and begins with the SHA-256 of the rest. A damaged
+entry is removed and computed again. Any number of sweeps may share a folder.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ from sqlink.errors import ConfigError
 
 CACHE = "SQLINK_CACHE"
 LIMIT_BYTES = 2_000_000_000
-"""Of all entries together; beyond it, those that were not used for longest go."""
+"""Largest size of all entries together; beyond it, the least recently used entries are removed."""
 
 _KEPT = 0.8
-"""Share of the limit that is left after entries were removed."""
+"""Share of the limit that remains after entries are removed."""
 
 _SHA = 32
 
 
 def cache_folder() -> Path:
-    """Return the folder of entries: $SQLINK_CACHE/sweeps, or else sqlink in the user's cache."""
+    """Return the folder of entries: $SQLINK_CACHE/sweeps, or sqlink/sweeps in the user's cache."""
     named = os.environ.get(CACHE)
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sqlink"
     return (Path(named) if named else user) / "sweeps"
@@ -62,11 +63,11 @@ def cache_folder() -> Path:
 class Cache:
     """Entries of bytes by key.
 
-    folder: None keeps nothing and finds nothing. limit: bytes of all entries together. say: is told
-    in one line where the folder can no longer be written; a sweep goes on without it then. hits,
-    misses: how often each kind was there, or not.
+    folder: None for no cache. limit: bytes of all entries together. say: is called with one line if
+    the folder can no longer be written; the sweep then goes on without a cache. hits, misses:
+    numbers of entries found and not found, by kind.
 
-    Raises ConfigError where the folder cannot be made.
+    Raises ConfigError if the folder cannot be created.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Cache:
                 ) from error
 
     def get(self, kind: str, key: str) -> bytes | None:
-        """Return the entry; None where there is none, or a damaged one, which is removed."""
+        """Return the entry; None if there is none. A damaged entry is removed."""
         if self.folder is None:
             return None
         path = self._path(key)
@@ -107,12 +108,12 @@ class Cache:
             self.misses[kind] += 1
             return None
         with suppress(OSError):
-            os.utime(path)  # when it was used last
+            os.utime(path)  # time of the last use
         self.hits[kind] += 1
         return data[_SHA:]
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep an entry, whole or not at all."""
+        """Store an entry, completely or not at all."""
         if self.folder is None or not self._writes:
             return
         path = self._path(key)
@@ -130,7 +131,7 @@ class Cache:
             self.trim()
 
     def trim(self) -> None:
-        """Remove what was not used for longest, until the entries are within the limit."""
+        """Remove the least recently used entries until the others are within the limit."""
         if self.folder is None or not self._new:
             return
         self._new = 0
@@ -157,10 +158,10 @@ class Cache:
 
 
 class Keys:
-    """Keys of a sweep's entries: SHA-256 over all that an entry is made of.
+    """Keys of a sweep's entries: SHA-256 over everything that an entry depends on.
 
-    That is the content of the picture, of its map and labels; names, options and weights of whoever
-    takes part; the versions of libraries, and the source of the packages; and the kind of device.
+    These are the content of the picture, of its map and labels; names, options and weights of the
+    components; the versions of libraries, the source of the packages, and the type of device.
     """
 
     def __init__(self, sweep: Sweep, components: Components) -> None:
@@ -195,12 +196,14 @@ class Keys:
         self._measures = _measures(sweep, components, identities)
 
     def original(self, picture: Picture) -> str:
-        """Return the key of the map to send and of what the judge sees in the picture itself."""
+        """Return the key of the map to send and of the judge's map of the original."""
         pixels, labels = self._content(picture)
         return self._key("originals", pixels, labels, self._segmenter, self._measures)
 
     def encoding(self, picture: Picture, encoding: Encoding, channel: str) -> str:
-        """Of the packets of a picture; channel: the name of one that a rate in uses is spent on."""
+        """Return the key of a picture's packets; channel: name of the channel, for a rate in
+        uses.
+        """
         pixels, _ = self._content(picture)
         uses = encoding.rate.channel_uses is not None
         return self._key(
@@ -213,7 +216,7 @@ class Keys:
         )
 
     def delivery(self, picture: Picture, encoding: Encoding, stream: Stream) -> str:
-        """Return the key of what was measured of a picture of which the whole stream came."""
+        """Return the key of the measurements of a picture whose stream was delivered completely."""
         pixels, labels = self._content(picture)
         sent = hashlib.sha256(stream.session.header)
         for packet in stream.packets:
@@ -297,7 +300,7 @@ def columns_of(data: bytes) -> dict[str, Any]:
 
 
 def original_bytes(sent: Tensor | None, original: Original) -> bytes:
-    """Write what is known of a picture before it is sent as an entry; maps are int64 [H, W]."""
+    """Write what is known of a picture before sending as an entry; maps are int64 [H, W]."""
     flat = {
         "columns": base64.b64encode(columns_bytes(original.columns)).decode(),
         "sent": _packed(sent),
@@ -322,7 +325,7 @@ def original_of(data: bytes) -> tuple[Tensor | None, Original]:
 
 
 def _measures(sweep: Sweep, components: Components, identities: Identities) -> list[Any]:
-    """Return what a measurement depends on beside the picture."""
+    """Return what a measurement depends on besides the picture."""
     return [
         [
             [
@@ -353,7 +356,7 @@ def _bytes_as_text(value: object) -> dict[str, str]:
 
 
 def _hash(tensor: Tensor | None) -> str:
-    """Hash a tensor's content with SHA-256; empty without one."""
+    """Hash the content of a tensor with SHA-256; empty for None."""
     if tensor is None:
         return ""
     total = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -363,7 +366,7 @@ def _hash(tensor: Tensor | None) -> str:
 
 @lru_cache(maxsize=1)
 def _source() -> str:
-    """Hash the packages' own code, so that nothing made by other code is taken from the cache."""
+    """Hash the packages' code, so that results of other code are not taken from the cache."""
     total = hashlib.sha256()
     for package in (channels, sqlink, experiments.sweep):
         folder = Path(str(files(package.__name__)))

@@ -1,9 +1,9 @@
-"""Everything a sweep needs, built and tried before the first picture is coded.
+"""Components of a sweep, built and tested before the first picture is coded.
 
     Sweep ── Components.of ──> data set, codecs, channel, segmenter, judge, metrics, identities
 
-What is wrong with a name, an option, a condition or a weights file shows here, in one line that
-names the file and the key, not an hour later.
+A wrong name, option, condition or weights file is reported here, in one line that names the file
+and the key, and not an hour later.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ Part = TypeVar("Part")
 class Components:
     """The parts of one sweep.
 
-    codecs: by title and packet size. channels: by name and packet size. analogue: codecs that make
-    symbols, by title. symbol_links: what carries these, by name of the channel and packet size.
-    segmenter: None if the labels are sent, or no map at all (`sends_map`). measures: the metrics
-    that can be measured, and the judge. asked: columns of all metrics asked for, in order.
-    unavailable: column -> reason, of those that cannot be measured. trained_on: codec's title ->
-    columns of metrics that were also its training losses, as the codec says. skipped: codec's title
-    -> reason, of those whose library is not installed.
+    codecs: by title and packet size. channels: by name and packet size. analogue: codecs of
+    symbols, by title. symbol_links: links for these, by name of the channel and packet size.
+    segmenter: None if the labels or no maps are sent (`sends_map`). measures: the metrics that can
+    be measured, and the judge. asked: columns of all metrics asked for, in order. unavailable:
+    column -> reason, of metrics that cannot be measured. trained_on: codec's title -> columns of
+    metrics that were also its training losses. skipped: codec's title -> reason, of codecs whose
+    library is not installed.
     """
 
     data: DataSet
@@ -81,7 +81,7 @@ class Components:
     def of(cls, sweep: Sweep, where: str) -> Components:
         """Build every part; `where` names the file in errors.
 
-        Raises SQLinkError, one line, where a part cannot be built or does not fit the others.
+        Raises SQLinkError, one line, if a part cannot be built or does not fit the others.
         """
         device = select_device(sweep.device, f"{where}: device")
         data = _built(f"{where}: data", lambda: open_dataset(sweep.data.name, **sweep.data.options))
@@ -144,7 +144,7 @@ class Components:
         )
 
     def installed(self, sweep: Sweep) -> Sweep:
-        """Return the sweep without the codecs that are skipped and the comparisons with them."""
+        """Return the sweep without skipped codecs and the comparisons with them."""
         if not self.skipped:
             return sweep
         kept = [choice for choice in sweep.codecs if choice.title not in self.skipped]
@@ -167,8 +167,8 @@ def column(metric: AnyMetric) -> str:
 def fingerprint(part: object) -> str:
     """Hash the networks of a codec, segmenter or metric with SHA-256; empty if it has none.
 
-    A part that was read from a file of weights names the file's hash itself, as `weights_sha256`.
-    Codecs and segmenters inside a part count with it.
+    A part that was read from a weights file has the file's hash as `weights_sha256`. Codecs and
+    segmenters inside a part are included.
     """
     inside = {} if part is None else vars(part)
     nested = [
@@ -194,7 +194,7 @@ def fingerprint(part: object) -> str:
 
 
 def files_named(value: object) -> dict[str, str]:
-    """Hash every file that a text in `value`, at any depth, names: path -> SHA-256."""
+    """Hash every file that a text in `value` names, at any depth: path -> SHA-256."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
@@ -218,7 +218,7 @@ def _weights_of(metric: AnyMetric) -> str:
 
 
 def _built(where: str, build: Callable[[], Part]) -> Part:
-    """Call `build`; an error that a user can cause says which part of the file caused it."""
+    """Call `build`; put the place in the sweep's file before a user error."""
     try:
         return build()
     except SQLinkError as error:
@@ -232,9 +232,9 @@ def _built(where: str, build: Callable[[], Part]) -> Part:
 def _codecs(
     sweep: Sweep, where: str, device: torch.device
 ) -> tuple[dict[tuple[str, int], Codec], dict[str, str]]:
-    """Build the codecs, by title and packet size; and title -> why, of those not installed.
+    """Build the codecs, by title and packet size; and title -> reason, of those not installed.
 
-    Raises SQLinkError if one cannot be built, or where not one is installed.
+    Raises SQLinkError if a codec cannot be built, or if none is installed.
     """
     built: dict[tuple[str, int], Codec] = {}
     skipped: dict[str, str] = {}
@@ -257,7 +257,7 @@ def _check_qualities(
 ) -> None:
     """Raise ConfigError for a native quality that a codec does not have.
 
-    Each is tried on a small grey picture: an error would else wait for the codec's turn.
+    Each is tried on a small grey picture, so that an error does not occur hours later.
     """
     picture = torch.full((1, 3, 16, 16), 0.5, device=device)
     for i, choice in enumerate(sweep.codecs):
@@ -283,7 +283,7 @@ def _codec(choice: CodecChoice, packet_bytes: int, device: torch.device) -> Code
 def _analogue(
     sweep: Sweep, channels: Mapping[tuple[str, int], Channel], device: torch.device, where: str
 ) -> tuple[dict[str, SymbolCodec], dict[tuple[str, int], SymbolLink]]:
-    """Return the codecs that make symbols, by title, and the links that carry these, if any."""
+    """Return the codecs of symbols, by title, and the links for them, if any."""
     codecs: dict[str, SymbolCodec] = {}
     for i, choice in enumerate(sweep.codecs):
         if choice.name not in symbol_codec_names():
@@ -317,7 +317,7 @@ def _segmenter(choice: Choice, where: str, device: torch.device) -> Segmenter:
 def _measures(
     sweep: Sweep, where: str, device: torch.device
 ) -> tuple[Measures, tuple[str, ...], dict[str, str]]:
-    """Return the metrics with the judge, the columns asked for, and why some cannot be measured."""
+    """Return the metrics with the judge, the columns asked for, and reasons for missing ones."""
     metrics: dict[str, AnyMetric] = {}
     asked: list[str] = []
     unavailable: dict[str, str] = {}
@@ -346,8 +346,8 @@ def _measures(
 
 
 def _channels(sweep: Sweep, where: str) -> dict[tuple[str, int], Channel]:
-    """Return the channels by name and packet size, each tried. Every condition must be read
-    by one.
+    """Return the channels by name and packet size, each tested; each condition must be used by
+    one.
     """
     channels: dict[tuple[str, int], Channel] = {}
     for name, spec in sweep.links().items():
@@ -366,7 +366,7 @@ def _channels(sweep: Sweep, where: str) -> dict[tuple[str, int], Channel]:
 
 
 def _channel(sweep: Sweep, spec: object, packet_bytes: int, where: str, place: str) -> Channel:
-    """Make a channel, and try it with one packet under every value of every condition."""
+    """Make a channel, and test it with one packet under every value of every condition."""
     channel = _built(place, lambda: build(with_packet_size(spec, packet_bytes)))
     _built(place, lambda: check_packet_size(channel, packet_bytes))
     for name in channel.needs:

@@ -1,4 +1,4 @@
-"""What a sweep would do: points, encodings, and an estimate of time and bytes from its first
+"""Forecast of a sweep: points, encodings, and an estimate of time and size from its first
 picture.
 """
 
@@ -23,12 +23,15 @@ from sqlink.settings import find_settings
 from sqlink.wording import counted
 
 SHOWN = 12
-"""Points that are listed; of more, the first and the last."""
+"""Number of points listed; of more points, the first and the last are listed."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """seconds, bytes: estimates for all rows, from one picture through each encoding."""
+    """Forecast of a sweep.
+
+    seconds, bytes: estimates for all rows, from one picture under each encoding.
+    """
 
     points: tuple[Point, ...]
     encodings: int
@@ -52,18 +55,18 @@ class Forecast:
                 f"{counted(len(self.points), 'point')}, "
                 f"{counted(self.encodings, 'encoding')} a picture, "
                 f"{counted(self.pictures, 'picture')}: {counted(self.rows, 'row')}, "
-                f"{self.done} of them there already",
-                f"about {took} at most on this machine (every reception taken for a new one), "
+                f"{self.done} of them finished already",
+                f"about {took} at most on this machine (if every reception is new), "
                 f"about {self.bytes / 1e6:.1f} MB",
             ]
         )
 
 
 def forecast(config_path: str | Path, output: str | Path | None = None) -> Forecast:
-    """Build a sweep, run its first picture at one point of each encoding, and reckon up the rest.
+    """Build a sweep, run its first picture at one point of each encoding, and extrapolate.
 
-    output: a results folder; rows that it holds are not counted as work. Nothing is written.
-    Raises SQLinkError if the sweep itself would.
+    output: a results folder, whose rows are not counted as work. Nothing is written. Raises
+    SQLinkError as the sweep itself would.
     """
     path = find_settings(config_path, "experiments.configs")
     sweep = load_sweep(path)
@@ -95,8 +98,8 @@ def forecast(config_path: str | Path, output: str | Path | None = None) -> Forec
 def _tried(runner: Runner, store: Store) -> tuple[float, int]:
     """Estimate the seconds and bytes of all rows.
 
-    Each encoding is tried with one row and with two: the difference is what a row takes, the rest
-    of the first what coding takes.
+    Each encoding is run with one row and with two: the difference is the cost of a row, the rest of
+    the first that of coding.
     """
     worker = runner.worker
     batch = worker.prepared(next(worker.pictures.batches(runner.pictures.groups[0])))

@@ -1,9 +1,9 @@
 """The pictures that a sweep keeps as received: the first few, in their first realisations.
 
-pictures/NAME.original.png   as it was before anything was sent
+pictures/NAME.original.png   the original
 pictures/NAME.POINT.png      as received at a point; NAME.POINT.rN.png in realisation N >= 1
 ....map.png                  its labels; the map received, where the codec carries one
-....seen.png                 what the judge sees in that picture
+....seen.png                 the judge's map of that picture
 ....tokens.png               the fate of each token, if the codec sends any (`TokenFate`)
 """
 
@@ -25,9 +25,9 @@ FOLDER = PICTURES
 
 
 class Examples:
-    """Where kept pictures lie, and which are kept, at `seed`.
+    """The kept pictures of a sweep: their folder, and which pictures are kept, at `seed`.
 
-    elsewhere: names of files that are there already, in the folder that these are brought to.
+    elsewhere: names of files that exist in the folder to which these are copied.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Examples:
         return number < self.kept.pictures and drawn
 
     def lacks(self, number: int, name: str, point: Point, realisation: int) -> bool:
-        """Say whether it is wanted and not there."""
+        """Say whether the picture is wanted and missing."""
         if not self.wants(number, point, realisation):
             return False
         path = received_path(self.folder, name, point.hash, realisation)
@@ -53,7 +53,7 @@ class Examples:
     def keep_original(
         self, name: str, image: Tensor, labels: Tensor | None, seen: Tensor | None
     ) -> None:
-        """Write the picture as it was, its labels and what the judge sees in it."""
+        """Write the original picture, its labels and the judge's map of it."""
         self._save(original_path(self.folder, name), image, labels, seen)
 
     def keep(
@@ -66,8 +66,9 @@ class Examples:
         seen: Tensor | None,
         tokens: NDArray[np.uint8] | None,
     ) -> None:
-        """Write the picture as received at a point: its map, what the judge sees in it, and the
-        fate of its tokens, uint8 [h, w, 3].
+        """Write the picture as received at a point, with its maps and the fate of its tokens.
+
+        carried: the map received; seen: the judge's map; tokens: uint8 [h, w, 3].
         """
         path = received_path(self.folder, name, point.hash, realisation)
         if tokens is not None:
@@ -75,9 +76,7 @@ class Examples:
         self._save(path, image, carried, seen)
 
     def _save(self, path: Path, image: Tensor, carried: Tensor | None, seen: Tensor | None) -> None:
-        """Save image: float32 [3, H, W]; the maps int64 [H, W] or None. The picture is written
-        last.
-        """
+        """Save image, float32 [3, H, W], after the maps, int64 [H, W] or None."""
         self.folder.mkdir(exist_ok=True)
         if carried is not None:
             save_map(carried, path.with_suffix(".map.png"))
@@ -87,7 +86,7 @@ class Examples:
 
 
 def original_path(folder: Path, name: str) -> Path:
-    """Return the path of the picture before anything was sent; `folder` is that of the pictures."""
+    """Return the path of the original picture; folder: the folder of kept pictures."""
     return folder / f"{name}.original.png"
 
 

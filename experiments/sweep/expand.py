@@ -1,10 +1,10 @@
-"""Expand a YAML file to one flat description: bases, variables, files, swept values.
+"""Expansion of a sweep's YAML: bases, variables, files and swept values.
 
-    extends: base.yaml          keys of the base that the file does not give itself
-    variables: {snrs: [0, 5]}   ${snrs} anywhere is that value; in the midst of a text, its text,
+    extends: base.yaml          keys of the base apply unless the file gives them
+    variables: {snrs: [0, 5]}   ${snrs} anywhere is that value; within a longer text, its text,
                                 as in the range "0:${most}:5"
-    channel: link.yaml          a description that stands in a file of its own
-    {sweep: [0.25, 0.5]}        anywhere in a channel's or a codec's options: one of each value
+    channel: link.yaml          a description in another file
+    {sweep: [0.25, 0.5]}        anywhere in a channel's or a codec's options: one per value
 
 Relative paths are relative to the file that names them.
 """
@@ -23,7 +23,7 @@ from channels.config.yaml import read_yaml
 from channels.errors import ConfigError
 
 SWEEP = "sweep"
-"""The one key of a mapping that stands for one value after another."""
+"""The only key of a mapping that stands for several values in turn."""
 
 EXCLUSIVE = ("channel", "channels")
 RANGED = ("conditions", "rates")
@@ -58,7 +58,7 @@ def expand(raw: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
 def _extended(
     raw: Mapping[str, Any], where: str, folder: Path, seen: tuple[Path, ...]
 ) -> dict[str, Any]:
-    """Lay the file's keys over those of the files that it extends."""
+    """Merge the file's keys with those of the files that it extends; its own take precedence."""
     own = dict(raw)
     bases = own.pop("extends", None)
     if bases is None:
@@ -93,7 +93,7 @@ def read(path: Path, where: str) -> Any:
 
 
 def _substituted(value: Any, variables: Mapping[str, Any]) -> Any:
-    """Replace `${NAME}` by variables; other names are left to the environment."""
+    """Replace `${NAME}` by variables; other names are left for the environment."""
     if isinstance(value, Mapping):
         return {key: _substituted(inner, variables) for key, inner in value.items()}
     if isinstance(value, list):
@@ -109,7 +109,7 @@ def _substituted(value: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _ranges(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """Replace ranges that are texts, as those with a variable in them are, by their values."""
+    """Replace ranges written as text, such as those with variables, by their values."""
     found = dict(raw)
     for key in RANGED:
         if isinstance(raw.get(key), Mapping):
@@ -120,7 +120,7 @@ def _ranges(raw: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _spanned(value: Any, where: str) -> Any:
-    """Return the values of a range that is a text, alone or in a list. Raises ConfigError."""
+    """Return the values of ranges written as text, alone or in a list. Raises ConfigError."""
     if isinstance(value, list):
         found: list[Any] = []
         for one in value:
@@ -171,7 +171,7 @@ def _from_file(spec: Any, where: str, folder: Path) -> Any:
 
 
 def label(spec: Any) -> str:
-    """Return what tables call a channel without a name.
+    """Return the name in tables of a channel without a name.
 
     >>> label("rayleigh"), label({"interleave": {"depth": 2}}), label(["iid", {"awgn": {}}])
     ('rayleigh', 'interleave', 'iid+awgn')
@@ -206,7 +206,7 @@ def _codecs(raw: dict[str, Any]) -> dict[str, Any]:
 def swept(value: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield each description that `value` stands for, with the swept values by key.
 
-    A key is the last word of its path; where two are alike, the path.
+    A key is the last word of its path, or the whole path if two are equal.
 
     >>> list(swept({"a": {"b": {"sweep": [1, 2]}}}))
     [({'a': {'b': 1}}, {'b': 1}), ({'a': {'b': 2}}, {'b': 2})]
@@ -241,7 +241,7 @@ def _places(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
 
 
 def _put(value: Any, path: tuple[Any, ...], picked: Any) -> Any:
-    """Return the value with another at `path`."""
+    """Return a copy of the value with `picked` at `path`."""
     if not path:
         return picked
     step, rest = path[0], path[1:]

@@ -1,4 +1,4 @@
-"""Make the tables, the summary and the manifest of a sweep from its rows."""
+"""Tables, summary and manifest of a sweep, made from its rows."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def finish(
     finished: bool = True,
     compute: Spent | None = None,
 ) -> None:
-    """Write the tables, of the rows that these points and pictures name.
+    """Write the tables of the rows of these points and pictures.
 
     pictures: their keys. config, name: the sweep's YAML and its file's name, for the record.
-    finished: whether these are all pictures. compute: what coding took, by codec.
+    finished: whether these are all pictures. compute: time spent, by codec.
     """
     rows = rows_named(points, pictures, realisations)
     store.compact()
@@ -102,5 +102,5 @@ def rows_named(points: Sequence[Point], pictures: Sequence[str], realisations: i
 
 
 def say(what: str) -> None:
-    """Print a line on the error output."""
+    """Print a line to standard error."""
     print(what, file=sys.stderr, flush=True)

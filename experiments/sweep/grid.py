@@ -1,10 +1,10 @@
 """The points of a sweep: codecs x rates x packet sizes x channels x conditions x seeds.
 
-A point's hash is of its meaning alone: what is sent, over which channel, how it is measured, and
-the content of every outside file that takes part: weights, traces, tables of error rates, whatever
-file an option names. It does not depend on the order or the spelling of the YAML (5 and 5.0 are one
-value), nor on batch size, device, number of realisations or the pictures, which have their own part
-in a row's key. Two sweeps that share a point share its rows.
+The hash of a point covers its meaning only: what is sent, over which channel, how it is measured,
+and the content of every outside file: weights, traces, tables of error rates, and any file that an
+option names. It does not depend on the order or spelling of the YAML (5 and 5.0 are one value), on
+batch size, device or number of realisations, or on the pictures, which have their own part in the
+key of a row. Two sweeps that share a point share its rows.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from experiments.sweep.schema import AXES, Axis, CodecChoice, Sweep
 from sqlink.codecs.base import Rate
 
 FORMAT = 4
-"""Raised when the meaning of a column changes, so that old rows are not mixed with new ones."""
+"""Version of the rows, increased when the meaning of a column changes, so that old and new rows are
+not mixed.
+"""
 
 PLACES = ("weights", "folder", "device")
-"""Options that name a place, not a meaning; they are not part of a point's hash."""
+"""Options that name a place and do not change the meaning; they are not in a point's hash."""
 
 
 @dataclass(frozen=True)
 class Identities:
-    """What the weights that take part are: SHA-256 (or another fingerprint) by who uses them.
+    """Identities of the weights in use: SHA-256 (or another fingerprint) by user.
 
-    codecs: by the codec's title. metrics: by name, those that are measured. Empty text where a part
-    has no weights, or does not take part at all. maps: titles of the codecs that carry a map; to
-    the points of the others it is all one who makes maps. channels: by name, hashes of the files
-    and tables that it depends on. needs: by channel, the conditions that it reads; all where it is
-    not named. files: path, as an option names it -> SHA-256 of what lies there.
+    codecs: by the codec's title. metrics: by name, those that are measured. A text is empty if a
+    part has no weights or is not used. maps: titles of the codecs that carry a map; points of the
+    others do not depend on the segmenter. channels: by name, hashes of the files and tables that
+    the channel depends on. needs: by channel, the conditions that it reads; all conditions if it is
+    not named. files: path, as in an option -> SHA-256 of the file.
     """
 
     codecs: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +52,7 @@ class Identities:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What is done to a picture before the channel: one encoding for all points that share it."""
+    """Coding of a picture before the channel; points that share it need one encoding."""
 
     codec: CodecChoice
     rate: Rate
@@ -58,7 +60,7 @@ class Encoding:
 
     @property
     def label(self) -> str:
-        """Short text for progress and file names, such as `bpg bpp=0.05, 96-byte packets`."""
+        """Short text for progress and files, such as `bpg bpp=0.05, 96-byte packets`."""
         return f"{self.codec.title} {self.rate.label()}, {self.packet_bytes}-byte packets"
 
 
@@ -81,8 +83,8 @@ class Point:
 def points(sweep: Sweep, identities: Identities) -> list[Point]:
     """Return the grid, codec by codec in the file's order, without duplicates.
 
-    Each channel is crossed with the conditions that it needs. Raises ConfigError if rules leave
-    nothing.
+    Each channel is crossed with the conditions that it needs. Raises ConfigError if the rules leave
+    no point.
     """
 
     def meaning_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def points(sweep: Sweep, identities: Identities) -> list[Point]:
 
 
 def _cells(sweep: Sweep, identities: Identities) -> Iterator[dict[str, Any]]:
-    """Yield axis -> value of every cell that zips and rules allow, codec by codec."""
+    """Yield a mapping axis -> value for every cell that zips and rules allow, codec by codec."""
     names = sorted(sweep.conditions)
     place: dict[str, dict[Any, int]] = {
         "codec": {codec.title: n for n, codec in enumerate(sweep.codecs)},
@@ -182,14 +184,16 @@ def encodings(grid: Sequence[Point]) -> list[list[Point]]:
 
 
 def _encoding_key(point: Point) -> tuple[str, str, int, str]:
-    """Return what the points of one encoding share: channel uses are bytes on one channel alone."""
+    """Return what the points of one encoding share; a rate in channel uses depends on the
+    channel.
+    """
     encoding = point.encoding
     channel = point.channel if encoding.rate.channel_uses is not None else ""
     return encoding.codec.title, encoding.rate.label(), encoding.packet_bytes, channel
 
 
 def canonical(value: Any) -> str:
-    """Return one text for one meaning: keys sorted, 5.0 written as 5.
+    """Return a canonical text: keys sorted, 5.0 written as 5.
 
     >>> canonical({"b": 5.0, "a": [True, None, 0.5]})
     '{"a":[true,null,0.5],"b":5}'
@@ -203,7 +207,7 @@ def digest(value: Any) -> str:
 
 
 def meaning(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options without file places and device: the content of files is hashed."""
+    """Return the options without paths and device, with the hashes of files in their place."""
     return {key: contents(value, files) for key, value in options.items() if key not in PLACES}
 
 

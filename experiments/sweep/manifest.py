@@ -1,4 +1,4 @@
-"""What a results folder records of its making: versions, weights, settings."""
+"""The manifest of a results folder: versions, weights and settings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a sweep measures of every picture: numbers, counts between maps, vectors of features.
+"""Measurements of every picture of a sweep: numbers, counts between maps, feature vectors.
 
-    original ── Measures.originals ──> Original: the judge's view, its counts, its vectors; once
+    original ── Measures.originals ──> Original: the judge's map, its counts, its vectors; once
     received ── Measures.columns ──> columns of a row
 
 A `Metric` has a column of numbers. A `MapMetric` has counts, `KEPT_COMPARES` such as
@@ -26,15 +26,15 @@ from sqlink.segmentation.base import Segmenter
 Row = dict[str, Any]
 
 FEATURES = "features_"
-"""Prefix of the columns of vectors; `_original` behind it, those of the original."""
+"""Prefix of the columns of vectors; those of the original end in `_original`."""
 
 
 @dataclass(frozen=True)
 class Original:
-    """What is known of a picture before anything is sent.
+    """Measurements of a picture before anything is sent.
 
-    seen: int64 [H, W], what the judge sees in it, or None. columns: of every row of the picture,
-    such as the counts of the judge on the original, the ceiling of what any codec can reach.
+    seen: int64 [H, W], the judge's map, or None. columns: of every row of the picture, such as the
+    judge's counts on the original, the upper bound for any codec.
     """
 
     seen: Tensor | None = None
@@ -48,7 +48,7 @@ class Measures:
     metrics: Mapping[str, AnyMetric] = field(default_factory=dict)
     judge: Segmenter | None = None
 
-    # Cached, as it takes long to ask whether an object follows a protocol.
+    # Cached, because it is slow to test whether an object follows a protocol.
     @cached_property
     def of_pictures(self) -> dict[str, Metric]:
         return {k: m for k, m in self.metrics.items() if isinstance(m, Metric)}
@@ -63,11 +63,11 @@ class Measures:
 
     @property
     def extractors(self) -> dict[str, Extractor]:
-        """By name, each once."""
+        """Extractors by name, each once."""
         return {m.extractor.name: m.extractor for m in self.of_sets.values()}
 
     def originals(self, images: Tensor, labels: Sequence[Tensor | None]) -> list[Original]:
-        """Measure N originals float32 [N, 3, H, W] with their labels [H, W], None without any."""
+        """Measure N originals, float32 [N, 3, H, W], with their labels, [H, W] or None."""
         seen: Sequence[Tensor | None] = [None] * len(images)
         if self.judge is not None:
             seen = list(self.judge.segment(images).cpu())
@@ -90,8 +90,8 @@ class Measures:
         maps: Tensor | None,
         sent: Sequence[Tensor | None],
     ) -> tuple[list[Row], Tensor | None]:
-        """Measure the columns of N pictures received, and what the judge sees in them, int64 [N, H,
-        W].
+        """Measure the columns of N pictures received; return them and the judge's maps, int64 [N,
+        H, W].
 
         images, reference: float32 [N, 3, H, W], received and original. maps: int64 [N, H, W], those
         received, or None if the codec carries none; sent: those that were sent.
@@ -123,7 +123,7 @@ class Measures:
         return columns, seen
 
     def _vectors(self, images: Tensor) -> dict[str, list[bytes]]:
-        """Return column -> the packed vectors of each picture, if its size has any."""
+        """Return column -> the packed vectors of each picture, if the extractor allows its size."""
         return {
             f"{FEATURES}{name}": packed(extractor.vectors(images))
             for name, extractor in self.extractors.items()
@@ -148,7 +148,7 @@ def packed(vectors: Tensor) -> list[bytes]:
 
 
 def unpacked(data: bytes) -> Floats:
-    """Unpack what `packed` packed of one picture, [n, C]."""
+    """Unpack the vectors of one picture, float64 [n, C]."""
     width = int.from_bytes(data[:2], "little")
     return np.frombuffer(data, "<f2", offset=2).reshape(-1, width).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""The pictures of a sweep: in batches that are coded together, and what is known of each of them.
+"""The pictures of a sweep, in batches that are coded together, with what is known of each.
 
 data set ── batches ──> Picture, its key ── prepared ──> with the map to send, the judge's ceiling
 """
@@ -26,9 +26,9 @@ from sqlink.segmentation.ground_truth import fill_unlabelled
 class Picture:
     """A picture and what is known of it before anything is sent.
 
-    key: 16 hexadecimal digits over its name, its pixels and its labels, and, in a sequence, over
-    those of its run. sent: int64 [H, W], the map that the codec is given, or None. original: what
-    is measured of the picture itself. block: its run of neighbours, what an interval takes for one.
+    key: 16 hexadecimal digits, a hash of its name, pixels and labels and, in a sequence, of those
+    of its run. sent: int64 [H, W], the map given to the codec, or None. original: measurements of
+    the original. block: its run of neighbours, which intervals count as one sample.
     """
 
     number: int
@@ -42,7 +42,7 @@ class Picture:
 class Pictures:
     """The pictures of a sweep, or of one shard of it: the `shard[0]`-th of `shard[1]` equal parts.
 
-    examples: where originals are kept, if they are.
+    examples: where kept originals are written, or None.
     """
 
     def __init__(
@@ -69,20 +69,24 @@ class Pictures:
 
     @property
     def _starts(self) -> range:
-        """Numbers of the pictures that are this shard's; of runs, of the first of each."""
+        """Numbers of this shard's pictures; of runs, the number of the first picture of each."""
         part, parts = self._shard
         length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
         return range((part - 1) * length, self._all, parts * length)
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
-        """Numbers of the pictures; those of a sequence that share a link stand together."""
+        """Numbers of the pictures, in groups: the pictures of a sequence that share a link, or
+        single ones.
+        """
         length = 1 if self._sweep.sequence is None else self._sweep.sequence.length
         return [tuple(range(start, min(start + length, self._all))) for start in self._starts]
 
     def batches(self, numbers: Sequence[int]) -> Iterator[list[Picture]]:
-        """Load the pictures of these numbers, in runs of one size of at most the batch size; in a
-        sequence they are one run that shares a link.
+        """Load the pictures of these numbers in batches of equal picture size.
+
+        A batch has at most `batch_size` pictures; in a sequence it is the whole run that shares a
+        link.
         """
         if self._sweep.sequence is not None:
             yield self._run_of(numbers)
@@ -100,7 +104,7 @@ class Pictures:
             yield batch
 
     def _run_of(self, numbers: Sequence[int]) -> list[Picture]:
-        """Make a run of the pictures that share a link: the key of each depends on the others."""
+        """Make a run of pictures that share a link: the key of each depends on the others."""
         samples = [self._components.data[number] for number in numbers]
         for sample in samples:
             if sample.image.shape != samples[0].image.shape:
@@ -116,9 +120,7 @@ class Pictures:
         ]
 
     def prepared(self, batch: Sequence[Picture]) -> list[Picture]:
-        """Return the pictures with the map that is sent of them and the judge's view of the
-        original.
-        """
+        """Return the pictures with the map to send and the judge's map of the original."""
         components = self._components
         images = torch.stack([picture.sample.image for picture in batch]).to(components.device)
         if components.segmenter is not None:
@@ -138,7 +140,7 @@ class Pictures:
         return [replace(p, original=o) for p, o in zip(batch, originals, strict=True)]
 
     def keep(self, batch: Sequence[Picture]) -> None:
-        """Write those that are examples, as they were before anything was sent."""
+        """Write the originals of those that are examples."""
         for picture in batch:
             if self._examples is not None and picture.number < self._sweep.examples.pictures:
                 sample = picture.sample

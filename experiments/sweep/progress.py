@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar for people, lines of JSON for batch systems, or nothing."""
+"""Progress of a sweep: a bar for people, JSON lines for batch systems, or nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rich.progress import (
 )
 
 Advance = Callable[[int, str], None]
-"""Moves on by so many rows, and says what is done."""
+"""Function that advances by a number of rows and says what is being done."""
 
 KINDS = ("bar", "json", "none")
 
 
 @contextlib.contextmanager
 def progress(kind: str, total: int) -> Iterator[Advance]:
-    """Show it on the error output, of `total` rows; kind: one of KINDS.
+    """Show the progress of `total` rows on standard error; kind: one of KINDS.
 
     A line of JSON has `rows`, `total`, `seconds` since the start and `doing`.
     """

@@ -1,6 +1,6 @@
-"""List, show, merge, export and prune results folders, for `sqlink results`.
+"""Functions of `sqlink results`: list, show, merge, export and prune results folders.
 
-The folder of a running or interrupted sweep holds the pictures done so far.
+The folder of a running or interrupted sweep holds the finished pictures.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ FORMATS = ("csv", "parquet", "jsonl")
 
 @dataclass(frozen=True)
 class Summary:
-    """One results folder in a line.
+    """Summary of a results folder in a line.
 
-    state: finished, under way (or interrupted), or begun: no picture is done. rows: in its table.
+    state: finished, under way (or interrupted), or begun (no picture is finished). rows: number of
+    rows in its table.
     """
 
     folder: Path
@@ -76,11 +77,11 @@ def shown(folder: str | Path) -> str:
 
 
 def merge(folders: Sequence[str | Path], output: str | Path) -> int:
-    """Put the rows of several folders into one, each row once; returns how many there are.
+    """Merge the rows of several folders into one, each row once; return their number.
 
-    `sqlink sweep CONFIG -o OUTPUT` then finds them there, computes what is missing and writes the
-    tables. Kept pictures go with them. Raises ConfigError if a folder holds no rows, or holds
-    rows of another format.
+    `sqlink sweep CONFIG -o OUTPUT` then uses them, computes missing rows and writes the tables.
+    Kept pictures are copied, too. Raises ConfigError if a folder holds no rows, or holds rows of
+    another format.
     """
     sources = [_checked(folder) for folder in folders]
     target = Path(output)
@@ -101,10 +102,10 @@ def merge(folders: Sequence[str | Path], output: str | Path) -> int:
 
 
 def export(folder: str | Path, output: str | Path, columns: Sequence[str] = ()) -> int:
-    """Write the rows as CSV, Parquet or JSON lines, by the file's suffix; returns how many.
+    """Write the rows as CSV, Parquet or JSON lines, by the file's suffix; return their number.
 
-    columns: those to write; all where none is named. CSV has no lists and no bytes.
-    Raises ConfigError for another suffix, and for a column that is not there.
+    columns: columns to write, by default all. CSV has no columns of lists or bytes. Raises
+    ConfigError for another suffix, and for an unknown column.
     """
     table, path = read_results(_checked(folder)), Path(output)
     suffix = path.suffix.lower().removeprefix(".")
@@ -131,8 +132,9 @@ def export(folder: str | Path, output: str | Path, columns: Sequence[str] = ()) 
 
 
 def prune(folder: str | Path, dry_run: bool = False) -> tuple[int, int]:
-    """Drop what the folder's own table does not name: rows of earlier configurations, and theirs
-    pictures, and what an interruption left behind. Returns how many rows go, and bytes of files.
+    """Remove what the folder's table does not name: earlier rows and pictures, and temporary files.
+
+    Returns the number of rows and the bytes of files removed.
 
     dry_run: only count. Raises ConfigError if the sweep is not finished.
     """
@@ -166,7 +168,7 @@ def prune(folder: str | Path, dry_run: bool = False) -> tuple[int, int]:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """Read the manifest; empty if there is none that can be read."""
+    """Read the manifest; empty if it is missing or cannot be read."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -210,7 +212,7 @@ def _summary(folder: Path) -> Summary:
 
 
 def _copied(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all. Raises ConfigError."""
+    """Copy a file, completely or not at all. Raises ConfigError."""
     try:
         target.parent.mkdir(exist_ok=True)
         with whole_file(target) as aside:
@@ -234,5 +236,5 @@ def _plain(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Return bytes in JSON, as hexadecimal digits."""
+    """Return bytes as hexadecimal digits, for JSON."""
     return value.hex() if isinstance(value, bytes) else str(value)

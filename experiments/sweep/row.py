@@ -14,19 +14,19 @@ from typing import Any
 from sqlink.crossing import CHANNEL_LEDGER, CODEC_LEDGER
 
 BITS = "bits_"
-"""Prefix of the ledger's columns; a codec or channel that has no such bits has 0 of them."""
+"""Prefix of the ledger's columns; they are 0 for a codec or channel without such bits."""
 
 LEDGER = tuple(dict.fromkeys((*CODEC_LEDGER, *CHANNEL_LEDGER)))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which row it is.
+    """Identity of a row.
 
-    point, picture_key and realisation are its key. rate: the text of legends, `bpp=0.04`;
-    rate_kind, rate_value: its parts. bpp_asked: a rate in bpp or bytes as bits a pixel, else None;
-    uses_asked: one in channel uses. channel: its name. axes: columns of swept options. block: what
-    an interval takes for one unit of pictures.
+    point, picture_key and realisation are its key. rate: text for legends, such as `bpp=0.04`;
+    rate_kind, rate_value: its parts. bpp_asked: a rate in bpp or bytes as bits per pixel, else
+    None; uses_asked: a rate in channel uses, else None. channel: its name. axes: columns of swept
+    options. block: run of neighbouring pictures, which an interval counts as one sample.
     """
 
     point: str
@@ -51,16 +51,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Transport:
-    """What crossed the channel.
+    """Result of a crossing of the channel.
 
-    stream: 16 hexadecimal digits of the bytes that were coded, the same where a codec makes the
-    same of two rates. unreachable: the codec cannot code the picture this low, and its lowest is
-    lowest_bytes; that is not an outage of the channel. setting: the codec's native quality that was
-    chosen for the picture, such as a QP, where it has one. bytes: of the stream, session and all,
-    as it was offered to the channel; sent_bytes: less what a budget or a queue cut;
-    delivered_bytes: what came. packets, delivered, correct, undetected: packets offered, delivered,
-    delivered or not as they were sent, and delivered with wrong bytes. delay_s: of the last packet
-    that came, None where none did. ledger: bits of what was sent.
+    stream: 16 hexadecimal digits, a hash of the coded bytes: equal if a codec makes the same bytes
+    for two rates. unreachable: whether the codec cannot code the picture within the rate; this is
+    not an outage of the channel. lowest_bytes: its lowest size then. setting: the codec's native
+    quality that was chosen for the picture, such as a QP, if it has one. bytes: of the stream with
+    its session, as offered to the channel; sent_bytes: without what a budget or a queue cut;
+    delivered_bytes: as received. packets, delivered, correct, undetected: packets offered,
+    delivered, received as they were sent, and delivered with wrong bytes. delay_s: delay of the
+    last packet received, None without one. ledger: bits sent, by kind.
     """
 
     stream: str
@@ -80,13 +80,13 @@ class Transport:
 
     @classmethod
     def nothing(cls, lowest_bytes: int) -> Transport:
-        """Make the transport of a picture that the codec cannot code this low."""
+        """Make the transport of a picture that the codec cannot code within the rate."""
         return cls("", True, lowest_bytes, 0, 0, 0, 0, 0, 0, 0, 0, None, {})
 
     @classmethod
     def symbols(cls, stream: str, packets: int, channel_uses: int) -> Transport:
-        """Make the transport of a picture sent as symbols: no byte exists, and every packet
-        comes.
+        """Make the transport of a picture sent as symbols: without bytes, every packet
+        delivered.
         """
         return cls(
             stream, False, None, 0, 0, 0, packets, packets, packets, 0, channel_uses, None, {}
@@ -95,7 +95,7 @@ class Transport:
 
 @dataclass(frozen=True)
 class Row:
-    """A row; measured: columns of the picture's metrics."""
+    """A row of results. measured: columns of the picture's metrics."""
 
     place: Place
     transport: Transport

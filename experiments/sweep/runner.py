@@ -1,15 +1,14 @@
-"""Run a sweep from its YAML to its tables.
+"""The run of a sweep, from its YAML to its tables.
 
-    load, build, check ─> tasks ─> executor: workers write rows ─> tables, now and then and at last
+    load, build, check ─> tasks ─> executor: workers write rows ─> tables, regularly and at the end
                             ^                                        │
-                            └── more realisations, until known ──────┘
+                            └── more realisations, if needed ────────┘
 
-A crossing of the channel is keyed by (channel, picture, realisation) and the seed: neither the
-codec nor the rate nor the conditions are in the key, so that codecs, and the points of a curve,
-meet the same fading and noise. In a `sequence`, pictures cross in runs, keyed by their first
-picture; a task is then one run. Rows depend on nothing but their point, their picture (and
-its run) and their number, so an interrupted sweep resumes where it stopped and gives the same
-table, wherever its tasks run.
+A crossing of the channel is keyed by (channel, picture, realisation) and the seed: the codec, the
+rate and the conditions are not in the key, so that codecs, and the points of a curve, meet the same
+fading and noise. In a `sequence`, pictures cross in runs, keyed by their first picture; a task is
+then one run. A row depends only on its point, its picture (and its run) and its realisation, so an
+interrupted sweep resumes where it stopped and gives the same table, wherever its tasks run.
 """
 
 from __future__ import annotations
@@ -43,15 +42,16 @@ from sqlink.settings import find_settings
 from sqlink.wording import counted
 
 COUNTED = ("outage", "unreachable", "bpp", "bpp_sent", "delivered", "channel_uses", "delay_s")
-"""Columns beside the metrics' that `until` may name."""
+"""Columns that `until` may name in addition to metrics."""
 
 MANY = 1_000_000
-"""Rows beyond which a sweep asks whether so many are meant."""
+"""Number of rows above which a sweep asks for confirmation."""
 
 FIRST_TABLES_S = 30.0
 TABLES_SHARE = 20.0
-"""Tables of an unfinished sweep are written once so many seconds have passed, and so many times
-what writing them took the last time."""
+"""Tables of an unfinished sweep are written first after FIRST_TABLES_S seconds, and then after
+TABLES_SHARE times the duration of writing them.
+"""
 
 
 def run_sweep(
@@ -69,17 +69,15 @@ def run_sweep(
 ) -> Path:
     """Run the sweep of a YAML file to its end, and return the folder of its results.
 
-    output: the results' folder; by default the file's own `output`, or else `results/` and the
-    file's name. Rows that are there already, from an earlier or an interrupted run, are not
-    computed again. batch_size: pictures coded together, in place of the file's; it changes the
-    speed and the memory taken, not the results. progress: one of `progress.KINDS`, or whether there
-    is a bar. many: allow more than MANY rows (`--yes`). shard: (i, n), the i-th of n equal parts
-    of the pictures alone, into a folder of its own (`results merge` puts parts together).
-    overwrite: put the tables in place of those of another file, which are otherwise left alone.
-    execution: where its tasks run; in this process by default. cache: a folder of encodings and the
-    like that sweeps share, `cache_folder()` the user's own; by default none. cache_limit: its size
-    in bytes.
-    Raises SQLinkError, one line, for what a user can mend.
+    output: the results folder; by default `output` in the file, or `results/` and the file's name.
+    Rows of an earlier or interrupted run are not computed again. batch_size: pictures coded
+    together, instead of the file's value; it changes speed and memory, not the results. progress:
+    one of `progress.KINDS`, or whether to show a bar. many: allow more than MANY rows (`--yes`).
+    shard: (i, n), run only the i-th of n equal parts of the pictures, in a folder of its own
+    (`results merge` joins the parts). overwrite: replace the tables of another file in the folder.
+    execution: where the tasks run; by default in this process. cache: a folder of encodings and
+    other results that sweeps share, such as `cache_folder()`; by default none. cache_limit: its
+    size in bytes. Raises SQLinkError, one line, for errors of the user.
     """
     shows = progress if isinstance(progress, str) else "bar" if progress else "none"
     path = find_settings(config_path, "experiments.configs")
@@ -122,7 +120,7 @@ def run_sweep(
 
 
 class Runner:
-    """One sweep under way: hands out its tasks, and makes tables of their rows."""
+    """A running sweep: it distributes the tasks, and makes tables from their rows."""
 
     def __init__(
         self,
@@ -155,7 +153,8 @@ class Runner:
     def check_folder(self, config: str) -> None:
         """Raise ConfigError if the folder holds the tables of another file than `config`.
 
-        Another file has another name, or another text and not one point in common.
+        A file counts as another one if its name differs, or if its text differs and it shares no
+        point.
         """
         path = self.store.folder / "manifest.json"
         try:
@@ -175,7 +174,7 @@ class Runner:
         )
 
     def run(self, config: str) -> Path:
-        """Timings what is missing, then write the tables. Returns the folder.
+        """Compute the missing rows, then write the tables. Returns the folder.
 
         config: the sweep's YAML, for the record.
         """
@@ -210,19 +209,19 @@ class Runner:
 
     @property
     def total(self) -> int:
-        """Rows at the present number of realisations."""
+        """Number of rows at the present number of realisations."""
         return self.pictures.count * len(self.points) * self.realisations
 
     @property
     def _most(self) -> int:
-        """Realisations at most."""
+        """Largest number of realisations."""
         until = self.sweep.until
         return self.sweep.realisations if until is None else until.most
 
     def _pass(self, runs: Executor, first: int, config: str) -> list[str]:
-        """Timings what is missing from realisation `first` on; return the pictures' keys in order.
+        """Compute missing rows from realisation `first` on; return the pictures' keys in order.
 
-        From time to time the tables of the finished pictures are written.
+        The tables of the finished pictures are written from time to time.
         """
         groups, reach = self.pictures.groups, (first, self.realisations)
         tasks = cut(groups, len(self.worker.groups), reach, self.sweep.batch_size, runs.workers)
@@ -251,9 +250,9 @@ class Runner:
         self.misses.update(outcome.misses)
 
     def _column(self, metric: str) -> str:
-        """Return the column of a metric by its name, as `psnr_db` of psnr, or another numeric one.
+        """Return the column of a metric by its name, such as `psnr_db` for psnr, or of COUNTED.
 
-        Raises ConfigError where a sweep has no such column, or cannot measure it.
+        Raises ConfigError if the sweep has no such column, or cannot measure it.
         """
         names = [one.name for one in self.sweep.metrics]
         columns = dict(zip(names, self.components.asked, strict=True))
@@ -269,7 +268,7 @@ class Runner:
         return found
 
     def _wants_more(self, pictures: Sequence[str]) -> bool:
-        """Say whether a cell is not known well enough yet, and more realisations are allowed."""
+        """Say whether the interval of a cell is too wide and more realisations are allowed."""
         until = self.sweep.until
         if until is None or self._known_column is None or self.realisations >= until.most:
             return False
@@ -303,6 +302,6 @@ class Runner:
 
 
 def _found(hits: Counter[str], misses: Counter[str]) -> str:
-    """Say how much of each kind was there: `encodings 3 of 12, originals 1 of 1`."""
+    """Write the entries found by kind: `encodings 3 of 12, originals 1 of 1`."""
     kinds = sorted({*hits, *misses})
     return ", ".join(f"{kind} {hits[kind]} of {hits[kind] + misses[kind]}" for kind in kinds)

@@ -1,9 +1,9 @@
-"""The YAML of a sweep, validated: what is asked, before anything is computed.
+"""The schema of a sweep's YAML, which is validated before anything is computed.
 
     file.yaml ── load_sweep ──> Sweep (frozen) ── grid.points ──> points
 
-Every mistake is refused in one line that names the file, the key's path and the remedy: an unknown
-key with the nearest known one, a wrong type or a value out of range with what was expected.
+Every error is reported in one line that names the file, the path of the key and the remedy: an
+unknown key with the nearest known one, a wrong type or a value out of range with what was expected.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def as_list(value: object) -> object:
 
 
 def as_named(value: object) -> object:
-    """Replace a bare name by a mapping with nothing but the name."""
+    """Replace a bare name by a mapping with only the name."""
     return {"name": value} if isinstance(value, str) else value
 
 
 Axis = float | int | str
-"""A value of an axis of the grid."""
+"""A value on an axis of the grid."""
 
 
 class Rates(Section):
-    """The budgets for one picture: lists of values by kind, at least one value in all."""
+    """Budgets for one picture: lists of values by kind, with at least one value in total."""
 
     bpp: Annotated[
         list[Annotated[float, Field(gt=0)]], BeforeValidator(as_list), Field(default_factory=list)
@@ -75,7 +75,7 @@ class Rates(Section):
 class Data(Section):
     """The pictures: a data set by name, its options, and which of its pictures to take.
 
-    every: each n-th of them, from the first. limit: how many of those.
+    every: take every n-th picture, from the first. limit: largest number of pictures.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Data(Section):
 
 
 class CodecChoice(Section):
-    """A codec by name, its options, and the rates it runs at where they are not the sweep's.
+    """A codec by name, its options, and its rates if they differ from those of the sweep.
 
-    axes: values by which it differs from others, in columns `codec_NAME` of the results; those of a
-    swept option are there by themselves.
+    axes: values that distinguish it from others, in columns `codec_NAME` of the results; values of
+    swept options are added automatically.
     """
 
     name: str
@@ -99,7 +99,7 @@ class CodecChoice(Section):
 
     @property
     def title(self) -> str:
-        """What tables and legends call it."""
+        """Its name in tables and legends."""
         return self.label or self.name
 
 
@@ -111,9 +111,10 @@ class Choice(Section):
 
 
 class SequenceOf(Section):
-    """Pictures that follow each other over one link, whose state is carried on between them.
+    """Pictures in sequence over one link, whose state carries over from picture to picture.
 
-    length: pictures in a row, in the data set's order. picture_rate_hz: how often one is sent.
+    length: pictures per run, in the order of the data set. picture_rate_hz: pictures sent per
+    second.
     """
 
     length: Annotated[int, Field(gt=1, le=4096)]
@@ -121,11 +122,11 @@ class SequenceOf(Section):
 
 
 class Compare(Section):
-    """What the tables compare.
+    """Comparisons in the tables.
 
-    anchors: titles of the codecs that Bjøntegaard deltas are taken against; by default those that
-    carry no map. differences: pairs of rows, each a codec's title and a rate, such as
-    `sqgan bpp=0.02`, whose difference is given with its paired interval.
+    anchors: titles of the codecs that Bjøntegaard deltas refer to; by default those that carry no
+    map. differences: pairs of rows, each a codec's title and a rate, such as `sqgan bpp=0.02`,
+    whose difference is given with its paired interval.
     """
 
     anchors: Annotated[list[str], BeforeValidator(as_list)] | None = None
@@ -135,10 +136,10 @@ class Compare(Section):
 
 
 class Until(Section):
-    """Realisations until every cell of the grid is known well enough.
+    """Stopping rule: the number of realisations is doubled until every interval is narrow enough.
 
-    metric: a column of the summary, such as `miou`. width: half of its 95 % interval that will do,
-    in the metric's own unit. most: realisations at most; they are doubled until then.
+    metric: a metric, or a column of the summary, such as `miou`. width: largest half-width of its
+    95 % interval, in the unit of the metric. most: largest number of realisations.
     """
 
     metric: str
@@ -149,14 +150,14 @@ class Until(Section):
 Rule = dict[str, Annotated[list[Axis], BeforeValidator(as_list), Field(min_length=1)]]
 
 NAMED = ("Data", "CodecChoice", "Choice")
-"""Sections that a bare name stands for."""
+"""Sections that may be written as a bare name."""
 
 AXES = ("codec", "rate", "packet_bytes", "channel", "seed")
-"""Axes of every grid; the conditions are the others."""
+"""Axes of every grid, besides the conditions."""
 
 
 class Kept(Section):
-    """What is kept as received: the first pictures, in their first realisations of the channel."""
+    """Pictures kept as received: the first ones, in their first realisations of the channel."""
 
     pictures: Annotated[int, Field(ge=0)] = 1
     realisations: Annotated[int, Field(gt=0)] = 1
@@ -173,16 +174,15 @@ Named = Annotated[Choice, BeforeValidator(as_named)]
 class Sweep(Section):
     """One question: which pictures, codecs, rates, channels and metrics, and how often.
 
-    channel: what `channels.config.build` takes, or a file that describes one; or else channels:
-    several of them by name, each crossed with those of the conditions that it needs.
-    zip: lists of axes (`codec`, `rate`, `packet_bytes`, `channel`, `seed` or a condition) that run
-    side by side in place of all with all. only: rules, axis -> values, of which a point keeps to
-    one at least; skip: those of which it keeps to none. A rate is written there as `bpp=0.04`.
-    draws: a name that keys the channel's randomness in place of its description: sweeps that share
-    it meet the same fades. sequence: runs of pictures that share a link; by default each picture
-    has its own, which starts from the channel's stationary law. until: see `Until`.
-    examples: how many of the first pictures, and of their realisations, are kept as received, for
-    the figures and the page.
+    channel: a description as for `channels.config.build`, or a file with one; or channels: several
+    by name, each crossed with the conditions that it needs. zip: lists of axes (`codec`, `rate`,
+    `packet_bytes`, `channel`, `seed` or a condition) that vary together instead of being crossed.
+    only: rules, axis -> values; a point must satisfy at least one of them. skip: rules of which a
+    point must satisfy none. Rules write a rate as `bpp=0.04`. draws: a name that keys the channel's
+    random numbers instead of its description: sweeps with the same name meet the same fades.
+    sequence: runs of pictures that share a link; by default each picture has its own link, which
+    starts from the channel's stationary distribution. until: see `Until`. examples: number of first
+    pictures, and of their realisations, that are kept as received for the figures and the page.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -238,7 +238,7 @@ class Sweep(Section):
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_lost(cls, raw: Any) -> Any:
-        """Give codecs the options that serve them best where all channels are `lossless`."""
+        """Give codecs their best options for lossless channels if all channels are `lossless`."""
         if not isinstance(raw, Mapping):
             return raw
         links = raw.get("channels") or {"": raw.get("channel")}
@@ -301,7 +301,7 @@ class Sweep(Section):
         return self
 
     def _values(self, axis: str) -> int:
-        """Return how many values an axis has; of rates, the most that any codec has."""
+        """Return the number of values on an axis; for rates, the largest number of any codec."""
         if axis == "rate":
             return max(len(self.rates_of(codec).all()) for codec in self.codecs)
         counts = {
@@ -313,7 +313,7 @@ class Sweep(Section):
         return counts[axis] if axis in counts else len(self.conditions[axis])
 
     def links(self) -> dict[str, Any]:
-        """Return the channels by name; one without a name gets that of its description."""
+        """Return the channels by name; a channel without a name is named after its description."""
         return self.channels or {label(self.channel): self.channel}
 
     @model_validator(mode="after")
@@ -407,7 +407,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _loose(value: dict[str, Any]) -> dict[str, Any]:
-    """Allow one value or a range for a list, a name for a section, and a variable for both."""
+    """Allow a single value or a range for a list, a name for a section, and a variable for both."""
     if "anyOf" in value:
         return {**value, "anyOf": [_loose(one) for one in value["anyOf"]]}
     text = {"type": "string"}

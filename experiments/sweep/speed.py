@@ -1,12 +1,11 @@
-"""Measure the speed of a sweep beside a plain loop of the same calls, and where its time goes.
+"""Speed of a sweep compared with a plain loop of the same calls, and its distribution of time.
 
     python -m experiments.sweep.speed quickstart --pictures 1 --realisations 1,4,16 --loop 24
 
-The loop encodes, sends, decodes and measures once for every row, as a script would that knows
-nothing of sweeps. Rows of it are drawn at even distances from the sweep's and timed, and their mean
-is extrapolated to all rows; each is compared with the sweep's own row. The share that is neither
-loading, coding, channel, decoding nor metrics is `other`, the writing of rows and tables included.
-Seconds are those of the clock.
+The loop encodes, sends, decodes and measures once for every row, as a simple script would. Evenly
+spaced rows of the sweep are computed by the loop and timed, and their mean is extrapolated to all
+rows; each must equal the sweep's row. Time that is not spent on loading, coding, channel, decoding
+or metrics is `other`, which includes writing rows and tables. Seconds are wall-clock time.
 """
 
 from __future__ import annotations
@@ -39,13 +38,15 @@ Line = dict[str, object]
 
 COMPUTING = ("load", "prepare", "encode", "cross", "decode", "measure")
 COMPARED = ("stream", "bytes", "delivered", "correct", "channel_uses", "psnr_db", "confusion_image")
-"""Columns in which a row of the loop must be the sweep's; floats to 1e-5."""
+"""Columns in which a row of the loop must equal the sweep's; floats to 1e-5."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one sweep. seconds: of the whole, tables included. parts: seconds by part of it. decoded:
-    distinct receptions. loop_s: of a row of the plain loop, mean over `tried` rows.
+    """Speed of one sweep.
+
+    seconds: total time, tables included. parts: seconds by part. decoded: distinct receptions.
+    loop_s: seconds per row of the plain loop, mean over `tried` rows.
     """
 
     rows: int
@@ -58,7 +59,7 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as the loop."""
+        """Speed relative to the loop."""
         return self.loop_s * self.rows / self.seconds
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ class Speed:
 
 
 def measured(sweep: Sweep, name: str, realisations: int, tried: int) -> Speed:
-    """Run a sweep, and some of its rows alone. Raises RuntimeError where these differ."""
+    """Run a sweep, and some of its rows alone. Raises RuntimeError if they differ."""
     sweep = sweep.model_copy(update={"realisations": realisations, "until": None})
     components = Components.of(sweep, name)
     with tempfile.TemporaryDirectory(prefix="sqlink-") as home, Store(home) as store:
@@ -95,7 +96,7 @@ def measured(sweep: Sweep, name: str, realisations: int, tried: int) -> Speed:
 def _loop(
     sweep: Sweep, components: Components, rows: Sequence[dict[str, object]], home: Path
 ) -> float:
-    """Return seconds a row, of rows computed one after another, each from the picture on."""
+    """Return the seconds per row for rows computed independently, one after another."""
     worker = Worker(sweep, components, Store.of_worker(home), Done(), Cache(None), say)
     by_hash = {point.hash: point for point in worker.points}
     numbers = [number for group in worker.pictures.groups for number in group]
@@ -122,7 +123,7 @@ def _loop(
 
 
 def _forget(components: Components) -> None:
-    """Drop what codecs remember of pictures they have seen, as a new process would."""
+    """Clear what codecs cache of earlier pictures, as in a new process."""
     for codec in components.codecs.values():
         if isinstance(codec, SQGANCodec):
             codec.forget()

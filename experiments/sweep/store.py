@@ -1,6 +1,6 @@
-"""Results that survive anything: rows in part files, written whole or not at all.
+"""Crash-safe results: rows in part files, written completely or not at all.
 
-    FOLDER/parts/*.parquet   finished rows, a file a chunk; what a resumed sweep starts from
+    FOLDER/parts/*.parquet   finished rows, one file per batch; a resumed sweep starts from these
     FOLDER/results.parquet   the rows of the sweep, in the grid's order, and the same as .csv
     FOLDER/.lock             held while a sweep runs; the system lets go of it when the process ends
 
@@ -33,7 +33,7 @@ from experiments.sweep.row import BITS
 KEY = ("point", "picture_key", "realisation")
 RESULTS = "results.parquet"
 _DICTIONARY = 1 << 28
-"""Bytes of distinct values of a column up to which a file holds each of them once."""
+"""Size in bytes of a column's distinct values up to which a file stores each value once."""
 
 Row = Mapping[str, Any]
 Key = tuple[str, str, int]
@@ -53,7 +53,7 @@ _KEY_TYPES = dict(zip(KEY, (pa.string(), pa.string(), pa.int64()), strict=True))
 
 @dataclass(frozen=True)
 class Done:
-    """Keys of rows, for whoever must not compute them again; small however many there are.
+    """Keys of finished rows, in a compact form, so that they are not computed again.
 
     data: a table of KEY in Arrow's format.
 
@@ -90,7 +90,7 @@ class Done:
 
 
 class Store:
-    """The results folder of one sweep, held for as long as the `with` block lasts.
+    """The results folder of one sweep, locked during a `with` block.
 
     Raises ConfigError on entering if the folder cannot be written or another sweep holds it.
     """
@@ -104,8 +104,11 @@ class Store:
 
     @classmethod
     def of_worker(cls, folder: str | Path) -> Store:
-        """The folder to add rows to, for a worker of the sweep that holds it, or for one alone in a
-        folder of its own. Raises ConfigError if it cannot be written."""
+        """Return a store for a worker: the folder that its sweep has locked, or a folder of its
+        own.
+
+        Raises ConfigError if the folder cannot be written.
+        """
         store = cls(folder)
         try:
             store.parts.mkdir(parents=True, exist_ok=True)
@@ -143,7 +146,7 @@ class Store:
         self._lock.release()
 
     def _tidy(self) -> None:
-        """Remove what this sweep's processes were writing when they were killed."""
+        """Remove temporary files of killed processes."""
         for folder in (self.parts, self.folder / PICTURES):
             for left in folder.glob(f"*{SUFFIX}"):
                 left.unlink(missing_ok=True)
@@ -168,7 +171,7 @@ class Store:
         return Done.of_table(self._read(columns=list(KEY)))
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write rows as one part file; they are there for good when this returns."""
+        """Write rows as one part file; they are safely on disk when this returns."""
         if not rows:
             return
         key = hashlib.sha256("\n".join(str(row_key(row)) for row in rows).encode()).hexdigest()
@@ -176,7 +179,7 @@ class Store:
         _write(self.parts / f"{key[:24]}.parquet", partial(_write_parquet, table))
 
     def compact(self) -> None:
-        """Put all parts into one file; harmless if interrupted, as parts may overlap."""
+        """Merge all parts into one file; an interruption does no harm, as parts may overlap."""
         small = sorted(self.parts.glob("*.parquet"))
         if len(small) < 2:
             return
@@ -189,7 +192,7 @@ class Store:
                 path.unlink()
 
     def replace(self, table: pa.Table) -> None:
-        """Put these rows in place of all that are there."""
+        """Replace all rows by these."""
         old = sorted(self.parts.glob("*.parquet"))
         keys = hashlib.sha256("\n".join(path.name for path in old).encode()).hexdigest()
         whole = self.parts / f"{keys[:24]}.parquet"
@@ -220,7 +223,7 @@ class Store:
         _write(self.folder / f"{name}.csv", lambda path: pa.csv.write_csv(flat, path))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file into the folder, whole or not at all."""
+        """Write a text file into the folder, completely or not at all."""
         _write(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _read(self, columns: list[str] | None = None) -> pa.Table:
@@ -247,10 +250,10 @@ def row_key(row: Row) -> Key:
 
 
 def table_of(rows: Sequence[Row], keys: Sequence[str] = KEY) -> pa.Table:
-    """Make a table of rows, `keys` first; a value's Python type gives its column's, lists are of
-    int.
+    """Make a table of rows, with the columns `keys` first.
 
-    Columns are those of all rows together; a row that lacks one has null there, or 0 in the ledger.
+    The Python type of a value determines the type of its column; lists are of int. The table has
+    the columns of all rows; missing values are null, or 0 in the ledger.
     """
     names = list(dict.fromkeys([*keys, *(name for row in rows for name in row)]))
     fields = []
@@ -268,7 +271,7 @@ def table_of(rows: Sequence[Row], keys: Sequence[str] = KEY) -> pa.Table:
 
 
 def filled(table: pa.Table) -> pa.Table:
-    """Replace null by 0 in the ledger's columns."""
+    """Replace null by 0 in the columns of the ledger."""
     for i, field in enumerate(table.schema):
         if field.name.startswith(BITS):
             kind = pa.int64() if pa.types.is_null(field.type) else field.type
@@ -299,12 +302,12 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    """Write one file, in which what rows share (a picture's own features) is stored once."""
+    """Write one file, in which equal values (such as a picture's features) are stored once."""
     pa.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=_DICTIONARY)
 
 
 def _write(path: Path, content: Callable[[Path], object]) -> None:
-    """Write a file, whole or not at all, and push it to the disk. Raises ConfigError."""
+    """Write a file, completely or not at all, and flush it to disk. Raises ConfigError."""
     try:
         with whole_file(path, durable=True) as aside:
             content(aside)

@@ -1,9 +1,9 @@
-"""The unit of work that an executor hands out: some pictures, through some encodings.
+"""The unit of work that an executor distributes: some pictures under some encodings.
 
     numbers of pictures ── cut ──> Task, Task, ... ── Worker.run ──> Outcome
 
-A task names pictures by their numbers, so that nobody loads them but the worker that codes them.
-Its rows depend neither on which worker has it nor on how the sweep is cut.
+A task names pictures by their numbers, so that only the worker that codes them loads them. Its rows
+depend neither on the worker nor on how the sweep is divided.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from experiments.sweep.timings import Spent
 
 TASKS_A_WORKER = 4
-"""Tasks that each worker has to come at least, where there is so much to do: the last of them ends
-soon after the others."""
+"""Smallest number of tasks per worker, if there is enough work, so that all workers end at about
+the same time.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Task:
     """Pictures by their numbers; in a sequence, one whole run.
 
     number: the task's own, in the order of the pictures. encodings: numbers of the groups of points
-    that share an encoding. realisations: first and last but one; those before are there already.
+    that share an encoding. realisations: first, and last plus one; earlier ones are finished.
     """
 
     number: int
@@ -35,11 +36,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task, once its rows are written.
+    """Result of a task, once its rows are written.
 
-    keys: number of the picture -> its key. rows: of the task, computed now or before. spent:
-    seconds, as `Timings` counts them. hits: entries taken from the cache, by what they are; misses:
-    those that were computed. notes: lines for the user. label: what was done, for the progress bar.
+    keys: number of the picture -> its key. rows: number of the task's rows, computed now or
+    earlier. spent: seconds, as counted by `Timings`. hits: entries taken from the cache, by kind;
+    misses: entries computed. notes: lines for the user. label: description for the progress bar.
     """
 
     task: Task
@@ -58,11 +59,11 @@ def cut(
     batch_size: int,
     workers: int = 1,
 ) -> list[Task]:
-    """Cut the work into tasks.
+    """Divide the work into tasks.
 
-    groups: numbers of pictures that must stay together, in order. encodings: how many there are.
-    With one worker a task is a batch with all encodings. With several, batches shrink until each
-    worker has some tasks to come, and then the encodings are shared out, too.
+    groups: numbers of pictures that must stay together, in order. encodings: their number. With one
+    worker a task is a batch with all encodings. With several, batches are made smaller until each
+    worker has enough tasks, and then the encodings are divided, too.
 
     >>> [task.pictures for task in cut([[0], [1], [2]], 5, (0, 1), 2)]
     [(0, 1), (2,)]

@@ -1,4 +1,4 @@
-"""Seconds that the parts of a sweep took, by codec, kept over interrupted runs."""
+"""Time spent on the parts of a sweep, by codec, accumulated over interrupted runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 Spent = Mapping[str, Mapping[str, float]]
 
 ALL = "all"
-"""In place of a codec: what is done of a picture once for all of them."""
+"""Key, instead of a codec, of work done once per picture for all codecs."""
 
 PARTS = {
     "load": "loaded",
@@ -22,15 +22,16 @@ PARTS = {
     "measure": "measured",
     "store": "stored",
 }
-"""What is timed -> the name of its count: of pictures, of crossings of the channel for `cross`, of
-rows for `store`. `load` reads or renders the pictures; `prepare` makes the map that is sent, and
-what the judge sees in the original."""
+"""Map from a timed part to the name of its count: pictures, or crossings of the channel for
+`cross`, or rows for `store`. `load` reads or renders the pictures; `prepare` makes the map to send
+and the judge's map of the original.
+"""
 
 
 class Timings:
     """Seconds and counts by codec, such as `encode_s` for `encoded` pictures; see PARTS.
 
-    before: what earlier runs of the same sweep took.
+    before: times of earlier runs of the same sweep.
 
     >>> timings = Timings({"bpg": {"encode_s": 2.0, "encoded": 4}})
     >>> with timings.measure("bpg", "encode", 2):
@@ -46,9 +47,7 @@ class Timings:
 
     @classmethod
     def resumed(cls, folder: Path) -> Timings:
-        """Return what earlier runs took, as the folder's manifest says; nothing if it does
-        not say.
-        """
+        """Return the times of earlier runs from the folder's manifest, if it has any."""
         try:
             found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             return cls(found["compute"])
@@ -57,7 +56,7 @@ class Timings:
 
     @contextmanager
     def measure(self, codec: str, what: str, pictures: int) -> Iterator[None]:
-        """Add the time that the block takes to what `codec` spent; what: one of PARTS."""
+        """Add the duration of the block to the time of `codec`; what: one of PARTS."""
         start = time.perf_counter()
         yield
         own = self.spent.setdefault(codec, {})
@@ -67,7 +66,7 @@ class Timings:
         own[count] = own.get(count, 0) + pictures
 
     def add(self, spent: Spent) -> None:
-        """Add what others took.
+        """Add the times of a worker.
 
         >>> timings = Timings({"bpg": {"encoded": 4}})
         >>> timings.add({"bpg": {"encoded": 2}})

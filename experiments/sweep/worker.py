@@ -1,12 +1,12 @@
-"""Timings the tasks of a sweep: encode once, send often, decode once.
+"""The worker of a sweep's tasks: encode once, send often, decode once.
 
     for pictures of one size in a task:      load, the map to send, the judge's ceiling
       for encoding of the task:              encode each picture once, or take it from the cache
         points x realisations still missing: send, decode and measure each distinct reception once,
                                              add the rows to the store
 
-Every executor has workers of this one kind. What they write is whole or not there, and depends on
-the task alone.
+All executors have workers of this kind. Their files are written completely or not at all, and
+depend on the task alone.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ from sqlink.runtime.threads import one_thread_each
 from sqlink.transmitter import Transmitter
 
 CROSSINGS = 16
-"""Crossings of the channel sent together, a picture of the batch."""
+"""Crossings of the channel computed together, per picture of the batch."""
 
 OUTAGE_CLASS = NAMES.index("road")
-"""What a map that did not come is taken for: CamVid's most frequent class, as a picture that did
-not come is taken for the mean colour."""
+"""Class in place of a map that was not received: CamVid's most frequent class, just as the mean
+colour replaces a picture.
+"""
 
 Columns = dict[str, Any]
 Came = TypeVar("Came")
@@ -73,7 +74,7 @@ Came = TypeVar("Came")
 
 @dataclass(frozen=True)
 class Crossing:
-    """One crossing of the channel: of which picture of the batch, at which point, which draw."""
+    """One crossing of the channel: the picture in the batch, the point and the realisation."""
 
     picture: int
     point: Point
@@ -83,9 +84,9 @@ class Crossing:
 class Worker:
     """Computes tasks of one sweep, one after another.
 
-    store: what rows are added to, and where examples are kept. done: rows that are there already.
-    cache: of encodings and the like, shared with other sweeps. say: is told lines for the user.
-    elsewhere: names of kept pictures that are there already, where the store's are brought to.
+    store: where rows and examples are written. done: keys of finished rows. cache: encodings and
+    other results, shared with other sweeps. say: is called with lines for the user. elsewhere:
+    names of kept pictures that exist in the folder to which the store's files are copied.
     """
 
     def __init__(
@@ -118,9 +119,9 @@ class Worker:
         self._prepared: tuple[list[str], list[Picture]] = ([], [])
 
     def run(self, task: Task, advance: Advance) -> Outcome:
-        """Write the rows of a task that are missing. Raises SQLinkError for what a user can mend.
+        """Compute and write the missing rows of a task. Raises SQLinkError for errors of the user.
 
-        advance: is told of every encoding.
+        advance: is called after every encoding.
         """
         self.compute = Timings()
         hits, misses = Counter(self.cache.hits), Counter(self.cache.misses)
@@ -143,9 +144,7 @@ class Worker:
         )
 
     def _run_batch(self, batch: list[Picture], task: Task, advance: Advance) -> tuple[int, str]:
-        """Run the task's encodings of a few pictures of one size; return rows, and what was done
-        last.
-        """
+        """Run the task's encodings of a batch; return the number of rows and the last label."""
         first, last = task.realisations
         missing: dict[int, list[Crossing]] = {}
         there = [self.done.of(picture.key) for picture in batch]
@@ -182,7 +181,7 @@ class Worker:
         return total, label
 
     def _ready(self, batch: list[Picture]) -> list[Picture]:
-        """Return the pictures with their maps and what the judge sees; the last ones are kept."""
+        """Return the pictures prepared; those of the last batch are cached."""
         names = [picture.key for picture in batch]
         if self._prepared[0] != names:
             with self.compute.measure(ALL, "prepare", len(batch)):
@@ -191,9 +190,7 @@ class Worker:
 
     @one_thread_each()
     def prepared(self, batch: list[Picture]) -> list[Picture]:
-        """Return the pictures with the map that is sent of them and the judge's view of the
-        original.
-        """
+        """Return the pictures with the map to send and the judge's map of the original."""
         ready: dict[str, Picture] = {}
         for picture in batch if self.keys is not None else ():
             assert self.keys is not None
@@ -215,7 +212,7 @@ class Worker:
     def rows_of(
         self, batch: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
-        """Make the rows of one encoding of a few pictures, over every crossing asked for."""
+        """Make the rows of one encoding of a batch, over all crossings asked for."""
         if encoding.codec.title in self.components.analogue:
             return self._rows_of_symbols(batch, encoding, crossings)
         components, size = self.components, encoding.packet_bytes
@@ -276,7 +273,7 @@ class Worker:
     def _answers(
         self, pictures: Sequence[Picture], encoding: Encoding, channel: str
     ) -> list[Stream | Unreachable]:
-        """Encode each picture; channel: the name of one that the points cross."""
+        """Encode each picture; channel: name of the channel, for rates in channel uses."""
         components, size = self.components, encoding.packet_bytes
         codec = components.codecs[encoding.codec.title, size]
         of = self.keys
@@ -308,7 +305,9 @@ class Worker:
     def _rows_of_symbols(
         self, batch: list[Picture], encoding: Encoding, crossings: list[Crossing]
     ) -> list[Columns]:
-        """Make the rows of an encoding into symbols; every crossing is a reception of its own."""
+        """Make the rows of an encoding into symbols, where every crossing is a distinct
+        reception.
+        """
         size, title = encoding.packet_bytes, encoding.codec.title
         codec = self.components.analogue[title]
         wanted = sorted({crossing.picture for crossing in crossings})
@@ -430,11 +429,11 @@ class Worker:
     ) -> list[Columns]:
         """Decode and measure each distinct reception, in batches.
 
-        title: of the codec. decode: what came of pictures of one size, height, width -> pictures.
-        map_comes: whether maps are decoded. tokens_of: number of a picture, what came of it -> the
-        fate of its tokens. keep: number in `receptions` -> the crossings of which the picture
-        received is an example. entry_of: number of a picture, what came of it -> the key in the
-        cache of what is measured of it, None where it is not kept there.
+        title: of the codec. decode: function of receptions, height and width that returns pictures.
+        map_comes: whether maps are decoded. tokens_of: function of a picture's number and its
+        reception that returns the fate of its tokens. keep: number in `receptions` -> crossings
+        whose received picture is an example. entry_of: function of a picture's number and its
+        reception that returns the cache key of its measurements, None if they are not cached.
         """
         measured: dict[int, Columns] = {}
         entries = [None if n in keep else entry_of(*one) for n, one in enumerate(receptions)]
@@ -501,11 +500,11 @@ class Worker:
 
 
 def _nothing(_number: int, _came: SymbolsReceived) -> None:
-    """Return None: symbols have no tokens, and no two receptions of them are alike."""
+    """Return None: symbols have no tokens, and all their receptions differ."""
 
 
 def _place(picture: Picture, crossing: Crossing) -> Place:
-    """Return the columns that say which row it is."""
+    """Return the columns that identify a row."""
     encoding, sample = crossing.point.encoding, picture.sample
     height, width = sample.image.shape[1:]
     kind, value = encoding.rate.kind, encoding.rate.value
@@ -533,7 +532,7 @@ def _place(picture: Picture, crossing: Crossing) -> Place:
 
 
 def _stream_hash(answer: Stream | Unreachable) -> str:
-    """Hash what is stored and its cut into packets: 16 hexadecimal digits; empty without any."""
+    """Hash the stored bytes and their division into packets: 16 hexadecimal digits, or empty."""
     if isinstance(answer, Unreachable):
         return ""
     total = hashlib.sha256(answer.session.header)
@@ -545,7 +544,7 @@ def _stream_hash(answer: Stream | Unreachable) -> str:
 def _transport(
     answer: Stream | Unreachable, stream: str, crossed: CrossingResult, number: int
 ) -> Transport:
-    """Describe what crossed of one answer, as draw `number`; stream: the answer's hash."""
+    """Describe the crossing of one answer in draw `number`; stream: the answer's hash."""
     if isinstance(answer, Unreachable):
         return Transport.nothing(answer.lowest_bytes)
     delivered, correct = crossed.delivered[number], crossed.correct[number]
@@ -569,7 +568,7 @@ def _transport(
 
 
 def _maps(decoded: Decoded) -> Tensor:
-    """Return the maps received, int64 [N, H, W]; where none came, OUTAGE_CLASS everywhere."""
+    """Return the maps received, int64 [N, H, W]; OUTAGE_CLASS everywhere in an outage."""
     if decoded.segmentation is None:
         shape = (len(decoded.outage), *decoded.images.shape[2:])
         return torch.full(shape, OUTAGE_CLASS, dtype=torch.int64)
@@ -579,7 +578,7 @@ def _maps(decoded: Decoded) -> Tensor:
 def _tokens(
     codec: Codec, picture: Picture, stream: Stream, came: Received
 ) -> NDArray[np.uint8] | None:
-    """Return the fate of a picture's tokens, uint8 [h, w, 3]; None where the codec sends none."""
+    """Return the fate of a picture's tokens, uint8 [h, w, 3]; None for a codec without tokens."""
     if not isinstance(codec, TokenFate):
         return None
     return codec.token_fate(picture.sample.image, picture.sent, stream, came)

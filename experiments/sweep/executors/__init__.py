@@ -1,12 +1,12 @@
-"""Where the tasks of a sweep run: in this process, in processes of this machine, on a Ray cluster.
+"""Executors run the tasks of a sweep: in this process, in several processes, on a Ray cluster.
 
     Runner ── tasks ──> Executor ── outcomes, as they come ──> Runner
                           │
                        Worker, Worker, ...   each writes part files of its own
 
-`base` says what an executor is; `executor` makes one by name. A module of an executor has
-`OPTIONS`, those of `workers` and `address` that it takes, and `start`, which returns it; a line in
-`BUILT_IN` gives it a name.
+`base` has the protocol of executors; `executor` makes one by name. The module of an executor has
+`OPTIONS`, those of `workers` and `address` that it accepts, and `start`, which returns it; a line
+in `BUILT_IN` gives it a name.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ BUILT_IN = {
     "processes": "experiments.sweep.executors.processes",
     "ray": "experiments.sweep.executors.ray_cluster",
 }
-"""Name -> the module that holds the executor."""
+"""Map from a name to the module of the executor."""
 
 
 class _Module(Protocol):
-    """What a module of an executor holds."""
+    """Protocol of the module of an executor."""
 
     OPTIONS: Sequence[str]
 
@@ -40,7 +40,7 @@ class _Module(Protocol):
 
 
 def check(execution: Execution) -> None:
-    """Raise ConfigError where the executor is unknown, or options do not go together."""
+    """Raise ConfigError if the executor is unknown or does not accept an option."""
     name = execution.name
     if name not in BUILT_IN:
         raise ConfigError(f"--executor {name}: {nearest(name, list(BUILT_IN))}")
@@ -60,8 +60,8 @@ def executor(
 ) -> AbstractContextManager[Executor]:
     """Return an executor by name; own: the worker of this process.
 
-    Raises ConfigError as `check` does, MissingExtraError without Ray, and SQLinkError where a
-    cluster does not answer.
+    Raises ConfigError as `check` does, MissingExtraError without Ray, and SQLinkError if a cluster
+    does not answer.
     """
     check(execution)
     return _module(execution.name).start(execution, setup, own)

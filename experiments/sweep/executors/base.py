@@ -1,4 +1,4 @@
-"""What an executor is, and what its workers are built from."""
+"""The protocol of executors, and the data that workers are built from."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from experiments.sweep.worker import Worker
 from sqlink.errors import ConfigError
 
 TRIES = 3
-"""Workers that may die in a row, without a task being finished, before a sweep gives up."""
+"""Number of consecutive deaths of workers, without a finished task, after which a sweep stops."""
 
 
 @dataclass(frozen=True)
 class Execution:
     """Where a sweep runs.
 
-    name: one of `executors.BUILT_IN`. workers: how many; None for what the machine or cluster has.
+    name: one of `executors.BUILT_IN`. workers: number of workers; None for one per core or GPU.
     address: of a Ray cluster, `auto` for the one that this machine belongs to.
     """
 
@@ -39,10 +39,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker in another process is built from.
+    """Data that a worker in another process is built from.
 
     name: of the sweep's file, for errors. folder: of the results. grid: digest of the points, which
-    a worker must find, too. done, examples: rows, and names of kept pictures, that are there.
+    must be equal in a worker. done, examples: finished rows, and names of existing kept pictures.
     cache: its folder, and limit in bytes.
     """
 
@@ -58,8 +58,8 @@ class Setup:
     def worker(self, device: str, folder: Path, say: Callable[[str], None]) -> Worker:
         """Build a worker that writes to `folder`.
 
-        Raises SQLinkError as the sweep itself would, and ConfigError where what is installed here
-        makes other points of the sweep than where it was started.
+        Raises SQLinkError as the sweep itself would, and ConfigError if the software or files here
+        give other points than on the machine where the sweep was started.
         """
         sweep = self.sweep.model_copy(update={"device": device})
         components = Components.of(sweep, self.name)
@@ -75,26 +75,27 @@ class Setup:
 
 
 def grid_digest(worker: Worker) -> str:
-    """Hash all points of a worker's sweep into one text."""
+    """Hash all points of a worker's sweep to a text."""
     return digest([point.hash for point in worker.points])
 
 
 class Executor(Protocol):
-    """Runs tasks. A task whose worker dies is run again by another."""
+    """Protocol of executors. If a worker dies, another one runs its task again."""
 
     workers: int
-    """How many tasks run at once."""
+    """Number of tasks that run at once."""
 
     def run(self, tasks: Sequence[Task], advance: Advance) -> Iterator[Outcome]:
-        """Yield the outcome of every task, in any order; its rows are in the results' folder then.
+        """Yield the outcome of every task, in any order, once its rows are in the results folder.
 
-        Raises SQLinkError of a task, once those that run beside it have ended or were stopped.
+        If a task raises SQLinkError, this is raised once the other running tasks have ended or
+        stopped.
         """
         ...
 
 
 def devices(sweep: Sweep, workers: int) -> list[str]:
-    """List the device of each worker: of `cuda`, all GPUs in turn.
+    """List the device of each worker; `cuda` stands for all GPUs in turn.
 
     >>> from experiments.sweep.schema import parse_sweep
     >>> sweep = parse_sweep("{data: streets, codecs: jpeg, rates: {bpp: 1}, channel: lossless}")

@@ -15,12 +15,12 @@ OPTIONS: tuple[str, ...] = ()
 
 
 def start(execution: Execution, setup: Setup, own: Callable[[], Worker]) -> InProcess:
-    """Return the executor around this process's worker."""
+    """Return the executor with the worker of this process."""
     return InProcess(own())
 
 
 class InProcess(AbstractContextManager["InProcess"]):
-    """The tasks one after another in this process."""
+    """An executor that runs the tasks one after another in this process."""
 
     workers = 1
 
@@ -28,7 +28,9 @@ class InProcess(AbstractContextManager["InProcess"]):
         self._worker = worker
 
     def run(self, tasks: Sequence[Task], advance: Advance) -> Iterator[Outcome]:
-        """See Executor. advance: is told of every encoding, not only of every task."""
+        """Run the tasks; see `Executor`. advance: is called after every encoding, not only every
+        task.
+        """
         for task in tasks:
             yield self._worker.run(task, advance)
 

@@ -1,8 +1,8 @@
 """Workers in processes of this machine.
 
-A worker that dies takes nothing with it: its rows so far are in part files, and its task is given
-to another. Workers end when the sweep's own process does, however that ends: each watches a pipe
-whose other end that process alone holds.
+The rows of a worker that dies are kept in part files, and another worker gets its task. Workers end
+when the sweep's process ends, in whatever way: each watches a pipe whose other end only that
+process holds.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ OPTIONS = ("workers",)
 
 
 def start(execution: Execution, setup: Setup, own: Callable[[], Worker]) -> Processes:
-    """Return the executor with so many workers."""
+    """Return the executor with `execution.workers` workers."""
     return Processes(setup, execution.workers)
 
 
 class Processes(AbstractContextManager["Processes"]):
-    """So many processes, each with a share of the machine's cores, and of its GPUs.
+    """An executor of several processes, each with a share of the machine's cores and GPUs.
 
-    workers: by default one a GPU, or one a core.
+    workers: by default one per GPU, or one per core.
     """
 
     def __init__(self, setup: Setup, workers: int | None = None) -> None:
@@ -64,7 +64,7 @@ class Processes(AbstractContextManager["Processes"]):
         self._held: Connection | None = None
 
     def run(self, tasks: Sequence[Task], advance: Advance) -> Iterator[Outcome]:
-        """See Executor. Raises ConfigError where workers die again and again."""
+        """Run the tasks; see `Executor`. Raises ConfigError if workers die repeatedly."""
         left = {task.number: task for task in tasks}
         deaths = 0
         while left:
@@ -89,7 +89,7 @@ class Processes(AbstractContextManager["Processes"]):
                 say(f"a worker died: {counted(len(left), 'task')} left to do")
 
     def _started(self) -> ProcessPoolExecutor:
-        """Start workers, which wait for tasks; what they are built from comes with their start."""
+        """Start the workers, with the data that they are built from; they then wait for tasks."""
         context = multiprocessing.get_context("spawn")
         names = context.SimpleQueue()
         for device in devices(self._setup.sweep, self.workers):
@@ -125,12 +125,12 @@ def _cores() -> int:
 
 
 _begun: list[tuple[Setup, str]] = []
-"""In a worker's process: what it is built from, and its device."""
+"""In a worker's process: the data that it is built from, and its device."""
 
 
 def _begin(setup: Setup, names: Names, threads: int, watched: Connection) -> None:
     """Prepare a worker's process, before its first task."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep's own process stops its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process of the sweep stops its workers
     threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(threads)
@@ -145,7 +145,7 @@ def _end_with(watched: Connection) -> None:
 
 @lru_cache(maxsize=1)
 def _worker() -> Worker:
-    """The worker of this process, built with its first task: what is wrong is an error of that."""
+    """Return the worker of this process, built at its first task, which then reports errors."""
     ((setup, device),) = _begun
     return setup.worker(device, setup.folder, say)
 

@@ -1,10 +1,10 @@
 """Workers on the machines of a Ray cluster.
 
 A worker is an actor with a core, or with a GPU where the sweep runs on CUDA. It writes to a folder
-of its own machine and sends the files home with each task, so that the machines need share no disk.
-Where a worker or its machine dies, Ray starts another and gives it the task again.
+of its own machine and returns the files with each task, so that the machines need no shared disk.
+If a worker or its machine dies, Ray starts another one and gives it the task again.
 
-Each machine needs SQLink, and the pictures where the sweep's file says that they lie.
+Each machine needs SQLink, and the pictures at the paths in the sweep's file.
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ from sqlink.errors import ConfigError, MissingExtraError, SQLinkError, one_line
 from sqlink.runtime.precision import full_precision
 
 ANSWER_S = 5.0
-"""Seconds in which a cluster's address must answer."""
+"""Time in seconds within which the address of a cluster must answer."""
 
 LOCAL = ("auto", "local")
-"""Addresses that are names: the cluster that this machine belongs to, and one made for the sweep
-alone."""
+"""Addresses that are names: the cluster of this machine, and a cluster for this sweep alone."""
 
 Files = list[tuple[str, bytes]]
-"""Names below the results' folder, and contents."""
+"""Paths below the results folder, and contents."""
 
 
 OPTIONS = ("workers", "address")
@@ -53,10 +52,10 @@ def start(execution: Execution, setup: Setup, own: Callable[[], Worker]) -> RayC
 
 
 class RayCluster(AbstractContextManager["RayCluster"]):
-    """Actors on the cluster at `address`; by default one a core, or a GPU, of the cluster.
+    """An executor of actors on the cluster at `address`; by default one per core or GPU.
 
-    Raises MissingExtraError without Ray, ConfigError where the address does not answer or the
-    cluster has none of what the sweep needs.
+    Raises MissingExtraError without Ray, ConfigError if the address does not answer or the cluster
+    has no core or GPU.
     """
 
     def __init__(self, setup: Setup, workers: int | None = None, address: str = "auto") -> None:
@@ -80,13 +79,13 @@ class RayCluster(AbstractContextManager["RayCluster"]):
             max_restarts=-1,
             max_task_retries=TRIES,
         )(RayWorker)
-        self._shared = self._ray.put(setup)  # held: an actor that is started again needs it
+        self._shared = self._ray.put(setup)  # kept alive: a restarted actor needs it
         self._actors = [actor.remote(self._shared, os.getcwd()) for _ in range(self.workers)]
 
     def run(self, tasks: Sequence[Task], advance: Advance) -> Iterator[Outcome]:
-        """See Executor. Raises ConfigError where workers die again and again."""
+        """Run the tasks; see `Executor`. Raises ConfigError if workers die repeatedly."""
         waiting = deque(tasks)
-        # An actor gets its first task once it has begun: on a busy cluster some may begin late.
+        # An actor gets its first task once it has started: on a busy cluster some may start late.
         running = {actor.begin.remote(): actor for actor in self._actors}
         begun = dict.fromkeys(running, True)
         left = len(waiting)
@@ -106,7 +105,7 @@ class RayCluster(AbstractContextManager["RayCluster"]):
             yield outcome
 
     def _answer(self, reference: Any) -> Any:
-        """Return what a call of an actor gave. Raises its error."""
+        """Return the result of a call of an actor. Raises its error."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference)
@@ -135,7 +134,7 @@ class RayCluster(AbstractContextManager["RayCluster"]):
 
 
 class RayWorker:
-    """What runs on the cluster; cwd: the folder that relative paths in the sweep's file are of."""
+    """The actor on the cluster; cwd: folder of relative paths in the sweep's file."""
 
     def __init__(self, setup: Setup, cwd: str) -> None:
         if os.path.isdir(cwd):
@@ -144,12 +143,12 @@ class RayWorker:
         torch.set_num_threads(1)
 
     def begin(self) -> None:
-        """Build the worker. Raises SQLinkError where that cannot be done on this machine."""
+        """Build the worker. Raises SQLinkError if that fails on this machine."""
         with torch.inference_mode(), full_precision():
             assert self._worker
 
     def run(self, task: Task) -> tuple[Outcome, Files]:
-        """Run a task; its files, with the names that they have in the results' folder."""
+        """Run a task; return its outcome and its files, with their paths in the results folder."""
         with torch.inference_mode(), full_precision():
             outcome = self._worker.run(task, silent)
             self._worker.cache.trim()
@@ -170,14 +169,14 @@ class RayWorker:
         if setup.cache is not None:
             try:
                 setup.cache.mkdir(parents=True, exist_ok=True)
-            except OSError:  # a folder of the machine where the sweep was started
+            except OSError:  # a folder on the machine where the sweep was started
                 setup = replace(setup, cache=None)
         device = "cuda" if setup.sweep.device.startswith("cuda") else setup.sweep.device
         return setup.worker(device, Path(self._home.name), say)
 
 
 def connect(ray: Any, address: str) -> None:
-    """Connect to a cluster. Raises ConfigError, one line, where the address does not answer."""
+    """Connect to a cluster. Raises ConfigError, one line, if the address does not answer."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     remedy = "start one with `ray start --head`, or name another --address"
     if address not in LOCAL:
@@ -191,7 +190,7 @@ def connect(ray: Any, address: str) -> None:
 
 
 def _knock(address: str, remedy: str) -> None:
-    """Raise ConfigError where nothing listens at HOST:PORT or ray://HOST:PORT."""
+    """Raise ConfigError if nothing listens at HOST:PORT or ray://HOST:PORT."""
     place = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = place.hostname, place.port
@@ -220,7 +219,7 @@ def _ray() -> Any:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all. Raises ConfigError."""
+    """Write a file, completely or not at all. Raises ConfigError."""
     try:
         path.parent.mkdir(exist_ok=True)
         with whole_file(path, durable=True) as aside:
