@@ -1,1 +1,1 @@
-"""A link to play with: a local page whose sliders send one picture, again and again."""
+"""An interactive link: a local page that sends a picture whenever a slider moves."""

@@ -1,14 +1,14 @@
-"""The server of the page: for this machine only, with a token, and for its own page only.
+"""The server of the page: for this machine and its own page only, with a token.
 
     GET  /?token=T        the page
-    GET  /api/about       the picture and what can be moved      (token in the header)
-    POST /api/send        a Setting in JSON -> what came
-    POST /api/judge       the same Setting -> what a segmenter sees in it
+    GET  /api/about       the picture and the controls           (token in the header)
+    POST /api/send        a Setting in JSON -> the result
+    POST /api/judge       the same Setting -> the judge's map of the result
     POST /api/street      {"seed": n}: another rendered street
     POST /api/picture     the bytes of a picture file
 
-It listens on 127.0.0.1. A request is refused unless it names this host (so that no other name can
-be made to point here), comes from no other origin, and has the token.
+It listens on 127.0.0.1. A request is refused unless it names this host (which prevents DNS
+rebinding), comes from the same origin, and has the token.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HOST = "127.0.0.1"
 TOKEN_HEADER = "X-SQLink-Token"
 MOST_JSON = 4096
 MOST_PICTURE = 32 << 20
-"""Bytes of a request's body."""
+"""Largest size of the body of a request, in bytes."""
 POLICY = (
     "default-src 'none'; connect-src 'self'; img-src data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -46,7 +46,7 @@ POLICY = (
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one stage. url: what to open, token included.
+    """A server of one stage. url: the address to open, with the token.
 
     Raises ConfigError if the port is taken.
     """
@@ -69,17 +69,17 @@ class Server(ThreadingHTTPServer):
         self.hosts = (f"{HOST}:{own}", f"localhost:{own}")
 
     def warm(self) -> None:
-        """Prepare the stage for its moves, beside them."""
+        """Prepare the stage in a thread of its own."""
         threading.Thread(target=self.stage.warm, daemon=True).start()
 
     @property
     def url(self) -> str:
-        """The page's address."""
+        """The address of the page."""
         return f"http://{self.hosts[0]}/?token={self.token}"
 
 
 class RefusedError(Exception):
-    """A request that is not answered. status: of HTTP."""
+    """A refused request. status: HTTP status."""
 
     def __init__(self, status: HTTPStatus, line: str) -> None:
         super().__init__(line)
@@ -87,7 +87,7 @@ class RefusedError(Exception):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """A handler of one request."""
 
     server: Server
     server_version = "SQLink"
@@ -95,11 +95,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        """Answer with the page, and what it begins with."""
+        """Answer with the page, or with the data that it starts with."""
         self._answered({"/": self._front, "/api/about": self._about})
 
     def do_POST(self) -> None:
-        """Answer a move."""
+        """Answer a request for a result or for another picture."""
         self._answered(
             {
                 "/api/send": self._send,
@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a line a move would bury everything else."""
+        """Write nothing: one line per request would hide all other output."""
 
     def _answered(self, paths: Mapping[str, Callable[[], None]]) -> None:
         try:

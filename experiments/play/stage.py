@@ -1,12 +1,12 @@
 """One picture and a link whose settings change: what is sent and received; results are cached.
 
-    Setting ── encode (remembered) ── channel ── decode (remembered) ──> what came
-                                                     └── judge (remembered) ──> what is understood
+    Setting ── encode (cached) ── channel ── decode (cached) ──> picture received
+                                                     └── judge (cached) ──> its map and mIoU
 
-What came is answered first, since the judge takes as long again as many a codec.
-The channel is packet loss and then a coded link, drawn from measured block error rates (`lookup`),
-which takes milliseconds. A draw of the channel is keyed by its number alone: moving a slider keeps
-the fades and the noise, and codecs side by side meet the same.
+The picture is returned first, because the judge takes as long as some codecs. The channel is packet
+loss and then a coded link, drawn from measured block error rates (`lookup`), which takes
+milliseconds. A draw of the channel is keyed by its number only: fades and noise stay the same when
+a slider moves, and are the same for all codecs.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from sqlink.segmentation.base import Segmenter
 
 CODECS = ("sqgan", "jpeg2000", "bpg")
 RATES = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
-"""In bits per pixel, where the slider stops."""
+"""Rates of the slider, in bits per pixel."""
 IDLE_S = 0.7
-"""Without a question for so long, the next rate is encoded ahead."""
+"""Idle time in seconds after which the next rate is encoded in advance."""
 PROTECTION = (
     ("16qam", 0.75),
     ("16qam", 0.5),
@@ -66,18 +66,22 @@ PROTECTION = (
     ("qpsk", 0.5),
     ("qpsk", 0.25),
 )
-"""Modulation and code rate, the most fragile first; their tables come with the package."""
+"""Modulations and code rates, the weakest protection first; their tables come with the package."""
 OVER = {"awgn": "awgn", "rayleigh": {"rayleigh": {"coherence": "packet"}}}
 REMEMBERED = 96
-"""Encodings, and decodings, that are kept."""
+"""Number of encodings and of decodings in the cache."""
 MOST_PIXELS = 480 * 360
-"""Larger pictures are made smaller, so that a move stays within a second."""
+"""Largest number of pixels; larger pictures are scaled down, so that an answer takes about a
+second.
+"""
 
 Found = TypeVar("Found")
 
 
 class Setting(BaseModel):
-    """Where the sliders are. protection: a place in PROTECTION. draw: number of the realisation."""
+    """Positions of the sliders. protection: index in PROTECTION. draw: number of the
+    realisation.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,7 +97,7 @@ class Setting(BaseModel):
 
 @dataclass(frozen=True)
 class Arrival:
-    """What came out of one decoding: image float32 [3, H, W]; map int64 [H, W], or None."""
+    """Result of one decoding: image float32 [3, H, W]; map int64 [H, W], or None."""
 
     image: Tensor
     map: Tensor | None
@@ -101,12 +105,10 @@ class Arrival:
 
 
 class Stage:
-    """A picture, and the parts that send it. `send` may be called from several threads."""
+    """A picture, and the components that send it. `send` may be called from several threads."""
 
     def __init__(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
-        """Set up a picture. image: float32 [3, H, W] in [0, 1]. labels: int64 [H, W], or None
-        without any.
-        """
+        """Set up a picture. image: float32 [3, H, W] in [0, 1]. labels: int64 [H, W] or None."""
         self._lock = threading.Lock()
         self._asked = time.monotonic()
         self._codecs: dict[str, Codec] = {}
@@ -115,7 +117,7 @@ class Stage:
         self.show(image, name, labels)
 
     def show(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
-        """Take another picture; the cache of the one before is dropped."""
+        """Show another picture, and clear the cache."""
         image, labels = _fitted(image, labels)
         with self._lock:
             self.image, self.name = image, name
@@ -133,16 +135,16 @@ class Stage:
 
     @property
     def clean(self) -> Tensor:
-        """What the judge sees in the original, int64 [H, W]."""
+        """The judge's map of the original, int64 [H, W]."""
         return self._map_by("judge")
 
     @property
     def labels(self) -> Tensor:
-        """The labels, or what the judge sees in the original where there are none."""
+        """The labels, or the judge's map of the original if there are none."""
         return self.clean if self._given is None else self._given
 
     def _map_by(self, segmenter: str) -> Tensor:
-        """Return what a segmenter sees in the original; computed once."""
+        """Return a segmenter's map of the original, computed once."""
         if segmenter not in self._maps:
             if segmenter not in self._segmenters:
                 self._segmenters[segmenter] = load_segmenter(segmenter)
@@ -150,7 +152,7 @@ class Stage:
         return self._maps[segmenter]
 
     def about(self) -> dict[str, Any]:
-        """Return what a page needs to know before the first move."""
+        """Return the data that a page needs at its start."""
         with self._lock, torch.inference_mode(), all_threads():
             return self._about()
 
@@ -181,9 +183,9 @@ class Stage:
         }
 
     def send(self, setting: Setting) -> dict[str, Any]:
-        """Send the picture once, and return all that came; `judge` says what is seen in it.
+        """Send the picture once, and return the result without the judge's map (see `judge`).
 
-        Raises SQLinkError if a codec cannot be had.
+        Raises SQLinkError if a codec is not available.
         """
         self._asked = time.monotonic()
         with self._lock, torch.inference_mode(), all_threads():
@@ -209,9 +211,9 @@ class Stage:
             }
 
     def judge(self, setting: Setting) -> dict[str, Any]:
-        """Return what the judge sees in what `send` brings, and its mIoU.
+        """Return the judge's map of the picture that `send` returns, and its mIoU.
 
-        Raises SQLinkError if a codec cannot be had.
+        Raises SQLinkError if a codec is not available.
         """
         self._asked = time.monotonic()
         with self._lock, torch.inference_mode(), all_threads():
@@ -220,16 +222,15 @@ class Stage:
             return _remembered(self._judged, key, lambda: self._judge(arrival))
 
     def warm(self) -> None:
-        """Start the segmenters and every codec, and then, while nothing is asked, encode the
-        picture at every rate of the slider: no move has to wait for that.
+        """Load the segmenters and all codecs, then encode the picture at all rates while idle.
 
-        Returns early where another picture takes the place of this one.
+        Moving the slider then needs no encoding. Returns early if another picture is shown.
         """
         self.about()
         streams, ready = self._streams, []
         for name in CODECS:
             setting = Setting.model_validate({"codec": name})
-            with suppress(SQLinkError):  # a move to it says why
+            with suppress(SQLinkError):  # a request for it reports the reason
                 self.send(setting)
                 self.judge(setting)
                 ready.append(name)
@@ -246,7 +247,7 @@ class Stage:
     def _sent(
         self, setting: Setting
     ) -> tuple[Stream | Unreachable, Reception | None, Received | None]:
-        """Return the stream, and what becomes of it on the channel; None where there is none."""
+        """Return the stream and its crossing of the channel; None if the rate is unreachable."""
         answer = self._stream(setting)
         if isinstance(answer, Unreachable):
             return answer, None, None
@@ -275,7 +276,7 @@ class Stage:
     def _arrival(
         self, name: str, realism: float | None, came: Received | None
     ) -> tuple[Any, Arrival]:
-        """Return what a codec decodes of packets, and what it is remembered by."""
+        """Return a codec's decoding of packets, and its key in the cache."""
         chosen = 1.0 if realism is None else realism
         key = (name, chosen, came)
         return key, _remembered(self._arrivals, key, lambda: self._decode(name, chosen, came))
@@ -292,9 +293,7 @@ class Stage:
         return Arrival(decoded.images[0], None if carried is None or lost else carried[0], lost)
 
     def _mixed(self, name: str, realism: float, came: Received | None) -> Arrival:
-        """Return a realism between 0 and 1, of the pictures at both, so that a slider moves at
-        once.
-        """
+        """Return the picture at a realism between 0 and 1, mixed from those at 0 and 1."""
         probable = self._arrival(name, 0.0, came)[1]
         natural = self._arrival(name, 1.0, came)[1]
         return replace(natural, image=torch.lerp(probable.image, natural.image, realism))
@@ -322,11 +321,11 @@ class Stage:
         if name not in self._codecs:
             codec = self._codecs[name] = load_codec(name)
             if isinstance(codec, SQGANCodec):
-                codec.chunk = 1  # one picture at a time: no network runs on what fills a chunk
+                codec.chunk = 1  # one picture at a time: no computation for padding of a batch
         return self._codecs[name]
 
     def _realism(self) -> list[str]:
-        """List the codecs whose weights have a realism to choose."""
+        """List the codecs whose weights support realism."""
         codec = self._codec("sqgan")
         return ["sqgan"] if isinstance(codec, SQGANCodec) and codec.tables.refinements else []
 
@@ -340,7 +339,7 @@ class Stage:
 
 
 def street(seed: int) -> tuple[Tensor, str, Tensor]:
-    """Render a street of 480x360; returns it with its name and its labels."""
+    """Render a street of 480x360; return it with its name and its labels."""
     from sqlink.data.streets import Streets
 
     sample = Streets(seed=seed, count=1, height=360, width=480)[0]

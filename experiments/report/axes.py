@@ -1,4 +1,4 @@
-"""How quantities are shown: titles, units, factors and decimals, for tables and figures alike."""
+"""Display of quantities: titles, units, factors and decimals, for tables and figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_UNIT = ""
 
 @dataclass(frozen=True)
 class Axis:
-    """How a quantity is shown: its name, its unit, the factor to it, and which way is better."""
+    """Display of a quantity: title, unit, factor to that unit, and which direction is better."""
 
     title: str
     unit: str = NO_UNIT
@@ -72,7 +72,7 @@ AXES: Mapping[str, Axis] = {
 
 
 def axis_of(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> Axis:
-    """Say how a column is shown; metrics: the manifest's, unit and direction by column."""
+    """Return the display of a column; metrics: those of the manifest, with unit and direction."""
     if name in AXES:
         return AXES[name]
     about = metrics.get(name)

@@ -1,16 +1,16 @@
-"""Best equal protection: each codec at the modulation and code rate that serve it best at each SNR.
+"""Best equal protection: each codec at its best modulation and code rate at each SNR.
 
     a sweep over channels that differ in their MCS ── summary.parquet ──> best-METRIC.csv
     (the same symbol channel, channel uses, SNR)        the best line of each group, its parameters
 
 The choice is made for each SNR, with the mean SNR known and all packets protected alike, by the
-metric's mean over the pictures that are reported: a bound on what a link that adapts its MCS could
-do, and no straw man. Ideal codes are groups of their own: `capacity`, which under block fading is
-the `outage capacity`, and the `normal approximation` of the best code of a packet's length. A codec
-of symbols has no code. Channels with RaptorQ across a picture's packets compete with those without,
-and `across` says what was chosen. CBR is k / (3 H W), complex symbols to real source values, and
-`cbr_real` twice that. `setting` is the mean of what the codec chose to fit the packets, for BPG the
-QP.
+metric's mean over the reported pictures: an upper bound for a link that adapts its MCS, and
+therefore a strong baseline. Ideal codes form groups of their own: `capacity`, which under block
+fading is the `outage capacity`, and the `normal approximation` of the best code of a packet's
+length. A codec of symbols has no code. Channels with RaptorQ across a picture's packets compete
+with those without, and the column `across` shows the choice. CBR is k / (3 H W), complex symbols to
+real source values, and `cbr_real` twice that. `setting` is the mean native quality that the codec
+chose to fit the packets, for BPG the QP.
 
     python -m experiments.report.best results/paper-awgn --metric psnr_db
 """
@@ -44,14 +44,13 @@ from sqlink.analogue import symbol_codec_names
 from sqlink.errors import ConfigError, SQLinkError
 
 _ACROSS = ("raptorq", "interleave")
-"""Channels around a link, which act on a picture's packets together."""
+"""Channels around a link that act on all packets of a picture."""
 
 
 def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
-    """Say what a link's description amounts to: symbol channel, CSI, modulation, code rate,
-    lengths.
+    """Return the properties of a link from its description: symbol channel, CSI, code and lengths.
 
-    across: what stands around the link, such as RaptorQ and its parameters; None for nothing.
+    The key `across` is the channel around the link, such as RaptorQ with its parameters, or None.
 
     >>> found = protection({"coded": {"over": "awgn", "code_rate": 0.5}}, 96)
     >>> found["over"], found["modulation"], found["information_bits"], found["coded_bits"]
@@ -94,7 +93,9 @@ def protection(spec: object, packet_bytes: int) -> dict[str, Any]:
 
 
 def _mcs(modulation: str | None, code_rate: float | None) -> str | None:
-    """Return table and index of 5G's MCS, as `qam64 16`; None if none fits or without Sionna."""
+    """Return table and index of the 5G MCS, such as `qam64 16`; None if none fits or without
+    Sionna.
+    """
     if modulation is None or code_rate is None or find_spec("sionna") is None:
         return None
     for table in TABLES:
@@ -107,7 +108,7 @@ def _mcs(modulation: str | None, code_rate: float | None) -> str | None:
 def best_lines(folder: Path, metric: str) -> list[dict[str, Any]]:
     """Return the best line of a sweep's summary for each codec, symbol channel, rate and SNR.
 
-    Raises ConfigError where the folder holds no finished sweep or no such metric.
+    Raises ConfigError if the folder holds no finished sweep or no such metric.
     """
     results = read_results(folder)
     told = manifest_of(folder)
@@ -188,7 +189,7 @@ def best_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_best(folder: Path, metric: str) -> Path:
-    """Write `best-METRIC.csv` into the results' folder; returns its path."""
+    """Write `best-METRIC.csv` into the results folder; return its path."""
     text = best_table(best_lines(folder, metric))
     path = folder / f"best-{metric}.csv"
     try:

@@ -1,12 +1,12 @@
-"""`sqlink compare RESULTS`: codecs of one or several sweeps against each other, in numbers.
+"""`sqlink compare RESULTS`: comparison of the codecs of one or several sweeps in numbers.
 
     RESULTS, ... ── rows ──> cells ──┬─ BD-rate, BD-metric of each codec against each anchor
                                      ├─ each metric at rates asked for, interpolated
                                      └─ differences at those rates, paired over blocks of pictures
     ──> Comparison ── comparison_tables ──> compare.md, and each table as .csv and .tex
 
-Nothing is run again: metrics come from the rows' own numbers and counts. Several folders must be of
-the same pictures. A codec that stands in two of them has the folder's name behind it.
+Nothing is run again: metrics are computed from the numbers and counts in the rows. Several folders
+must hold the same pictures. The name of a folder is added to a codec that is in two of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sqlink.metrics.jackknife import Jackknife
 from sqlink.segmentation import load_segmenter
 
 RATES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)
-"""Bits a pixel at which codecs are compared where nobody asks for others: those that two reach."""
+"""Default rates of the comparison in bits per pixel: those of them that two codecs reach."""
 FOLDER = "compare"
 
 Line = dict[str, Any]
@@ -50,7 +50,9 @@ Line = dict[str, Any]
 
 @dataclass
 class Comparison:
-    """What `compare` found: lines of three tables. pictures, blocks: what intervals rest on."""
+    """Result of `compare`: lines of three tables. pictures, blocks: sample sizes of the intervals.
+    bounds: column -> range of the values.
+    """
 
     folders: tuple[str, ...]
     pictures: int
@@ -72,9 +74,9 @@ def compare(
 ) -> Comparison:
     """Compare the codecs of results folders.
 
-    against: titles of the anchors; by default those of the sweeps. rates: bits a pixel. metrics:
-    columns; by default all. Raises ConfigError, one line, for folders of different pictures, a
-    codec, a metric or a rate that there is none of, or a single codec.
+    against: titles of the anchors; by default those of the sweeps. rates: bits per pixel. metrics:
+    columns; by default all. Raises ConfigError, one line, for folders of different pictures, an
+    unknown codec or metric, a wrong rate, or a single codec.
     """
     for rate in rates:
         Rate(bpp=rate)
@@ -143,7 +145,7 @@ def _compare_group(
             for title, curve in curves.items():
                 for name in names:
                     at[title, f"bpp={bpp:g}", name] = _at(curve, name, bpp)
-    else:  # equal channel uses are compared row by row, whatever was made of them
+    else:  # rates in channel uses are compared row by row
         for cell in group:
             outages[cell.title, cell.rate] = _not_come(cell)
             for name in names:
@@ -165,19 +167,19 @@ def _compare_group(
 def _apart(
     title: str, ours: Jackknife | str, anchor: str, theirs: Jackknife | str
 ) -> Jackknife | str:
-    """Return the paired difference, or why there is none."""
+    """Return the paired difference, or the reason why there is none."""
     if isinstance(ours, str):
         return f"{title}: {ours}"
     return f"{anchor}: {theirs}" if isinstance(theirs, str) else ours - theirs
 
 
 def _not_come(cell: Measured) -> float:
-    """Return the share of pictures that did not come or that the codec cannot code so low."""
+    """Return the share of pictures with an outage or with an unreachable rate."""
     return 1 - float((cell.reached() & (cell.column("outage") == 0)).mean())
 
 
 def _sends_bytes(cell: Measured) -> bool:
-    """Say whether the cell has a rate in bits a pixel; symbols have none."""
+    """Say whether the cell has a rate in bits per pixel; symbols have none."""
     found = cell.result("bpp_sent")
     return found is not None and bool(np.isfinite(found.estimate)) and found.estimate > 0
 
@@ -187,7 +189,7 @@ def read_cells(
 ) -> list[Measured]:
     """Read the cells of a results folder, its pictures in the order of their keys.
 
-    names: codec's title -> what to call it. metrics: columns that will be asked for.
+    names: codec's title -> name in the comparison. metrics: columns that are needed.
     """
     rows = results.rows.sort_by([("picture_key", "ascending")])
     sent = ("point", "codec", "rate_kind", "rate_value", "packet_bytes", "channel", "seed")
@@ -212,7 +214,7 @@ def read_cells(
 
 
 def _measures(results: Results, metrics: Sequence[str]) -> Measures:
-    """Make the metrics that are more than a column of numbers, as the sweep had them."""
+    """Make the metrics of the sweep that need more than a column of numbers."""
     held = set(results.rows.column_names)
     needed = [name for name in metrics if name not in held]
     if not needed:
@@ -276,14 +278,14 @@ def _bounds(results: Sequence[Results], names: Sequence[str]) -> dict[str, tuple
 
 
 def _anchors(one: Results) -> list[str]:
-    """Return the sweep's anchors; without any, codecs are compared with the last one."""
+    """Return the sweep's anchors; by default its last codec."""
     given = one.manifest["sweep"].get("compare", {}).get("anchors")
     held = dict.fromkeys(line["against"] for line in one.bjontegaard)
     return list(given or held or one.codecs[-1:])
 
 
 def _same_pictures(cells: Sequence[Measured]) -> None:
-    """Raise ConfigError unless all cells are of the same pictures, which pairs need."""
+    """Raise ConfigError unless all cells have the same pictures, as pairs require."""
     keys = [list(dict.fromkeys(cell.rows["picture_key"].to_pylist())) for cell in cells]
     for cell, own in zip(cells, keys, strict=True):
         if own != keys[0]:

@@ -2,9 +2,9 @@
 
     Comparison ── tables ──> Table, ... ── write_comparison ──> compare.md, NAME.csv, NAME.tex
 
-What says nothing is folded: comparisons without a number, and places where no picture came, are one
-line below the table, and values that do not change over a condition are one row. The CSV has them
-all.
+Rows without information are merged: comparisons without a number, and points without any received
+picture, are one line below the table; values that do not change over a condition are one row. The
+CSV files have all rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ Values = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is read: `note` stands above, `rest` below, for what has no number."""
+    """A table in readable form: `note` is written above it, and `rest`, on rows without numbers,
+    below.
+    """
 
     name: str
     note: str
@@ -42,14 +44,14 @@ class Table:
 
     @property
     def markdown(self) -> str:
-        """As Markdown, which reads as text."""
+        """Return the table as Markdown."""
         lines = [self.head, ("---",) * len(self.head), *self.rows]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines) if self.rows else ""
         return "\n\n".join(filter(None, (self.note, table, self.rest)))
 
     @property
     def latex(self) -> str:
-        """As a LaTeX tabular; needs no package."""
+        """Return the table as a LaTeX tabular, which needs no package."""
         lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (self.head, *self.rows)]
         notes = [f"% {line}" for text in (self.note, self.rest) for line in text.splitlines()]
         first = [rf"\begin{{tabular}}{{{'l' * len(self.head)}}}", r"\hline", lines[0], r"\hline"]
@@ -57,15 +59,15 @@ class Table:
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Return the tables to read, without those that would be empty."""
+    """Return the readable tables, without empty ones."""
     made = [_deltas_table(found), _values_table(found), _differences_table(found)]
     return [table for table in made if table.rows or table.rest]
 
 
 def write_comparison(found: Comparison, folder: Path) -> tuple[str, list[Path]]:
-    """Write compare.md, and each table as .csv and .tex; returns the text and the paths.
+    """Write compare.md, and each table as .csv and .tex; return the text and the paths.
 
-    Raises ConfigError where the folder cannot be written.
+    Raises ConfigError if the folder cannot be written.
     """
     said = tables(found)
     sources = {"bd": found.deltas, "values": found.values, "differences": found.differences}
@@ -142,7 +144,7 @@ def _values_table(found: Comparison) -> Table:
     }
     rows = tuple((*key, *values) for key, values in _joined(measured))
     nothing = (
-        f"At {counted(len(lost), 'place')} more no picture came: every one is the mean colour."
+        f"At {counted(len(lost), 'further point')} all pictures are outages (the mean colour)."
         if lost
         else ""
     )
@@ -150,7 +152,7 @@ def _values_table(found: Comparison) -> Table:
     rest = "\n\n".join(filter(None, (folded(kept), nothing)))
     note = "Each metric at a rate, interpolated over the logarithm of the rate. " + _n(found)
     if lines and not lines[0]["at"].startswith("bpp="):
-        note = "Each metric at equal rates as asked. " + _n(found)
+        note = "Each metric at the rates asked for. " + _n(found)
     return Table("values", note, head, rows, rest)
 
 
@@ -175,7 +177,7 @@ def _differences_table(found: Comparison) -> Table:
             )
         )
     note = (
-        "Differences, codec less anchor, paired over the same pictures. "
+        "Differences, codec minus anchor, paired over the same pictures. "
         + _shared(found, lines)
         + _n(found)
     )
@@ -183,13 +185,13 @@ def _differences_table(found: Comparison) -> Table:
 
 
 def _n(found: Comparison) -> str:
-    """Say what intervals rest on, and what a star means."""
+    """Write the sample sizes of the intervals, and the meaning of a star."""
     many = " or ".join(map(str, found.realisations))
     text = (
         f"n = {counted(found.pictures, 'picture')} in {counted(found.blocks, 'block')}, {many} "
         f"realisation{'' if found.realisations == (1,) else 's'} each; "
     ) + (
-        "in brackets 95 % intervals."
+        "95 % intervals in brackets."
         if found.blocks >= MIN_BLOCKS
         else f"intervals n/a: {MIN_BLOCKS} blocks are needed."
     )
@@ -212,7 +214,7 @@ def _with_interval(values: Sequence[float], digits: str) -> str:
 
 
 def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
-    """Join rows that differ in one condition and in no value: `5 to 25`."""
+    """Join rows that differ in one condition but not in their values: `5 to 25`."""
     numbers: dict[int, set[float]] = {}
     for key in rows:
         for place, one in enumerate(key):
@@ -239,13 +241,13 @@ def _joined(rows: Mapping[Key, Values]) -> list[tuple[tuple[str, ...], Values]]:
 
 
 def _shared(found: Comparison, lines: Sequence[Line]) -> str:
-    """Return what all lines of a table have in common and other values do not, in a sentence."""
+    """Write a sentence with what all lines of a table have in common."""
     own = _varying(lines)
     names = [name for name in _varying(found.values) if name not in own]
     if not lines or not names:
         return ""
     said = ", ".join(f"{name} {_shown(lines[0].get(name))}" for name in names)
-    return f"All with {said}. "
+    return f"All rows have {said}. "
 
 
 def _varying(lines: Sequence[Line]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Curves of results: what is drawn over what, before anything is drawn.
+"""Curves of results: the data of figures, before they are drawn.
 
 Results, ... ── chart(metrics, x, cell) ──> Chart of Panels of Curves ──> figures, CSV, pgfplots
 """
@@ -22,7 +22,7 @@ from sqlink.metrics.jackknife import MIN_BLOCKS
 from sqlink.wording import counted
 
 RATES = ("bpp", "channel_uses", "cbr")
-"""What may stand across and is measured of what was sent; anything else is a condition."""
+"""Horizontal axes that are measured from what was sent; any other axis is a condition."""
 SOME_OUTAGE = 0.01
 Floats = npt.NDArray[np.float64]
 
@@ -31,9 +31,9 @@ Floats = npt.NDArray[np.float64]
 class Curve:
     """One line of a panel, in the units that are shown, float64 [points] each.
 
-    style: colour and dash; marker: by which value of `by` it stands for. low, high: of the 95 %
-    interval, NaN where there is none. unreachable, outage: shares. member: one of those under an
-    envelope, thin and without a name in the legend.
+    style: index of colour and dash; marker: index of the value of `by`. low, high: ends of the 95 %
+    interval, NaN without one. unreachable, outage: shares. member: whether it lies under an
+    envelope, drawn thin and not in the legend.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves of one quantity. ceiling: what no codec can pass, if that is known."""
+    """Curves of one quantity. ceiling: upper bound for any codec, if known."""
 
     name: str
     title: str
@@ -61,14 +61,14 @@ class Panel:
 
     @property
     def heading(self) -> str:
-        """Its title with the unit and which way is better: `PSNR (dB) ↑`."""
+        """Its title with unit and better direction: `PSNR (dB) ↑`."""
         arrow = {"higher": " ↑", "lower": " ↓"}.get(self.y.better, "")
         return f"{self.title}{f' ({self.y.unit})' if self.y.unit else ''}{arrow}"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels that make one figure. name: of its files. notes: what stands under it."""
+    """Panels of one figure. name: of its files. notes: text below it."""
 
     name: str
     title: str
@@ -78,10 +78,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Question:
-    """What a figure shows: metrics over x, a curve a codec (or a value of `by`), in one cell.
+    """Content of a figure: metrics over x, one curve per codec (or per value of `by`), in one cell.
 
-    cell: column -> value, what is held fixed. envelope: of several folders that share a codec, the
-    best at each x, with the folders' own curves thin under it.
+    cell: column -> value, held fixed. envelope: draw the best of several folders that share a codec
+    at each x, with the curves of the folders thin under it.
     """
 
     x: str
@@ -92,7 +92,7 @@ class Question:
 
 
 def axis_across(results: Sequence[Results], x: str) -> Axis:
-    """How the quantity across is written. Raises ConfigError where no folder has it."""
+    """Return the display of the horizontal axis. Raises ConfigError if no folder has it."""
     if x in RATES:
         return AXES[x]
     for one in results:
@@ -103,7 +103,7 @@ def axis_across(results: Sequence[Results], x: str) -> Axis:
 
 
 def across(results: Results, line: Line, x: str) -> float:
-    """Return a line's place across; a rate never reached stands at the one that was asked for."""
+    """Return the horizontal position of a line; an unreachable rate is at the rate asked for."""
     if x == "cbr":
         return float(line["channel_uses"]) / (3 * results.pixels)
     value = line.get(x)
@@ -153,7 +153,7 @@ def class_panels(results: Sequence[Results], question: Question) -> list[Panel]:
 
 
 def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
-    """Write what stands under a figure: n, the bands, what was a training loss or not measured."""
+    """Write the text under a figure: n, bands, training losses and missing metrics."""
     counts = []
     for one in results:
         line = one.lines[0]
@@ -193,7 +193,7 @@ def notes(results: Sequence[Results], metrics: Sequence[str]) -> str:
 
 
 def matching(lines: Sequence[Line], cell: Mapping[str, Any]) -> list[Line]:
-    """Return the lines of a cell; a condition that a folder lacks does not count."""
+    """Return the lines of a cell; conditions that a folder lacks are ignored."""
     return [
         line
         for line in lines
@@ -202,13 +202,13 @@ def matching(lines: Sequence[Line], cell: Mapping[str, Any]) -> list[Line]:
 
 
 def distinct(lines: Sequence[Line], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the combinations of values that occur, in order, without names that a line lacks."""
+    """Return the distinct combinations of values, in order, without names that a line lacks."""
     found = {tuple((name, line[name]) for name in names if name in line): None for line in lines}
     return [dict(values) for values in found]
 
 
 def thinned(values: list[Any], most: int) -> list[Any]:
-    """Return at most so many, evenly chosen, the first and the last among them.
+    """Return at most `most` values, evenly chosen, including the first and the last.
 
     >>> thinned([1, 2, 3, 4, 5], 3)
     [1, 3, 5]
@@ -264,7 +264,7 @@ def _curve(
 
 
 def _value_said(results: Results, name: str, value: Any) -> str:
-    """Write a column's value as people do: `mean Es/N0 5 dB`."""
+    """Write the value of a column in readable form: `mean Es/N0 5 dB`."""
     if name == "rate":
         return rate_title(value)
     if name == "channel" or isinstance(value, str):
@@ -276,10 +276,10 @@ def _value_said(results: Results, name: str, value: Any) -> str:
 def _with_envelopes(
     results: Sequence[Results], curves: Sequence[Curve], question: Question, y: Axis
 ) -> list[Curve]:
-    """Return each codec's best over the folders, and the folders' own curves under it.
+    """Return each codec's best curve over the folders, and the folders' curves under it.
 
-    Over a rate a point is beaten by any of fewer bits or channel uses; over a condition only by
-    those at the same value.
+    Over a rate, a point competes with all points of fewer bits or channel uses; over a condition,
+    only with those at the same value.
     """
     sign = -1.0 if y.better == "lower" else 1.0
     plain = {series.title: series for series in series_of(results)}

@@ -4,9 +4,9 @@
                                         └─── value_at ──> the metric at a rate in bits a pixel
 
 Intervals (95 %) leave out the same blocks of pictures on both sides. A Bjøntegaard delta averages
-over what both codecs reach: the share of the narrower codec's range that this is stands beside it,
-and where there is none, the reason. Rates that a codec cannot reach for every picture are no points
-of its curve, nor are those that another one at fewer bits equals (`bjontegaard.front`).
+over the range that both codecs reach. It is given with the share of the narrower range that this
+is, or with the reason why there is no delta. A curve leaves out rates that the codec cannot reach
+for every picture, and points that another one equals at fewer bits (`bjontegaard.front`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from sqlink.metrics.bjontegaard import Curve, Delta, bd_metric, bd_rate, front
 from sqlink.metrics.jackknife import LEVEL, Interval, Jackknife
 
 SMALL = 0.5
-"""Overlap below which a Bjøntegaard delta is said to rest on little."""
+"""Overlap below which a Bjøntegaard delta is marked as "small"."""
 MIN_OVERLAP = 0.05
-"""Overlap below which there is none."""
+"""Overlap below which there is no delta."""
 NEAR = 0.02
-"""How far beyond a curve's last point, as a share of its rate, the last point still stands."""
+"""Distance beyond the last point of a curve, as a share of its rate, within which it is used."""
 
 Line = Mapping[str, Any]
 Between = Callable[[Curve, Curve], Delta]
 
 
 def has(cell: Measured, name: str) -> bool:
-    """Say whether a metric was measured there."""
+    """Say whether a metric was measured in a cell."""
     found = cell.result(name)
     return found is not None and bool(np.isfinite(found.estimate))
 
 
 def curves_of(cells: Sequence[Measured]) -> dict[str, list[Measured]]:
-    """Return by codec the cells that are points of its curve; codecs without one are there, too."""
+    """Return codec -> cells that are points of its curve; the list may be empty."""
     curves: dict[str, list[Measured]] = {}
     for cell in cells:
         curve = curves.setdefault(cell.title, [])
@@ -50,7 +50,7 @@ def curves_of(cells: Sequence[Measured]) -> dict[str, list[Measured]]:
 
 
 def curve_of(cells: Sequence[Measured], name: str, without: int | None = None) -> Curve:
-    """Return rates and metric of a codec's cells, of all blocks of pictures or without one."""
+    """Return rates and metric of a codec's cells, for all blocks of pictures or without one."""
     rates: list[float] = []
     values: list[float] = []
     for cell in cells:
@@ -62,7 +62,7 @@ def curve_of(cells: Sequence[Measured], name: str, without: int | None = None) -
 
 
 def rate_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
-    """BD-rate over the fronts of two curves; a reason in place of a number where there is none."""
+    """Return the BD-rate over the fronts of two curves; a reason if there is none."""
     fronts = [front(curve, higher_is_better=higher_is_better) for curve in (test, anchor)]
     try:
         found = bd_rate(
@@ -85,7 +85,7 @@ def rate_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
 
 
 def metric_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
-    """Return the BD-metric over the fronts of two curves; a reason where there is none."""
+    """Return the BD-metric over the fronts of two curves; a reason if there is none."""
     ours, theirs = (front(curve, higher_is_better=higher_is_better) for curve in (test, anchor))
     try:
         return bd_metric(theirs, ours, min_overlap=MIN_OVERLAP)
@@ -96,9 +96,7 @@ def metric_delta(test: Curve, anchor: Curve, higher_is_better: bool) -> Delta:
 def with_interval(
     between: Between, test: Sequence[Measured], anchor: Sequence[Measured], name: str
 ) -> tuple[Delta, Interval]:
-    """Return a delta of two codecs' curves, and its interval; both have the same blocks of
-    pictures.
-    """
+    """Return a delta of two codecs' curves and its interval; both have the same blocks."""
     estimate = between(curve_of(test, name), curve_of(anchor, name))
     if not np.isfinite(estimate.value):
         return estimate, Interval(estimate.value, np.nan, np.nan, LEVEL, 0)
@@ -112,7 +110,7 @@ def with_interval(
 def value_at(cells: Sequence[Measured], name: str, bpp: float) -> Jackknife | str:
     """Return a codec's metric at a rate, interpolated over the logarithm of the rate (PCHIP).
 
-    A text says why there is none: the rate lies beyond the codec's own.
+    Returns the reason as a text if the rate is outside the codec's range.
     """
     curve = curve_of(cells, name)
     low, high = min(curve.rates), max(curve.rates)
@@ -125,7 +123,7 @@ def value_at(cells: Sequence[Measured], name: str, bpp: float) -> Jackknife | st
 
 
 def _interpolated(curve: Curve, bpp: float) -> float:
-    """Return the metric at a rate; beyond the curve's ends, that of the end."""
+    """Return the metric at a rate; beyond an end of the curve, that of the end."""
     points = dict(sorted(zip(curve.rates, curve.metric, strict=True)))
     if len(points) == 1:
         return next(iter(points.values()))
@@ -135,7 +133,7 @@ def _interpolated(curve: Curve, bpp: float) -> float:
 
 
 def folded(lines: Sequence[Line], reason: str = "reason") -> str:
-    """One line about comparisons that have no number: how many, and the reasons by how often.
+    """Write a line about comparisons without a number: their count, and the reasons with counts.
 
     >>> folded([{"codec": "a", "reason": "too few points"}, {"codec": "b", "reason": None}])
     'None for 1 of 2 (a): too few points.'

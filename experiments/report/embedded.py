@@ -1,7 +1,8 @@
-"""What a page holds inside it: its own files, and pictures, each once, within a budget.
+"""Content embedded in a page: its own files, and pictures, each once, within a budget.
 
 Pictures are data URIs. Photographs are coded as WebP at a quality that is lowered until all of them
-fit; maps are WebP without loss. What does not fit even so is left out, from the end, and counted.
+fit; maps are WebP without loss. Pictures that still do not fit are left out, from the end, and
+counted.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from PIL import Image
 from sqlink.errors import DataError
 
 QUALITIES = (90, 80, 65, 50, 35)
-"""Of WebP, tried in this order."""
+"""Qualities of WebP, tried in this order."""
 WIDEST = 960
-"""Pixels across; wider pictures are shown at this width."""
+"""Largest width in pixels; wider pictures are scaled down."""
 
 
 @dataclass
 class Pictures:
     """The pictures of one page.
 
-    `add` answers with a number, `uris` with the data URI of each number, or None for what did not
-    fit. quality: what the photographs were coded at, once `uris` was called.
+    `add` returns a number, `uris` the data URI of each number, or None for what did not fit.
+    quality: quality of the photographs, once `uris` was called.
     """
 
     budget_bytes: int
@@ -41,10 +42,10 @@ class Pictures:
     _sources: list[tuple[Path, bool]] = field(default_factory=list)
 
     def add(self, path: Path, exact: bool = False) -> int | None:
-        """Return the number of a picture; None where the file does not exist.
+        """Return the number of a picture; None if the file does not exist.
 
-        exact: code it without loss. Files of the same content share a number. Raises DataError
-        where the file cannot be read.
+        exact: code it without loss. Files with the same content share a number. Raises DataError if
+        the file cannot be read.
         """
         try:
             data = path.read_bytes()
@@ -80,7 +81,7 @@ class Pictures:
 
 
 def asset(name: str) -> str:
-    """Read a file of the page's own: a style sheet, a script, a template."""
+    """Read an asset of the page: a style sheet, a script or a template."""
     return (files("experiments.report") / "assets" / name).read_text(encoding="utf-8")
 
 
@@ -104,9 +105,9 @@ def webp(picture: Image.Image, quality: int | None) -> bytes:
 
 
 def token_layers(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """Write what `TokenFate` tells for a page's overlays: bytes of each layer in hexadecimal.
+    """Write the output of `TokenFate` for overlays: the bytes of each layer in hexadecimal.
 
-    pixels: uint8 [h, w, 3], or [h, w, 4] of a codec that refines places.
+    pixels: uint8 [h, w, 3], or [h, w, 4] for a codec with a refinement.
 
     >>> sorted(token_layers(np.zeros((2, 3, 4), dtype=np.uint8)))
     ['columns', 'detail', 'image', 'map', 'relevance', 'rows']

@@ -1,10 +1,9 @@
 """Estimates from the rows of one cell of the grid, and the spread of their blocks.
 
-A cell is what differs in nothing but the seed of the channel's randomness. Its rows are brought
-into an array pictures x realisations; another seed is as good as more realisations. Every result of
-a sweep is computed from all blocks of pictures and without each in turn (`jackknife`), so that
-result g of one cell and result g of another are of the same pictures: differences, and whatever
-else is computed of them one by one, are paired.
+A cell consists of the points that differ only in the seed of the channel's randomness. Its rows
+form an array pictures x realisations, in which further seeds are further realisations. Every result
+is computed with all blocks of pictures and without each in turn (`jackknife`). Result g of two
+cells leaves out the same pictures, so differences and other functions of results are paired.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from sqlink.metrics.jackknife import (
 )
 
 SHARES = ("outage", "unreachable")
-"""Columns of 0 and 1: where no picture or every picture has it, a spread of 0 says nothing."""
+"""Columns of 0 and 1: if all pictures have the same value, the spread of 0 is meaningless."""
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -39,7 +38,7 @@ Booleans = npt.NDArray[np.bool_]
 class Measured:
     """The rows of one cell.
 
-    points: those of the cell, which differ by the seed alone. rows: theirs, in any order, each
+    points: those of the cell, which differ in the seed only. rows: their rows, in any order, each
     picture and realisation once. measures: the sweep's metrics.
     """
 
@@ -81,7 +80,7 @@ class Measured:
         return int(self.blocks.max()) + 1
 
     def column(self, name: str) -> Floats:
-        """Return a column of numbers, [pictures, realisations], NaN where there is none."""
+        """Return a column of numbers, [pictures, realisations]; NaN for missing values."""
         if name not in self._columns:
             column = self.rows[name]
             if not pa.types.is_float64(column.type):
@@ -91,7 +90,7 @@ class Measured:
         return self._columns[name]
 
     def counts(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """Return a column of counts, [pictures, realisations, *shape]; 0 where there are none."""
+        """Return a column of counts, [pictures, realisations, *shape]; 0 for missing values."""
         column = self.rows[name]
         nothing = pa.scalar([0] * int(np.prod(shape)), column.type)
         filled = pyarrow.compute.if_else(pyarrow.compute.is_valid(column), column, nothing)
@@ -100,8 +99,7 @@ class Measured:
         return found[self._order].reshape(*self.shape, *shape)
 
     def bpp(self, column: str = "bytes") -> Floats:
-        """Return true bits per pixel, [pictures, realisations]; NaN where the rate was not
-        reachable.
+        """Return the true bits per pixel, [pictures, realisations]; NaN for unreachable rates.
 
         column: `bytes` that were offered, `sent_bytes` or `delivered_bytes`.
         """
@@ -109,11 +107,13 @@ class Measured:
         return np.where(self.reached(), bits, np.nan)
 
     def reached(self) -> Booleans:
-        """Say where the codec could code the picture as low as it was asked to."""
+        """Return where the codec could code the picture within the rate, [pictures,
+        realisations].
+        """
         return np.asarray(self.column("unreachable") == 0, dtype=np.bool_)
 
     def measured(self, name: str) -> Booleans:
-        """Say where a metric has a value, [pictures, realisations]."""
+        """Return where a metric has a value, [pictures, realisations]."""
         if name not in self._there:
             self._there[name] = self._measured(name)
         return self._there[name]
@@ -162,7 +162,7 @@ class Measured:
     def value(self, name: str, which: Booleans) -> float | None:
         """Return a metric over the receptions of a mask [pictures, realisations].
 
-        None where nothing of them was measured.
+        None if nothing was measured for them.
         """
         which = which & self.measured(name)
         if not which.any():
@@ -206,7 +206,7 @@ class Measured:
         return name in self.rows.column_names and self.rows[name].null_count < len(self.rows)
 
     def _vectors(self, metric: SetMetric, which: Booleans) -> tuple[Floats, Floats, Integers]:
-        """Return the vectors of receptions, those of their originals, and the block of each, [n,
+        """Return the vectors of receptions, those of the originals, and the block of each, [n,
         ...].
         """
         name = f"{FEATURES}{metric.extractor.name}"
@@ -224,7 +224,7 @@ class Measured:
 def cells_of(
     table: pa.Table, points: Sequence[Point], measures: Measures | None = None
 ) -> list[Measured]:
-    """Return the cells of a sweep in the order of its points; table: the rows of all of them."""
+    """Return the cells of a sweep in the order of its points; table: all their rows."""
     where: dict[str, list[int]] = {}
     for i, name in enumerate(table["point"].to_pylist()):
         where.setdefault(name, []).append(i)

@@ -165,7 +165,7 @@ def _panel_tex(panel: Panel, legend: bool) -> list[str]:
 
 
 def _marks_tex(curve: Curve, colour: str, mark: str) -> list[str]:
-    """Write marks of points with outages, hollow, and of rates that were never reached, crosses."""
+    """Write hollow marks for points with outages, and crosses for unreachable rates."""
     never = curve.unreachable == 1
     lost = ~never & (curve.outage > SOME_OUTAGE)
     found = []
@@ -199,7 +199,7 @@ def _short(value: float) -> float | str:
 
 
 def _tex(text: str) -> str:
-    r"""Write a text as LaTeX takes it.
+    r"""Escape a text for LaTeX.
 
     >>> print(_tex("50 % of a_b"))
     50 \% of a\_b

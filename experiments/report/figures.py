@@ -1,14 +1,14 @@
 """Figures of results folders: metrics over rate and over the channel, maps of both, and pictures.
 
-    rate_CELL, SNR_DB_RATE, ...   every metric, a panel each, a line a codec, at one cell
-    classes_CELL                  IoU of every class over the rate
-    heat_METRIC_CONDITION         a metric over rate and a condition, a map a codec
-    pictures_NAME_RATE            the original and each codec at like rate, with maps and metrics
-    channel_CONDITION_NAME_RATE   each codec's picture over the values of a condition
+    rate_CELL, SNR_DB_RATE, ...   every metric in a panel, one line per codec, in one cell
+    classes_CELL                  IoU of every class over the rate heat_METRIC_CONDITION         a
+    metric over rate and a condition, one map per codec pictures_NAME_RATE            the original
+    and each codec at similar rates, with maps and metrics channel_CONDITION_NAME_RATE   each
+    codec's picture over the values of a condition
 
-Curves and maps are drawn for a width in print (`style.TARGETS`), as PDF, SVG and PNG, each with its
-numbers as CSV and as pgfplots. Bands are 95 % intervals, hollow marks are points with
-outages, a cross is a rate that the codec cannot reach.
+Curves and maps are drawn for a printed width (`style.TARGETS`), as PDF, SVG and PNG, with their
+numbers as CSV and as pgfplots. Bands are 95 % intervals, hollow marks are points with outages, and
+a cross is a rate that the codec cannot reach.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_CELLS = 8
-"""Figures of one kind; more cells than that are thinned out evenly."""
+"""Largest number of figures of one kind; of more cells, some are chosen evenly."""
 BY = ("codec", "rate", "packet_bytes")
-"""What tells curves apart, beside the conditions."""
+"""Columns that distinguish curves, besides the conditions."""
 
 
 def plot_results(
@@ -69,13 +69,13 @@ def plot_results(
 ) -> list[Path]:
     """Draw figures of one or more results folders. Returns the files written.
 
-    x: what stands across: `bpp`, `channel_uses`, `cbr` or a condition; with it, or with metrics,
-    only those curves are drawn, else every figure that the results give. by: what tells curves of a
-    codec apart: `rate`, `packet_bytes` or a condition. at: condition -> value, to draw those cells
-    alone. made_for: a name in `style.TARGETS`. style: a matplotlib style file on top of it.
-    envelope: of folders that share a codec, as one a code rate, the best at each x. output: the
-    folder to write to, by default the first results folder. Raises ConfigError, one line, where
-    there is no finished sweep or a name is unknown.
+    x: horizontal axis: `bpp`, `channel_uses`, `cbr` or a condition. If x or metrics are given, only
+    those curves are drawn, else all figures. by: what distinguishes the curves of a codec: `rate`,
+    `packet_bytes` or a condition. at: condition -> value, to draw these cells only. made_for: a
+    name in `style.TARGETS`. style: an additional matplotlib style file. envelope: draw the best of
+    the folders that share a codec at each x, such as folders of several code rates. output: the
+    folder to write to, by default the first results folder. Raises ConfigError, one line, if there
+    is no finished sweep or a name is unknown.
     """
     given = [folders] if isinstance(folders, (str, Path)) else list(folders)
     results = read_all(given)
@@ -105,7 +105,7 @@ def plot_results(
 
 
 def draw_chart(chart: Chart, size: Target) -> Figure:
-    """Draw a figure of the chart's panels, at the width that it is printed at."""
+    """Draw a figure of the chart's panels, at its printed width."""
     from matplotlib.figure import Figure
 
     count = len(chart.panels)
@@ -179,7 +179,7 @@ def draw_panel(one: Panel, axes: Axes) -> None:
 
 
 def marks(curve: Curve) -> dict[str, Any]:
-    """Say which points are plain, have outages, or were never reached: bool [points] each."""
+    """Return which points are plain, have outages, or are unreachable: bool [points] each."""
     never = curve.unreachable == 1
     lost = ~never & (curve.outage > SOME_OUTAGE)
     kinds = {"plain": ~never & ~lost, "outage": lost, "unreachable": never}
@@ -227,7 +227,7 @@ def _charts(
     at: Mapping[str, float],
     envelope: bool,
 ) -> Iterator[Chart]:
-    """Yield every figure of curves that is asked for."""
+    """Yield all figures of curves that are asked for."""
     lines = [line for one in results for line in one.lines]
     conditions = list(dict.fromkeys(name for one in results for name in one.conditions))
     cell_names = list(dict.fromkeys(name for one in results for name in one.cell))
@@ -278,7 +278,7 @@ def _heats(results: Sequence[Results], metrics: Sequence[str]) -> Iterator[HeatM
 
 
 def _sheets(results: Results) -> Iterator[tuple[Figure, str]]:
-    """Yield figures of the pictures that were kept, of the first realisation."""
+    """Yield figures of the kept pictures, in the first realisation."""
     rows = [results.row(shot.row) for shot in results.shots]
     rows = [row for row in rows if row["realisation"] == 0]
     for picture in dict.fromkeys(row["picture"] for row in rows):
@@ -298,7 +298,7 @@ def _sheets(results: Results) -> Iterator[tuple[Figure, str]]:
 def file_name(
     first: str, cell: Mapping[str, Any], metrics: Sequence[str] = (), by: str = "codec"
 ) -> str:
-    """Make a name that LaTeX and shells take as it is: no dots, no equals signs, no blanks.
+    """Make a file name for LaTeX and shells: without dots, equals signs and blanks.
 
     >>> file_name("rate", {"snr_db": -2.5, "rate": "bpp=0.04"}, ["miou"])
     'rate_miou_snr-db-m2p5_bpp-0p04'
@@ -321,9 +321,9 @@ def _varies(lines: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def _columns(results: Sequence[Results], metrics: Sequence[str]) -> list[str]:
-    """Return columns for metrics by the names that a sweep's file gives them: `psnr` for psnr_db.
+    """Return the columns of metrics named as in a sweep's file: `psnr` for psnr_db.
 
-    What is none of them stays as it is.
+    Other names are returned unchanged.
     """
     known = {name for one in results for name in one.metrics}
     return [
@@ -378,7 +378,7 @@ def _wrapped(text: str, width: float, points: float) -> str:
 
 
 def _save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
-    """Write each format aside, then move it into place."""
+    """Write each format to a temporary file, then rename it."""
     from io import BytesIO
 
     written = []

@@ -1,7 +1,7 @@
-"""Headline numbers: each codec at one rate, at the channel's best and worst.
+"""Headline numbers: each codec at one rate, under the best and the worst conditions.
 
 The rate is the lowest that every codec was asked for, the metric the first of `PREFERRED` that was
-measured; neither is chosen by what comes out.
+measured; neither depends on the results.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from experiments.report.results import Results
 
 PREFERRED = ("miou", "lpips", "psnr_db", "ms_ssim")
 WORSE_IF_LOWER = ("snr_db",)
-"""Conditions of which a low value is the bad one; of any other it is a high value."""
+"""Conditions whose low values are bad; of other conditions high values are bad."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One estimate: of which codec, where on the channel, with its 95 % interval."""
+    """An estimate of one codec under one condition, with its 95 % interval."""
 
     codec: str
     conditions: Mapping[str, float]
@@ -36,7 +36,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Headline:
-    """A metric at one rate: codecs in the sweep's order, the bad end of the channel first."""
+    """A metric at one rate: codecs in the sweep's order, the worst conditions first."""
 
     metric: str
     axis: Axis
@@ -48,7 +48,7 @@ class Headline:
 
     @property
     def title(self) -> str:
-        """What is shown: `mIoU of the picture at 0.05 bpp over Rayleigh fading`."""
+        """Its title: `mIoU of the picture at 0.05 bpp over Rayleigh fading`."""
         return f"{self.axis.title} at {rate_title(self.rate)} over {self.channel}"
 
     def written(self, number: Number) -> str:
@@ -79,7 +79,7 @@ class Headline:
 
 
 def headline(results: Results) -> Headline | None:
-    """Collect the headline numbers of a results folder; None where no metric was measured."""
+    """Collect the headline numbers of a results folder; None if no metric was measured."""
     metric = next((name for name in PREFERRED if name in results.metrics), None)
     if metric is None:
         return None
@@ -111,14 +111,14 @@ def headline(results: Results) -> Headline | None:
 
 
 def ending(folder: Path, figures: Sequence[Path], page: Path) -> str:
-    """Write what a run prints at its end: the headline numbers, and which picture to see first."""
+    """Write the end of a run's output: the headline numbers, and the picture to open first."""
     results = Results.read(folder)
     found = headline(results)
     lines = [] if found is None else [found.text(), ""]
     sheet = next((path for path in figures if path.name.startswith("pictures")), None)
     if sheet is not None:
-        lines.append(f"the picture to see first: {sheet}")
-    lines += [f"{len(figures)} figures and the tables: {folder}", f"all of it in one page: {page}"]
+        lines.append(f"open this picture first: {sheet}")
+    lines += [f"{len(figures)} figures and the tables: {folder}", f"everything on one page: {page}"]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""A metric over rate and one condition of the channel: a map a codec, on one scale."""
+"""A metric over rate and one condition of the channel: one map per codec, on a common scale."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOUR_MAP = "cividis"
-"""Of one direction in lightness, for colour-blind eyes and for grey."""
+"""A colour map of monotonic lightness, for colour-blind readers and for greyscale print."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Values by codec: float64 [rates, values of the condition], NaN where nothing was measured."""
+    """Values by codec: float64 [rates, values of the condition]; NaN if not measured."""
 
     name: str
     title: str
@@ -37,7 +37,9 @@ class HeatMap:
 
 
 def heat_maps(results: Results, metric: str, condition: str) -> HeatMap | None:
-    """Collect the maps of a results folder, other conditions at their first; None without any."""
+    """Collect the maps of a results folder, with other conditions at their first values, or
+    None.
+    """
     lines: list[dict[str, Any]] = results.lines
     lines = [line for line in lines if line[condition] is not None]
     for name in results.cell:

@@ -1,4 +1,4 @@
-"""How figures and the page write codecs, channels, rates and the ledger: `sqgan` as SQ-GAN.
+"""Readable names of codecs, channels, rates and the ledger: `sqgan` as SQ-GAN.
 
 Quantities and their units are in `axes`.
 """
@@ -52,7 +52,7 @@ CHANNELS: Mapping[str, str] = {
 _CODED = ("coded", "lookup", "uncoded")
 _READY = {"awgn": {"modulation": "qpsk", "code_rate": 0.5}}
 _READY["rayleigh"] = _READY["awgn"]
-"""Ready channels' own modulation and code rate."""
+"""Modulation and code rate of the ready channels."""
 
 LEDGER: Mapping[str, tuple[str, str]] = {
     "index": ("token indices", "content"),
@@ -67,13 +67,13 @@ LEDGER: Mapping[str, tuple[str, str]] = {
     "pilots": ("pilots", "protection"),
     "relay": ("further hops", "protection"),
 }
-"""Entry of the ledger -> what people call it, and the group that it belongs to."""
+"""Map from an entry of the ledger to its readable name and its group."""
 
 RATE_UNITS = {"bpp": "bpp", "bytes": "bytes", "channel_uses": "channel uses", "quality": ""}
 
 
 def codec_title(name: str) -> str:
-    """Write a codec's name as people do; a user's own label stays as it is.
+    """Write a codec's name in readable form; a user's label stays unchanged.
 
     >>> codec_title("sqgan"), codec_title("my codec")
     ('SQ-GAN', 'my codec')
@@ -92,7 +92,7 @@ def rate_parts(label: str) -> tuple[str, float]:
 
 
 def rate_title(label: str) -> str:
-    """Write a rate's label as people do.
+    """Write a rate's label in readable form.
 
     >>> rate_title("bpp=0.04"), rate_title("channel_uses=4800"), rate_title("quality=30")
     ('0.04 bpp', '4800 channel uses', 'quality 30')
@@ -136,7 +136,7 @@ def channel_title(spec: Any) -> str:
 
 
 def _air_title(spec: Any) -> str:
-    """Describe what lies under a modem; a symbol channel of that name is not coded."""
+    """Describe the symbol channel under a modem; it is not coded."""
     if isinstance(spec, str):
         return CHANNELS.get(spec, spec)
     if isinstance(spec, Mapping) and len(spec) == 1:

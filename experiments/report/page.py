@@ -1,11 +1,11 @@
-"""One HTML file that shows what one or more sweeps found, and opens without a network.
+"""One HTML file with the results of one or more sweeps, which opens without a network.
 
     results folders ── Results ──> page data (JSON) ┐
     pictures/       ── Pictures ──> data URIs       ├── assets/page.html ──> report.html
     assets/*.css, *.js, plotly.js                   ┘
 
-Everything is inside the file: a content policy in it forbids any request. What the page shows is
-computed here or by the sweep; its scripts only choose, scale and draw.
+The file contains everything: its content security policy forbids any request. All numbers are
+computed here or by the sweep; the scripts only select, scale and draw them.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from sqlink.metrics.jackknife import MIN_BLOCKS
 
 NAME = "report.html"
 MAX_BYTES = 15_000_000
-"""Of a page."""
+"""Largest size of a page in bytes."""
 WORST = 60
-"""Pictures kept of a line, worst first in some metric."""
+"""Pictures listed per line of the summary, the worst of each metric first."""
 PRECISION = 5
 """Significant digits of a number on the page."""
 
@@ -50,8 +50,8 @@ def write_page(
     """Write the page of one or more results folders, and return its path.
 
     output: the file; by default `report.html` in the first folder. Pictures are coded more
-    coarsely, and the last ones left out, where the page would be larger than `max_bytes`. Raises
-    ConfigError where a folder holds no finished sweep, DataError where the page cannot be written.
+    coarsely, and the last ones left out, if the page would be larger than `max_bytes`. Raises
+    ConfigError if a folder holds no finished sweep, DataError if the page cannot be written.
     """
     results = read_all(folders)
     target = Path(output) if output is not None else results[0].folder / NAME
@@ -62,7 +62,7 @@ def write_page(
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a <script> element whatever texts it holds; NaN becomes null.
+    """Write JSON that is safe inside a <script> element, whatever texts it holds; NaN becomes null.
 
     >>> script_json({"a": "</script>", "b": float("nan")})
     '{"a":"\\\\u003c/script>","b":null}'
@@ -101,13 +101,13 @@ def _html(results: Sequence[Results], max_bytes: int) -> str:
 
 
 def _plotly() -> str:
-    """Return the library's own script, as it may stand inside a <script> element."""
+    """Return the library's script in a form that is safe inside a <script> element."""
     script = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     return script.replace("</script", "<\\/script")
 
 
 def page_data(results: Sequence[Results], pictures: Pictures) -> dict[str, Any]:
-    """Collect what the page's scripts read; pictures are named by their numbers."""
+    """Collect the data for the page's scripts; pictures are referred to by number."""
     series = series_of(results)
     names = list(dict.fromkeys(name for one in results for name in one.metrics))
     conditions = list(dict.fromkeys(name for one in results for name in one.conditions))
@@ -158,7 +158,7 @@ def page_data(results: Sequence[Results], pictures: Pictures) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the same with numbers of few digits, and null for those that are not finite."""
+    """Return the value with rounded numbers, and None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -240,7 +240,7 @@ def _titled(results: Sequence[Results], name: str) -> str:
 
 
 def _rates(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """Return every rate that was asked for, by kind, rising."""
+    """Return all rates that were asked for, by kind, in ascending order."""
     labels = dict.fromkeys(line["rate"] for one in results for line in one.lines)
     kinds = list(dict.fromkeys(rate_parts(label)[0] for label in labels))
     ordered = sorted(
@@ -260,7 +260,7 @@ def _rates(results: Sequence[Results]) -> list[dict[str, Any]]:
 def _line(
     one: Results, line: Mapping[str, Any], number: int, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return one line of the summary as the page has it."""
+    """Return one line of the summary in the page's format."""
     found: dict[str, Any] = {
         "s": number,
         "rate": line["rate"],
@@ -330,7 +330,7 @@ def _worst(one: Results, names: Sequence[str], first: int) -> list[dict[str, Any
 def _gallery(
     one: Results, place: int, pictures: Pictures, first: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Collect the originals of a folder, and what was kept of them as received."""
+    """Collect the originals of a folder, and the kept pictures as received."""
     folder = one.folder / FOLDER
     metrics = [name for name in one.metrics if name != "outage"]
     columns = {name: one.metric_of_rows(name) for name in metrics}
@@ -376,7 +376,7 @@ def _gallery(
 
 
 def _tokens(path: Path) -> dict[str, Any] | None:
-    """Read relevance and fates of tokens, as `examples` keeps them; None where there are none."""
+    """Read relevance and fates of tokens as written by `examples`; None if there are none."""
     if not path.exists():
         return None
     try:

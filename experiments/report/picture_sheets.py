@@ -1,4 +1,6 @@
-"""Sheets of pictures: the original and each codec at like rate, with maps; and over the channel."""
+"""Sheets of pictures: the original and each codec at similar rates, with maps; and over a
+condition.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_VALUES = 5
-"""Values of a condition on a sheet; more than that are thinned out evenly."""
+"""Largest number of values of a condition on a sheet; of more values, some are chosen evenly."""
 
 
 def grid(results: Results, picture: str, rows: Sequence[Line]) -> Figure:
-    """Draw the original and each codec at one rate, where outages are fewest, with their maps."""
+    """Draw the original and each codec at one rate, at the fewest outages, with their maps."""
     cells = distinct(rows, results.cell)
     best = min(cells, key=lambda cell: _mean_outage(results, {"rate": rows[0]["rate"], **cell}))
     shown = {row["codec"]: row for row in matching(rows, best)}
@@ -40,13 +42,13 @@ def grid(results: Results, picture: str, rows: Sequence[Line]) -> Figure:
         (suffix, says)
         for suffix, says in (
             (".png", "picture"),
-            (".seen.png", "what the judge\nsees in it"),
+            (".seen.png", "segmented\nby the judge"),
             (".map.png", "map received\n(original: labels)"),
         )
         if any(path.with_suffix(suffix).exists() for path in paths)
     ]
     clean = miou_of(rows[0].get("confusion_clean"))
-    texts[0] = "no coding" + ("" if clean is None else f"\nmIoU {100 * clean:.1f} %")
+    texts[0] = "not coded" + ("" if clean is None else f"\nmIoU {100 * clean:.1f} %")
     figure, panels = _sheet(origin, len(kinds), len(paths), captions=1)
     for i, (suffix, says) in enumerate(kinds):
         for j, path in enumerate(paths):
@@ -66,7 +68,9 @@ def grid(results: Results, picture: str, rows: Sequence[Line]) -> Figure:
 
 
 def over_channel(results: Results, rows: Sequence[Line], condition: str) -> Figure:
-    """Draw each codec's picture over the values of one condition, the others at their first."""
+    """Draw each codec's picture over the values of one condition, with the others at their
+    first.
+    """
     rows = [row for row in rows if row[condition] is not None]
     others = [name for name in results.cell if name != condition]
     lines = matching(rows, distinct(rows, others)[0])
@@ -98,7 +102,7 @@ def over_channel(results: Results, rows: Sequence[Line], condition: str) -> Figu
 
 
 def _sheet(origin: Path, rows: int, columns: int, captions: int) -> tuple[Figure, list[list[Axes]]]:
-    """Make a figure of panels of the shape of the picture `origin`, `rows` of them with text."""
+    """Make a figure of panels with the shape of the picture `origin`, with room for captions."""
     from matplotlib.figure import Figure
 
     with Image.open(origin) as picture:
@@ -110,7 +114,7 @@ def _sheet(origin: Path, rows: int, columns: int, captions: int) -> tuple[Figure
 
 
 def _show(panel: Axes, path: Path) -> None:
-    """Draw a picture without axes; a note where the codec carries no map."""
+    """Draw a picture without axes; a note if the codec carries no map."""
     panel.set_xticks([])
     panel.set_yticks([])
     panel.grid(False)
@@ -162,14 +166,14 @@ def _class_legend(figure: Figure) -> None:
 
 
 def miou_of(matrix: Sequence[int] | None) -> float | None:
-    """Compute mIoU of one picture's confusion matrix, as it is stored; None where there is none."""
+    """Compute the mIoU of a stored confusion matrix of one picture; None without one."""
     if matrix is None:
         return None
     return float(miou(torch.tensor(matrix).reshape(NUM_CLASSES, NUM_CLASSES)))
 
 
 def _mean_outage(results: Results, cell: Mapping[str, Any]) -> float:
-    """Return mean outage of a cell over the codecs."""
+    """Return the mean outage rate of a cell over the codecs."""
     return float(np.mean([line["outage"] for line in matching(results.lines, cell)]))
 
 

@@ -2,10 +2,10 @@
 
     pictures/ ── at each size asked for, of each codec the picture nearest to it ──> a sheet
 
-A row is a size in bits a pixel. Of each codec stands there the kept picture whose bytes are nearest
-to it, with its true bytes and its own metrics; one that is more than a tenth away is framed. All
-are of one channel and condition, that with the fewest outages. A codec of symbols has no bytes: it
-stands in every row at the channel uses nearest to those of the row's first codec.
+A row is a size in bits per pixel. It shows each codec's kept picture of the nearest size, with its
+true bytes and its metrics; one that differs by more than a tenth is framed. All pictures are of the
+channel and condition with the fewest outages. A codec of symbols has no bytes: each row shows its
+picture whose channel uses are nearest to those of the row's first codec.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlink.data.pictures import write_aside
 from sqlink.errors import ConfigError
 
 LIKE = 1.1
-"""Ratio of bytes up to which two pictures are of like size."""
+"""Ratio of bytes up to which two pictures count as equal in size."""
 MOST_ROWS = 4
 
 Row = Mapping[str, Any]
@@ -37,8 +37,8 @@ Row = Mapping[str, Any]
 def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ()) -> list[Path]:
     """Draw a sheet for every kept picture, and return the files.
 
-    rates: bits a pixel; by default those of the first codec's kept pictures. Raises ConfigError
-    where the sweep kept no picture.
+    rates: bits per pixel; by default those of the first codec's kept pictures. Raises ConfigError
+    if the sweep kept no picture.
     """
     kept: dict[str, list[tuple[Row, Path]]] = {}
     for one in results.shots:
@@ -73,7 +73,7 @@ def draw_like_bytes(results: Results, folder: Path, rates: Sequence[float] = ())
 
 
 def _of_one_cell(results: Results, shots: Sequence[tuple[Row, Path]]) -> list[tuple[Row, Path]]:
-    """Select the channel and condition with the fewest outages among what was kept."""
+    """Select the channel and condition with the fewest outages among the kept pictures."""
     cells: dict[tuple[object, ...], list[tuple[Row, Path]]] = {}
     for row, path in shots:
         met = tuple(row[name] for name in results.conditions)
@@ -87,7 +87,7 @@ def _of_one_cell(results: Results, shots: Sequence[tuple[Row, Path]]) -> list[tu
 
 
 def _own_rates(by_codec: Mapping[str, Sequence[tuple[Row, Path]]]) -> list[float]:
-    """Return bits a pixel of the first codec's pictures, a few of them from lowest to highest."""
+    """Return bits per pixel of some of the first codec's pictures, from lowest to highest."""
     for own in by_codec.values():
         found = sorted({8 * row["bytes"] / (row["height"] * row["width"]) for row, _ in own})
         if found[-1] > 0:
@@ -100,14 +100,14 @@ def _far(shot: tuple[Row, Path], bpp: float, uses: float | None) -> float:
 
 
 def _distance(row: Row, bpp: float, uses: float | None) -> float:
-    """Return how far a picture is from a size, as the logarithm of a ratio."""
+    """Return the distance of a picture from a size, as the logarithm of a ratio."""
     if row["bytes"] > 0:
         return abs(math.log(8 * row["bytes"] / (row["height"] * row["width"]) / bpp))
     return 0.0 if not uses else abs(math.log(max(row["channel_uses"], 1) / uses))
 
 
 def _said(results: Results, row: Row) -> str:
-    """Write bytes and metrics of one picture, the bytes first."""
+    """Write bytes and metrics of one picture."""
     if row["outage"]:
         return f"{row['bytes']} bytes, outage"
     size = f"{row['bytes']} bytes" if row["bytes"] > 0 else f"{row['channel_uses']} uses"

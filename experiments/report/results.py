@@ -1,8 +1,8 @@
-"""What a results folder holds, read once: for the figures, the page, and the headline numbers.
+"""The content of a results folder, for the figures, the page, and the headline numbers.
 
-FOLDER/summary.parquet     lines: a cell of the grid each
-FOLDER/results.parquet     rows: a (point, picture, realisation) each
-FOLDER/pictures/           shots: what was kept as received
+FOLDER/summary.parquet     lines: one per cell of the grid
+FOLDER/results.parquet     rows: one per (point, picture, realisation)
+FOLDER/pictures/           shots: pictures kept as received
 FOLDER/bjontegaard.parquet, differences.parquet, manifest.json
 """
 
@@ -34,7 +34,7 @@ CONFUSIONS = {
     "miou_map": "confusion_map",
     "map_fidelity": "confusion_sent",
 }
-"""Metric -> the column of confusion matrices that each row keeps of it."""
+"""Map from a metric to the column of its confusion matrices in the rows."""
 
 Line = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture kept as received: its row's place in `Results.rows`, and its file."""
+    """A picture kept as received: the index of its row in `Results.rows`, and its file."""
 
     row: int
     path: Path
@@ -50,7 +50,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Results:
-    """One results folder: the summary's lines, every row, the manifest, the tables."""
+    """One results folder: lines of the summary, all rows, the manifest and the tables."""
 
     folder: Path
     lines: list[dict[str, Any]]
@@ -61,7 +61,7 @@ class Results:
 
     @classmethod
     def read(cls, folder: str | Path) -> Results:
-        """Raises ConfigError, one line, where the folder holds no finished sweep."""
+        """Read a results folder. Raises ConfigError, one line, if it holds no finished sweep."""
         place = Path(folder)
         rows = read_results(place)
         try:
@@ -76,12 +76,12 @@ class Results:
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """The name of the folder."""
         return self.folder.resolve().name
 
     @cached_property
     def channels(self) -> dict[str, str]:
-        """Each channel in a few words, by its name; one without a name has its description's."""
+        """A short description of each channel, by its name."""
         sweep = self.manifest["sweep"]
         found = dict.fromkeys(line["channel"] for line in self.lines)
         given = sweep.get("channels") or dict.fromkeys(found, sweep["channel"])
@@ -89,14 +89,14 @@ class Results:
 
     @property
     def channel(self) -> str:
-        """The channels in a few words."""
+        """A short description of the channels."""
         if len(self.channels) == 1:
             return next(iter(self.channels.values()))
         return "; ".join(f"{name}: {title}" for name, title in self.channels.items())
 
     @property
     def conditions(self) -> list[str]:
-        """The channels' conditions, each a column; a channel that needs none has null there."""
+        """The columns of conditions; they are null for a channel that does not need them."""
         return list(self.manifest["conditions"])
 
     @cached_property
@@ -108,7 +108,7 @@ class Results:
 
     @cached_property
     def cell(self) -> list[str]:
-        """Columns that tell lines of a codec and rate apart."""
+        """Columns that distinguish lines of the same codec and rate."""
         return ["channel", *self.axes, *self.conditions, "packet_bytes"]
 
     @property
@@ -126,7 +126,9 @@ class Results:
         return list(dict.fromkeys(line["codec"] for line in self.lines))
 
     def axis(self, name: str) -> Axis:
-        """How a column is written; one of another's metric says so in the manifest."""
+        """Return the display of a column; metrics of other packages are described in the
+        manifest.
+        """
         return axis_of(name, self.manifest["metrics"])
 
     def trained(self, name: str) -> list[str]:
@@ -141,9 +143,9 @@ class Results:
 
     @cached_property
     def line_of_row(self) -> npt.NDArray[np.int64]:
-        """For each row the line that it is part of, int64 [rows].
+        """Index of the line of each row, int64 [rows].
 
-        -1 for a row whose rate is another's, as the codec can spend no more.
+        -1 for a row that repeats a lower rate, because the codec is saturated.
         """
         names = ("codec", "rate", *self.cell)
         number = {tuple(line[name] for name in names): i for i, line in enumerate(self.lines)}
@@ -152,7 +154,7 @@ class Results:
 
     @cached_property
     def shots(self) -> list[Shot]:
-        """Rows that were kept as pictures, with their originals, in the rows' order."""
+        """Rows with kept pictures, in the order of the rows."""
         folder = self.folder / FOLDER
         names = {path.name for path in folder.glob("*.png")}
         found = []
@@ -172,9 +174,9 @@ class Results:
         return found
 
     def metric_of_rows(self, name: str) -> Floats:
-        """Return a metric of every row, float64 [rows]; NaN where a row has none.
+        """Return a metric of every row, float64 [rows]; NaN for a row without a value.
 
-        A semantic metric is that of the row's own confusion matrix.
+        A semantic metric is computed from the row's confusion matrix.
         """
         column = CONFUSIONS.get(name, name)
         if column not in self.rows.column_names:
@@ -193,10 +195,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve's worth of lines: a codec of a results folder.
+    """The lines of one curve: a codec of a results folder.
 
-    title: as people write it, with the folder's name where two folders share a codec. place: of the
-    folder among those given. style: which colour and marker; a codec has the same everywhere.
+    title: readable name, with the folder's name if two folders share a codec. place: index of the
+    folder. style: index of colour and marker; a codec has the same in every figure.
     """
 
     codec: str
@@ -206,11 +208,11 @@ class Series:
 
 
 KNOWN = ("sqgan", "jpeg2000", "bpg", "bpg+map", "map_only")
-"""Codecs with a colour and a marker of their own, in this order; others take what is left."""
+"""Codecs with fixed colours and markers, in this order; others get the remaining ones."""
 
 
 def read_all(folders: Iterable[str | Path]) -> list[Results]:
-    """Read several results folders. Raises ConfigError where none is given, or one twice."""
+    """Read several results folders. Raises ConfigError if none is given, or one twice."""
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise ConfigError("no results folder is given: name at least one")
@@ -222,9 +224,9 @@ def read_all(folders: Iterable[str | Path]) -> list[Results]:
 
 
 def series_of(results: Sequence[Results]) -> list[Series]:
-    """Return the curves of several folders: codec by codec, styled alike in every figure.
+    """Return the curves of several folders, codec by codec, with the same style in every figure.
 
-    Folders that share a codec have their curves told apart by the folders' names.
+    If folders share a codec, the titles of its curves include the folders' names.
     """
     everywhere = [codec for one in results for codec in one.codecs]
     others = [codec for codec in dict.fromkeys(everywhere) if codec not in KNOWN]
@@ -245,7 +247,7 @@ def series_of(results: Sequence[Results]) -> list[Series]:
 
 
 def _distinct_names(results: Sequence[Results]) -> list[str]:
-    """Return the folders' names; with their parents' where they are alike."""
+    """Return the folders' names, with those of their parents if names are equal."""
     names = [one.name for one in results]
     return [
         name if names.count(name) == 1 else "/".join(one.folder.resolve().parts[-2:])
@@ -254,7 +256,7 @@ def _distinct_names(results: Sequence[Results]) -> list[str]:
 
 
 def _optional(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a table that a sweep may lack. Raises ConfigError if it cannot be."""
+    """Read the lines of an optional table. Raises ConfigError if it cannot be read."""
     if not path.exists():
         return []
     try:

@@ -1,8 +1,7 @@
-"""Rates that a codec cannot spend: two that give the same streams are one row, the lower one.
+"""Saturated rates: rates that give the same streams are one row, that of the lowest rate.
 
-A codec whose finest setting is reached makes of every higher rate the same bytes, and over the same
-draws of the channel the same pictures. To show them as several points of a curve would count one
-result often.
+A codec at its finest setting makes the same bytes for every higher rate, and the same pictures over
+the same draws of the channel. Several points of a curve would count one result several times.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from experiments.report.estimates import Measured
 def merged(cells: Sequence[Measured]) -> list[Measured]:
     """Return the cells in their order, without those that repeat the streams of a lower rate.
 
-    What is left has in `also_asked` the rates that it stands for beside its own.
+    The remaining cells list the rates removed in `also_asked`.
     """
     found: dict[object, Measured] = {}
     repeats: dict[int, list[str]] = {}
@@ -23,7 +22,7 @@ def merged(cells: Sequence[Measured]) -> list[Measured]:
     for cell in sorted(cells, key=lambda cell: cell.points[0].encoding.rate.value):
         point = cell.points[0]
         streams = tuple(cell.rows["stream"].to_pylist())
-        if "" in streams:  # the codec could not go so low
+        if "" in streams:  # the rate is unreachable
             continue
         key = (
             cell.title,

@@ -1,8 +1,8 @@
-"""Style of figures: colours, markers and dashes, and the sizes that they are printed at.
+"""Style of figures: colours, markers and dashes, and printed sizes.
 
-Curves are told apart three times over, by colour (Okabe and Ito's, safe for colour-blind eyes), by
-marker and by dash, so that they are told apart in grey, too. Text is 8 points at the width that a
-figure is printed at, and stays text in SVG and PDF.
+Curves differ in colour (Okabe and Ito's palette, for colour-blind readers), in marker and in dash,
+so that they can be distinguished in grey, too. Text has 8 points at the printed width, and stays
+text in SVG and PDF.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-"""For the screen."""
+"""Settings for the screen."""
 
 _SERIF = ["Times New Roman", "Times", "STIXGeneral", "DejaVu Serif"]
 _PRINT: Any = {
@@ -84,10 +84,10 @@ _PRINT: Any = {
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure is made for.
+    """The intended use of a figure.
 
-    width: in inches, as printed. columns: of panels, at most. panel: height of one, in inches.
-    small: points of the note under the figure, the smallest text there is.
+    width: printed width in inches. columns: largest number of columns of panels. panel: height of a
+    panel in inches. small: size of the note under the figure in points, the smallest text.
     """
 
     name: str
@@ -125,7 +125,7 @@ FORMATS = ("pdf", "svg", "png")
 
 
 def target(name: str) -> Target:
-    """Return a target by name. Raises ConfigError naming the nearest known one."""
+    """Return a target by name. Raises ConfigError for an unknown name."""
     if name not in TARGETS:
         raise ConfigError(f"unknown --for '{name}': {nearest(name, list(TARGETS))}")
     return TARGETS[name]
@@ -133,10 +133,10 @@ def target(name: str) -> Target:
 
 @contextmanager
 def styled(made_for: Target, own: Path | None = None) -> Iterator[None]:
-    """Draw in a target's style, and then in one of the user's own on top of it.
+    """Apply a target's style, and then the user's style, within a `with` block.
 
-    own: a matplotlib style file (`.mplstyle`). Raises ConfigError, one line, where it cannot be
-    read or says something that matplotlib does not know.
+    own: a matplotlib style file (`.mplstyle`). Raises ConfigError, one line, if it cannot be read
+    or has a setting that matplotlib does not know.
     """
     settings: Any = {**STYLE, **made_for.rc}
     if own is not None:

@@ -1,17 +1,17 @@
-"""One line a point, its seeds taken together: its estimates, with 95 % intervals.
+"""The summary: one line per point, with all its seeds, of estimates with 95 % intervals.
 
 Means are over pictures and realisations, outages included; mIoU is that of the summed confusion
-matrix, `fd` that of all cells of all receptions. `bpp` and `bytes` are of the pictures that the
-codec could code, so that unreachable rates do not lower the mean: what was offered to
-the channel, beside `bpp_sent`, less what a budget or a queue cut, and `bpp_delivered`.
-`unreachable` is the share of pictures that the codec cannot code as low as asked, `outage` that of
-the others of which nothing could be decoded. A row of a codec that makes the same of higher rates
-is `saturated`. `setting` is the mean of the codec's native quality, such as a QP, where it has one.
-`channel_uses` and the ledger are of all, 0 where nothing was sent; `delay_s`, mean
-and 95 % quantile, is of the pictures of which anything came, where the channel delays any.
-Intervals are those of `sqlink.metrics.jackknife` over blocks of pictures, the spread of
-realisations within them; another seed is as good as more realisations. Where there is none,
-`NAME_interval` says why.
+matrix, `fd` that of all cells of all receptions. `bpp` and `bytes` are means over the pictures that
+the codec could code, so that unreachable rates do not lower them. They count what was offered to
+the channel; `bpp_sent` is without what a budget or a queue cut, and `bpp_delivered` counts what was
+received. `unreachable` is the share of pictures that the codec cannot code within the rate,
+`outage` the share of the others that could not be decoded. A row is `saturated` if the codec makes
+the same streams for higher rates. `setting` is the mean of the codec's native quality, such as a
+QP, if it has one. `channel_uses` and the ledger are means over all pictures, with 0 if nothing was
+sent. `delay_s`, mean and 95 % quantile, covers the pictures of which any packet was received, if
+the channel has delays. Intervals are those of `sqlink.metrics.jackknife` over blocks of pictures,
+which include the spread of realisations; further seeds are further realisations. Without an
+interval, `NAME_interval` gives the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sqlink.metrics.jackknife import LEVEL, Floats, Interval
 from sqlink.metrics.semantic import iou
 
 CLEAN = "_clean"
-"""Suffix of what the judge reaches on the pictures before anything is sent: the ceiling."""
+"""Suffix of the judge's result on the originals: the ceiling."""
 
 
 def summarise(
@@ -41,9 +41,9 @@ def summarise(
 ) -> pa.Table:
     """Make a line for each cell, in their order.
 
-    metrics: the columns of metrics. notes: codec's title -> column of text -> what stands there.
-    For each metric there are `NAME`, `NAME_low`, `NAME_high`, `NAME_pictures` and `NAME_blocks`,
-    how many it has values of, and `NAME_delivered`, its value over what was no outage.
+    metrics: the columns of metrics. notes: codec's title -> column of text -> text. For each metric
+    there are `NAME`, `NAME_low`, `NAME_high`, `NAME_pictures` and `NAME_blocks`, the numbers with a
+    value, and `NAME_delivered`, its value over pictures without an outage.
     """
     return table_of([_line(cell, metrics, notes) for cell in cells], keys=("codec", "rate"))
 
@@ -89,7 +89,7 @@ def _line(
         line["delay_s_p95"] = float(np.quantile(delay[came], 0.95))
     for name in ("outage", *metrics):
         found = cell.interval(name)
-        if found is None and name == "outage":  # nothing was sent that could be lost
+        if found is None and name == "outage":  # nothing was sent
             found = Interval(np.nan, np.nan, np.nan, LEVEL, 0, "nothing sent")
         if found is None:
             continue
@@ -116,6 +116,6 @@ def _line(
 
 
 def _mean(values: Floats) -> float:
-    """Return the mean of the finite values; NaN where there are none."""
+    """Return the mean of the finite values; NaN if there are none."""
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else float("nan")

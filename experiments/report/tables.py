@@ -1,12 +1,12 @@
-"""Tables of a sweep: every row, Bjøntegaard rates against the anchors, differences between rows.
+"""Tables of a sweep: all rows, Bjøntegaard rates against the anchors, differences of rows.
 
-    tables.md              all three, to read
-    bjontegaard.csv        a line a codec, anchor and metric; and as .parquet
-    differences.csv        a line a pair of rows and metric; and as .parquet
+    tables.md              all three, in readable form
+    bjontegaard.csv        one line per codec, anchor and metric; also as .parquet
+    differences.csv        one line per pair of rows and metric; also as .parquet
 
 Intervals (95 %) leave out the same blocks of pictures throughout, so that curves and rows are
-compared on the same pictures. Bjøntegaard rates are those of `deltas`; the pairs of codecs that
-have none are folded into one line of `tables.md`, and have a line each in the files.
+compared on the same pictures. Bjøntegaard rates are those of `deltas`; pairs of codecs without one
+are merged into one line of `tables.md`, and have one line each in the files.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def write_tables(
 ) -> None:
     """Write the tables into the results folder.
 
-    lines: the summary's, one a cell. asked: columns of all metrics asked for. metrics: those that
-    could be built, by column. missing: those with fewer pictures than the sweep, or none.
-    trained_on: codec's title -> metrics that were its training losses. anchors: titles of codecs.
-    pairs: of rows, named `TITLE RATE`.
+    lines: those of the summary, one per cell. asked: columns of all metrics asked for. metrics:
+    metrics that could be built, by column. missing: metrics without values for some or all
+    pictures. trained_on: codec's title -> metrics that were its training losses. anchors: titles of
+    codecs. pairs: of rows, named `TITLE RATE`.
     """
     better = {name: metric.higher_is_better for name, metric in metrics.items()}
     names = [name for name in asked if any(line.get(name) is not None for line in lines)]
@@ -74,7 +74,7 @@ def write_tables(
 
 
 def read_tables(folder: Path) -> str:
-    """Read what `write_tables` wrote. Raises ConfigError where there is nothing."""
+    """Read what `write_tables` wrote. Raises ConfigError if there is nothing."""
     try:
         return (folder / TABLES).read_text(encoding="utf-8")
     except OSError as error:
@@ -87,11 +87,11 @@ def _bjontegaard(
     better: Mapping[str, bool],
     anchors: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Compute deltas of every codec that has a curve, at one condition of the channel."""
+    """Compute the deltas of every codec that has a curve, under one condition of the channel."""
     curves = curves_of(cells)
     found = []
     for anchor in anchors:
-        if anchor not in curves:  # a rule of the sweep leaves it out on this channel
+        if anchor not in curves:  # a rule of the sweep excludes it on this channel
             continue
         for title, own in curves.items():
             if title == anchor or not any(len(c) > 1 for c in (own, curves[anchor])):
@@ -128,14 +128,14 @@ def _delta_line(
 def _differences(
     cells: Sequence[Measured], names: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """Compute differences of the pairs of rows, at one condition of the channel."""
+    """Compute the differences of the pairs of rows, under one condition of the channel."""
     by_name = {
         f"{cell.title} {rate}": cell for cell in cells for rate in (cell.rate, *cell.also_asked)
     }
     found = []
     for row, against in pairs:
         ours, theirs = by_name.get(row), by_name.get(against)
-        if ours is None or theirs is None:  # a rule of the sweep leaves it out on this channel
+        if ours is None or theirs is None:  # a rule of the sweep excludes it on this channel
             continue
         for name in names:
             a, b = ours.result(name), theirs.result(name)
@@ -187,7 +187,7 @@ def _rows_table(
         "asked",
         *(["bpp offered", "bpp sent", "bpp delivered"] if cut else ["bpp"]),
         "bytes",
-        *(["uses asked", "uses, mean", "uses, most"] if uses else []),
+        *(["uses asked", "uses, mean", "uses, maximum"] if uses else []),
         *conditions,
         *(axis_of(n, {}).head for n in names),
         *(["outages, %"] if outages else []),
@@ -214,14 +214,14 @@ def _rows_table(
 
 
 def _uses(line: Line) -> list[str]:
-    """Write channel uses: those asked for, if the rate is in them, and those used."""
+    """Write the channel uses: those asked for, if the rate is in channel uses, and those used."""
     asked = line["channel_uses_asked"]
     mean, most = line["channel_uses"], line["channel_uses_max"]
     return ["-" if asked is None else f"{asked}", f"{mean:.0f}", f"{most}"]
 
 
 def _shown(value: float | str | None) -> str:
-    """Write a condition; a dash where the channel has none of it."""
+    """Write a condition; a dash if the channel does not need it."""
     return "-" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
@@ -241,11 +241,11 @@ def _notes(
         f"n = {counted(cell.shape[0], 'picture')} in {counted(blocks, 'block')}, "
         f"{counted(cell.shape[1], 'realisation')} each. "
         + (
-            "In brackets 95 % intervals: Student's t on blocks left out in turn. "
+            "In brackets: 95 % intervals (Student's t, leaving out each block in turn). "
             if blocks >= MIN_BLOCKS
             else f"Intervals n/a: {counted(blocks, 'block')}; {MIN_BLOCKS} are needed. "
         )
-        + "Outages and what a codec cannot code stay in every mean; bpp is of what it could."
+        + "Every mean includes outages and unreachable rates; bpp excludes the latter."
     )
     for name, lack in missing.items():
         title = axis_of(name, {}).title
@@ -297,9 +297,9 @@ def _bjontegaard_table(
         )
     first = deltas[0]
     text = (
-        "Bjøntegaard rates: bits needed more (+) or less (-) than the anchor's for equal quality, "
-        "averaged between the two values of the metric that stand beside; `overlap` is the share "
-        "of the narrower curve's range that this is. "
+        "Bjøntegaard rates: bits needed more (+) or less (-) than by the anchor at equal quality, "
+        "averaged between the two values of the metric given; `overlap` is the share of the "
+        "narrower curve's range between them. "
         f"n = {counted(first['pictures'], 'picture')} in {counted(first['blocks'], 'block')}."
     )
     return "\n\n".join(filter(None, (text, _markdown(head, body) if body else "", folded(deltas))))
@@ -342,7 +342,7 @@ def _differences_table(
 
 
 def _interval(line: Line, name: str, star: str) -> str:
-    """Write a value with its interval, and how many pictures have one where not all have."""
+    """Write a value with its interval, and its number of pictures if not all have a value."""
     if line.get(name) is None or not np.isfinite(line[name]):
         return "n/a"
     axis = axis_of(name, {})
@@ -362,7 +362,7 @@ def _number(value: float, decimals: int) -> str:
 
 
 def _varying(lines: Sequence[Line], conditions: Sequence[str]) -> list[str]:
-    """Return those of the channel's conditions that differ between lines."""
+    """Return the channel's conditions that differ between lines."""
     return [name for name in conditions if len({line.get(name) for line in lines}) > 1]
 
 

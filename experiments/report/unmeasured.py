@@ -1,8 +1,8 @@
-"""Which metrics have fewer pictures than the sweep, or none, and why.
+"""Metrics with values for only some pictures of a sweep, or for none, and the reasons.
 
-A mean over fewer pictures than the others' is another mean; so every n that differs is shown, and
-what was asked for and could not be had stands in the table, under the figures and in the manifest
-with its reason.
+A mean over fewer pictures is another quantity. Therefore every n that differs is shown, and a
+metric that was asked for but is unavailable is listed with its reason in the table, under the
+figures and in the manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlink.wording import counted
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """Pictures that a metric has a value of in some cell, of how many, and why not of all."""
+    """Number of pictures with a value of a metric, the number of all pictures, and the reason."""
 
     pictures: int
     of: int
@@ -31,9 +31,9 @@ class Unmeasured:
 def unmeasured(
     cells: Sequence[Measured], metrics: Mapping[str, AnyMetric]
 ) -> dict[str, Unmeasured]:
-    """Return column -> what is missing, for the metrics that lack some picture in every cell.
+    """Return column -> missing pictures, for metrics that lack some picture in every cell.
 
-    A metric of maps that only some codecs carry lacks nothing in the cells of the others.
+    A metric of maps lacks nothing in the cells of codecs that carry no map.
     """
     found = {}
     for name, metric in metrics.items():
@@ -60,5 +60,5 @@ def _reason(metric: AnyMetric, cell: Measured, there: npt.NDArray[np.bool_]) -> 
 
 
 def _carried(cell: Measured, metric: MapMetric) -> bool:
-    """Say whether the cell's codec carries a map: its rows have the column of counts."""
+    """Say whether the cell's codec carries a map: its rows have a column of counts."""
     return counts_column(metric) in cell.rows.column_names

@@ -22,8 +22,8 @@ function settingOf(codec) {
   return JSON.stringify(setting);
 }
 
-/* One request at a time; what was moved meanwhile is asked for next, and only the last of it. The
-   judge is asked once what came is shown. Answers about a picture that is gone are dropped. */
+/* One request at a time; of changes made meanwhile, only the last is requested next. The judge is
+   asked once the picture is shown. Answers for a picture that was replaced are dropped. */
 let running = false, wanted = false, pictures = 0;
 async function refresh() {
   wanted = true;
@@ -49,7 +49,7 @@ async function move() {
   }
   scenes = keys.map((key) => (key === null ? null : seen.get(key)));
   show();
-  const took = known ? "seen before" : `${Math.round(performance.now() - start)} ms`;
+  const took = known ? "cached" : `${Math.round(performance.now() - start)} ms`;
   for (const [place, key] of keys.entries()) {
     if (key === null || scenes[place].seen !== undefined) continue;
     if (wanted) return;
@@ -71,14 +71,14 @@ function layerOf(place) {
   const name = title(source);
   if (source === "original") {
     const found = { image: about.original, seen: about.seen, map: about.labels }[base];
-    return { uri: found, title: base === "seen" ? `${name}, seen by the judge` : base === "map" ? (about.labelled ? `${name}, labels` : `${name}, seen by the judge`) : name, pixels: base !== "image" };
+    return { uri: found, title: base === "seen" ? `${name}, judge's map` : base === "map" ? (about.labelled ? `${name}, labels` : `${name}, judge's map`) : name, pixels: base !== "image" };
   }
   if (!scene) return { uri: null, title: name, missing: "" };
-  if (scene.unreachable !== null) return { uri: null, title: name, missing: `${name} cannot go this low: its least is ${scene.unreachable.toFixed(3)} bpp.` };
+  if (scene.unreachable !== null) return { uri: null, title: name, missing: `${name} cannot reach this rate: its lowest is ${scene.unreachable.toFixed(3)} bpp.` };
   const overlay = overlaid && scene.tokens ? tokenOverlay(scene.tokens, overlaid === "image-tokens" ? "image" : overlaid, about.width, about.height) : null;
   return {
-    uri: scene[base], title: name + { image: "", seen: ", seen by the judge", map: ", map received" }[base], pixels: base !== "image", overlay,
-    missing: base === "seen" && scene.seen === undefined ? "The judge is looking…" : scene.outage ? "Nothing could be decoded." : "This codec carries no map.",
+    uri: scene[base], title: name + { image: "", seen: ", judge's map", map: ", map received" }[base], pixels: base !== "image", overlay,
+    missing: base === "seen" && scene.seen === undefined ? "The judge is working…" : scene.outage ? "Outage: nothing could be decoded." : "This codec carries no map.",
   };
 }
 function show() {
@@ -93,16 +93,16 @@ function show() {
     if (source === "original" || !scene) {
       return el("dl", { class: "who" }, el("h3", {}, title(source)), source === "original" ? [fact("pixels", `${about.width} × ${about.height}`), fact(about.labelled ? "mIoU of the judge" : "uncompressed", about.labelled ? percent(about.ceiling) : `${grouped(about.width * about.height * 3)} B`)] : []);
     }
-    if (scene.unreachable !== null) return el("dl", { class: "who" }, el("h3", { style: ink }, title(source)), el("p", {}, `Its least is ${scene.unreachable.toFixed(3)} bpp: nothing was sent.`));
+    if (scene.unreachable !== null) return el("dl", { class: "who" }, el("h3", { style: ink }, title(source)), el("p", {}, `Its lowest rate is ${scene.unreachable.toFixed(3)} bpp: nothing was sent.`));
     return el("dl", { class: "who" }, el("h3", { style: ink }, title(source) + (scene.outage ? ": outage" : "")),
-      fact("sent", `${grouped(scene.bytes)} B`), fact("rate", `${scene.bpp.toFixed(3)} bpp`), fact(about.labelled ? "mIoU" : "mIoU to original's", scene.miou === undefined ? "…" : percent(scene.miou)), fact("PSNR", scene.psnr_db === null ? "–" : `${scene.psnr_db.toFixed(1)} dB`), fact("channel uses", grouped(scene.uses)));
+      fact("sent", `${grouped(scene.bytes)} B`), fact("rate", `${scene.bpp.toFixed(3)} bpp`), fact(about.labelled ? "mIoU" : "mIoU to the original", scene.miou === undefined ? "…" : percent(scene.miou)), fact("PSNR", scene.psnr_db === null ? "–" : `${scene.psnr_db.toFixed(1)} dB`), fact("channel uses", grouped(scene.uses)));
   }));
   const sent = view.sources.map((source, place) => [source, scenes[place]]).filter(([source, scene]) => source !== "original" && scene && scene.unreachable === null);
   byId("packets").replaceChildren(...sent.flatMap(([source, scene]) => [
-    sent.length > 1 ? el("span", { class: "who" }, `${title(source)}: ${scene.delivered} of ${scene.packets} came`) : null,
-    ...Array.from({ length: scene.packets }, (_, n) => el("i", { class: scene.lost.includes(n) ? "lost" : "", title: `packet ${n + 1}: ${scene.lost.includes(n) ? "lost" : "came"}` })),
+    sent.length > 1 ? el("span", { class: "who" }, `${title(source)}: ${scene.delivered} of ${scene.packets} received`) : null,
+    ...Array.from({ length: scene.packets }, (_, n) => el("i", { class: scene.lost.includes(n) ? "lost" : "", title: `packet ${n + 1}: ${scene.lost.includes(n) ? "lost" : "received"}` })),
   ]).filter(Boolean));
-  byId("packets-said").textContent = sent.length === 1 ? `${sent[0][1].delivered} of ${sent[0][1].packets} came` : "";
+  byId("packets-said").textContent = sent.length === 1 ? `${sent[0][1].delivered} of ${sent[0][1].packets} received` : "";
   const entries = (scene) => about.ledger.map((e) => ({ ...e, bits: scene.bits[e.id] || 0 })).filter((e) => e.bits > 0);
   const total = (scene) => entries(scene).reduce((sum, e) => sum + e.bits, 0);
   const widest = Math.max(1, ...sent.map(([, scene]) => total(scene)));
@@ -130,13 +130,13 @@ const span = (from, to, step) => Array.from({ length: Math.round((to - from) / s
 function controls() {
   const sources = [["original", "original"], ...about.codecs.map((c) => [c.id, c.title])];
   ["left", "right"].forEach((name, place) => pills(byId(name), `${name} picture`, sources, view.sources[place], (source) => { view.sources[place] = source; refresh(); }));
-  pills(byId("layer"), "What is shown", [["image", "picture"], ["seen", "seen by the judge"], ["map", "map"], ["image-tokens", "tokens"], ["relevance", "relevance"], ...(about.realism.length ? [["detail", "refinement"]] : [])], "image", (layer) => { view.layer = layer; show(); });
+  pills(byId("layer"), "What is shown", [["image", "picture"], ["seen", "judge's map"], ["map", "map received"], ["image-tokens", "tokens"], ["relevance", "relevance"], ...(about.realism.length ? [["detail", "refinement"]] : [])], "image", (layer) => { view.layer = layer; show(); });
   const snrs = span(-5, 30, 0.5), losses = span(0, 0.6, 0.02), real = span(0, 1, 0.1);
   byId("sliders").append(...[
     slider({ name: "Rate", values: about.rates, at: about.rates.indexOf(state.bpp), said: (v) => `${v} bpp`, move: (v) => { state.bpp = v; }, ends: ["fewer bits", "more bits"] }),
-    slider({ name: "Mean Es/N0", values: snrs, at: snrs.indexOf(state.snr_db), said: (v) => `${v} dB`, move: (v) => { state.snr_db = v; }, ends: ["noise", "clean"] }),
-    slider({ name: "Packet loss beside", values: losses, at: 0, said: (v) => `${Math.round(100 * v)} %`, move: (v) => { state.loss = v; } }),
-    slider({ name: "Protection", values: about.protection.map((_, n) => n), at: state.protection, said: (n) => about.protection[n], move: (n) => { state.protection = n; }, ends: ["fragile, cheap", "robust, dear"] }),
+    slider({ name: "Mean Es/N0", values: snrs, at: snrs.indexOf(state.snr_db), said: (v) => `${v} dB`, move: (v) => { state.snr_db = v; }, ends: ["noisy", "clean"] }),
+    slider({ name: "Additional packet loss", values: losses, at: 0, said: (v) => `${Math.round(100 * v)} %`, move: (v) => { state.loss = v; } }),
+    slider({ name: "Protection", values: about.protection.map((_, n) => n), at: state.protection, said: (n) => about.protection[n], move: (n) => { state.protection = n; }, ends: ["weak, few channel uses", "strong, many channel uses"] }),
     about.realism.length ? slider({ name: "Realism", values: real, at: real.length - 1, said: (v) => v.toFixed(1), move: (v) => { state.realism = v; }, ends: ["most probable", "most natural"] }) : null,
   ].filter(Boolean));
   pills(byId("fading"), "Channel", [["rayleigh", "Rayleigh fading"], ["awgn", "AWGN"]], state.fading, (value) => { state.fading = value; refresh(); });
@@ -158,7 +158,7 @@ async function change(path, body) {
 }
 function begin() {
   compare.size(about.width, about.height);
-  byId("name").textContent = `${about.name}, ${about.width} × ${about.height}${about.labelled ? "" : "; without labels, mIoU is against what the judge sees in the original"}`;
+  byId("name").textContent = `${about.name}, ${about.width} × ${about.height}${about.labelled ? "" : "; it has no labels: mIoU is measured against the judge's map of the original"}`;
 }
 OVERLAY_LEGEND["image-tokens"] = OVERLAY_LEGEND.image;
 startTheme(byId("theme"));

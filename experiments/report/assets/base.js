@@ -1,5 +1,5 @@
 "use strict";
-/* What the report and the live page share: elements, numbers, light and dark. */
+/* Shared by the report and the live page: elements, numbers, light and dark. */
 function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes || {})) {
@@ -29,7 +29,7 @@ function fillTrack(input) {
   input.style.setProperty("--fill", `${(100 * (input.value - input.min)) / span}%`);
 }
 
-/* A row of buttons of which one is chosen; arrow keys move the choice. */
+/* A row of buttons, one of them selected; arrow keys move the selection. */
 function pills(node, label, options, chosen, choose) {
   node.className = "pills";
   node.setAttribute("role", "radiogroup");

@@ -1,5 +1,5 @@
 "use strict";
-/* Two pictures over each other with a divider to drag, and what became of the tokens over both. */
+/* Two pictures on top of each other with a divider to drag, and overlays of the tokens' fates. */
 class Compare {
   constructor(node, label) {
     this.node = node;
@@ -33,13 +33,13 @@ class Compare {
   }
 }
 
-/* kind: `relevance` of the picture's tokens, or the fate of the `image`'s, the `map`'s or of the `detail` of a place. */
+/* kind: `relevance` of the image tokens, or the fate of `image` tokens, of `map` tokens, or of the refinement (`detail`). */
 function tokenOverlay(tokens, kind, width, height) {
   if (!tokens[kind]) return null;
   const values = tokens[kind].match(/../g).map((pair) => parseInt(pair, 16));
   return (canvas) => {
     const cell = 16;
-    // The grid covers the picture and what it was padded with.
+    // The grid covers the picture and its padding.
     const side = Math.max(width / tokens.columns, height / tokens.rows);
     canvas.width = Math.round((width / side) * cell);
     canvas.height = Math.round((height / side) * cell);
@@ -71,16 +71,16 @@ function tokenOverlay(tokens, kind, width, height) {
 const OVERLAYS = [
   ["none", "no overlay"],
   ["relevance", "relevance of each token"],
-  ["image", "picture's tokens: came, lost, masked"],
-  ["map", "map's tokens: came, lost, masked"],
-  ["detail", "refinement of each place: came, lost, not sent"],
+  ["image", "image tokens: received, lost, masked"],
+  ["map", "map tokens: received, lost, masked"],
+  ["detail", "refinement: received, lost, not sent"],
 ];
 const OVERLAY_LEGEND = {
-  relevance: [["hsl(225, 90%, 25%)", "least relevant"], ["hsl(127, 90%, 42%)", "middle"], ["hsl(30, 90%, 60%)", "most relevant, sent first"]],
-  image: [["transparent", "came"], ["rgb(230, 40, 70)", "sent, and lost"], ["rgb(40, 44, 52)", "masked: not sent, filled in by the receiver"]],
+  relevance: [["hsl(225, 90%, 25%)", "least relevant"], ["hsl(127, 90%, 42%)", "medium"], ["hsl(30, 90%, 60%)", "most relevant, sent first"]],
+  image: [["transparent", "received"], ["rgb(230, 40, 70)", "lost"], ["rgb(40, 44, 52)", "masked: not sent, filled in by the receiver"]],
 };
 OVERLAY_LEGEND.map = OVERLAY_LEGEND.image;
-OVERLAY_LEGEND.detail = [["transparent", "all that was sent came"], ["rgb(230, 40, 70)", "some was lost"], ["rgb(40, 44, 52)", "nothing was sent"]];
+OVERLAY_LEGEND.detail = [["transparent", "all received"], ["rgb(230, 40, 70)", "some lost"], ["rgb(40, 44, 52)", "nothing sent"]];
 
 /* The ledger of one stream as a bar; entries: [name, title, group, bits]. */
 const LEDGER_COLOURS = {

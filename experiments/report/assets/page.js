@@ -82,7 +82,7 @@ function hero() {
   const one = D.folders[0];
   byId("title").textContent = D.title;
   const channels = [...new Set(D.folders.map((f) => f.channel))].join("; ");
-  byId("lead").textContent = `${D.series.map((s) => s.title).join(", ")} over ${channels}. ${one.pictures} ${one.pictures === 1 ? "picture" : "pictures"}, ${one.realisations} ${one.realisations === 1 ? "realisation" : "realisations"} of the channel each; every size is bytes that were sent.`;
+  byId("lead").textContent = `${D.series.map((s) => s.title).join(", ")} over ${channels}. ${one.pictures} ${one.pictures === 1 ? "picture" : "pictures"}, ${one.realisations} ${one.realisations === 1 ? "realisation" : "realisations"} of the channel each. Sizes count the bytes that were sent.`;
   const h = D.headline;
   if (!h) return;
   const ends = new Map();
@@ -156,7 +156,7 @@ function settings() {
 }
 
 /* ---- pictures ---- */
-const LAYERS = [["image", "picture"], ["seen", "what the judge sees"], ["map", "map"]];
+const LAYERS = [["image", "picture"], ["seen", "judge's map"], ["map", "map received"]];
 let compare = null;
 function gallery() {
   if (!D.pictures.length) { byId("pictures").classList.add("hidden"); return; }
@@ -185,8 +185,8 @@ function shotOf(n) {
 function factsOf(source, short) {
   if (source === "original") return [el("b", {}, "original"), el("div", { class: "fact" }, "before anything was sent")];
   const n = +source, shot = shotOf(n), line = lineAt(n);
-  if (!shot) return [el("b", {}, D.series[n].title), el("div", { class: "fact" }, "no picture was kept here")];
-  if (shot.lowest !== null) return [el("b", {}, D.series[n].title), el("div", { class: "fact" }, `cannot go so low: its least is ${grouped(shot.lowest)} bytes`)];
+  if (!shot) return [el("b", {}, D.series[n].title), el("div", { class: "fact" }, "no picture was kept at this setting")];
+  if (shot.lowest !== null) return [el("b", {}, D.series[n].title), el("div", { class: "fact" }, `rate not reachable: the lowest is ${grouped(shot.lowest)} bytes`)];
   const measured = D.metrics.filter((m) => isNumber(shot.v[m.id]));
   const title = `${D.series[n].title}${line.rate === state.rate.label ? "" : ` at ${askedRate(line).title}`}`;
   if (short) {
@@ -202,13 +202,13 @@ function factsOf(source, short) {
 }
 function layerOf(source, layer) {
   const picture = D.pictures[state.picture];
-  const names = { image: "picture", seen: "seen by the judge", map: source === "original" ? "labels" : "map received" };
+  const names = { image: "picture", seen: "judge's map", map: source === "original" ? "labels" : "map received" };
   const title = `${source === "original" ? "original" : D.series[+source].title}${layer === "image" ? "" : `, ${names[layer]}`}`;
-  if (source === "original") return { uri: uri(picture[layer]), title, missing: "There is none of this picture.", pixels: layer !== "image" };
+  if (source === "original") return { uri: uri(picture[layer]), title, missing: "Not available for this picture.", pixels: layer !== "image" };
   const shot = shotOf(+source);
   if (!shot) return { uri: null, title, missing: "No picture was kept at this setting." };
   const found = uri(shot[layer]);
-  const missing = layer === "map" ? "This codec carries no map." : "There is none of this picture.";
+  const missing = layer === "map" ? "This codec carries no map." : "Not available for this picture.";
   const overlay = shot.tokens && state.overlay !== "none" ? tokenOverlay(shot.tokens, state.overlay, picture.width, picture.height) : null;
   return { uri: found, title, missing, pixels: layer !== "image", overlay };
 }
@@ -287,7 +287,7 @@ function curves() {
   const where = overRate ? conditionsSaid(state.cond) : state.rate.title;
   const folder = D.folders[0];
   const starred = D.series.filter((s, n) => state.shown.has(n) && s.trained.includes(metric.id)).map((s) => s.title);
-  byId("curve-note").textContent = `${where ? `At ${where}. ` : ""}n = ${folder.pictures} pictures in ${folder.blocks} blocks, ${folder.realisations} realisations each; ${folder.blocks >= D.blocks_needed ? "bands are 95 % intervals" : `no intervals: too few blocks`}. Hollow marks: more than 1 % outages, which stay in the mean; a cross: the rate cannot be reached.${starred.length ? ` This metric was also a training loss of ${starred.join(", ")}.` : ""}`;
+  byId("curve-note").textContent = `${where ? `At ${where}: ` : ""}n = ${folder.pictures} pictures in ${folder.blocks} blocks, ${folder.realisations} realisations each; ${folder.blocks >= D.blocks_needed ? "bands are 95 % intervals" : `no intervals: too few blocks`}. Hollow marks: more than 1 % outages, which are part of the mean. Cross: the rate is not reachable.${starred.length ? ` This metric was also a training loss of ${starred.join(", ")}.` : ""}`;
   const rows = [...state.shown].sort().flatMap((n) => curveLines(n, state.x).map((line) => [D.series[n].title, xAxis.decimals === undefined ? acrossOf(line, state.x) : +acrossOf(line, state.x).toPrecision(4), ...[0, 1, 2].map((k) => written({ ...metric, unit: "" }, line.v[metric.id][k])), `${(100 * line.outage).toFixed(0)} %`]));
   byId("curve-table").replaceChildren(table(["codec", axisLabel(xAxis), axisLabel(metric), "low", "high", "outage"], rows, 1));
   byId("scale").disabled = !overRate;
@@ -397,7 +397,7 @@ function worst() {
       source ? el("img", { src: source, alt: `${w.p} as received`, width: D.pictures[kept].width, height: D.pictures[kept].height, style: "height:auto" }) : null,
       el("div", { class: "said" }, el("span", { class: "rank" }, `${rank + 1}`), el("b", {}, w.p),
         el("span", { class: "fact" }, `${chosen.title} ${written(chosen, w.v[chosen.id])}${w.v.outage ? `, outage ${Math.round(100 * w.v.outage)} %` : ""}`)));
-  }), ...(found.length ? [] : [el("p", { class: "mute" }, "No numbers of single pictures here.")]));
+  }), ...(found.length ? [] : [el("p", { class: "mute" }, "There are no values of single pictures at this setting.")]));
 }
 
 /* ---- cost, tables, manifest ---- */
@@ -413,8 +413,8 @@ function cost() {
     }
   }
   const machine = D.folders[0].made.machine || {};
-  byId("cost-table").replaceChildren(table(["codec", "encoding, a picture", "decoding, a reception", "delay on the channel, mean", "95 % of pictures within", "channel uses a picture"], rows, 1),
-    el("p", { class: "note" }, `At the setting above. Measured during the sweep on ${machine.device || "cpu"}, ${machine.threads || "?"} threads; "–" where it was not measured or the channel delays nothing.`));
+  byId("cost-table").replaceChildren(table(["codec", "encoding, per picture", "decoding, per reception", "mean delay of the channel", "95 % quantile of the delay", "channel uses per picture"], rows, 1),
+    el("p", { class: "note" }, `At the setting above. Measured during the sweep on ${machine.device || "cpu"}, ${machine.threads || "?"} threads; "–" if it was not measured or the channel has no delay.`));
 }
 function bjontegaard(name, pairs, codec) {
   if (!pairs.length) return [];
@@ -423,11 +423,11 @@ function bjontegaard(name, pairs, codec) {
   const cond = (line) => conditionsSaid(line) || "–";
   const have = pairs.filter((b) => isNumber(b.bd_rate_percent)), none = pairs.filter((b) => !isNumber(b.bd_rate_percent));
   const body = have.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, `${number(b.bd_rate_percent)} %${interval(b)}`, `${Math.round(100 * b.overlap)} %`]);
-  const parts = [el("h3", {}, `${name}Bjøntegaard rates`), el("p", { class: "note" }, "Bits that a codec needs more (+) or less (−) than another for equal quality, over the qualities that both reach; overlap is the share of the narrower range that this is."),
-    have.length ? table(["codec", "against", "channel", "metric", "rate", "overlap"], body, 4) : el("p", {}, "None: no two codecs reach the same qualities.")];
+  const parts = [el("h3", {}, `${name}Bjøntegaard rates`), el("p", { class: "note" }, "Bits that a codec needs more (+) or less (−) than another at equal quality, averaged over the qualities that both reach; overlap is their share of the narrower range."),
+    have.length ? table(["codec", "against", "channel", "metric", "rate", "overlap"], body, 4) : el("p", {}, "There are none: no two codecs reach the same qualities.")];
   if (none.length) {
-    const why = table(["codec", "against", "channel", "metric", "why there is none"], none.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, b.reason]), 9);
-    parts.push(el("details", {}, el("summary", {}, `${none.length} pairs without one`), el("div", { class: "scroll" }, why)));
+    const why = table(["codec", "against", "channel", "metric", "reason"], none.map((b) => [codec(b.codec), codec(b.against), cond(b), b.metric, b.reason]), 9);
+    parts.push(el("details", {}, el("summary", {}, `${none.length} pairs without a rate`), el("div", { class: "scroll" }, why)));
   }
   return parts;
 }
@@ -477,7 +477,7 @@ function again() {
 }
 
 function navigation() {
-  const parts = [["pictures", "Pictures"], ["curves", "Curves"], ["by-class", "Classes"], ["bits", "Bits"], ["worst", "Worst"], ["tables", "Tables"], ["again", "Run again"]];
+  const parts = [["pictures", "Pictures"], ["curves", "Curves"], ["by-class", "Classes"], ["bits", "Bits"], ["worst", "Worst"], ["tables", "Tables"], ["again", "Reproduce"]];
   byId("nav").append(...parts.filter(([id]) => !byId(id).classList.contains("hidden")).map(([id, title]) => el("a", { href: `#${id}` }, title)));
 }
 /* Parts are drawn when they come into view, and again only after something moved. */
@@ -504,7 +504,7 @@ function update() {
   redraw(...Object.keys(PARTS));
 }
 byId("quality").textContent = PICTURES.quality;
-if (PICTURES.left_out) byId("left-out").textContent = ` ${PICTURES.left_out} pictures were left out to keep this file small.`;
+if (PICTURES.left_out) byId("left-out").textContent = ` ${PICTURES.left_out} pictures were left out to keep the file small.`;
 hero(); settings(); gallery(); curveControls(); tables(); again();
 themed.push(() => redraw("curves", "heat", "by-class"));
 startTheme(byId("theme"));
@@ -512,7 +512,7 @@ byId("heat").classList.toggle("hidden", !state.heat || D.rates.length < 2);
 update();
 navigation();
 for (const id of Object.keys(PARTS)) watcher.observe(byId(id));
-/* On paper everything is in view. */
+/* A printout shows every part. */
 addEventListener("beforeprint", () => { for (const id of stale) PARTS[id](); stale.clear(); });
 let wide = innerWidth < 760;
 addEventListener("resize", () => { const now = innerWidth < 760; if (now !== wide) { wide = now; redraw("heat"); } });

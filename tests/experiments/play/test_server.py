@@ -234,7 +234,7 @@ def test_every_control_moves_and_nothing_leaves_the_page(
         tab.locator("#sliders input").first.wait_for()
         assert watched.fits()
         assert watched.move_everything() > 20
-        tab.get_by_label("Packet loss beside").press("End")
+        tab.get_by_label("Additional packet loss").press("End")
         tab.get_by_role("radio", name="tokens").click()
         tab.locator("dd", has_text="%").last.wait_for()
         assert watched.fits()

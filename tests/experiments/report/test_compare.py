@@ -171,11 +171,11 @@ def test_places_without_a_picture_and_repeated_values_are_folded(
         ("anchor", "fast", "20 to 25", f"channel_uses={uses}") for uses in (800, 1600)
     ]
     assert {row[2] for row in values.rows if row[1] == "robust"} == {"3 to 25"}
-    assert values.rest == "At 2 places more no picture came: every one is the mean colour."
+    assert values.rest == "At 2 further points all pictures are outages (the mean colour)."
     assert len(found.values) == 18  # the CSV has them all
     assert "snr_db" in differences.head
     assert "channel" not in differences.head
-    assert "All with channel robust. n = 3 pictures" in differences.note
+    assert "All rows have channel robust. n = 3 pictures" in differences.note
     assert "robust" in bd.note
 
 
