@@ -1,10 +1,10 @@
 """Figures of results folders: metrics over rate and over the channel, maps of both, and pictures.
 
     rate_CELL, SNR_DB_RATE, ...   every metric in a panel, one line per codec, in one cell
-    classes_CELL                  IoU of every class over the rate heat_METRIC_CONDITION         a
-    metric over rate and a condition, one map per codec pictures_NAME_RATE            the original
-    and each codec at similar rates, with maps and metrics channel_CONDITION_NAME_RATE   each
-    codec's picture over the values of a condition
+    classes_CELL                  IoU of every class over the rate
+    heat_METRIC_CONDITION         a metric over rate and a condition, one map per codec
+    pictures_NAME_RATE            the original and each codec at similar rates, with metrics
+    channel_CONDITION_NAME_RATE   each codec's picture over the values of a condition
 
 Curves and maps are drawn for a printed width (`style.TARGETS`), as PDF, SVG and PNG, with their
 numbers as CSV and as pgfplots. Bands are 95 % intervals, hollow marks are points with outages, and
