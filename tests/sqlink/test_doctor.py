@@ -50,7 +50,7 @@ def test_a_mixed_in_channels_package_is_wrong(monkeypatch: pytest.MonkeyPatch) -
         doctor.metadata, "packages_distributions", lambda: {"channels": ["channels", "sqlink"]}
     )
     assert found("channels").wrong
-    assert "give SQLink an environment of its own" in found("channels").says
+    assert "install SQLink in an environment of its own" in found("channels").says
 
 
 def test_damaged_weights_are_wrong_and_the_exit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -514,7 +514,7 @@ def test_results_are_listed_exported_and_pruned(tmp_path: Path) -> None:
     assert said == f"{rows}: 4 rows\n"
     assert sorted(rows.read_text().split()) == ['"channel"', *['"far"'] * 2, *['"near"'] * 2]
     assert "0 rows and 0 bytes removed" in sqlink("results", "prune", out)
-    assert "give I/N, as 2/8" in sqlink("sweep", config, "--shard", "2", code=2)
+    assert "give I/N, such as 2/8" in sqlink("sweep", config, "--shard", "2", code=2)
     assert "no results here" in sqlink("results", "show", tmp_path, code=2)
     assert '"channels"' in sqlink("schema")
 
