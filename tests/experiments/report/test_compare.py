@@ -203,7 +203,7 @@ def test_sheets_show_like_bytes(folder: Path, tmp_path: Path) -> None:
         (["{folder}", "--bpp", "0"], "rate bpp=0.0 must be above 0"),
         (["{folder}", "gallery"], "gallery: no results here"),
         (["{folder}", "{folder}"], "is given twice"),
-        (["gallery", "--pictures"], "--against, --metric and --pictures are of sweeps"),
+        (["gallery", "--pictures"], "--against, --metric and --pictures need results folders"),
         (["gallery", "other"], "one gallery or folder of pictures at a time"),
     ],
 )
