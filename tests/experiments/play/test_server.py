@@ -57,7 +57,7 @@ def test_it_listens_on_this_machine_alone(server: Server) -> None:
 def test_the_page_comes_with_the_token_alone(server: Server) -> None:
     status, page = ask(server, "GET", f"/?token={server.token}")
     assert status == 200
-    assert b"<title>A link to play with" in page
+    assert b"<title>Interactive link" in page
     assert ask(server, "GET", "/")[0] == 403
     assert ask(server, "GET", "/?token=wrong")[0] == 403
     assert server.token.encode() not in page

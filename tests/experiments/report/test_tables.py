@@ -117,7 +117,7 @@ def test_the_page_of_tables_names_n_and_stars_what_was_trained_on(folder: Path) 
     assert "n = 6 pictures in 3 blocks, 1 realisation each." in text
     assert "* PSNR, dB was also a training loss of ours, anchor." in text
     assert "| ours | bytes=2 | - | - |" in text
-    assert "95 % intervals: Student's t on blocks left out in turn" in text
+    assert "95 % intervals (Student's t, leaving out each block in turn)" in text
     assert text.count("| ours | anchor |") == 4
     assert "Bjøntegaard rates" in text
     assert "Differences, paired" in text
