@@ -104,18 +104,19 @@ def reference_page(folders: Sequence[Path], output: Path, note: str = "") -> lis
     text = [
         "# Reference curves",
         _NOTE,
-        "Every codec that makes bytes goes under the 5G LDPC code at the modulation and code rate "
-        "that serve it best at each mean SNR, by the metric of the table: all packets protected "
-        "alike, 96 bytes and a CRC-24 each. Beside it stand the same codec under an ideal code "
-        "(`capacity`: an endless code for Gaussian inputs; over a fade that lasts a picture, the "
-        "outage capacity; `normal approximation`: the best code of a packet's length), and "
-        "DeepJSCC, whose symbols need no code. Ideal codes choose among the same rates. The "
-        "receiver knows the fade, the sender the mean SNR. SNR is Es/N0 of a complex symbol; "
-        "[analogue](../guide/analogue.md) defines power, SNR and CBR. A picture that does not come "
-        "counts as the mean colour, whether its packets were lost or the codec cannot code so low "
-        "(`unreachable` in the CSV): both are part of every mean. Bytes and QP are means of the "
-        "pictures that were coded. `+ 50 %` behind a link is RaptorQ across the picture: so many "
-        "repair packets to its own, within the same channel uses.",
+        "Each digital codec is protected by the 5G LDPC code, at each mean SNR with the modulation "
+        "and code rate that give the best value of the table's metric: all packets are protected "
+        "equally, each with 96 bytes and a CRC-24. For comparison, the tables show the same codec "
+        "with an ideal code (`capacity`: an infinitely long code for Gaussian inputs; if a fade "
+        "lasts a whole picture, the outage capacity; `normal approximation`: the best code of a "
+        "packet's length), and DeepJSCC, whose symbols need no code. Ideal codes choose among the "
+        "same rates. The receiver knows the fade, the transmitter knows the mean SNR. SNR is Es/N0 "
+        "of a complex symbol; [analogue](../guide/analogue.md) defines power, SNR and CBR. A "
+        "picture that is not received counts as the mean colour, both if its packets were lost and "
+        "if the codec cannot code it at so low a rate (`unreachable` in the CSV); both are part of "
+        "every mean. Bytes and QP are means over the pictures that were coded. `+ 50 %` behind a "
+        "link means RaptorQ across the picture: repair packets in this proportion to its source "
+        "packets, within the same channel uses.",
     ]
     text += [note] if note else []
     files: dict[Path, str] = {}
@@ -182,9 +183,7 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
     files = ", ".join(
         f"[{name}]({FOLDER}/{results.name}.best-{name}.csv)" for name in manifest["metrics"]
     )
-    text.append(
-        f"Numbers behind the curves, with parameters, as CSV, the best by each metric: {files}."
-    )
+    text.append(f"The curves' numbers and parameters as CSV, best by each metric: {files}.")
     if links:
         rows = [
             (
@@ -197,17 +196,20 @@ def _section(results: Results, metrics: Sequence[str]) -> list[str]:
             )
             for _, one in sorted(links.items(), key=lambda item: item[1]["uses_per_packet"])
         ]
-        head = ("modulation", "code rate", "5G MCS", "bits, CRC in", "coded bits", "channel uses")
-        text += ["Links that were chosen, a packet each:", _markdown(head, rows)]
+        head = ("modulation", "code rate", "5G MCS", "bits with CRC", "coded bits", "channel uses")
+        text += ["Chosen links, for one packet:", _markdown(head, rows)]
     return text
 
 
 def said_of(line: Line) -> str:
-    """Write the symbol channel in words, such as `Rayleigh fading, a fade a packet`."""
+    """Write the symbol channel in words, such as `Rayleigh fading, one fade per packet`."""
     options = json.loads(line["over_options"] or "{}")
     name = {"awgn": "AWGN", "rayleigh": "Rayleigh fading"}.get(line["over"], line["over"])
     fade = options.pop("coherence", None)
-    fade = f", a fade a {fade}" if isinstance(fade, str) else fade and f", fades of {fade} symbols"
+    if isinstance(fade, str):
+        fade = f", one fade per {fade}"
+    elif fade:
+        fade = f", fades of {fade} symbols"
     rest = "".join(f", {option} {value}" for option, value in options.items())
     return f"{name}{fade or ''}{rest}"
 
@@ -219,7 +221,7 @@ def _table(setting: Setting, metric: str, known: Mapping[str, Any]) -> str:
     for one in setting.series:
         head.append(one.title)
         if one in real and len(real) == 1:
-            head.append("its link, QP, bytes, not come")
+            head.append("link, QP, bytes, not received")
     rows = []
     for snr in sorted({snr for one in setting.series for snr in one.lines}):
         row = [f"{snr:g}"]

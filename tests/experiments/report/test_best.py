@@ -153,7 +153,7 @@ def test_a_link_with_raptorq_across_the_picture_competes_with_the_link_alone(
     assert line["bytes"] <= 4 * 96
     page, *_ = reference_page([out], tmp_path / "docs")
     text = page.read_text(encoding="utf-8")
-    assert "over Rayleigh fading, a fade a packet, 6000 channel uses" in text
+    assert "over Rayleigh fading, one fade per packet, 6000 channel uses" in text
     assert "| qpsk 0.59 + 100 %, " in text
 
 
