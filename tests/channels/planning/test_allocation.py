@@ -252,7 +252,7 @@ def test_measured_options_over_block_fading_share_their_states() -> None:
         ({"relevance": [-1.0]}, "relevance=-1.0 must be from 0"),
         ({"relevance": [True]}, "relevance=True must be a number"),
         ({"states": [0.5, 0.6]}, "states must add up to 1, got 1.1"),
-        ({"states": [0.5, 0.5]}, "one value for each of 2 states"),
+        ({"states": [0.5, 0.5]}, "one value for each of the 2 states"),
         ({"states": [1.5]}, "states=1.5 must be from 0 to 1"),
         ({"options": [Option(0, (0.5,))]}, "uses=0 must be an integer from 1"),
         ({"options": [Option(100, (1.5,))]}, "delivery=1.5 must be from 0 to 1"),
