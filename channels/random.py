@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.special import gammaincinv
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
@@ -84,8 +83,7 @@ class Randomness:
     """N independent streams of random numbers, one per link.
 
     keys: int64 [N, 2], 32-bit words. Draw number i of a stream is word i of its Philox output.
-    `integers`, `uniform`, `normal` and `gamma` read the same words, so take a `child` for each
-    purpose.
+    `integers`, `uniform` and `normal` read the same words, so take a `child` for each purpose.
 
     >>> streams = Randomness.derive(7, [("point", 0, r) for r in range(3)])
     >>> whole = streams.child("noise").integers(10)
@@ -188,20 +186,6 @@ class Randomness:
         pairs = self.complex_normal(-(-(start + count) // 2) - first, first)  # [N, pairs]
         flat = torch.view_as_real(pairs).flatten(1) * math.sqrt(2)
         return flat[:, start - 2 * first : start - 2 * first + count].to(dtype)
-
-    def gamma(
-        self, shape: float, count: int, start: int = 0, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        """Draw [N, count], gamma-distributed with scale 1: draws start to start + count - 1.
-
-        shape: above 0; mean and variance equal it. Each draw is the inverse of the distribution
-        function at one float64 uniform, computed by SciPy on the CPU. The power gain |h|^2 of
-        Nakagami-m fading with mean 1 is `gamma(m, ...) / m`.
-        """
-        if not shape > 0:
-            raise ValueError(f"shape {shape} must be above 0")
-        values = gammaincinv(shape, self.uniform(count, start).cpu().numpy())
-        return torch.from_numpy(values).to(self.device, dtype)
 
     def complex_normal(
         self, count: int, start: int = 0, dtype: torch.dtype = torch.complex128

@@ -139,20 +139,6 @@ def test_distributions() -> None:
     assert float((links_apart - torch.eye(50)).abs().max()) < 0.09  # 5.7 sigma, 1225 pairs
 
 
-@pytest.mark.parametrize("shape", [0.3, 1.0, 2.5, 40.0])
-def test_gamma_draws_follow_scipys_distribution(shape: float) -> None:
-    streams = Randomness.derive(5, [("gamma", link) for link in range(4)])
-    draws = streams.gamma(shape, 5000)
-    assert stats.kstest(draws.flatten().numpy(), stats.gamma(shape).cdf).pvalue > 0.01
-    assert torch.equal(draws[2:, 1000:], streams.select([2, 3]).gamma(shape, 4000, start=1000))
-
-
-@pytest.mark.parametrize("shape", [0.0, -1.0, float("nan")])
-def test_gamma_refuses_a_shape_that_is_not_above_0(shape: float) -> None:
-    with pytest.raises(ValueError, match="must be above 0"):
-        Randomness.derive(0, [("p",)]).gamma(shape, 1)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_uniforms_never_reach_the_ends(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = links(1)

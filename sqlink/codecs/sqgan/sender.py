@@ -216,7 +216,7 @@ class Sender:
     def _usual_sizes(
         self, analysed: AnalysedPicture, step: int | None, known: Collection[int]
     ) -> NDArray[np.float64]:
-        """Return about how many bytes each point of the path takes, rising: float64 [POINTS + 1].
+        """Return about how many bytes each point of the path takes: float64 [POINTS + 1].
 
         known: the quantiser's steps whose tokens may be looked at; others take more or fewer bytes
         than the nearest of these.
