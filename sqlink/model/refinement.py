@@ -25,6 +25,7 @@ in Wasserstein space", NeurIPS 2021).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise, product
 
@@ -68,7 +69,8 @@ class RefinementConfig:
     the quantiser, in units of a coefficient that is orthonormal over three colours of [0, 1], the
     coarsest first; a picture is sent at one of them. steps_per_row: steps that share a row of the
     coder's tables. round_up: added to a size before it is rounded down; below a half, as small
-    values cost bits.
+    values cost bits. restrained: classes of the map in which the networks' correction is left out
+    at realism 1: what LPIPS makes of foliage is a hatching.
     """
 
     values8: int = 12
@@ -83,6 +85,7 @@ class RefinementConfig:
     blocks4: int = 3
     width2: int = 32
     blocks2: int = 5
+    restrained: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not (1 <= self.values8 <= 16 and 1 <= self.values4 <= 16):
@@ -93,6 +96,8 @@ class RefinementConfig:
             raise ConfigError(f"steps_per_row {self.steps_per_row} must leave 1 to 16 rows")
         if self.steps[-1] <= 0 or not 0 < self.round_up <= 0.5:
             raise ConfigError("steps must be above 0, round_up above 0 and up to a half")
+        if any(number < 0 for number in self.restrained):
+            raise ConfigError(f"restrained {self.restrained} must be numbers of classes")
 
     def to_json(self) -> str:
         """Return the sizes as text, for a weights file."""
@@ -111,6 +116,20 @@ def table_row(step: int, steps_per_row: int) -> int:
     [0, 0, 1, 1, 1, 1, 2, 2]
     """
     return (step + steps_per_row // 2) // steps_per_row
+
+
+def share_of_classes(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
+    """Return which share of the about 20x20 pixels around each pixel is of some classes.
+
+    segmentation: int64 [N, H, W], H and W multiples of 4. Returns float32 [N, 1, H, W].
+
+    >>> share_of_classes(torch.full((1, 8, 8), 5), (5, 7)).unique().tolist()
+    [1.0]
+    """
+    named = torch.tensor(classes, device=segmentation.device)
+    cells = F.avg_pool2d(torch.isin(segmentation, named).float().unsqueeze(1), 4)
+    cells = F.avg_pool2d(cells, 5, 1, 2, count_include_pad=False)
+    return F.interpolate(cells, scale_factor=4.0, mode="bilinear", align_corners=False)
 
 
 def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
@@ -331,12 +350,14 @@ class RefinementDecoder(nn.Module):
         came4: Tensor,
         step: Tensor,
         realism: Tensor,
+        restrained: Tensor | None = None,
     ) -> Tensor:
         """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
 
         base: features at 1/8 and 1/4 and the picture [N, 3, H, W] of the base decoder. digits: [N,
         D, h, w]. came: bool [N, h, w], where tokens are known. step: [N], value of a digit of 1.
-        realism: [N], 0 or 1.
+        realism: [N], 0 or 1. restrained: [N, 1, H, W] in [0, 1], which part of the networks'
+        correction is left out at realism 1.
 
         Returns [N, 3, H, W], not clamped.
         """
@@ -358,7 +379,11 @@ class RefinementDecoder(nn.Module):
         low = _smooth(picture)
         shown = torch.lerp(self.detail[0], self.detail[1], realism).view(-1, 1, 1, 1)
         drawn, gate = F.pixel_shuffle(self.out(silu(x)), 2).chunk(2, 1)
-        high = (picture - low) * shown * (1 + gate)
+        shown = shown * (1 + gate)
+        if restrained is not None:
+            corrected = 1 - restrained * realism.view(-1, 1, 1, 1)
+            drawn, shown = corrected * drawn, torch.lerp(torch.ones_like(shown), shown, corrected)
+        high = (picture - low) * shown
         out: Tensor = low + drawn
         # Tokens of a block replace the base's detail in it. A zero digit only means that the
         # coefficient is small, so a little of the detail stays at realism 1.

@@ -31,17 +31,32 @@ from sqlink.data.base import open_dataset
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.lpips import LPIPS, load_lpips
-from sqlink.model.discriminator import FeatureDiscriminator
-from sqlink.model.refinement import Coefficients, Digits, Refinement, RefinementConfig, errors_at
+from sqlink.model.discriminator import FeatureDiscriminator, PatchDiscriminator, is_one_of
+from sqlink.model.refinement import (
+    Coefficients,
+    Digits,
+    Refinement,
+    RefinementConfig,
+    errors_at,
+    share_of_classes,
+)
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import Section, load_settings
+from sqlink.training.adversaries import GRAIN
 from sqlink.training.augmentation import step_generator
 from sqlink.training.checkpoint import follow, load_checkpoint, save_checkpoint
 from sqlink.training.config import Pixels, Share, Source, Weight
 from sqlink.training.interruption import Interruption
 from sqlink.training.journal import Journal
-from sqlink.training.losses import colour_loss, hinge_discriminator, image_loss, unit_power
+from sqlink.training.losses import (
+    colour_loss,
+    hinge_discriminator,
+    image_loss,
+    spectrum_loss,
+    unit_power,
+)
+from sqlink.training.perceptual import energy_score, features_loss
 from sqlink.training.precision import Precision, autocast, fastest_precision
 from sqlink.training.refinement_bank import REALISMS, Bank, Base, Entry, everything_drawn
 from sqlink.training.refinement_weights import export, load_refinement
@@ -54,6 +69,10 @@ _FLOORS = (1e-3, 1e-3)
 class RefinementLosses(Section):
     """Weight of each loss. squared: mean squared error, at realism 0; the others at realism 1. With
     a `gain` of 0 the transmitter's half stays as it is: a step is then a fifth shorter.
+
+    adversarial: of the discriminator of patches. In the task's blended classes (`driving`: sky and
+    trees), whose exact texture matters to no one, LPIPS weighs `blended_weight`; in all others the
+    discriminator of patches weighs `adversarial_elsewhere`.
     """
 
     squared: Weight = 60.0
@@ -62,7 +81,12 @@ class RefinementLosses(Section):
     perceptual: Weight = 3.0
     semantic: Weight = 0.3
     projected: Weight = 0.3
+    adversarial: Weight = 0.0
+    spectrum: Weight = 0.0
+    features: Weight = 0.0
     gain: Weight = 0.2
+    blended_weight: Share = 1.0
+    adversarial_elsewhere: Share = 1.0
 
 
 class RefinementTraining(Section):
@@ -87,10 +111,16 @@ class RefinementTraining(Section):
     adversarial_start: Share = 0.5
     faithful_every: Annotated[int, Field(gt=1)] = 2
     """One crop in so many is drawn at realism 0, the others at 1."""
+    realisations: Literal[1, 2] = 1
+    """With 2, a step draws either different crops at realism 0, or each crop twice at realism 1,
+    from two noises of the base: `energy_score` then rewards that the two differ."""
     redraw: Share = 0.15
     """Probability of a step to draw a picture of the bank anew."""
     bank: Annotated[int, Field(gt=0)] = 500
     """Pictures that the bank grows to; sources are sampled by their shares."""
+    restrained: Annotated[list[str], Field(default_factory=list)]
+    """Classes in which the decoder's networks correct nothing at realism 1; see
+    `RefinementConfig`."""
     losses: RefinementLosses = RefinementLosses()
     max_minutes: Annotated[float, Field(gt=0)]
     lpips_weights: str | None = None
@@ -121,13 +151,15 @@ class RefinementTrainer:
         self.task = load_task(config.task, _classes_of(self.base.model))
         self.lpips: LPIPS = load_lpips(config.lpips_weights)
         self.tx = self.base.tx
+        restrained = tuple(self.task.classes.index(name) for name in config.restrained)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = refinement_for(self.base)
+            self.network = refinement_for(self.base, restrained)
             probe = torch.zeros(1, 3, 64, 64)
             with torch.no_grad():
                 seen = [*self.lpips.taps(probe)[1:6:2], *self.tx.network.features(probe)]
             self.critic = FeatureDiscriminator([view.shape[1] for view in seen])
+            self.patch = PatchDiscriminator(self.base.labels - 1)
         if config.start is not None:
             self.network.load_state_dict(load_refinement(Path(config.start)))
         named = list(self.network.named_parameters())
@@ -140,11 +172,17 @@ class RefinementTrainer:
         self.critic_optimizer = torch.optim.AdamW(
             self.critic.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.99)
         )
+        self.patch_optimizer = torch.optim.AdamW(
+            self.patch.parameters(),
+            lr=config.discriminator_rate,
+            betas=(0.5, 0.99),
+            weight_decay=0.0,
+        )
         self.weights = self.task.tensors()[1]
         self.relevance = torch.cat((self.weights, self.weights.min().view(1)))
         self.step, self.seconds = 0, 0.0
         self.interruption = Interruption()
-        self.bank = Bank(self.base, config.sources, config.crop, config.bank)
+        self.bank = Bank(self.base, config.sources, config.crop, config.bank, config.realisations)
         self.held_out: list[Entry] = []
 
     @property
@@ -165,6 +203,8 @@ class RefinementTrainer:
                 "critic": self.critic.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "critic_optimizer": self.critic_optimizer.state_dict(),
+                "patch": self.patch.state_dict(),
+                "patch_optimizer": self.patch_optimizer.state_dict(),
             },
             step=self.step,
             seconds=self.seconds,
@@ -189,6 +229,8 @@ class RefinementTrainer:
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.patch.load_state_dict(state["patch"])
+        self.patch_optimizer.load_state_dict(state["patch_optimizer"])
         self.step, self.seconds = facts["step"], facts["seconds"]
         return True
 
@@ -200,7 +242,16 @@ class RefinementTrainer:
         if not bank or torch.rand(1, generator=generator) < config.redraw:
             self.bank.grow(generator)
         count, side = config.batch_size, config.crop // 16
-        chosen = [bank[int(n)] for n in torch.randint(len(bank), (count,), generator=generator)]
+        first = self.step * count
+        drawn = [int((first + n) % config.faithful_every > 0) for n in range(count)]
+        times = 1
+        if config.realisations == 2:
+            natural = int(self.step % config.faithful_every > 0)
+            times = 1 + natural
+            drawn = [(1 + n % 2) * natural for n in range(count)]
+        chosen = [
+            bank[int(n)] for n in torch.randint(len(bank), (count // times,), generator=generator)
+        ]
         where = [
             (
                 int(torch.randint(e.tokens.shape[1] - side + 1, (1,), generator=generator)),
@@ -208,15 +259,16 @@ class RefinementTrainer:
             )
             for e in chosen
         ]
-        first = self.step * count
-        drawn = [int((first + n) % config.faithful_every > 0) for n in range(count)]
-        realism = torch.tensor([REALISMS[n] for n in drawn])
+        realism = torch.tensor([REALISMS[min(n, 1)] for n in drawn])
         images = _cut([e.image for e in chosen], where, 16, side).float() / 255
         sent = _cut([e.sent for e in chosen], where, 16, side).long()
         labels = _cut([e.labels for e in chosen], where, 16, side).long()
         base = tuple(
             _cut(
-                [e.base[n][part] for n, e in zip(drawn, chosen, strict=True)], where, scale, side
+                [chosen[k // times].base[n][part] for k, n in enumerate(drawn)],
+                [where[k // times] for k in range(count)],
+                scale,
+                side,
             ).float()
             for part, scale in enumerate((2, 4, 16))
         )
@@ -224,6 +276,7 @@ class RefinementTrainer:
         for optimizer, most in (
             (self.optimizer, config.learning_rate),
             (self.critic_optimizer, config.discriminator_rate),
+            (self.patch_optimizer, config.discriminator_rate),
         ):
             for group in optimizer.param_groups:
                 group["lr"] = most * rate
@@ -235,7 +288,7 @@ class RefinementTrainer:
         )
         encoder = self.network.encoder
         steps = self.network.config.steps
-        place = torch.rand(count, generator=generator)
+        place = torch.rand(len(chosen), generator=generator)
         step = steps[0] * (steps[-1] / steps[0]) ** place
         with autocast(images.device, self.precision):
             with torch.set_grad_enabled(weights.gain > 0):
@@ -243,11 +296,22 @@ class RefinementTrainer:
             sent_ = encoder.digits(_as_float32(found), step)
             came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
             rebuilt = self.network.decoder(
-                base, sent_.digits8, came8, sent_.digits4, came4, step, realism
+                base,
+                *(
+                    part.repeat_interleave(times, 0)
+                    for part in (sent_.digits8, came8, sent_.digits4, came4, step)
+                ),
+                realism,
+                self._restrained(sent).repeat_interleave(times, 0),
             )
-            terms, errors = self._losses(rebuilt.float(), images, labels, sent, realism, generator)
-        if weights.gain > 0:
-            gain = self._gain_loss(found, step, came8, came4, errors, realism)
+            images, labels, sent = (
+                part.repeat_interleave(times, 0) for part in (images, labels, sent)
+            )
+            terms, errors = self._losses(
+                rebuilt.float(), images, labels, sent, realism, times, generator
+            )
+        if weights.gain > 0 and bool((realism == 1).any()):
+            gain = self._gain_loss(found, step, came8, came4, errors, realism[::times])
             terms["gain"] = weights.gain * gain
         total = torch.stack([t.float() for t in terms.values()]).sum()
         if not torch.isfinite(total):
@@ -265,6 +329,9 @@ class RefinementTrainer:
         )
         self.step += 1
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _restrained(self, sent: Tensor) -> Tensor:
+        return share_of_classes(sent, self.network.config.restrained)
 
     def _came(
         self, found: Digits, shares: Tensor, whole: list[bool], generator: torch.Generator
@@ -314,15 +381,22 @@ class RefinementTrainer:
         labels: Tensor,
         sent: Tensor,
         realism: Tensor,
+        times: int,
         generator: torch.Generator,
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """Return the weighted losses, and errors at realism 1 by 4x4 pixels, [n, H/4, W/4]."""
+        """Return the weighted losses, and errors at realism 1 by 4x4 pixels, [n, H/4, W/4].
+
+        times: realisations of each of the n crops.
+        """
         weights = self.config.losses
         faithful, natural = realism == 0, realism == 1
         terms = {}
         if faithful.any():
             squared = (rebuilt[faithful] - images[faithful]).square().mean()
             terms["squared"] = weights.squared * squared
+        if not natural.any():
+            nothing = images.new_zeros((0, images.shape[2] // 4, images.shape[3] // 4))
+            return terms, (nothing, nothing)
         ours, theirs, shown = rebuilt[natural], images[natural], labels[natural]
         terms["l1"] = weights.l1 * image_loss(ours, theirs, shown, self.weights)
         terms["colour"] = weights.colour * colour_loss(ours, theirs)
@@ -333,7 +407,19 @@ class RefinementTrainer:
             wanted = self.lpips.taps(theirs)
             true = self.tx.network.features(theirs)
         distance = lpips_map(self.lpips, found, wanted, ours.shape[-1] // 4)
-        terms["perceptual"] = weights.perceptual * distance.mean()
+        exact: Tensor | None = None
+        if weights.blended_weight < 1:
+            blended = is_one_of(sent[natural], self.task.blended).float()
+            exact = 1 - (1 - weights.blended_weight) * blended
+        terms["perceptual"] = weights.perceptual * energy_score(
+            self.lpips, found, wanted, exact, times
+        )
+        if weights.spectrum:
+            terms["spectrum"] = weights.spectrum * spectrum_loss(clamped, theirs)
+        if weights.features:
+            terms["features"] = weights.features * features_loss(
+                seen, true, weight=exact, realisations=times
+            )
         logits = self.tx.network.classes(*seen)
         step = images.shape[-1] // logits.shape[-1]  # pixels for a place of the logits
         sampled = sent[natural][:, step // 2 :: step, step // 2 :: step]
@@ -345,9 +431,13 @@ class RefinementTrainer:
             terms["projected"] = weights.projected * self._play(
                 [*found[1:6:2], *seen], [*wanted[1:6:2], *true]
             )
+        if weights.adversarial and self.progress >= self.config.adversarial_start:
+            terms["adversarial"] = weights.adversarial * self._play_patches(
+                clamped, theirs, sent[natural], generator
+            )
         errors = (
-            distance.detach(),
-            F.avg_pool2d(crossed.detach().unsqueeze(1), 4 // step).squeeze(1),
+            distance.detach().unflatten(0, (-1, times)).mean(1),
+            F.avg_pool2d(crossed.detach(), 4 // step).unflatten(0, (-1, times)).mean(1),
         )
         return terms, errors
 
@@ -363,6 +453,26 @@ class RefinementTrainer:
         self.critic.requires_grad_(False)
         opinion = torch.stack([-v.mean() for v in self.critic(fake)]).mean()
         self.critic.requires_grad_(True)
+        return opinion
+
+    def _play_patches(
+        self, ours: Tensor, theirs: Tensor, sent: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Play one round against the discriminator of patches, which learns first."""
+        real, fake = (
+            part + GRAIN * torch.randn(part.shape, generator=generator) for part in (theirs, ours)
+        )
+        verdicts, _ = self.patch(torch.cat((real, fake.detach())), sent.repeat(2, 1, 1))
+        self.patch_optimizer.zero_grad()
+        hinge_discriminator(*verdicts.chunk(2)).backward()
+        self.patch_optimizer.step()
+        self.patch.requires_grad_(False)
+        verdict = self.patch(fake, sent)[0]
+        self.patch.requires_grad_(True)
+        blended = is_one_of(sent, self.task.blended).float().unsqueeze(1)
+        least = self.config.losses.adversarial_elsewhere
+        weight = least + (1 - least) * F.adaptive_avg_pool2d(blended, verdict.shape[2:])
+        opinion: Tensor = -(weight * verdict).mean()
         return opinion
 
     def _gain_loss(
@@ -435,6 +545,7 @@ class RefinementTrainer:
                         kept[1],
                         step,
                         torch.tensor([realism]),
+                        self._restrained(entry.sent[None].long()),
                     )
                     out.append(picture.clamp(0, 1))
                 total = sums[point]
@@ -461,6 +572,10 @@ class RefinementTrainer:
         generator = torch.Generator().manual_seed(self.config.seed + self.step)
         while len(self.bank.entries) < min(24, self.bank.size):
             self.bank.grow(generator)
+        if self.step == 0:
+            side = self.config.crop
+            crops = torch.stack([e.image[:, :side, :side] for e in self.bank.entries])
+            self.patch.whiten_by(crops.float() / 255, GRAIN)
         last = time.monotonic()
         saved = checked = self.seconds
         seen: dict[str, list[float]] = {}
@@ -496,9 +611,9 @@ class RefinementTrainer:
         self.save()
 
 
-def refinement_for(base: Base) -> Refinement:
+def refinement_for(base: Base, restrained: tuple[int, ...] = ()) -> Refinement:
     """Make an untrained refinement of the base's sizes."""
-    return Refinement(RefinementConfig(), base.labels, *base.widths)
+    return Refinement(RefinementConfig(restrained=restrained), base.labels, *base.widths)
 
 
 def class_shares(segmentation: Tensor, classes: int) -> Tensor:

@@ -22,7 +22,7 @@ from sqlink.training.config import Source
 from sqlink.training.refinement_weights import without_refinement
 
 REALISMS = (0.0, 1.0)
-"""What the base decoder draws each picture at."""
+"""What the base decoder draws each picture at; at the second once for each realisation."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Entry:
     """A picture of the bank, padded to whole tokens.
 
     image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
-    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: by realism the base
-    decoder's features at 1/8 and 1/4 and its picture, float16. full: the features at 1/8 and the
-    picture, at realism 0 of all tokens. whole: whether every token came.
+    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: the base decoder's features
+    at 1/8 and 1/4 and its picture, float16, at realism 0, then each realisation at 1. full: the
+    features at 1/8 and the picture, at realism 0 of all tokens. whole: whether every token came.
     """
 
     image: Tensor
@@ -79,19 +79,24 @@ class Base:
         )
 
     @torch.no_grad()
-    def draw(self, entry: Entry, image: Tensor, of_map: Tensor) -> None:
-        """Decode the base from the tokens that are there: bool [h, w], of picture and map."""
+    def draw(
+        self, entry: Entry, image: Tensor, of_map: Tensor, seeds: Sequence[int] = (0,)
+    ) -> None:
+        """Decode the base from the tokens that are there: bool [h, w], of picture and map.
+
+        seeds: of the noise of each realisation.
+        """
         entry.whole = bool(image.all()) and bool(of_map.all())
         if entry.full is None and not entry.whole:
             everything = torch.ones_like(image)
-            coarse, _, picture = self._decoded(entry, everything, everything, REALISMS[:1])[0]
+            coarse, _, picture = self._decoded(entry, everything, everything, ())[0]
             entry.full = coarse, picture
-        entry.base = self._decoded(entry, image, of_map, REALISMS)
+        entry.base = self._decoded(entry, image, of_map, seeds)
         if entry.full is None:
             entry.full = entry.base[0][0], entry.base[0][2]
 
     def _decoded(
-        self, entry: Entry, image: Tensor, of_map: Tensor, realisms: tuple[float, ...]
+        self, entry: Entry, image: Tensor, of_map: Tensor, seeds: Sequence[int]
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         model = self.model
         tokens = torch.where(torch.stack((image, of_map)), entry.tokens, -1)
@@ -99,8 +104,9 @@ class Base:
         steering = model.map_decoder.likeliest(model.map_demasker(codes, of_map[None]))
         grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), image[None])
         found = []
-        for realism in realisms:
-            coarse, fine, out = model.image_decoder.with_features(grid, steering, 0, realism)
+        draws = [(REALISMS[0], 0), *((REALISMS[1], seed) for seed in seeds)]
+        for realism, seed in draws:
+            coarse, fine, out = model.image_decoder.with_features(grid, steering, seed, realism)
             picture = ((out + 1) / 2).clamp(0, 1)
             found.append((coarse[0].half(), fine[0].half(), picture[0].half()))
         return found
@@ -109,11 +115,19 @@ class Base:
 class Bank:
     """A set of entries that grows to `size` pictures, sampled by the sources' shares.
 
-    crop: side of a training crop, pixels; smaller pictures are passed over.
+    crop: side of a training crop, pixels; smaller pictures are passed over. realisations: how often
+    a picture is drawn at realism 1; if more than once, from random noises.
     """
 
-    def __init__(self, base: Base, sources: Sequence[Source], crop: int, size: int) -> None:
-        self.base, self.crop, self.size = base, crop, size
+    def __init__(
+        self,
+        base: Base,
+        sources: Sequence[Source],
+        crop: int,
+        size: int,
+        realisations: int = 1,
+    ) -> None:
+        self.base, self.crop, self.size, self.realisations = base, crop, size, realisations
         self.sets = [open_dataset(s.name, **s.options) for s in sources]
         self.shares = torch.tensor([s.share for s in sources])
         self.entries: list[Entry] = []
@@ -141,7 +155,10 @@ class Bank:
             kept &= ~lost
         if not kept[0].any():
             kept[0, 0, 0] = True
-        self.base.draw(entry, kept[0], kept[1])
+        seeds = [0]
+        if self.realisations > 1:
+            seeds = torch.randint(2**31, (self.realisations,), generator=generator).tolist()
+        self.base.draw(entry, kept[0], kept[1], seeds)
 
     def grow(self, generator: torch.Generator) -> None:
         """Add a picture until the bank is full, then redraw a random one or replace it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from sqlink.model.refinement import (
     RefinementConfig,
     errors_at,
     quantised,
+    share_of_classes,
     table_row,
 )
 from sqlink.model.sqgan import SQGAN
@@ -199,6 +201,57 @@ def test_a_model_without_places_at_a_quarter_is_refused() -> None:
     for config in (shallow, replace(shallow, stem=8)):
         with pytest.raises(ConfigError, match="1/4"):
             SQGAN(config).refine(SMALL)
+
+
+def test_where_it_is_restrained_the_network_leaves_the_base_and_the_tokens_at_realism_1() -> None:
+    network, (_, _, base) = made(), inputs()
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for parameter in network.decoder.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        network.decoder.detail.copy_(torch.tensor([0.1, 0.8]))
+    came8 = torch.zeros(1, 8, 8, dtype=torch.bool)
+    came8[0, 2, 3] = True
+    digits8 = torch.randn(1, 5, 8, 8, generator=generator).round()
+    nothing = torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.bool)
+    left = torch.zeros(1, 1, 64, 64)
+    left[..., :32] = 1.0
+
+    def drawn(realism: float, restrained: Tensor | None) -> Tensor:
+        at = torch.tensor([0.2]), torch.tensor([realism])
+        with torch.no_grad():
+            out: Tensor = network.decoder(base, digits8, came8, *nothing, *at, restrained)
+        return out
+
+    free, half = drawn(1.0, None), drawn(1.0, left)
+    assert torch.equal(half[..., 32:], free[..., 32:])
+    plain = base[2].clone()
+    plain[..., 16:24, 24:32] = half[..., 16:24, 24:32]  # where a token came
+    torch.testing.assert_close(half[..., :32], plain[..., :32])
+    assert (free - half)[..., :32].abs().mean() > 0.01
+    assert (half - base[2])[..., 16:24, 24:32].abs().mean() > 0.01
+    assert torch.equal(drawn(0.0, left), drawn(0.0, None))
+
+
+def test_weights_from_before_classes_could_be_restrained_restrain_none() -> None:
+    said = json.loads(RefinementConfig(restrained=(5,)).to_json())
+    assert RefinementConfig.from_json(json.dumps(said)).restrained == (5,)
+    del said["restrained"]
+    assert RefinementConfig.from_json(json.dumps(said)).restrained == ()
+    with pytest.raises(ConfigError, match="restrained"):
+        RefinementConfig(restrained=(-1,))
+
+
+def test_a_share_of_classes_is_local_and_soft_at_borders() -> None:
+    labels = torch.zeros(1, 64, 64, dtype=torch.int64)
+    labels[..., 32:] = 5
+    labels[..., 48:] = 7
+    share = share_of_classes(labels, (5, 7))[0, 0]
+    torch.testing.assert_close(share[0], share[40])
+    assert (share[0].diff() >= -1e-6).all()
+    torch.testing.assert_close(share[0, :18], torch.zeros(18))
+    torch.testing.assert_close(share[0, 46:], torch.ones(18))
+    assert 0.3 < share[0, 31:33].mean() < 0.7
 
 
 def test_a_picture_does_not_depend_on_its_batch_and_realism_mixes() -> None:

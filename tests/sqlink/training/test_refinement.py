@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import Rate, Received, Stream
 from sqlink.data.base import open_dataset
+from sqlink.data.classes import CAMVID
 from sqlink.errors import ConfigError
 from sqlink.model.refinement import RefinementConfig
 from sqlink.training.config import Source
@@ -144,3 +145,46 @@ def test_the_receivers_half_may_be_trained_alone(tmp_path: Path, lpips_folder: P
     assert all("gain" not in found and "perceptual" in found for found in terms)
     moved = {n for n, tensor in trainer.network.state_dict().items() if (tensor != before[n]).any()}
     assert {name.split(".")[0] for name in moved} == {"decoder"}
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_crop_is_drawn_twice_from_two_noises_or_once_at_realism_0(
+    tmp_path: Path, lpips_folder: Path
+) -> None:
+    losses = {"adversarial": 0.2, "spectrum": 0.4, "features": 0.3, "blended_weight": 0.7}
+    given = config(
+        tmp_path,
+        lpips_folder,
+        realisations=2,
+        faithful_every=2,
+        adversarial_start=0.0,
+        restrained=["tree"],
+        losses=losses,
+    )
+    trainer = RefinementTrainer(given, print)
+    assert trainer.network.config.restrained == (CAMVID.index("tree"),)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        trainer.bank.grow(generator)
+    faithful, one, other = trainer.bank.entries[0].base
+    assert not torch.equal(one[2], other[2])
+    spread = (one[2].float() - other[2].float()).abs().mean()
+    noise = (one[2].float() - faithful[2].float()).abs().mean()
+    assert 0.7 * noise < spread < 2 * noise  # of one picture, from two noises
+    at_realism_0, at_realism_1 = trainer.advance(), trainer.advance()
+    assert set(at_realism_0) == {"squared"}
+    assert set(at_realism_1) == {
+        *("l1", "colour", "perceptual", "spectrum", "features", "semantic", "projected"),
+        *("adversarial", "gain"),
+    }
+    before = trainer.patch.verdict.weight.clone()
+    trainer.advance()
+    assert torch.equal(before, trainer.patch.verdict.weight)  # a step at realism 0
+    trainer.advance()
+    assert not torch.equal(before, trainer.patch.verdict.weight)
+    trainer.save()
+    again = RefinementTrainer(given, print)
+    assert again.resume()
+    for name, value in trainer.patch.state_dict().items():
+        assert torch.equal(value, again.patch.state_dict()[name])
