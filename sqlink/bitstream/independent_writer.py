@@ -2,6 +2,8 @@
 
     layer's tokens, bits of each ─ running sums ─ guess where the packet is full ─ encode ─ measure
 
+Map and image of a layer share its packets, in proportion to their bits.
+
 `independent` defines what a packet holds.
 """
 
@@ -59,37 +61,68 @@ def write(
     where nothing is sent; layers: int64 [h, w], 0..3. given_map: whether all chunks but the map's
     depend on the map, the grid's one. A unit that is too long for a packet is not sent.
     """
-    queue = [
+    segments = [
         segment
         for stream in range(len(indices))
         for segment in _segments(indices[stream], layers[stream], stream, grid, given_map)
     ]
     if not given_map:  # image chunks that depend on the map need all of it
-        queue.sort(key=lambda segment: segment.layer)
+        segments.sort(key=lambda segment: segment.layer)
     found: list[tuple[bytes, Writer]] = []
-    number, first = 0, 0
-    while number < len(queue):
-        writer, empty = Writer(), True
-        while number < len(queue):
-            fitted = queue[number].fit(writer, empty, first, packet_bytes)
-            if fitted is None:
-                break
-            writer, tokens = fitted
-            empty = False
-            number, first = _after(queue, number, first + tokens)
-        if empty:
-            if queue[number].stream < 2:
-                raise ValueError(f"not one token fits {packet_bytes} bytes")
-            number, first = _after(queue, number, first + 1)
-            continue
-        more(writer, False)
-        found.append((writer.to_bytes(), writer))
-    return found
+    writer, empty = Writer(), True
+    for group in _sharing(segments, given_map):
+        while any(segment.left for segment in group):
+            placed = False
+            for number, segment in enumerate(group):
+                if not segment.left:
+                    continue
+                limit = _limit(writer, group[number:], packet_bytes)
+                fitted = segment.fit(writer, empty, limit)
+                if fitted is not None:
+                    writer, tokens = fitted
+                    segment.first += tokens
+                    empty, placed = False, True
+            if placed:
+                continue
+            if empty:
+                alone = next(segment for segment in group if segment.left)
+                if alone.stream < 2:
+                    raise ValueError(f"not one token fits {packet_bytes} bytes")
+                alone.first += 1
+                continue
+            found.append(_ended(writer))
+            writer, empty = Writer(), True
+    return found if empty else [*found, _ended(writer)]
 
 
-def _after(queue: Sequence[_Segment], number: int, first: int) -> tuple[int, int]:
-    """Return segment and token at `first` of segment `number`, or the start of the next one."""
-    return (number, first) if first < queue[number].positions.size else (number + 1, 0)
+def _ended(writer: Writer) -> tuple[bytes, Writer]:
+    """Return a packet's bytes, after a mark that no chunk follows."""
+    more(writer, False)
+    return writer.to_bytes(), writer
+
+
+def _sharing(segments: Sequence[_Segment], given_map: bool) -> list[list[_Segment]]:
+    """Group the segments that share packets: map and image of a layer, else each alone.
+
+    A lost packet then costs a few tokens of both instead of most of one of them.
+    """
+    groups: list[list[_Segment]] = []
+    for segment in segments:
+        together = not given_map and segment.stream == 1 and groups
+        if together and (groups[-1][0].stream, groups[-1][0].layer) == (0, segment.layer):
+            groups[-1].append(segment)
+        else:
+            groups.append([segment])
+    return groups
+
+
+def _limit(writer: Writer, group: Sequence[_Segment], packet_bytes: int) -> int:
+    """Return the bytes up to which the first of a group may fill a packet: its share of what all
+    still have to send.
+    """
+    bits = [segment.bits_left for segment in group if segment.left]
+    room = packet_bytes - writer.bits / 8
+    return packet_bytes if len(bits) == 1 else int(writer.bits / 8 + room * bits[0] / sum(bits))
 
 
 @dataclass(frozen=True)
@@ -104,9 +137,9 @@ class _Costs:
     index_bits: Floats  # [K], of each token
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Segment:
-    """One layer of a stream, ready to be cut into chunks."""
+    """One layer of a stream, ready to be cut into chunks; `first` is the next token to be sent."""
 
     stream: int
     layer: int
@@ -119,14 +152,26 @@ class _Segment:
     positions: Ints  # [K], where kept
     mask_sums: Floats  # [G + 1], bits of all places before this one
     index_sums: Floats  # [K + 1], bits of all tokens before this one
+    first: int = 0
 
-    def fit(
-        self, writer: Writer, empty: bool, first: int, packet_bytes: int
-    ) -> tuple[Writer, int] | None:
+    @property
+    def left(self) -> int:
+        """Number of tokens that are still to be sent."""
+        return self.positions.size - self.first
+
+    @property
+    def bits_left(self) -> float:
+        """Estimated bits of these tokens."""
+        start = int(self.positions[self.first])
+        masks = self.mask_sums[-1] - self.mask_sums[start]
+        return float(masks + self.index_sums[-1] - self.index_sums[self.first])
+
+    def fit(self, writer: Writer, empty: bool, packet_bytes: int) -> tuple[Writer, int] | None:
         """Encode as many tokens from `first` on as the packet still takes.
 
         Returns a new writer and the number of tokens, or None where not even one fits.
         """
+        first = self.first
         start = int(self.positions[first])
         room = 8.0 * packet_bytes - writer.bits - self._head_bits(start)
         reach = self.mask_sums[self.positions] + self.index_sums[1:]

@@ -4,9 +4,11 @@
     map-dependent   the map's packets can be read alone, others need the map  (`independent`)
     single          one stream, cut into slices                               (`single`)
 
-Packets are ordered by relevance: layer by layer, the map's before the image's; in `map-dependent`,
-all layers of the map come first. All but the last have `packet_bytes` bytes; the last is shorter.
-See docs/reference/bitstream.md for the formats field by field and for what each costs.
+Packets are ordered by relevance: layer by layer, in each the base's before the refinement's.
+Independent packets hold tokens of the map and of the image in like proportion, so that none is
+worth more than another; otherwise all layers of the map come first. All but the last have
+`packet_bytes` bytes; the last is shorter. See docs/reference/bitstream.md for the formats field by
+field and for what each costs.
 """
 
 from __future__ import annotations
