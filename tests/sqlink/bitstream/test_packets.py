@@ -278,7 +278,7 @@ def test_hostile_bytes_are_refused_or_are_valid(
 
 
 def test_a_packet_cut_short_is_lost() -> None:
-    """But for cuts in its very last byte, or just where one of several chunks ends."""
+    """But for cuts in its very last byte, or just where the first of its chunks ends."""
     tables, tokens = made_tables(), made_tokens(23, 30, (276, 276))
     cuts = refused = 0
     for packet in packetise(tokens, tables, 96):
@@ -290,7 +290,7 @@ def test_a_packet_cut_short_is_lost() -> None:
                 read_packet(packet.data[:keep], 23, 30, tables)
                 refused -= 1
             refused += 1
-    assert refused >= 0.98 * cuts
+    assert refused >= 0.97 * cuts
 
 
 def test_bytes_after_a_packet_make_it_unreadable() -> None:
@@ -374,7 +374,7 @@ def test_contexts_that_fit_save_bits() -> None:
 
 
 def test_packets_go_by_relevance() -> None:
-    """A first layer's tokens come before a second's, and in each the map's before the image's."""
+    """A first layer's tokens come before a second's, the map's and the image's side by side."""
     tables = made_tables()
     tokens = made_tokens(23, 30, (150, 300), layers=2)
     packets = packetise(tokens, tables, 64)
@@ -384,8 +384,24 @@ def test_packets_go_by_relevance() -> None:
         for p in packets
         for chunk in read_packet(p.data, 23, 30, tables).chunks
     ]
-    assert kinds == sorted(kinds)
+    assert [layer for layer, _ in kinds] == sorted(layer for layer, _ in kinds)
     assert {*kinds} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_a_packet_holds_its_share_of_map_and_image() -> None:
+    """So that whichever is lost, about as much of either is."""
+    tables, sent = made_tables(), (150, 300)
+    packets = packetise(made_tokens(23, 30, sent), tables, 64)
+    found = np.zeros((len(packets), 2))
+    for number, packet in enumerate(packets):
+        for chunk in read_packet(packet.data, 23, 30, tables).chunks:
+            found[number, chunk.stream] += chunk.kept.sum()
+    assert found.sum(axis=0).tolist() == list(sent)
+    whole = found[:-1] / np.array(sent) * (len(packets) - 1)  # the last packet is short
+    assert (abs(whole - 1) < 0.4).all()
+    alone = packetise(made_tokens(23, 30, sent), tables, 64, Packing("map-dependent"))
+    first = read_packet(alone[0].data, 23, 30, tables)
+    assert {chunk.stream for chunk in first.chunks} == {0}
 
 
 @pytest.mark.parametrize("mode", ["independent", "single"])
@@ -394,7 +410,8 @@ def test_a_layer_comes_whole_before_the_next_begins(mode: str) -> None:
     tokens = made_tokens(23, 30, (150, 300), layers=3)
     indices = np.stack([tokens.map_indices, tokens.image_indices])
     layers = np.stack([tokens.map_layers, tokens.image_layers])
-    order = 2 * layers + np.arange(2)[:, None, None]
+    streams = np.arange(2)[:, None, None]  # which share the packets of a layer, or follow
+    order = 2 * layers + (streams if mode == "single" else 0)
     packets = packetise(tokens, tables, 64, packing)
     for count in range(len(packets) + 1):
         pieces = [p.data if n < count else None for n, p in enumerate(packets)]
@@ -424,8 +441,8 @@ def test_a_lost_packet_leaves_a_scattered_hole() -> None:
 @pytest.mark.parametrize(
     ("mode", "contexts", "digest"),
     [
-        ("independent", False, "7bb3fdc68ca88484"),
-        ("independent", True, "2389166eba51e517"),
+        ("independent", False, "9b6fd1346be85e29"),
+        ("independent", True, "709eeb727d9769e4"),
         ("map-dependent", True, "067acf997dfdcd7c"),
         ("single", True, "54c378b668321f0b"),
     ],

@@ -170,7 +170,9 @@ def test_a_lost_packet_is_a_hole_and_nothing_else() -> None:
     assert 0.8 < same.float().mean() < 1
     assert (holed.images[:, 0][~same] - MASKED).abs().min() < 0.51 / 255
     assert not holed.outage.any()
-    assert torch.equal(holed.segmentation, whole.segmentation)  # type: ignore[arg-type]
+    assert holed.segmentation is not None
+    alike = (holed.segmentation == whole.segmentation).float().mean()
+    assert 0.8 < alike < 1  # a packet holds some of the map, too
 
 
 def test_bytes_that_are_no_packet_are_as_lost() -> None:
