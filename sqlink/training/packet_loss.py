@@ -1,8 +1,8 @@
 """Lose whole packets of a picture as channels do, of those that would be sent.
 
-    map places in sending order │ image places in sending order
-    ├── packet 0 ──┼── packet 1 ──┼── packet 2 ──┼── packet 3 ──┤      by bits, not by places
-                                    └─ lost ─────────┘                 all that it held is masked
+    map places in sending order    ├─ 0 ─┼─ 1 ─┼─ 2 ─┼─ 3 ─┤           by bits, not by places
+    image places in sending order  ├─ 0 ─┼─ 1 ─┼─ 2 ─┼─ 3 ─┤
+                                           lost                        all that it held is masked
 
 Before a step runs, the packetiser's cuts are not known to the bit, but nearly so from how many of
 the places are kept: see `packets_of`. Everything is drawn in batches on the device.
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sqlink.bitstream.sending_order import sending_order
 
-_CHUNK_BITS = 28.0
-"""Head of a packet's chunk and what ends the packet: see docs/reference/bitstream.md."""
+_CHUNK_BITS = 50.0
+"""Heads of a packet's two chunks and what ends the packet: see docs/reference/bitstream.md."""
 
 _MASK_SHARE = 0.77
 """Bits of a coded mask over its entropy at order 0, as kept places keep together."""
@@ -64,7 +64,7 @@ def draw_packet_losses(
     >>> image, of_map = draw_packet_losses(
     ...     (2, 16, 32), (share, share), lost, torch.Generator().manual_seed(1)
     ... )
-    >>> bool(of_map.float().mean() > 0.8), bool(image.float().mean() < 0.3)
+    >>> bool(0.4 < of_map.float().mean() < 0.7), bool(0.4 < image.float().mean() < 0.7)
     (True, True)
     """
     batch, height, width = grid
@@ -122,9 +122,9 @@ def packets_of(
     grid: h, w. fractions, packet_bytes: [B]. Returns int64 [B, h * w] of the image and of the map,
     in raster order, and int64 [B].
 
-    A place costs its share of the kept tokens' indices and of the mask; the map's places go first,
-    both in sending order. (The packetiser knows which places are kept and what each index costs, so
-    that its cuts lie some places before or after these.)
+    A place costs its share of the kept tokens' indices and of the mask; map and image share all
+    packets in proportion, both in sending order. (The packetiser knows which places are kept and
+    what each index costs, so that its cuts lie some places before or after these.)
     """
     device = packet_bytes.device
     order = _ranks(*grid, device)
@@ -133,14 +133,9 @@ def packets_of(
         bits_of_a_place(fraction, bits).unsqueeze(1)
         for fraction, bits in zip(fractions, index_bits, strict=True)
     )
-    reached = (order + 0.5) * map_bits
-    map_total = len(order) * map_bits
-    total = map_total + len(order) * image_bits
-    return (
-        ((map_total + (order + 0.5) * image_bits) / room).long(),
-        (reached / room).long(),
-        torch.ceil(total / room).clamp(min=1).long().squeeze(1),
-    )
+    total = len(order) * (map_bits + image_bits)
+    number = ((order + 0.5) / len(order) * total / room).long()
+    return number, number.clone(), torch.ceil(total / room).clamp(min=1).long().squeeze(1)
 
 
 def bits_of_a_place(fraction: Tensor, index_bits: float) -> Tensor:
