@@ -413,6 +413,15 @@ class Refinement(nn.Module):
         self.encoder = RefinementEncoder(config, base8, labels)
         self.decoder = RefinementDecoder(config, base8, base4)
 
+    def restraint(self, segmentation: Tensor) -> Tensor | None:
+        """Return the share of restrained classes around each pixel, float32 [N, 1, H, W]; None if
+        there are none.
+
+        segmentation: int64 [N, H, W], the map at the receiver.
+        """
+        classes = self.config.restrained
+        return share_of_classes(segmentation, classes) if classes else None
+
 
 def _basis(values: int, side: int) -> Tensor:
     """Return an orthonormal basis [values, 3 side^2]: cosine waves in grey, longest first.

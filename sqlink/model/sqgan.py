@@ -29,12 +29,7 @@ from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.layout import channels_last
 from sqlink.model.quantizer import VectorQuantizer
-from sqlink.model.refinement import (
-    Coefficients,
-    Refinement,
-    RefinementConfig,
-    share_of_classes,
-)
+from sqlink.model.refinement import Coefficients, Refinement, RefinementConfig
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import Cells
 
@@ -343,7 +338,6 @@ class SQGAN(nn.Module):
         (digits8, came8), (digits4, came4) = refinements
         if step is None:
             step = torch.zeros(n, dtype=torch.int64, device=device)
-        restrained = self.refinement.config.restrained
         drawn: Tensor = self.refinement.decoder(
             (base.coarse, base.fine, base.picture),
             digits8.permute(0, 3, 1, 2).float(),
@@ -352,7 +346,7 @@ class SQGAN(nn.Module):
             came4,
             torch.tensor(self.refinement.config.steps, device=device)[step],
             torch.full((n,), realism, device=device),
-            share_of_classes(base.segmentation, restrained) if restrained else None,
+            self.refinement.restraint(base.segmentation),
         )
         return drawn
 

@@ -75,9 +75,7 @@ def draw_packet_losses(
 
     sizes = torch.tensor(settings.packet_bytes, device=device)
     chosen = torch.randint(len(sizes), (batch,), generator=generator, device=device)
-    of_image, of_map, count = packets_of(
-        (height, width), fractions, sizes[chosen], settings.index_bits
-    )
+    number_of, count = packets_of((height, width), fractions, sizes[chosen], settings.index_bits)
     most = most_packets((height, width), settings)
     low, high = settings.rate
     share = low + (high - low) * uniform(batch, 1)
@@ -99,7 +97,7 @@ def draw_packet_losses(
     kinds = torch.tensor(settings.kinds, dtype=torch.float32, device=device)
     kind = torch.multinomial(kinds, batch, replacement=True, generator=generator)
     lost = lost[torch.arange(batch, device=device), kind]  # [B, most]
-    places = torch.cat((of_image, of_map), 1)  # [B, 2hw]
+    places = number_of.repeat(1, 2)  # [B, 2hw], of the image and of the map
     arrived = ~lost.gather(1, places)
     arrived &= (uniform(*places.shape) >= share) | (kind != len(settings.kinds) - 1).unsqueeze(1)
     arrived |= uniform(batch, 1) < settings.clean
@@ -116,11 +114,11 @@ def packets_of(
     fractions: tuple[Tensor, Tensor],
     packet_bytes: Tensor,
     index_bits: tuple[float, float],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Return the number of each place's packet, and how many packets there are.
 
-    grid: h, w. fractions, packet_bytes: [B]. Returns int64 [B, h * w] of the image and of the map,
-    in raster order, and int64 [B].
+    grid: h, w. fractions, packet_bytes: [B]. Returns int64 [B, h * w], in raster order, the same of
+    the image as of the map, and int64 [B].
 
     A place costs its share of the kept tokens' indices and of the mask; map and image share all
     packets in proportion, both in sending order. (The packetiser knows which places are kept and
@@ -135,7 +133,7 @@ def packets_of(
     )
     total = len(order) * (map_bits + image_bits)
     number = ((order + 0.5) / len(order) * total / room).long()
-    return number, number.clone(), torch.ceil(total / room).clamp(min=1).long().squeeze(1)
+    return number, torch.ceil(total / room).clamp(min=1).long().squeeze(1)
 
 
 def bits_of_a_place(fraction: Tensor, index_bits: float) -> Tensor:

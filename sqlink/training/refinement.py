@@ -32,14 +32,7 @@ from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.lpips import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator, PatchDiscriminator, is_one_of
-from sqlink.model.refinement import (
-    Coefficients,
-    Digits,
-    Refinement,
-    RefinementConfig,
-    errors_at,
-    share_of_classes,
-)
+from sqlink.model.refinement import Coefficients, Digits, Refinement, RefinementConfig, errors_at
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import Section, load_settings
@@ -295,6 +288,9 @@ class RefinementTrainer:
                 found = encoder(images, shares, picture, coarse)
             sent_ = encoder.digits(_as_float32(found), step)
             came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
+            images, labels, sent = (
+                part.repeat_interleave(times, 0) for part in (images, labels, sent)
+            )
             rebuilt = self.network.decoder(
                 base,
                 *(
@@ -302,10 +298,7 @@ class RefinementTrainer:
                     for part in (sent_.digits8, came8, sent_.digits4, came4, step)
                 ),
                 realism,
-                self._restrained(sent).repeat_interleave(times, 0),
-            )
-            images, labels, sent = (
-                part.repeat_interleave(times, 0) for part in (images, labels, sent)
+                self.network.restraint(sent),
             )
             terms, errors = self._losses(
                 rebuilt.float(), images, labels, sent, realism, times, generator
@@ -329,9 +322,6 @@ class RefinementTrainer:
         )
         self.step += 1
         return {name: float(term.detach()) for name, term in terms.items()}
-
-    def _restrained(self, sent: Tensor) -> Tensor:
-        return share_of_classes(sent, self.network.config.restrained)
 
     def _came(
         self, found: Digits, shares: Tensor, whole: list[bool], generator: torch.Generator
@@ -545,7 +535,7 @@ class RefinementTrainer:
                         kept[1],
                         step,
                         torch.tensor([realism]),
-                        self._restrained(entry.sent[None].long()),
+                        self.average.restraint(entry.sent[None].long()),
                     )
                     out.append(picture.clamp(0, 1))
                 total = sums[point]

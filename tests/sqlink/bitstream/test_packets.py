@@ -448,7 +448,7 @@ def test_a_lost_packet_leaves_a_scattered_hole() -> None:
     ],
 )
 def test_the_format_stands(mode: str, contexts: bool, digest: str) -> None:
-    """A change of this hash is a change of the format: old files no longer read."""
+    """A change of this hash changes every stream: of the format, or of what a packet holds."""
     rng_free = (np.arange(690).reshape(23, 30) * 7919 + 13) % CODES
     wave = (np.arange(690).reshape(23, 30) * 37 // 50) % 5
     zeros = np.zeros((23, 30), dtype=np.int64)
@@ -460,6 +460,24 @@ def test_the_format_stands(mode: str, contexts: bool, digest: str) -> None:
     )
     packets = packetise(tokens, made_tables(contexts), 96, Packing(mode))
     assert hashlib.sha256(b"".join(p.data for p in packets)).hexdigest()[:16] == digest
+
+
+def test_packets_that_hold_all_of_the_map_first_are_read() -> None:
+    """Written before map and image shared packets."""
+    packets = [
+        "00983d70f8f67c82f0daf9f1ad4260c2b8c3199d7554e8395f5b128682d90000",
+        "2c3769027d0d20a8f373914097afad8efb2dbf03cec89c5f27d6c76d4648e200",
+        "40d15a7c3ce4308ff07089f55f7e98",
+    ]
+    places, tables = np.arange(60).reshape(6, 10), made_tables()
+    of_map = np.where(places % 3 == 0, places * 5 % CODES, -1)
+    image = np.where(places % 2 == 0, places * 11 % CODES, -1)
+    pieces = [bytes.fromhex(packet) for packet in packets]
+    found = unpacketise(pieces, 6, 10, tables)
+    np.testing.assert_array_equal(found[0], of_map)
+    np.testing.assert_array_equal(found[1], image)
+    kinds = [[c.stream for c in read_packet(p, 6, 10, tables).chunks] for p in pieces]
+    assert kinds == [[0], [1], [1]]
 
 
 @pytest.mark.parametrize("number", [3, 7, 8, -1])

@@ -35,12 +35,10 @@ def only(kind: str, **changes: object) -> PacketLoss:
     return dataclasses.replace(PacketLoss(), **(values | changes))  # type: ignore[arg-type]
 
 
-def of_packets(kept: float = 0.5, size: int = 64) -> tuple[Tensor, Tensor, int]:
+def of_packets(kept: float = 0.5, size: int = 64) -> tuple[Tensor, int]:
     share = torch.full((1,), kept)
-    image, of_map, count = packets_of(
-        GRID, (share, share), torch.tensor([size]), PacketLoss().index_bits
-    )
-    return image[0].view(GRID), of_map[0].view(GRID), int(count)
+    number, count = packets_of(GRID, (share, share), torch.tensor([size]), PacketLoss().index_bits)
+    return number[0].view(GRID), int(count)
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 1.0])
@@ -58,29 +56,29 @@ def test_the_cuts_are_nearly_those_of_the_packetiser(kept: float, size: int) -> 
     layers = np.zeros(GRID, dtype=np.int64)
     packets = packetise(Tokens(grids[0], grids[1], layers, layers), tables, size)
     share = torch.full((1,), kept)
-    image, of_map, count = packets_of(GRID, (share, share), torch.tensor([size]), (7.0, 7.0))
+    number_of, count = packets_of(GRID, (share, share), torch.tensor([size]), (7.0, 7.0))
     assert int(count) == pytest.approx(len(packets), rel=0.15, abs=1)
     away = []
     for number, packet in enumerate(packets):
         alone = unpacketise([packet.data], *GRID, tables)
-        for held, said in zip(alone, (of_map, image), strict=True):
-            away.append(np.abs(said[0].numpy()[held.ravel() >= 0] - number))
+        for held in alone:
+            away.append(np.abs(number_of[0].numpy()[held.ravel() >= 0] - number))
     assert np.concatenate(away).mean() < 0.6
     assert np.concatenate(away).max() <= 2
 
 
 def test_a_packet_is_lost_or_comes_as_a_whole() -> None:
-    image_of, map_of, count = of_packets()
+    packet, count = of_packets()
     image, of_map = drawn(only("packets", rate=(0.3, 0.3)))
     for number in range(count):
-        held = torch.cat((image[:, image_of == number], of_map[:, map_of == number]), 1)
+        held = torch.cat((image[:, packet == number], of_map[:, packet == number]), 1)
         assert (held.all(1) | ~held.any(1)).all()
     assert 1 - torch.cat((image, of_map)).float().mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_bursts_take_neighbouring_packets() -> None:
-    image_of, map_of, count = of_packets(1.0)
-    first = torch.tensor([int((map_of == n).flatten().nonzero()[0]) for n in range(map_of.max())])
+    packet, count = of_packets(1.0)
+    first = torch.tensor([int((packet == n).flatten().nonzero()[0]) for n in range(packet.max())])
     rates = []
     for kind in ("packets", "bursts"):
         _, of_map = drawn(only(kind, rate=(0.3, 0.3)), kept=1.0)
@@ -89,24 +87,24 @@ def test_bursts_take_neighbouring_packets() -> None:
     assert rates[0] == pytest.approx(0.3, abs=0.07)
     assert rates[1] > 0.6
     assert count > 5
-    assert int(image_of.max()) == count - 1
+    assert int(packet.max()) == count - 1
 
 
 def test_the_first_packet_holds_some_of_map_and_image_and_is_lost() -> None:
-    image_of, map_of, count = of_packets()
+    packet, count = of_packets()
     image, of_map = drawn(only("first"))
-    for came, packet in ((image, image_of), (of_map, map_of)):
-        assert (packet == 0).float().mean() == pytest.approx(1 / count, rel=0.2)
+    assert (packet == 0).float().mean() == pytest.approx(1 / count, rel=0.2)
+    for came in (image, of_map):
         assert not came[:, packet == 0].any()
         assert 0.6 < came.float().mean() < 0.95
 
 
 def test_a_tail_is_what_a_rate_limit_takes() -> None:
-    image_of, map_of, count = of_packets()
+    packet, count = of_packets()
     image, of_map = drawn(only("tail", rate=(0.4, 0.4)))
     left = round(count * 0.6)
-    assert torch.equal(image, (image_of < left).expand_as(image))
-    assert torch.equal(of_map, (map_of < left).expand_as(of_map))
+    assert torch.equal(image, (packet < left).expand_as(image))
+    assert torch.equal(of_map, (packet < left).expand_as(of_map))
 
 
 def test_single_places_and_whole_streams_and_nothing_at_all() -> None:
