@@ -3,15 +3,16 @@
     TRANSMITTER                                        RECEIVER
      x, base's x̂ ─┬─ e4, e8 ─ gain8, gain4            base decoder ─ features at 1/8, 1/4, picture
                    │                                          │ 1/8       │ 1/4      │
-                   ├─ cosines of 8x8 ─ step ─ q8 ┬─ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
-                   └─ cosines of 4x4 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
+                   ├─ cosines of 16x16 ─ step ─ q8 ┬ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
+                   └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
 
 The transmitter decodes the complete base itself and codes what is still missing. Tokens are cosine
-coefficients of blocks of 8 and of 4 pixels of the residual, quantised; that transform is fixed. The
-decoder's networks, which are learned, correct the sum of base and tokens, and `gain` estimates the
-worth of a token. The residual is taken against the base's picture without detail finer than 8
-pixels. That detail is invented: at realism 0 little of it is shown, at realism 1 all of it except
-where received tokens replace it.
+coefficients of blocks of the residual, quantised; that transform is fixed. The four tokens of a
+unit are bands of the spectrum of one block, of 16 pixels a side in the layer at 1/8 and of 8 in
+that at 1/4, the long waves first. The decoder's networks, which are learned, correct the sum of
+base and tokens, and `gain` estimates the worth of a token. The residual is taken against the base's
+picture without detail finer than 8 pixels. That detail is invented: at realism 0 little of it is
+shown, at realism 1 all of it except where received tokens replace it.
 
 The semantic masking of the base is applied again at finer scales: `gain` estimates for every place
 by how much the error falls if its token is sent, so that the transmitter can send the most useful
@@ -24,9 +25,8 @@ in Wasserstein space", NeurIPS 2021).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise, product
 
 import torch
@@ -46,9 +46,12 @@ estimates the others.
 LARGEST = 70
 """Largest size of a digit."""
 
+TRANSFORM = 2
+"""Version of the transform: blocks of 16 and 8 pixels; of the first, 8 and 4."""
+
 
 STEPS_PER_ROW = 4
-_ANCHORS = (4.0, 3.2, 2.5, 2.0, 1.6, 1.25, 1.0, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25)
+_ANCHORS = (4.0, 3.2, 2.5, 2.0, 1.6, 1.25, 1.0, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16)
 STEPS = (
     *(
         round(coarse * (fine / coarse) ** (part / STEPS_PER_ROW), 4)
@@ -65,8 +68,9 @@ STEPS = (
 class RefinementConfig:
     """Sizes of the layers.
 
-    values8, values4: digits of a token, of the cosine coefficients that `_basis` orders. steps: of
-    the quantiser, in units of a coefficient that is orthonormal over three colours of [0, 1], the
+    values8, values4: digits of a token, a quarter of those of a block, whose cosine coefficients
+    `_waves` orders. transform: version of that transform; only this one is known. steps: of the
+    quantiser, in units of a coefficient that is orthonormal over three colours of [0, 1], the
     coarsest first; a picture is sent at one of them. steps_per_row: steps that share a row of the
     coder's tables. round_up: added to a size before it is rounded down; below a half, as small
     values cost bits. restrained: classes of the map in which the networks' correction is left out
@@ -75,6 +79,7 @@ class RefinementConfig:
 
     values8: int = 12
     values4: int = 10
+    transform: int = TRANSFORM
     steps: tuple[float, ...] = STEPS
     steps_per_row: int = STEPS_PER_ROW
     round_up: float = 0.33
@@ -88,6 +93,10 @@ class RefinementConfig:
     restrained: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.transform != TRANSFORM:
+            raise ConfigError(
+                f"transform {self.transform} is of another version: this one is {TRANSFORM}"
+            )
         if not (1 <= self.values8 <= 16 and 1 <= self.values4 <= 16):
             raise ConfigError(f"values {self.values8}, {self.values4} must be 1 to 16")
         if not 1 <= len(self.steps) <= 256 or any(a <= b for a, b in pairwise(self.steps)):
@@ -105,8 +114,11 @@ class RefinementConfig:
 
     @classmethod
     def from_json(cls, text: str) -> RefinementConfig:
-        """Read what `to_json` wrote. Raises ConfigError on unknown or missing keys."""
-        return sizes_from_json(cls, text, "refinement")
+        """Read what `to_json` wrote. Raises ConfigError on unknown keys, and for sizes from before
+        transforms had a version.
+        """
+        found = sizes_from_json(cls, text, "refinement")
+        return found if '"transform"' in text else replace(found, transform=1)
 
 
 def table_row(step: int, steps_per_row: int) -> int:
@@ -244,9 +256,6 @@ class Digits:
 class RefinementEncoder(nn.Module):
     """The transmitter's part of the refinement."""
 
-    basis8: Tensor
-    basis4: Tensor
-
     def __init__(self, config: RefinementConfig, base8: int, labels: int) -> None:
         super().__init__()
         w4, w8, w16 = config.width4, config.width8, config.width16
@@ -264,8 +273,8 @@ class RefinementEncoder(nn.Module):
         self.from8 = nn.Conv2d(w8, w4, 1)
         self.finest = Block(w4)
         self.gain4 = GainEstimator(w4, labels, 24)
-        self.register_buffer("basis8", _basis(config.values8, 8), persistent=False)
-        self.register_buffer("basis4", _basis(config.values4, 4), persistent=False)
+        self.cosines8 = BlockCosines(config.values8, 16)
+        self.cosines4 = BlockCosines(config.values4, 8)
 
     def forward(
         self, images: Tensor, shares4: Tensor, picture: Tensor, coarse: Tensor
@@ -284,8 +293,8 @@ class RefinementEncoder(nn.Module):
         e8 = self.after8(e8)
         finer = self.finest(e4 + _doubled(self.from8(e8)))
         return Coefficients(
-            _analysed(rest, self.basis8),
-            _analysed(rest, self.basis4),
+            self.cosines8.analysed(rest),
+            self.cosines4.analysed(rest),
             self.gain8(e8, F.avg_pool2d(shares4, 2)),
             self.gain4(finer, shares4),
         )
@@ -294,7 +303,7 @@ class RefinementEncoder(nn.Module):
         """Quantise at steps [N]; the layer at 1/4 codes what the quantised layer at 1/8 leaves."""
         steps = step.view(-1, 1, 1, 1)
         digits8 = quantised(found.z8, step, self.round_up)
-        z4 = found.z4 - _analysed(_drawn(digits8 * steps, self.basis8), self.basis4)
+        z4 = found.z4 - self.cosines4.analysed(self.cosines8.drawn(digits8 * steps))
         digits4 = quantised(z4, step, self.round_up)
         gains = []
         for z, digits, errors, side in (
@@ -310,9 +319,6 @@ class RefinementEncoder(nn.Module):
 
 class RefinementDecoder(nn.Module):
     """The receiver's part: a correction of the base's picture from its features and the tokens."""
-
-    basis8: Tensor
-    basis4: Tensor
 
     def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
         super().__init__()
@@ -331,10 +337,10 @@ class RefinementDecoder(nn.Module):
             torch.tensor([0.2, 1.0])
         )  # share shown of the base's detail, by realism
         # Amount of it that a zero digit leaves at realism 1, in steps.
-        self.room8 = nn.Parameter(torch.full((config.values8,), 0.2))
-        self.room4 = nn.Parameter(torch.full((config.values4,), 0.2))
-        self.register_buffer("basis8", _basis(config.values8, 8), persistent=False)
-        self.register_buffer("basis4", _basis(config.values4, 4), persistent=False)
+        self.room8 = nn.Parameter(torch.full((4 * config.values8,), 0.2))
+        self.room4 = nn.Parameter(torch.full((4 * config.values4,), 0.2))
+        self.cosines8 = BlockCosines(config.values8, 16)
+        self.cosines4 = BlockCosines(config.values4, 8)
         self.out = nn.Conv2d(w2, 24, 3, padding=1)
         for layer in (self.tokens8, self.tokens4, self.out):
             nn.init.zeros_(layer.weight)
@@ -355,22 +361,24 @@ class RefinementDecoder(nn.Module):
         """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
 
         base: features at 1/8 and 1/4 and the picture [N, 3, H, W] of the base decoder. digits: [N,
-        D, h, w]. came: bool [N, h, w], where tokens are known. step: [N], value of a digit of 1.
+        D, h, w]. came: bool [N, h, w], where tokens are known; a unit of zeros is as one that did
+        not come. step: [N], value of a digit of 1.
         realism: [N], 0 or 1. restrained: [N, 1, H, W] in [0, 1], which part of the networks'
         correction is left out at realism 1.
 
         Returns [N, 3, H, W], not clamped.
         """
         coarse, fine, picture = base
+        came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
         steer = realism.view(-1, 1)
         values8 = digits8 * step.view(-1, 1, 1, 1)
         values4 = digits4 * step.view(-1, 1, 1, 1)
-        x = self.base8(coarse) + self.tokens8(_placed(values8, came8, step))
+        x = self.base8(coarse) + self.tokens8(_placed(self.cosines8.local(values8), came8, step))
         for block in self.blocks8:
             x = block(x, steer)
         x = _doubled(self.up4(x))
         x = x + self.base4(torch.cat((fine, F.pixel_unshuffle(2 * picture - 1, 4)), 1))
-        x = x + self.tokens4(_placed(values4, came4, step))
+        x = x + self.tokens4(_placed(self.cosines4.local(values4), came4, step))
         for block in self.blocks4:
             x = block(x, steer)
         x = _doubled(self.up2(x)) + self.base2(F.pixel_unshuffle(2 * picture - 1, 2))
@@ -387,17 +395,18 @@ class RefinementDecoder(nn.Module):
         out: Tensor = low + drawn
         # Tokens of a block replace the base's detail in it. A zero digit only means that the
         # coefficient is small, so a little of the detail stays at realism 1.
-        for values, came, basis, room in (
-            (values8, came8, self.basis8, self.room8),
-            (values4, came4, self.basis4, self.room4),
+        for values, came, cosines, room in (
+            (values8, came8, self.cosines8, self.room8),
+            (values4, came4, self.cosines4, self.room4),
         ):
             there = came.unsqueeze(1)
-            out = out + _drawn(values * there, basis)
-            own = _analysed(high, basis)
-            free = (realism * step).view(-1, 1, 1, 1) * room.clamp(min=0).view(1, -1, 1, 1)
-            free = free * (values == 0)
+            out = out + cosines.drawn(values * there)
+            own = cosines.analysed(high)
+            size = F.pixel_shuffle(room.clamp(min=0).view(1, -1, 1, 1), 2)  # of a unit's digits
+            size = size.repeat(1, 1, own.shape[2] // 2, own.shape[3] // 2)
+            free = (realism * step).view(-1, 1, 1, 1) * size * (values == 0)
             said = (own - torch.minimum(torch.maximum(own, -free), free)) * there
-            high = high - _drawn(said, basis)
+            high = high - cosines.drawn(said)
         return out + high
 
 
@@ -423,35 +432,70 @@ class Refinement(nn.Module):
         return share_of_classes(segmentation, classes) if classes else None
 
 
-def _basis(values: int, side: int) -> Tensor:
-    """Return an orthonormal basis [values, 3 side^2]: cosine waves in grey, longest first.
+class BlockCosines(nn.Module):
+    """The longest cosine waves of blocks, as tokens: a block's coefficients are a unit of 2x2
+    tokens of `values` digits, of which the first in raster order holds the longest waves.
 
-    In blocks of 8 pixels or more, the first three also occur in red and blue.
+    side: of a block, in pixels.
     """
-    grey = torch.full((3,), 3**-0.5)
-    red = torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5
-    blue = torch.tensor([0.0, -1.0, 1.0]) * 2**-0.5
+
+    waves: Tensor
+    views: Tensor
+
+    def __init__(self, values: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        # Rows in the order of `pixel_shuffle`: of a digit, the four tokens.
+        waves = _waves(4 * values, side, (side - 2.0, 2.0 * side - 4.0))
+        waves = waves.unflatten(0, (4, values)).transpose(0, 1).flatten(0, 1)
+        half = _waves(values, side // 2, (0.3, 0.6))
+        blocks = waves.unflatten(1, (3, side, side))
+        views = torch.einsum("kc,nchw->nkhw", half, F.pixel_unshuffle(blocks, side // 2))
+        self.register_buffer("waves", waves, persistent=False)
+        self.register_buffer("views", F.pixel_unshuffle(views, 2).flatten(1), persistent=False)
+
+    def analysed(self, pictures: Tensor) -> Tensor:
+        """Return the coefficients [N, D, 2 H / side, 2 W / side] of pictures [N, 3, H, W]."""
+        blocks = F.pixel_unshuffle(pictures, self.side)
+        return F.pixel_shuffle(torch.einsum("kc,nchw->nkhw", self.waves, blocks), 2)
+
+    def drawn(self, coefficients: Tensor) -> Tensor:
+        """Return the pictures [N, 3, H, W] of coefficients [N, D, 2 H / side, 2 W / side]."""
+        units = F.pixel_unshuffle(coefficients, 2)
+        return F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", self.waves, units), self.side)
+
+    def local(self, coefficients: Tensor) -> Tensor:
+        """Return the coefficients of what is drawn in blocks of half the side, one at each token's
+        place: [N, D, h, w], as given. The networks see these.
+        """
+        units = F.pixel_unshuffle(coefficients, 2)
+        return F.pixel_shuffle(torch.einsum("km,nkhw->nmhw", self.views, units), 2)
+
+
+def _waves(count: int, side: int, colours: tuple[float, float]) -> Tensor:
+    """Return an orthonormal basis [count, 3 side^2]: cosine waves, longest first.
+
+    colours: squares of the frequencies, in half waves a block, after which even red and even blue
+    follow; their waves are much weaker.
+    """
     places = torch.arange(side) + 0.5
     waves = [torch.cos(torch.pi / side * k * places) for k in range(side)]
     waves = [wave / wave.norm() for wave in waves]
-    orders = sorted(product(range(side), repeat=2), key=lambda k: (k[0] ** 2 + k[1] ** 2, k))
-    planes = []
-    for number, (down, right) in enumerate(orders):
-        for colour in (grey, red, blue) if side >= 8 and number < 3 else (grey,):
-            planes.append(colour[:, None, None] * waves[down][:, None] * waves[right])
-    return torch.stack(planes[:values]).flatten(1)
-
-
-def _analysed(pictures: Tensor, basis: Tensor) -> Tensor:
-    """Return the coefficients [N, D, h, w] of blocks of pictures [N, 3, H, W]."""
-    side = math.isqrt(basis.shape[1] // 3)
-    return torch.einsum("kc,nchw->nkhw", basis, F.pixel_unshuffle(pictures, side))
-
-
-def _drawn(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """Return the pictures [N, 3, H, W] of coefficients [N, D, h, w]."""
-    side = math.isqrt(basis.shape[1] // 3)
-    return F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", basis, coefficients), side)
+    hues = (
+        (0.0, 1.0, torch.full((3,), 3**-0.5)),
+        (colours[0], 25.0, torch.tensor([1.0, -0.5, -0.5]) * (2 / 3) ** 0.5),
+        (colours[1], 25.0, torch.tensor([0.0, -1.0, 1.0]) * 2**-0.5),
+    )
+    orders = sorted(
+        (start + slope * (down**2 + right**2), down, right, hue)
+        for down, right in product(range(side), repeat=2)
+        for hue, (start, slope, _) in enumerate(hues)
+    )[:count]
+    planes = [
+        hues[hue][2][:, None, None] * waves[down][:, None] * waves[right]
+        for _, down, right, hue in orders
+    ]
+    return torch.stack(planes).flatten(1)
 
 
 def _smooth(picture: Tensor) -> Tensor:
@@ -459,6 +503,12 @@ def _smooth(picture: Tensor) -> Tensor:
     return F.interpolate(
         F.avg_pool2d(picture, 8), scale_factor=8.0, mode="bilinear", align_corners=False
     )
+
+
+def _holding(digits: Tensor, came: Tensor) -> Tensor:
+    """Return which tokens, [N, h, w], came and are of units that do not hold zeros alone."""
+    units = F.max_pool2d(digits.abs().amax(1, keepdim=True), 2) > 0
+    return came & F.interpolate(units.float(), scale_factor=2.0)[:, 0].bool()
 
 
 def _placed(values: Tensor, came: Tensor, step: Tensor) -> Tensor:

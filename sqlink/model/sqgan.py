@@ -56,12 +56,14 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Finer:
-    """Data for the refinement's layers, before a step is chosen.
+    """What the refinement's coefficients are found from, once it is known which of the base's
+    tokens are sent: `SQGAN.coefficients`.
 
-    shares: float32 [N, L, 4 h, 4 w], of the classes and the null class.
+    images: float32 [N, 3, 16 h, 16 w], padded. shares: float32 [N, L, 4 h, 4 w], of the classes and
+    the null class.
     """
 
-    coefficients: Coefficients
+    images: Tensor
     shares: Tensor
 
 
@@ -268,24 +270,23 @@ class SQGAN(nn.Module):
             self.ranking(scores_x),
             map_indices,
             self.ranking(scores_s),
-            self._finer(padded, cells, image_indices, map_indices),
+            Finer(padded, cells.shares(4 // self.config.stem)) if self.refinement else None,
         )
 
-    def _finer(
-        self, images: Tensor, cells: Cells, image_indices: Tensor, map_indices: Tensor
-    ) -> Finer | None:
-        """Return the refinement's coefficients of padded pictures, given all tokens of the base."""
-        if self.refinement is None:
-            return None
+    @torch.inference_mode()
+    def coefficients(
+        self, finer: Finer, image_indices: Tensor, map_indices: Tensor
+    ) -> Coefficients:
+        """Return the refinement's coefficients: of what the picture that the receiver draws of the
+        base's tokens at realism 0 does not show.
+
+        image_indices, map_indices: int64 [N, h, w], -1 where a token is not sent.
+        """
+        assert self.refinement is not None
+        base = self._drawn(image_indices, map_indices, 0.0)
         encoder = self.refinement.encoder
-        shares4 = cells.shares(4 // self.config.stem)
-        codes = self.map_quantizer.lookup(map_indices)
-        everything = torch.ones_like(map_indices, dtype=torch.bool)
-        segmentation = self.map_decoder.likeliest(self.map_demasker(codes, everything))
-        grid = self.image_demasker(self.image_quantizer.lookup(image_indices), everything)
-        coarse, _, out = self.image_decoder.with_features(grid, segmentation, 0, 0.0)
-        picture = ((out + 1) / 2).clamp(0, 1)
-        return Finer(encoder(images, shares4, picture, coarse), shares4)
+        found: Coefficients = encoder(finer.images, finer.shares, base.picture, base.coarse)
+        return found
 
     @torch.inference_mode()
     def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:

@@ -51,7 +51,7 @@ from sqlink.training.losses import (
 )
 from sqlink.training.perceptual import energy_score, features_loss
 from sqlink.training.precision import Precision, autocast, fastest_precision
-from sqlink.training.refinement_bank import REALISMS, Bank, Base, Entry, everything_drawn
+from sqlink.training.refinement_bank import REALISMS, Bank, Base, Entry, known_to_sender
 from sqlink.training.refinement_weights import export, load_refinement
 from sqlink.training.task import load_task
 
@@ -276,7 +276,7 @@ class RefinementTrainer:
 
         shares = class_shares(sent, self.base.labels - 1)
         coarse, picture = (
-            _cut([everything_drawn(e)[part] for e in chosen], where, scale, side).float()
+            _cut([known_to_sender(e)[part] for e in chosen], where, scale, side).float()
             for part, scale in enumerate((2, 16))
         )
         encoder = self.network.encoder
@@ -287,7 +287,7 @@ class RefinementTrainer:
             with torch.set_grad_enabled(weights.gain > 0):
                 found = encoder(images, shares, picture, coarse)
             sent_ = encoder.digits(_as_float32(found), step)
-            came8, came4 = self._came(sent_, shares, [e.whole for e in chosen], generator)
+            came8, came4 = self._came(sent_, shares, generator)
             images, labels, sent = (
                 part.repeat_interleave(times, 0) for part in (images, labels, sent)
             )
@@ -324,23 +324,20 @@ class RefinementTrainer:
         return {name: float(term.detach()) for name, term in terms.items()}
 
     def _came(
-        self, found: Digits, shares: Tensor, whole: list[bool], generator: torch.Generator
+        self, found: Digits, shares: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Draw which tokens of both layers arrive, bool [N, h, w] each.
+        """Draw which units of tokens of both layers arrive, bool [N, h, w] of tokens each.
 
         The choice is by estimated gain, weighted by relevance, with enough chance that every place
         occurs both kept and masked.
         """
-        n = len(whole)
+        n = len(shares)
 
         def uniform() -> Tensor:
             return torch.rand(n, generator=generator)
 
-        full = torch.tensor(whole)
         draw, amount = uniform(), uniform()
-        some8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
-        scarce = torch.where(draw < 0.5, 0.0, 0.4 * amount)
-        fraction8 = torch.where(full, some8, scarce)
+        fraction8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
         draw, amount = uniform(), uniform()
         some4 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
         few4 = torch.where(draw < 0.7, 0.0, 0.3 * amount)
@@ -351,8 +348,8 @@ class RefinementTrainer:
             (found.gains4, 1, fraction4),
         ):
             kind = int(torch.randint(gains.shape[1], (1,), generator=generator))
-            score = gains.detach()[:, kind]
-            relevance = (F.avg_pool2d(shares, scale) * self.relevance.view(1, -1, 1, 1)).sum(1)
+            score = _of_units(gains.detach()[:, kind])
+            relevance = (F.avg_pool2d(shares, 2 * scale) * self.relevance.view(1, -1, 1, 1)).sum(1)
             if torch.rand(1, generator=generator) < 0.5:
                 score = score * relevance
             spread = 2 * float(torch.rand(1, generator=generator))
@@ -361,7 +358,7 @@ class RefinementTrainer:
             kept = keep_most_relevant(ranking, fraction)
             lossy = (uniform() < 0.3).float() * 0.5 * uniform()
             kept &= torch.rand(kept.shape, generator=generator) >= lossy.view(-1, 1, 1)
-            masks.append(kept)
+            masks.append(_tokens_of(kept))
         return masks[0], masks[1]
 
     def _losses(
@@ -500,8 +497,7 @@ class RefinementTrainer:
             for number in torch.linspace(0, len(data) - 1, 3).long().tolist():
                 sample = data[number]
                 entry = self.base.analysed(sample.image, sample.segmentation)
-                everything = torch.ones_like(entry.tokens[0], dtype=torch.bool)
-                self.base.draw(entry, everything, everything)
+                self.base.draw(entry, torch.ones_like(entry.tokens, dtype=torch.bool))
                 self.held_out.append(entry)
         figures: dict[str, float] = {}
         points = (
@@ -515,13 +511,13 @@ class RefinementTrainer:
         for entry in self.held_out:
             image = entry.image[None].float() / 255
             shares = class_shares(entry.sent[None].long(), self.base.labels - 1)
-            coarse, picture = (part[None].float() for part in everything_drawn(entry))
+            coarse, picture = (part[None].float() for part in known_to_sender(entry))
             found = self.average.encoder(image, shares, picture, coarse)
             for point in points:
                 step = torch.tensor(point[2:])
                 sent = self.average.encoder.digits(found, step)
                 kept = [
-                    keep_most_relevant(gains[:, 1], torch.tensor([fraction]))
+                    _tokens_of(keep_most_relevant(_of_units(gains[:, 1]), torch.tensor([fraction])))
                     for gains, fraction in zip((sent.gains8, sent.gains4), point[:2], strict=True)
                 ]
                 out = []
@@ -636,6 +632,16 @@ def _classes_of(model: SQGAN) -> Any:
     from sqlink.data.classes import class_set_of_size
 
     return class_set_of_size(model.config.num_classes)
+
+
+def _of_units(scores: Tensor) -> Tensor:
+    """Return the mean scores of units of 2x2 tokens: [N, 2 h, 2 w] to [N, h, w]."""
+    return F.avg_pool2d(scores.unsqueeze(1), 2).squeeze(1)
+
+
+def _tokens_of(units: Tensor) -> Tensor:
+    """Return for the tokens what holds of their units: [N, h, w] to [N, 2 h, 2 w]."""
+    return units.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def _as_float32(found: Coefficients) -> Coefficients:

@@ -31,8 +31,9 @@ class Entry:
 
     image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
     tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: the base decoder's features
-    at 1/8 and 1/4 and its picture, float16, at realism 0, then each realisation at 1. full: the
-    features at 1/8 and the picture, at realism 0 of all tokens. whole: whether every token came.
+    at 1/8 and 1/4 and its picture, float16, at realism 0, then each realisation at 1. known: the
+    features at 1/8 and the picture, at realism 0 of all tokens that were sent: what the transmitter
+    knows of the receiver.
     """
 
     image: Tensor
@@ -41,8 +42,7 @@ class Entry:
     tokens: Tensor
     scores: Tensor
     base: list[tuple[Tensor, Tensor, Tensor]]
-    full: tuple[Tensor, Tensor] | None = None
-    whole: bool = True
+    known: tuple[Tensor, Tensor] | None = None
 
 
 class Base:
@@ -80,29 +80,28 @@ class Base:
 
     @torch.no_grad()
     def draw(
-        self, entry: Entry, image: Tensor, of_map: Tensor, seeds: Sequence[int] = (0,)
+        self, entry: Entry, sent: Tensor, came: Tensor | None = None, seeds: Sequence[int] = (0,)
     ) -> None:
-        """Decode the base from the tokens that are there: bool [h, w], of picture and map.
+        """Decode the base from the tokens that came, bool [2, h, w] of picture and map: all that
+        were sent if None.
 
         seeds: of the noise of each realisation.
         """
-        entry.whole = bool(image.all()) and bool(of_map.all())
-        if entry.full is None and not entry.whole:
-            everything = torch.ones_like(image)
-            coarse, _, picture = self._decoded(entry, everything, everything, ())[0]
-            entry.full = coarse, picture
-        entry.base = self._decoded(entry, image, of_map, seeds)
-        if entry.full is None:
-            entry.full = entry.base[0][0], entry.base[0][2]
+        came = sent if came is None else came
+        entry.base = self._decoded(entry, came, seeds)
+        as_sent = entry.base[0]
+        if not torch.equal(sent, came):
+            as_sent = self._decoded(entry, sent, ())[0]
+        entry.known = as_sent[0], as_sent[2]
 
     def _decoded(
-        self, entry: Entry, image: Tensor, of_map: Tensor, seeds: Sequence[int]
+        self, entry: Entry, came: Tensor, seeds: Sequence[int]
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         model = self.model
-        tokens = torch.where(torch.stack((image, of_map)), entry.tokens, -1)
+        tokens = torch.where(came, entry.tokens, -1)
         codes = model.map_quantizer.lookup(tokens[1:2])
-        steering = model.map_decoder.likeliest(model.map_demasker(codes, of_map[None]))
-        grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), image[None])
+        steering = model.map_decoder.likeliest(model.map_demasker(codes, came[1:2]))
+        grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), came[0:1])
         found = []
         draws = [(REALISMS[0], 0), *((REALISMS[1], seed) for seed in seeds)]
         for realism, seed in draws:
@@ -140,25 +139,30 @@ class Bank:
         return self.base.analysed(sample.image, sample.segmentation)
 
     def redraw(self, entry: Entry, generator: torch.Generator) -> None:
-        """Draw the base with other tokens missing: none half of the time, else a random share."""
+        """Draw the base with other tokens missing: none four times of ten, twice nearly all of the
+        map, which a transmitter that wants fidelity leaves out, else a random share of both.
+        """
 
         def uniform() -> float:
             return float(torch.rand(1, generator=generator))
 
+        way, reached = uniform(), uniform()
         fractions = torch.ones(2)
-        if uniform() < 0.5:
-            reached = 0.1 + 0.9 * uniform()
+        if way < 0.4:
+            reached = 0.1 + 0.9 * reached
             fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
-        kept = keep_most_relevant(entry.scores, fractions)
+        elif way < 0.6:
+            fractions = torch.tensor([min(1.0, 0.1 + 1.5 * reached), 0.02])
+        sent = keep_most_relevant(entry.scores, fractions)
+        came = sent.clone()
         if uniform() < 0.3:
-            lost = torch.rand(kept.shape, generator=generator) < 0.5 * uniform()
-            kept &= ~lost
-        if not kept[0].any():
-            kept[0, 0, 0] = True
+            came &= torch.rand(sent.shape, generator=generator) >= 0.5 * uniform()
+        if not came[0].any():
+            sent[0, 0, 0] = came[0, 0, 0] = True
         seeds = [0]
         if self.realisations > 1:
             seeds = torch.randint(2**31, (self.realisations,), generator=generator).tolist()
-        self.base.draw(entry, kept[0], kept[1], seeds)
+        self.base.draw(entry, sent, came, seeds)
 
     def grow(self, generator: torch.Generator) -> None:
         """Add a picture until the bank is full, then redraw a random one or replace it."""
@@ -176,7 +180,9 @@ class Bank:
         self.redraw(self.entries[number], generator)
 
 
-def everything_drawn(entry: Entry) -> tuple[Tensor, Tensor]:
-    """Return what the base draws of all tokens at realism 0: features at 1/8, and the picture."""
-    assert entry.full is not None
-    return entry.full
+def known_to_sender(entry: Entry) -> tuple[Tensor, Tensor]:
+    """Return what the transmitter draws of the base's tokens that it sends, at realism 0: features
+    at 1/8, and the picture.
+    """
+    assert entry.known is not None
+    return entry.known

@@ -20,7 +20,8 @@ from channels.atomic_write import whole_file
 from sqlink.bitstream.refinement_table import ZERO, units_of
 from sqlink.bitstream.tables import REFINEMENTS, Tables
 from sqlink.data.base import open_dataset
-from sqlink.model.refinement import Refinement, RefinementConfig
+from sqlink.model.refinement import Coefficients, Refinement, RefinementConfig
+from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN, Analysis
 from sqlink.training.config import Source
 from sqlink.training.refinement_tables import PictureTokens, fit_refinement_tables
@@ -28,6 +29,8 @@ from sqlink.weights.manifest import Loaded
 
 _PREFIX = "refinement."
 """Prefix of a refinement's tensors in whole weights."""
+_FEW = 0.02
+"""Share of the map's tokens that `faithful` sends."""
 _ROWS_APART = 2
 """Distance of the tables' rows that one picture gives tokens for."""
 
@@ -82,9 +85,14 @@ def assemble(
         for number in torch.linspace(0, len(data) - 1, count).long().tolist():
             image = data[number].image[None]
             analysis = model.analyse(image, tx.segment(image))
+            # A transmitter that wants fidelity sends hardly any of the map: every second picture.
+            few = keep_most_relevant(analysis.map_scores, torch.tensor([_FEW]))
+            of_map = torch.where(few | (seen // _ROWS_APART % 2 == 0), analysis.map_indices, -1)
+            assert analysis.finer is not None
+            coefficients = model.coefficients(analysis.finer, analysis.image_indices, of_map)
             rows = range(0, len(config.steps), config.steps_per_row)
             for row in range(seen % _ROWS_APART, len(rows), _ROWS_APART):
-                found.append(picture_tokens(model, analysis, rows[row], row))
+                found.append(picture_tokens(model, analysis, coefficients, rows[row], row))
             seen += 1
         report(f"{len(found)} sets of tokens")
     tables = Tables.from_tensors(loaded.tensors)
@@ -98,13 +106,14 @@ def assemble(
     return output
 
 
-def picture_tokens(model: SQGAN, analysis: Analysis, step: int, row: int) -> PictureTokens:
+def picture_tokens(
+    model: SQGAN, analysis: Analysis, coefficients: Coefficients, step: int, row: int
+) -> PictureTokens:
     """Return one picture's tokens at a quantiser's step, for a row of the tables.
 
     A unit's worth is its gain in LPIPS.
     """
-    assert analysis.finer is not None
-    layers = model.layers(analysis.finer.coefficients, step)
+    layers = model.layers(coefficients, step)
     first, second = (units_of(layer.digits[0].cpu().numpy() + np.int16(ZERO)) for layer in layers)
     gains8, gains4 = (F.avg_pool2d(layer.gains[:, 1:2], 2)[0, 0].cpu().numpy() for layer in layers)
     return PictureTokens(

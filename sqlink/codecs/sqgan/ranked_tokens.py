@@ -1,12 +1,13 @@
 """A picture's tokens, ranked by their worth; the transmitter chooses from these.
 
-analysis of the network ─ indices, scores ──────────────────────── map, image
-                        └ coefficients ─ step ─ digits, gains ──── 1/8, 1/4, in units of 2x2
+analysis of the network ─ indices, scores ───────────────────────── map, image
+        picture ─ less what the base draws of those that are sent ─ coefficients
+                                        └─ step ─ digits, gains ─── 1/8, 1/4, in units of 2x2
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlink.bitstream.refinement_table import ZERO, RefinementTable, units_of
-from sqlink.bitstream.token_selection import ranks
+from sqlink.bitstream.token_selection import keep, ranks
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients
-    from sqlink.model.sqgan import Analysis, Layer
+    from sqlink.model.sqgan import Analysis, Finer, Layer
+
+Kept = tuple[int, int]
+"""Tokens of map and image that are sent, the most relevant ones."""
 
 _USUAL_BITS = (7.0, 8.7)
 """Bits of a token of the map and of the picture, about, where the search for a budget begins."""
@@ -36,40 +40,61 @@ class RankedTokens:
     """The tokens, or units, of a stream at every place.
 
     indices: int64 [h, w], or int16 [h, w, S] of units. ranks: int64 [h, w], 0 the most relevant.
-    bits: float64 [P + 1], the estimated bits of the first 0..P by rank.
+    bits: float64 [P + 1], the estimated bits of the first 0..P by rank. zero: those of a unit of
+    zeros; None for tokens of the base, which have no zero.
     """
 
     indices: NDArray[Any]
     ranks: NDArray[np.int64]
     bits: NDArray[np.float64]
+    zero: float | None = None
 
     @classmethod
     def of(
-        cls, indices: NDArray[Any], scores: NDArray[Any], bits: NDArray[np.float64]
+        cls,
+        indices: NDArray[Any],
+        scores: NDArray[Any],
+        bits: NDArray[np.float64],
+        zero: float | None = None,
     ) -> RankedTokens:
         """Rank tokens by scores [h, w]. bits: [h, w], estimated for each token."""
         rank = ranks(scores)
         ordered = np.zeros(rank.size + 1)
         ordered[1 + rank.reshape(-1)] = bits.reshape(-1)
-        return cls(indices, rank, np.cumsum(ordered))
+        return cls(indices, rank, np.cumsum(ordered), zero)
+
+    def kept(self, count: int) -> NDArray[Any]:
+        """Return the indices with all but the `count` most relevant masked; units are set to zero
+        instead, which means the same to the receiver, where this takes about as few bits as a mask.
+        """
+        places = self.ranks.size
+        if self.zero is None or not 0 < count < places:
+            return keep(self.indices, self.ranks, count)
+        share = count / places
+        mask = -places * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
+        if self.zero * (places - count) > mask:
+            return keep(self.indices, self.ranks, count)
+        there = (self.ranks < count)[..., None]
+        return np.where(there, self.indices, self.indices.dtype.type(ZERO))
 
 
 @dataclass(frozen=True)
 class AnalysedPicture:
     """One picture's tokens.
 
-    base: of map and image. coefficients: of the refinement, [1, ...] each; None without one.
-    relevance: of the classes at each place, [1, k h, k w] for each layer; () without one. finer:
-    the refinement's streams by quantiser's step, as far as they were needed. sizes: bytes of the
-    points of the path that were tried, for each pair of lower points that end layers and fixed
-    step.
+    base: of map and image. source: of the refinement's coefficients, one picture; None without one.
+    relevance: of the classes at each place, [1, k h, k w] for each layer; () without one.
+    coefficients: by the base's tokens that are sent, and finer: the refinement's streams, by these
+    and the quantiser's step, as far as they were needed. sizes: bytes of the points of the path
+    that were tried, for each pair of lower points that end layers and fixed step.
     """
 
     base: tuple[RankedTokens, RankedTokens]
-    coefficients: Coefficients | None
+    source: Finer | None
     relevance: tuple[Tensor, ...]
-    finer: dict[int, tuple[RankedTokens, ...]]
-    sizes: dict[tuple[tuple[int, ...], int | None], dict[int, int]]
+    coefficients: dict[Kept, Coefficients] = field(default_factory=dict)
+    finer: dict[tuple[Kept, int], tuple[RankedTokens, ...]] = field(default_factory=dict)
+    sizes: dict[tuple[tuple[int, ...], int | None], dict[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, analysis: Analysis, row: int, of_classes: Tensor) -> AnalysedPicture:
@@ -87,11 +112,12 @@ class AnalysedPicture:
         )
         finer = analysis.finer
         if finer is None:
-            return cls((map_, image), None, (), {}, {})
+            return cls((map_, image), None, ())
         weights = of_classes.to(finer.shares.device).view(1, -1, 1, 1)
         fine = (finer.shares[row : row + 1] * weights).sum(1, keepdim=True).cpu()
         both = F.avg_pool2d(fine, 2).squeeze(1), fine.squeeze(1)
-        return cls((map_, image), finer.coefficients.row(row), both, {}, {})
+        source = type(finer)(finer.images[row : row + 1].cpu(), finer.shares[row : row + 1].cpu())
+        return cls((map_, image), source, both)
 
 
 def ranked_units(
@@ -110,4 +136,6 @@ def ranked_units(
     else:
         worth = _LEGIBLE[1] * relevance * gains[:, 1] + _LEGIBLE[2] * gains[:, 2]
     scores = F.avg_pool2d(worth.unsqueeze(1), 2)[0, 0].numpy()
-    return RankedTokens.of(units, scores, table.usual_bits(units, row) + _MASK_BITS)
+    nothing = np.full((1, 1, table.digits), ZERO, dtype=np.int16)
+    zero = float(table.usual_bits(nothing, row)[0, 0])
+    return RankedTokens.of(units, scores, table.usual_bits(units, row) + _MASK_BITS, zero)

@@ -6,8 +6,8 @@ tokens, ranked ─ kept counts at a point of the path ─ packetise ─ bytes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,17 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from sqlink.bitstream.packets import Packing, Tokens, packetise
+from sqlink.bitstream.refinement_table import MASKED
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers
 from sqlink.codecs.base import Packet
-from sqlink.codecs.sqgan.ranked_tokens import AnalysedPicture, RankedTokens, ranked_units
+from sqlink.codecs.sqgan.ranked_tokens import AnalysedPicture, Kept, RankedTokens, ranked_units
 from sqlink.codecs.sqgan.rate_path import POINTS, RatePath
 from sqlink.codecs.sqgan.session import SESSION_BYTES
 from sqlink.model.refinement import table_row
+from sqlink.runtime.precision import full_precision
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients
-    from sqlink.model.sqgan import Layer
+    from sqlink.model.sqgan import Finer, Layer
 
 _FILLED = 0.982
 """Share of a budget that is enough."""
@@ -35,10 +37,18 @@ _AIM = 0.4
 """Guesses aim at the budget minus this part of the share that may stay free."""
 _FINER_TAKES = 1.3
 """Exponent by which bytes fall with the quantiser's step, where a step was not tried yet."""
+_ROUGH_BITS = (24.0, 6.0)
+"""Bits of a unit at 1/8 and at 1/4 at a step of 1, about, before any step was tried."""
 
 
 class Quantiser(Protocol):
     """The quantiser of a refinement's coefficients; see `sqlink.model.sqgan.SQGAN`."""
+
+    def coefficients(
+        self, finer: Finer, image_indices: torch.Tensor, map_indices: torch.Tensor
+    ) -> Coefficients:
+        """Return the refinement's coefficients, given the base's tokens that are sent."""
+        ...
 
     def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
         """Return the refinement's layers at one of the quantiser's steps."""
@@ -109,27 +119,60 @@ class Sender:
         if step is None:
             step = int(found.steps[-1])
         counts = [np.minimum(own, own[-1]) for own in found.counts]
-        streams = self.streams(analysed, step)
+        if any(own[-1] for own in counts[2:]):
+            streams = self.streams(analysed, step, (int(counts[0][-1]), int(counts[1][-1])))
+        else:
+            streams = (*analysed.base, *self._nothing(analysed))
         return SentPackets(tuple(self._packets(streams, step, counts)), step)
 
     def row(self, step: int) -> int:
         """Return the row of the tables for a step of the quantiser."""
         return table_row(step, self.steps_per_row)
 
-    def streams(self, analysed: AnalysedPicture, step: int) -> tuple[RankedTokens, ...]:
-        """Return all streams of a picture, at a step of the quantiser."""
-        if analysed.coefficients is None:
+    def streams(self, analysed: AnalysedPicture, step: int, kept: Kept) -> tuple[RankedTokens, ...]:
+        """Return all streams of a picture, at a step of the quantiser, if `kept` tokens of the
+        base's are sent.
+        """
+        if analysed.source is None:
             return analysed.base
-        if step not in analysed.finer:
-            with torch.inference_mode():
-                found = self.model.layers(analysed.coefficients.to(self.device), step)
-            analysed.finer[step] = tuple(
+        if (kept, step) not in analysed.finer:
+            found = self.model.layers(self._coefficients(analysed, kept).to(self.device), step)
+            analysed.finer[kept, step] = tuple(
                 ranked_units(layer, relevance, table, self.row(step), self.aim)
                 for layer, relevance, table in zip(
                     found, analysed.relevance, self.tables.refinements, strict=True
                 )
             )
-        return (*analysed.base, *analysed.finer[step])
+        return (*analysed.base, *analysed.finer[kept, step])
+
+    @full_precision()
+    def _coefficients(self, analysed: AnalysedPicture, kept: Kept) -> Coefficients:
+        """Return the refinement's coefficients where `kept` tokens of the base's are sent."""
+        if kept not in analysed.coefficients:
+            assert analysed.source is not None
+            source = analysed.source
+            sent = [
+                torch.from_numpy(keep(stream.indices, stream.ranks, count))[None].to(self.device)
+                for stream, count in zip(analysed.base, kept, strict=True)
+            ]
+            there = replace(
+                source, images=source.images.to(self.device), shares=source.shares.to(self.device)
+            )
+            found = self.model.coefficients(there, sent[1], sent[0])
+            analysed.coefficients[kept] = found.to(torch.device("cpu"))
+        return analysed.coefficients[kept]
+
+    def _nothing(self, analysed: AnalysedPicture) -> tuple[RankedTokens, ...]:
+        """Return the refinement's streams of a picture that has none of their units sent."""
+        rows, columns = analysed.base[0].ranks.shape
+        return tuple(
+            RankedTokens.of(
+                np.full((times * rows, times * columns, table.digits), MASKED, dtype=np.int16),
+                np.zeros((times * rows, times * columns)),
+                np.zeros((times * rows, times * columns)),
+            )
+            for times, table in zip((1, 2), self.tables.refinements, strict=False)
+        )
 
     def _farthest(
         self, analysed: AnalysedPicture, budget: int, below: tuple[int, ...], step: int | None
@@ -154,7 +197,7 @@ class Sender:
         goal = budget - _AIM * (1 - _FILLED) * budget
         # What this search has seen, and no other: the answer must not depend on rates of before.
         tried: list[int] = []
-        known = {self._step_at(analysed, POINTS // 2, step)}
+        known: dict[int, Kept] = {}
         finest, same_side = self._step_at(analysed, POINTS, step), 0
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
             usual = self._usual_sizes(analysed, step, known)
@@ -170,7 +213,10 @@ class Sender:
             if at_end and high > POINTS and point > 0.9 * POINTS:
                 point = POINTS
             tried.append(point)
-            known.add(self._step_at(analysed, point, step))
+            at = self.path.at(np.array([point]), analysed.base[0].ranks.size)
+            if any(own[0] for own in at.counts[2:]):
+                own_step = int(at.steps[0]) if step is None else step
+                known[own_step] = int(at.counts[0][0]), int(at.counts[1][0])
             if size(point) <= budget:
                 low, same_side = point, min(same_side, 0) - 1
                 continue
@@ -214,25 +260,30 @@ class Sender:
         return expected
 
     def _usual_sizes(
-        self, analysed: AnalysedPicture, step: int | None, known: Collection[int]
+        self, analysed: AnalysedPicture, step: int | None, known: Mapping[int, Kept]
     ) -> NDArray[np.float64]:
         """Return about how many bytes each point of the path takes: float64 [POINTS + 1].
 
-        known: the quantiser's steps whose tokens may be looked at; others take more or fewer bytes
-        than the nearest of these.
+        known: the quantiser's steps whose tokens may be looked at, with what is kept of the base;
+        others take more or fewer bytes than the nearest of these.
         """
         points = self.path.whole(analysed.base[0].ranks.size)
         total = np.full(POINTS + 1, SESSION_BYTES + 8.0)
         for stream, kept in zip(analysed.base, points.counts, strict=False):
             total += stream.bits[kept] / 8
-        if analysed.coefficients is None:
+        if analysed.source is None:
             return total
         steps = points.steps if step is None else np.full(POINTS + 1, step)
         for own in np.unique(steps).tolist():
+            here = steps == own
+            if not known:
+                factor = self.steps[own] ** -_FINER_TAKES
+                for bits, kept in zip(_ROUGH_BITS, points.counts[2:], strict=True):
+                    total[here] += factor * bits * kept[here] / 8
+                continue
             nearest = min(known, key=lambda one: (abs(one - own), one))
             factor = (self.steps[nearest] / self.steps[own]) ** _FINER_TAKES
-            here = steps == own
-            finer = self.streams(analysed, nearest)[2:]
+            finer = self.streams(analysed, nearest, known[nearest])[2:]
             for stream, kept in zip(finer, points.counts[2:], strict=True):
                 total[here] += factor * stream.bits[kept[here]] / 8
         return total
@@ -244,7 +295,7 @@ class Sender:
         kept: list[NDArray[Any]] = []
         layer: list[NDArray[np.int64]] = []
         for order, (stream, ends) in enumerate(zip(streams, counts, strict=True)):
-            kept.append(keep(stream.indices, stream.ranks, int(ends[-1])))
+            kept.append(stream.kept(int(ends[-1])))
             if order > 0 and self.image_layers > 1:
                 layer.append(layers(stream.ranks, int(ends[-1]), self.image_layers))
             else:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
 from sqlink.bitstream.packets import Tokens, packetise
-from sqlink.bitstream.refinement_table import LIMIT, RefinementTable
+from sqlink.bitstream.refinement_table import LIMIT, ZERO, RefinementTable
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Packet, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
+from sqlink.codecs.sqgan.ranked_tokens import RankedTokens
 from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
@@ -42,28 +43,37 @@ class Layers:
     The three kinds of gain are high at the left, at the top, and where the map holds class 9.
     """
 
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // 16), -(-width // 16)
 
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
         grey = images.mean(1, keepdim=True)
+        base = (F.avg_pool2d(grey, 16).squeeze(1) * 63.999).long()
+        scores = torch.ones_like(base, dtype=torch.float32)
+        shares = F.one_hot(segmentation[:, ::4, ::4], 12).permute(0, 3, 1, 2).float()
+        return Analysis(base, scores, base % 32, scores, Finer(images, shares))
+
+    def coefficients(
+        self, finer: Finer, image_indices: Tensor, map_indices: Tensor
+    ) -> Coefficients:
+        self.asked.append((int((map_indices >= 0).sum()), int((image_indices >= 0).sum())))
+        grey = finer.images.mean(1, keepdim=True)
 
         def layer(side: int) -> tuple[Tensor, Tensor]:
             z = F.avg_pool2d(grey, side) * LEVELS
             _, _, h, w = z.shape
-            labels = segmentation[:, ::side, ::side]
+            nines = finer.shares[:, 9, :: side // 4, :: side // 4]
             left = torch.arange(w, 0, -1).expand(len(z), h, w) / w
             top = torch.arange(h, 0, -1).view(-1, 1).expand(len(z), h, w) / h
-            return z, torch.stack((left, top, labels == 9), 1).float()
+            return z, torch.stack((left, top, nines), 1)
 
-        base = (F.avg_pool2d(grey, 16).squeeze(1) * 63.999).long()
-        scores = torch.ones_like(base, dtype=torch.float32)
         (z8, gains8), (z4, gains4) = layer(8), layer(4)
         both = torch.cat((z8, torch.zeros_like(z8)), 1)
-        shares = F.one_hot(segmentation[:, ::4, ::4], 12).permute(0, 3, 1, 2).float()
         # What a real network says of errors stands here for the gains.
-        found = Coefficients(both, z4, gains8, gains4)
-        return Analysis(base, scores, base % 32, scores, Finer(found, shares))
+        return Coefficients(both, z4, gains8, gains4)
 
     def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
         first, second = (
@@ -182,10 +192,12 @@ def test_quality_spans_the_whole_path() -> None:
 
 
 def first_places(codec: SQGANCodec, images: Tensor) -> Tensor:
-    """Where the first tenth of the units at 1/8 lie, bool [h, w] of the tokens at 1/8."""
+    """Where the first tenth of the units at 1/8 lie that hold anything, bool [h, w] of the tokens
+    at 1/8.
+    """
     stream = streams(codec, images, Rate(quality=0.5))[0]
     grid = codec._tokens_of(Received.whole(stream), *SIZE).tokens
-    return torch.from_numpy(grid[2][..., 0] >= 0)
+    return torch.from_numpy((grid[2] >= 0).all(2) & (grid[2] != ZERO).any(2))
 
 
 def test_each_aim_spends_where_it_gains_most() -> None:
@@ -209,6 +221,34 @@ def test_legible_goes_by_what_matters_to_the_task() -> None:
     outside[rows // 2 :, columns // 2 :] = False
     assert kept.any()
     assert not outside.any()
+
+
+def test_units_are_set_to_zero_where_that_takes_fewer_bits_than_a_mask() -> None:
+    rank = np.arange(12).reshape(3, 4)
+    units = (ZERO + 1 + np.arange(12 * 8).reshape(3, 4, 8)).astype(np.int16)
+    for zero, holds in ((0.2, ZERO), (9.0, -1)):
+        ranked = RankedTokens(units, rank, np.zeros(13), zero)
+        found = ranked.kept(5)
+        assert np.array_equal(found.reshape(12, 8)[:5], units.reshape(12, 8)[:5])
+        assert (found.reshape(12, 8)[5:] == holds).all()
+        assert (ranked.kept(0) == -1).all()
+        assert np.array_equal(ranked.kept(12), units)
+    assert (RankedTokens(rank, rank, np.zeros(13)).kept(5) == -1).sum() == 7
+
+
+def test_the_refinement_is_of_what_the_base_that_is_sent_leaves() -> None:
+    """The network is asked with the tokens of the stream, once for each choice of them, and not
+    where nothing finer is sent.
+    """
+    split = [(0.1, 0.2, 0.0, 0.0, 0), (0.5, 0.4, 0.0, 0.0, 0), (0.5, 0.4, 0.8, 0.2, 0)]
+    codec, image = made(split=split), pictures(1)
+    assert isinstance(codec.model, Layers)
+    streams(codec, image, Rate(quality=0.3))
+    assert codec.model.asked == []
+    sizes = [streams(codec, image, Rate(quality=q))[0].size for q in (0.6, 0.8)]
+    assert sizes[0] < sizes[1]
+    places = SIZE[0] // 16 * (SIZE[1] // 16)
+    assert codec.model.asked == [(places // 2, round(0.4 * places))]
 
 
 def test_any_packet_may_be_lost() -> None:
