@@ -26,8 +26,8 @@ def test_the_next_rate_of_a_picture_draws_the_base_once_and_the_same_pixels(
         drawings.append(model is kept.model)
         return draw(model, image, map_, realism)
 
-    monkeypatch.setattr(SQGAN, "_drawn", counted)
     streams = [kept.encode(scene.image[None], Rate(bpp=bpp))[0] for bpp in (0.3, 0.5)]
+    monkeypatch.setattr(SQGAN, "_drawn", counted)
     for realism in (1.0, 0.5, 0.0):
         for stream in streams:
             kept.realism = fresh.realism = realism
