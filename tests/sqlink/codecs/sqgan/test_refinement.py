@@ -177,7 +177,7 @@ def test_few_streams_are_written_to_fill_a_budget(monkeypatch: pytest.MonkeyPatc
     for bpp in (0.1, 0.15, 0.2):
         (stream,) = streams(codec, image, Rate(bpp=bpp))
         assert 0.98 * bpp <= stream.bpp <= bpp
-    assert len(tries) < 16
+    assert len(tries) <= 18  # six a rate
 
 
 def test_quality_spans_the_whole_path() -> None:
