@@ -6,13 +6,13 @@
                    ├─ cosines of 16x16 ─ step ─ q8 ┬ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
                    └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
 
-The transmitter decodes the complete base itself and codes what is still missing. Tokens are cosine
-coefficients of blocks of the residual, quantised; that transform is fixed. The four tokens of a
-unit are bands of the spectrum of one block, of 16 pixels a side in the layer at 1/8 and of 8 in
-that at 1/4, the long waves first. The decoder's networks, which are learned, correct the sum of
-base and tokens, and `gain` estimates the worth of a token. The residual is taken against the base's
-picture without detail finer than 8 pixels. That detail is invented: at realism 0 little of it is
-shown, at realism 1 all of it except where received tokens replace it.
+The transmitter draws the base itself, from those of its tokens that it sends, and codes what is
+missing there. Tokens are cosine coefficients of blocks of the residual, quantised; that transform
+is fixed. The four tokens of a unit are bands of the spectrum of one block, of 16 pixels a side in
+the layer at 1/8 and of 8 in that at 1/4, the long waves first. The decoder's networks, which are
+learned, correct the sum of base and tokens, and `gain` estimates the worth of a token. The residual
+is taken against the base's picture without detail finer than 8 pixels. That detail is invented: at
+realism 0 little of it is shown, at realism 1 all of it except where received tokens replace it.
 
 The semantic masking of the base is applied again at finer scales: `gain` estimates for every place
 by how much the error falls if its token is sent, so that the transmitter can send the most useful
@@ -229,11 +229,6 @@ class Coefficients:
     z4: Tensor
     errors8: Tensor
     errors4: Tensor
-
-    def row(self, number: int) -> Coefficients:
-        """Return those of one picture, [1, ...], on the CPU."""
-        rows = slice(number, number + 1)
-        return Coefficients(*(getattr(self, field.name)[rows].cpu() for field in fields(self)))
 
     def to(self, device: torch.device) -> Coefficients:
         """Return the same on a device."""

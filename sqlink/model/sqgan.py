@@ -66,6 +66,15 @@ class Finer:
     images: Tensor
     shares: Tensor
 
+    def row(self, number: int) -> Finer:
+        """Return that of one picture, [1, ...], on the CPU."""
+        rows = slice(number, number + 1)
+        return Finer(self.images[rows].cpu(), self.shares[rows].cpu())
+
+    def to(self, device: torch.device) -> Finer:
+        """Return the same on a device."""
+        return Finer(self.images.to(device), self.shares.to(device))
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -19,7 +19,7 @@ from sqlink.data.base import open_dataset
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
 from sqlink.training.config import Source
-from sqlink.training.refinement_weights import without_refinement
+from sqlink.training.refinement_weights import FEW_OF_MAP, without_refinement
 
 REALISMS = (0.0, 1.0)
 """What the base decoder draws each picture at; at the second once for each realisation."""
@@ -152,7 +152,7 @@ class Bank:
             reached = 0.1 + 0.9 * reached
             fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
         elif way < 0.6:
-            fractions = torch.tensor([min(1.0, 0.1 + 1.5 * reached), 0.02])
+            fractions = torch.tensor([min(1.0, 0.1 + 1.5 * reached), FEW_OF_MAP])
         sent = keep_most_relevant(entry.scores, fractions)
         came = sent.clone()
         if uniform() < 0.3:

@@ -29,7 +29,7 @@ from sqlink.weights.manifest import Loaded
 
 _PREFIX = "refinement."
 """Prefix of a refinement's tensors in whole weights."""
-_FEW = 0.02
+FEW_OF_MAP = 0.02
 """Share of the map's tokens that `faithful` sends."""
 _ROWS_APART = 2
 """Distance of the tables' rows that one picture gives tokens for."""
@@ -86,7 +86,7 @@ def assemble(
             image = data[number].image[None]
             analysis = model.analyse(image, tx.segment(image))
             # A transmitter that wants fidelity sends hardly any of the map: every second picture.
-            few = keep_most_relevant(analysis.map_scores, torch.tensor([_FEW]))
+            few = keep_most_relevant(analysis.map_scores, torch.tensor([FEW_OF_MAP]))
             of_map = torch.where(few | (seen // _ROWS_APART % 2 == 0), analysis.map_indices, -1)
             assert analysis.finer is not None
             coefficients = model.coefficients(analysis.finer, analysis.image_indices, of_map)

@@ -116,8 +116,7 @@ class AnalysedPicture:
         weights = of_classes.to(finer.shares.device).view(1, -1, 1, 1)
         fine = (finer.shares[row : row + 1] * weights).sum(1, keepdim=True).cpu()
         both = F.avg_pool2d(fine, 2).squeeze(1), fine.squeeze(1)
-        source = type(finer)(finer.images[row : row + 1].cpu(), finer.shares[row : row + 1].cpu())
-        return cls((map_, image), source, both)
+        return cls((map_, image), finer.row(row), both)
 
 
 def ranked_units(

@@ -7,7 +7,7 @@ tokens, ranked ─ kept counts at a point of the path ─ packetise ─ bytes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -150,15 +150,11 @@ class Sender:
         """Return the refinement's coefficients where `kept` tokens of the base's are sent."""
         if kept not in analysed.coefficients:
             assert analysed.source is not None
-            source = analysed.source
-            sent = [
+            map_, image = (
                 torch.from_numpy(keep(stream.indices, stream.ranks, count))[None].to(self.device)
                 for stream, count in zip(analysed.base, kept, strict=True)
-            ]
-            there = replace(
-                source, images=source.images.to(self.device), shares=source.shares.to(self.device)
             )
-            found = self.model.coefficients(there, sent[1], sent[0])
+            found = self.model.coefficients(analysed.source.to(self.device), image, map_)
             analysed.coefficients[kept] = found.to(torch.device("cpu"))
         return analysed.coefficients[kept]
 

@@ -47,6 +47,15 @@ def made() -> Refinement:
         return Refinement(SMALL, 12, 8, 6).eval()
 
 
+def trained_somehow(generator: torch.Generator) -> Refinement:
+    """A refinement whose decoder's networks do something."""
+    network = made()
+    with torch.no_grad():
+        for parameter in network.decoder.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
 def test_rounding_is_to_the_digit_next_below_or_the_nearest() -> None:
     """A size goes up from a digit where it is over 1 - round_up above it, else down to it."""
     z = torch.linspace(-3.1, 3, 42).view(1, 1, 1, -1)
@@ -187,11 +196,8 @@ def test_what_did_not_come_does_not_matter() -> None:
 
 
 def test_a_unit_of_zeros_is_as_one_that_did_not_come() -> None:
-    network, (_, _, base) = made(), inputs()
     generator = torch.Generator().manual_seed(6)
-    with torch.no_grad():
-        for parameter in network.decoder.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    network, (_, _, base) = trained_somehow(generator), inputs()
     digits8 = torch.randn(1, 5, 8, 8, generator=generator).round()
     digits8[..., :4, 2:6] = 0
     came8 = torch.ones(1, 8, 8, dtype=torch.bool)
@@ -265,11 +271,9 @@ def test_a_model_without_places_at_a_quarter_is_refused() -> None:
 
 
 def test_where_it_is_restrained_the_network_leaves_the_base_and_the_tokens_at_realism_1() -> None:
-    network, (_, _, base) = made(), inputs()
     generator = torch.Generator().manual_seed(6)
+    network, (_, _, base) = trained_somehow(generator), inputs()
     with torch.no_grad():
-        for parameter in network.decoder.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         network.decoder.detail.copy_(torch.tensor([0.1, 0.8]))
     came8 = torch.zeros(1, 8, 8, dtype=torch.bool)
     came8[0, 2:4, 4:6] = True
@@ -345,6 +349,32 @@ def test_a_picture_does_not_depend_on_its_batch_and_realism_mixes() -> None:
     mixed = torch.lerp(shown[0], shown[2], 0.25)
     assert inside.any()
     torch.testing.assert_close(shown[1][inside], mixed[inside])
+
+
+def test_coefficients_are_of_what_the_tokens_that_are_sent_leave() -> None:
+    """Against the picture that a receiver of these tokens alone draws at realism 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = SQGAN(STREETS).eval()
+        model.refine(SMALL).eval()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = model.analyse(images, torch.zeros(1, 64, 64, dtype=torch.int64))
+    assert found.finer is not None
+    assert model.refinement is not None
+    some = torch.arange(16).view(1, 4, 4) % 3 > 0
+    image, map_ = (
+        torch.where(there, own, -1)
+        for there, own in ((some, found.image_indices), (~some, found.map_indices))
+    )
+    with torch.no_grad():
+        model.refinement.decoder.detail[0] = 1.0  # so that the base's picture is shown as it is
+    shown, _ = model.synthesise(image, map_, 64, 64, realism=0.0)
+    low = F.interpolate(F.avg_pool2d(shown, 8), scale_factor=8.0, mode="bilinear")
+    expected = BlockCosines(SMALL.values8, 16).analysed(images - low)
+    sent = model.coefficients(found.finer, image, map_)
+    torch.testing.assert_close(sent.z8, expected, rtol=1e-3, atol=1e-4)
+    whole = model.coefficients(found.finer, found.image_indices, found.map_indices)
+    assert (whole.z8 - sent.z8).abs().max() > 1e-2
 
 
 def test_steps_are_fine_and_four_of_them_share_a_row_of_the_tables() -> None:
