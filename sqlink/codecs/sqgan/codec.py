@@ -462,7 +462,10 @@ class SQGANCodec:
         self._remembered.update(known)
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
-        return [done[key] if key in done else answer(known[key]) for key in keys]
+        others = [key for key in dict.fromkeys(keys) if key not in done]
+        answers = side_by_side(lambda key: answer(known[key]), others, self.device)
+        done.update(zip(others, answers, strict=True))
+        return [done[key] for key in keys]
 
     def _chunk(self, height: int, width: int) -> int:
         """Return how many pictures of a size the network processes at once."""

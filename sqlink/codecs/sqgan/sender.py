@@ -23,7 +23,6 @@ from sqlink.codecs.sqgan.ranked_tokens import AnalysedPicture, Kept, RankedToken
 from sqlink.codecs.sqgan.rate_path import POINTS, RatePath
 from sqlink.codecs.sqgan.session import SESSION_BYTES
 from sqlink.model.refinement import table_row
-from sqlink.runtime.precision import full_precision
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients
@@ -145,7 +144,6 @@ class Sender:
             )
         return (*analysed.base, *analysed.finer[kept, step])
 
-    @full_precision()
     def _coefficients(self, analysed: AnalysedPicture, kept: Kept) -> Coefficients:
         """Return the refinement's coefficients where `kept` tokens of the base's are sent."""
         if kept not in analysed.coefficients:

@@ -369,7 +369,8 @@ def coded_on(
     try:
         codec = load_codec("sqgan", weights=weights, segmenter=Halves())
         with torch.inference_mode(threads == 2):  # as a sweep does
-            sent = streams(codec, images, Rate(quality=0.3))
+            sent = streams(codec, images, Rate(quality=0.02))  # remembered for the next rate
+            sent += streams(codec, images, Rate(quality=0.3))
             decoded = codec.decode([Received.whole(stream) for stream in sent])
         return sent, decoded.images.clone()
     finally:

@@ -45,6 +45,7 @@ class Layers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
+        self.threads: list[int] = []
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // 16), -(-width // 16)
@@ -60,6 +61,7 @@ class Layers:
         self, finer: Finer, image_indices: Tensor, map_indices: Tensor
     ) -> Coefficients:
         self.asked.append((int((map_indices >= 0).sum()), int((image_indices >= 0).sum())))
+        self.threads.append(torch.get_num_threads())
         grey = finer.images.mean(1, keepdim=True)
 
         def layer(side: int) -> tuple[Tensor, Tensor]:
@@ -249,6 +251,21 @@ def test_the_refinement_is_of_what_the_base_that_is_sent_leaves() -> None:
     assert sizes[0] < sizes[1]
     places = SIZE[0] // 16 * (SIZE[1] // 16)
     assert codec.model.asked == [(places // 2, round(0.4 * places))]
+
+
+def test_a_remembered_picture_is_worked_on_by_one_thread_too() -> None:
+    """Group normalisation adds up one partial sum a thread, which changes the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        codec, images = made(), pictures(2)
+        assert isinstance(codec.model, Layers)
+        streams(codec, images, Rate(quality=0.01))
+        assert codec.model.threads == []
+        streams(codec, images, Rate(quality=0.8))
+        assert set(codec.model.threads) == {1}
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_any_packet_may_be_lost() -> None:
