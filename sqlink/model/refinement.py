@@ -5,27 +5,28 @@
                    │                                          │ 1/8       │ 1/4      │
                    ├─ cosines of 16x16 ─ step ─ q8 ┬ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
                    └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
+                                                           at realism 0: base and cosines ─ d2 ─ x̂
 
 The transmitter draws the base itself, from those of its tokens that it sends, and codes what is
 missing there. Tokens are cosine coefficients of blocks of the residual, quantised; that transform
 is fixed. The four tokens of a unit are bands of the spectrum of one block, of 16 pixels a side in
-the layer at 1/8 and of 8 in that at 1/4, the long waves first. The decoder's networks, which are
+the layer at 1/8 and of 8 in that at 1/4, the long waves first. The decoders' networks, which are
 learned, correct the sum of base and tokens, and `gain` estimates the worth of a token. The residual
 is taken against the base's picture without detail finer than 8 pixels. That detail is invented: at
 realism 0 little of it is shown, at realism 1 all of it except where received tokens replace it.
 
 The semantic masking of the base is applied again at finer scales: `gain` estimates for every place
 by how much the error falls if its token is sent, so that the transmitter can send the most useful
-tokens (`sqlink.codecs.sqgan`). Any token may be missing; the decoder knows which were received. One
-set of weights gives all pictures from the most probable (realism 0) to the most natural one
-(realism 1); in between, the two are mixed linearly, which is optimal for squared error against the
-distance of distributions (Freirich, Michaeli, Meir, "A theory of the distortion-perception tradeoff
-in Wasserstein space", NeurIPS 2021).
+tokens (`sqlink.codecs.sqgan`). Any token may be missing; the decoder knows which were received.
+There are two decoders, a small one for the most probable picture (realism 0), learned by squared
+error, and one for the most natural (realism 1); in between, their pictures are mixed linearly,
+which is optimal for squared error against the distance of distributions (Freirich, Michaeli, Meir,
+"A theory of the distortion-perception tradeoff in Wasserstein space", NeurIPS 2021).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise, product
 
@@ -46,8 +47,9 @@ estimates the others.
 LARGEST = 70
 """Largest size of a digit."""
 
-TRANSFORM = 2
-"""Version of the transform: blocks of 16 and 8 pixels; of the first, 8 and 4."""
+VERSION = 3
+"""Version of the layers: 1, blocks of 8 and 4 pixels; 2, of 16 and 8; 3, a decoder for each
+realism."""
 
 
 STEPS_PER_ROW = 4
@@ -69,17 +71,17 @@ class RefinementConfig:
     """Sizes of the layers.
 
     values8, values4: digits of a token, a quarter of those of a block, whose cosine coefficients
-    `_waves` orders. transform: version of that transform; only this one is known. steps: of the
-    quantiser, in units of a coefficient that is orthonormal over three colours of [0, 1], the
-    coarsest first; a picture is sent at one of them. steps_per_row: steps that share a row of the
-    coder's tables. round_up: added to a size before it is rounded down; below a half, as small
-    values cost bits. restrained: classes of the map in which the networks' correction is left out
+    `_waves` orders. version: of the layers; only this one is known. steps: of the quantiser, in
+    units of a coefficient that is orthonormal over three colours of [0, 1], the coarsest first; a
+    picture is sent at one of them. steps_per_row: steps that share a row of the coder's tables.
+    round_up: added to a size before it is rounded down; below a half, as small values cost bits.
+    restrained: classes of the map in which the networks' correction is left out
     at realism 1: what LPIPS makes of foliage is a hatching.
     """
 
     values8: int = 12
     values4: int = 10
-    transform: int = TRANSFORM
+    version: int = VERSION
     steps: tuple[float, ...] = STEPS
     steps_per_row: int = STEPS_PER_ROW
     round_up: float = 0.33
@@ -90,12 +92,15 @@ class RefinementConfig:
     blocks4: int = 3
     width2: int = 32
     blocks2: int = 5
+    width_probable: int = 32
+    blocks_probable: int = 3
     restrained: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.transform != TRANSFORM:
+        if self.version != VERSION:
             raise ConfigError(
-                f"transform {self.transform} is of another version: this one is {TRANSFORM}"
+                f"the refinement is of version {self.version}, this program of {VERSION}: use "
+                "weights that it exported"
             )
         if not (1 <= self.values8 <= 16 and 1 <= self.values4 <= 16):
             raise ConfigError(f"values {self.values8}, {self.values4} must be 1 to 16")
@@ -114,11 +119,12 @@ class RefinementConfig:
 
     @classmethod
     def from_json(cls, text: str) -> RefinementConfig:
-        """Read what `to_json` wrote. Raises ConfigError on unknown keys, and for sizes from before
-        transforms had a version.
+        """Read what `to_json` wrote. Raises ConfigError on unknown keys, and for layers of another
+        version.
         """
-        found = sizes_from_json(cls, text, "refinement")
-        return found if '"transform"' in text else replace(found, transform=1)
+        before = '"version"' not in text
+        found = sizes_from_json(cls, text.replace('"transform"', '"version"'), "refinement")
+        return replace(found, version=1) if before and '"transform"' not in text else found
 
 
 def table_row(step: int, steps_per_row: int) -> int:
@@ -159,26 +165,17 @@ def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
 
 
 class Block(nn.Module):
-    """conv3x3 - SiLU - conv3x3, added to the input; `steered` blocks are scaled by the realism."""
+    """conv3x3 - SiLU - conv3x3, added to the input."""
 
-    def __init__(self, width: int, steered: bool = False) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.steer = nn.Linear(1, 2 * width) if steered else None
         nn.init.zeros_(self.conv2.weight)
-        if self.steer is not None:
-            nn.init.zeros_(self.steer.weight)
-            nn.init.zeros_(self.steer.bias)
 
-    def forward(self, x: Tensor, realism: Tensor | None = None) -> Tensor:
-        """Transform x, [N, C, h, w]; realism: [N, 1] for steered blocks."""
-        y = self.conv1(x)
-        if self.steer is not None:
-            assert realism is not None
-            scale, shift = self.steer(2 * realism - 1)[:, :, None, None].chunk(2, 1)
-            y = torch.addcmul(y + shift, y, scale)
-        return convolved(self.conv2, silu(y), plus=x)
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x, [N, C, h, w]."""
+        return convolved(self.conv2, silu(self.conv1(x)), plus=x)
 
 
 class GainEstimator(nn.Module):
@@ -235,6 +232,10 @@ class Coefficients:
         return Coefficients(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
+Quantiser = Callable[[int, Tensor], Tensor]
+"""Makes digits of coefficients of a layer, 0 at 1/8 and 1 at 1/4, in steps: both [N, D, h, w]."""
+
+
 @dataclass(frozen=True)
 class Digits:
     """Coefficients at a step: digits of both layers as floats, and the gains of their tokens.
@@ -280,26 +281,42 @@ class RefinementEncoder(nn.Module):
         base8, H/8, W/8]: outputs of the base decoder for all tokens at realism 0.
         """
         pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * (images - picture)), 1), 4)
-        rest = images - _smooth(picture)
         e4 = self.block4(self.conv_in(torch.cat((pixels, shares4), 1)))
         e8 = self.down8(silu(e4)) + self.base8(coarse)
         e8 = self.before8(e8)
         e8 = e8 + _doubled(self.up16(self.block16(self.down16(silu(e8)))))
         e8 = self.after8(e8)
         finer = self.finest(e4 + _doubled(self.from8(e8)))
-        return Coefficients(
-            self.cosines8.analysed(rest),
-            self.cosines4.analysed(rest),
-            self.gain8(e8, F.avg_pool2d(shares4, 2)),
-            self.gain4(finer, shares4),
+        return replace(
+            self.without_errors(images, picture),
+            errors8=self.gain8(e8, F.avg_pool2d(shares4, 2)),
+            errors4=self.gain4(finer, shares4),
         )
 
-    def digits(self, found: Coefficients, step: Tensor) -> Digits:
-        """Quantise at steps [N]; the layer at 1/4 codes what the quantised layer at 1/8 leaves."""
+    def without_errors(self, images: Tensor, picture: Tensor) -> Coefficients:
+        """Return the coefficients with errors of 0: their gains are in squared error alone."""
+        rest = images - _smooth(picture)
+        z8, z4 = self.cosines8.analysed(rest), self.cosines4.analysed(rest)
+        none8, none4 = (z.new_zeros((len(z), 3, len(KINDS) - 1, *z.shape[2:])) for z in (z8, z4))
+        return Coefficients(z8, z4, none8, none4)
+
+    def digits(
+        self, found: Coefficients, step: Tensor, quantiser: Quantiser | None = None
+    ) -> Digits:
+        """Quantise at steps [N]; the layer at 1/4 codes what the quantised layer at 1/8 leaves.
+
+        quantiser: makes digits of coefficients in steps; None: `quantised`.
+        """
         steps = step.view(-1, 1, 1, 1)
-        digits8 = quantised(found.z8, step, self.round_up)
+
+        def made(layer: int, z: Tensor) -> Tensor:
+            if quantiser is None:
+                return quantised(z, step, self.round_up)
+            return quantiser(layer, z / steps)
+
+        digits8 = made(0, found.z8)
         z4 = found.z4 - self.cosines4.analysed(self.cosines8.drawn(digits8 * steps))
-        digits4 = quantised(z4, step, self.round_up)
+        digits4 = made(1, z4)
         gains = []
         for z, digits, errors, side in (
             (found.z8, digits8, found.errors8, 8),
@@ -312,26 +329,26 @@ class RefinementEncoder(nn.Module):
         return Digits(digits8, digits4, gains[0], gains[1])
 
 
-class RefinementDecoder(nn.Module):
-    """The receiver's part: a correction of the base's picture from its features and the tokens."""
+class NaturalDecoder(nn.Module):
+    """The receiver's part at realism 1: a correction of the base's picture from its features and
+    the tokens.
+    """
 
     def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
         super().__init__()
         w4, w8, w2 = config.width4 + 16, config.width8, config.width2
         self.base8 = nn.Conv2d(base8, w8, 1)
-        self.base4 = nn.Conv2d(base4 + 48, w4, 1)
+        self.base4 = nn.Conv2d(base4 + 2 * 48, w4, 1)
         self.tokens8 = nn.Conv2d(config.values8 + 2, w8, 1)
         self.tokens4 = nn.Conv2d(config.values4 + 2, w4, 1)
-        self.blocks8 = nn.ModuleList(Block(w8, True) for _ in range(config.blocks8))
+        self.blocks8 = nn.Sequential(*(Block(w8) for _ in range(config.blocks8)))
         self.up4 = nn.Conv2d(w8, w4, 1)
-        self.blocks4 = nn.ModuleList(Block(w4, True) for _ in range(config.blocks4))
+        self.blocks4 = nn.Sequential(*(Block(w4) for _ in range(config.blocks4)))
         self.up2 = nn.Conv2d(w4, w2, 1)
-        self.base2 = nn.Conv2d(12, w2, 1)
-        self.blocks2 = nn.ModuleList(Block(w2, True) for _ in range(config.blocks2))
-        self.detail = nn.Parameter(
-            torch.tensor([0.2, 1.0])
-        )  # share shown of the base's detail, by realism
-        # Amount of it that a zero digit leaves at realism 1, in steps.
+        self.base2 = nn.Conv2d(2 * 12, w2, 1)
+        self.blocks2 = nn.Sequential(*(Block(w2) for _ in range(config.blocks2)))
+        self.detail = nn.Parameter(torch.tensor(1.0))  # share that is shown of the base's
+        # Amount of it that a zero digit leaves, in steps.
         self.room8 = nn.Parameter(torch.full((4 * config.values8,), 0.2))
         self.room4 = nn.Parameter(torch.full((4 * config.values4,), 0.2))
         self.cosines8 = BlockCosines(config.values8, 16)
@@ -350,63 +367,102 @@ class RefinementDecoder(nn.Module):
         digits4: Tensor,
         came4: Tensor,
         step: Tensor,
-        realism: Tensor,
         restrained: Tensor | None = None,
     ) -> Tensor:
         """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
 
-        base: features at 1/8 and 1/4 and the picture [N, 3, H, W] of the base decoder. digits: [N,
-        D, h, w]. came: bool [N, h, w], where tokens are known; a unit of zeros is as one that did
-        not come. step: [N], value of a digit of 1.
-        realism: [N], 0 or 1. restrained: [N, 1, H, W] in [0, 1], which part of the networks'
-        correction is left out at realism 1.
-
-        Returns [N, 3, H, W], not clamped.
+        base: features at 1/8 and 1/4 and the picture [N, 3, H, W] of the base decoder, at the same
+        realism. digits: [N, D, h, w]. came: bool [N, h, w], where tokens are known; a unit of zeros
+        is as one that did not come. step: [N], value of a digit of 1. restrained: [N, 1, H, W] in
+        [0, 1], which part of the networks' correction is left out.
         """
         coarse, fine, picture = base
         came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
-        steer = realism.view(-1, 1)
         values8 = digits8 * step.view(-1, 1, 1, 1)
         values4 = digits4 * step.view(-1, 1, 1, 1)
-        x = self.base8(coarse) + self.tokens8(_placed(self.cosines8.local(values8), came8, step))
-        for block in self.blocks8:
-            x = block(x, steer)
-        x = _doubled(self.up4(x))
-        x = x + self.base4(torch.cat((fine, F.pixel_unshuffle(2 * picture - 1, 4)), 1))
-        x = x + self.tokens4(_placed(self.cosines4.local(values4), came4, step))
-        for block in self.blocks4:
-            x = block(x, steer)
-        x = _doubled(self.up2(x)) + self.base2(F.pixel_unshuffle(2 * picture - 1, 2))
-        for block in self.blocks2:
-            x = block(x, steer)
         low = _smooth(picture)
-        shown = torch.lerp(self.detail[0], self.detail[1], realism).view(-1, 1, 1, 1)
+        drawn8 = self.cosines8.drawn(values8 * came8.unsqueeze(1))
+        drawn4 = self.cosines4.drawn(values4 * came4.unsqueeze(1))
+        sum_ = low + drawn8 + drawn4
+        both = 2 * torch.cat((picture, sum_), 1) - 1
+        x = self.base8(coarse) + self.tokens8(_placed(self.cosines8.local(values8), came8, step))
+        x = _doubled(self.up4(self.blocks8(x)))
+        x = x + self.base4(torch.cat((fine, F.pixel_unshuffle(both, 4)), 1))
+        x = x + self.tokens4(_placed(self.cosines4.local(values4), came4, step))
+        x = _doubled(self.up2(self.blocks4(x))) + self.base2(F.pixel_unshuffle(both, 2))
+        x = self.blocks2(x)
         drawn, gate = F.pixel_shuffle(self.out(silu(x)), 2).chunk(2, 1)
-        shown = shown * (1 + gate)
+        shown = self.detail * (1 + gate)
         if restrained is not None:
-            corrected = 1 - restrained * realism.view(-1, 1, 1, 1)
+            corrected = 1 - restrained
             drawn, shown = corrected * drawn, torch.lerp(torch.ones_like(shown), shown, corrected)
         high = (picture - low) * shown
-        out: Tensor = low + drawn
-        # Tokens of a block replace the base's detail in it. A zero digit only means that the
-        # coefficient is small, so a little of the detail stays at realism 1.
+        # Tokens of a block replace the base's detail in it.
         for values, came, cosines, room in (
             (values8, came8, self.cosines8, self.room8),
             (values4, came4, self.cosines4, self.room4),
         ):
-            there = came.unsqueeze(1)
-            out = out + cosines.drawn(values * there)
             own = cosines.analysed(high)
-            size = F.pixel_shuffle(room.clamp(min=0).view(1, -1, 1, 1), 2)  # of a unit's digits
-            size = size.repeat(1, 1, own.shape[2] // 2, own.shape[3] // 2)
-            free = (realism * step).view(-1, 1, 1, 1) * size * (values == 0)
-            said = (own - torch.minimum(torch.maximum(own, -free), free)) * there
-            high = high - cosines.drawn(said)
-        return out + high
+            said = own - _left(own, values, step, room)
+            high = high - cosines.drawn(said * came.unsqueeze(1))
+        out: Tensor = sum_ + drawn + high
+        return out
+
+
+class ProbableDecoder(nn.Module):
+    """The receiver's part at realism 0: a correction of the sum of base and tokens by a small
+    network at half size, which also sees the base's picture, where units came, and where in its
+    block a pixel lies.
+    """
+
+    def __init__(self, config: RefinementConfig) -> None:
+        super().__init__()
+        width = config.width_probable
+        self.given = nn.Conv2d(2 * 12 + 3 + 8, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(config.blocks_probable)))
+        self.detail = nn.Parameter(torch.tensor(0.2))  # share that is shown of the base's
+        self.cosines8 = BlockCosines(config.values8, 16)
+        self.cosines4 = BlockCosines(config.values4, 8)
+        self.out = nn.Conv2d(width, 12, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        picture: Tensor,
+        digits8: Tensor,
+        came8: Tensor,
+        digits4: Tensor,
+        came4: Tensor,
+        step: Tensor,
+    ) -> Tensor:
+        """Decode the base's picture [N, 3, H, W] and the tokens to pictures [N, 3, H, W], not
+        clamped. The other arguments are those of `NaturalDecoder`.
+        """
+        low = _smooth(picture)
+        sum_, high = low, picture - low
+        units = []
+        for digits, came, cosines in (
+            (digits8, came8, self.cosines8),
+            (digits4, came4, self.cosines4),
+        ):
+            there = _holding(digits, came).unsqueeze(1)
+            sum_ = sum_ + cosines.drawn(digits * step.view(-1, 1, 1, 1) * there)
+            high = high - cosines.drawn(cosines.analysed(high) * there)  # of which tokens tell
+            units.append(F.max_pool2d(there.float(), 2))
+        pixels = F.pixel_unshuffle(2 * torch.cat((picture, sum_), 1) - 1, 2)
+        n, _, h, w = pixels.shape
+        planes = [F.interpolate(there, (h, w)) for there in units]
+        planes.append(step.log().view(-1, 1, 1, 1).expand(n, 1, h, w))
+        planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))
+        x = self.blocks(self.given(torch.cat((pixels, *planes), 1)))
+        out: Tensor = sum_ + self.detail * high + F.pixel_shuffle(self.out(silu(x)), 2)
+        return out
 
 
 class Refinement(nn.Module):
-    """Both halves.
+    """Both halves: the transmitter's, and the receiver's at realism 0 (`probable`) and 1.
 
     labels: classes and the null one; base8, base4: channels of the base decoder's features.
     """
@@ -415,16 +471,30 @@ class Refinement(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = RefinementEncoder(config, base8, labels)
-        self.decoder = RefinementDecoder(config, base8, base4)
+        self.probable = ProbableDecoder(config)
+        self.natural = NaturalDecoder(config, base8, base4)
 
-    def restraint(self, segmentation: Tensor) -> Tensor | None:
-        """Return the share of restrained classes around each pixel, float32 [N, 1, H, W]; None if
-        there are none.
+    def decoded(
+        self,
+        realism: int,
+        base: tuple[Tensor, Tensor, Tensor],
+        tokens: tuple[Tensor, Tensor, Tensor, Tensor],
+        step: Tensor,
+        segmentation: Tensor,
+    ) -> Tensor:
+        """Decode to pictures [N, 3, H, W], not clamped, at realism 0 or 1.
 
-        segmentation: int64 [N, H, W], the map at the receiver.
+        base, tokens, step: see `NaturalDecoder`. segmentation: int64 [N, H, W], the map at the
+        receiver: at realism 1 networks correct nothing in restrained classes.
         """
-        classes = self.config.restrained
-        return share_of_classes(segmentation, classes) if classes else None
+        out: Tensor
+        if realism == 0:
+            out = self.probable(base[2], *tokens, step)
+        else:
+            classes = self.config.restrained
+            restrained = share_of_classes(segmentation, classes) if classes else None
+            out = self.natural(base, *tokens, step, restrained)
+        return out
 
 
 class BlockCosines(nn.Module):
@@ -500,10 +570,34 @@ def _smooth(picture: Tensor) -> Tensor:
     )
 
 
+def _left(own: Tensor, values: Tensor, step: Tensor, room: Tensor) -> Tensor:
+    """Return what is left of the base's detail, of coefficients own [N, D, h, w], where tokens came
+    with values: a zero digit only means that the coefficient is small, so a little stays.
+    """
+    size = F.pixel_shuffle(room.clamp(min=0).view(1, -1, 1, 1), 2)  # of a unit's digits
+    size = size.repeat(1, 1, own.shape[2] // 2, own.shape[3] // 2)
+    free = step.view(-1, 1, 1, 1) * size * (values == 0)
+    return torch.minimum(torch.maximum(own, -free), free)
+
+
 def _holding(digits: Tensor, came: Tensor) -> Tensor:
     """Return which tokens, [N, h, w], came and are of units that do not hold zeros alone."""
     units = F.max_pool2d(digits.abs().amax(1, keepdim=True), 2) > 0
     return came & F.interpolate(units.float(), scale_factor=2.0)[:, 0].bool()
+
+
+def _places_in_blocks(height: int, width: int) -> Tensor:
+    """Return where in blocks of 16 and 8 pixels the pixels of a picture at half size lie: waves
+    [1, 8, h, w] of that period, cosine and sine, down and across.
+    """
+    planes = []
+    for period in (8, 4):
+        for size, down in ((height, True), (width, False)):
+            angle = 2 * torch.pi / period * (torch.arange(size) + 0.5)
+            waves = torch.stack((angle.cos(), angle.sin()))
+            waves = waves[:, :, None] if down else waves[:, None]
+            planes.append(waves.expand(2, height, width))
+    return torch.cat(planes).unsqueeze(0)
 
 
 def _placed(values: Tensor, came: Tensor, step: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.layout import channels_last
 from sqlink.model.quantizer import VectorQuantizer
-from sqlink.model.refinement import Coefficients, Refinement, RefinementConfig
+from sqlink.model.refinement import Coefficients, Quantiser, Refinement, RefinementConfig
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import Cells
 
@@ -292,26 +292,30 @@ class SQGAN(nn.Module):
         image_indices, map_indices: int64 [N, h, w], -1 where a token is not sent.
         """
         assert self.refinement is not None
-        base = self._drawn(image_indices, map_indices, 0.0)
+        base = self._drawn(image_indices, map_indices, 0)
         encoder = self.refinement.encoder
         found: Coefficients = encoder(finer.images, finer.shares, base.picture, base.coarse)
         return found
 
     @torch.inference_mode()
-    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+    def layers(
+        self, coefficients: Coefficients, step: int, quantiser: Quantiser | None = None
+    ) -> tuple[Layer, Layer]:
         """Return the refinement's layers at 1/8 and 1/4, quantised with the step of index
         `step`.
+
+        quantiser: see `RefinementEncoder.digits`.
         """
         assert self.refinement is not None
         size = self.refinement.config.steps[step]
         steps = torch.full((len(coefficients.z8),), size, device=coefficients.z8.device)
-        found = self.refinement.encoder.digits(coefficients, steps)
+        found = self.refinement.encoder.digits(coefficients, steps, quantiser)
         return (
             Layer(found.digits8.permute(0, 2, 3, 1).round().to(torch.int16), found.gains8),
             Layer(found.digits4.permute(0, 2, 3, 1).round().to(torch.int16), found.gains4),
         )
 
-    def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: float) -> BaseDrawing:
+    def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: int) -> BaseDrawing:
         """Return what the base's tokens draw at realism 0 or 1."""
         codes = self.map_quantizer.lookup(map_indices)
         segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
@@ -324,7 +328,7 @@ class SQGAN(nn.Module):
         base: BaseDrawing,
         refinements: Sequence[tuple[Tensor, Tensor]],
         step: Tensor | None,
-        realism: float,
+        realism: int,
     ) -> Tensor:
         """Return the picture at realism 0 or 1, from what the base draws and the tokens of the
         refinement.
@@ -348,17 +352,14 @@ class SQGAN(nn.Module):
         (digits8, came8), (digits4, came4) = refinements
         if step is None:
             step = torch.zeros(n, dtype=torch.int64, device=device)
-        drawn: Tensor = self.refinement.decoder(
+        digits = (part.permute(0, 3, 1, 2).float() for part in (digits8, digits4))
+        return self.refinement.decoded(
+            realism,
             (base.coarse, base.fine, base.picture),
-            digits8.permute(0, 3, 1, 2).float(),
-            came8,
-            digits4.permute(0, 3, 1, 2).float(),
-            came4,
+            (next(digits), came8, next(digits), came4),
             torch.tensor(self.refinement.config.steps, device=device)[step],
-            torch.full((n,), realism, device=device),
-            self.refinement.restraint(base.segmentation),
+            base.segmentation,
         )
-        return drawn
 
     @torch.inference_mode()
     def synthesise(
@@ -390,12 +391,12 @@ class SQGAN(nn.Module):
         else:
             drawn = []
             for end in sorted({math.floor(realism), math.ceil(realism)}):
-                base = partial(self._drawn, image_indices, map_indices, float(end))
+                base = partial(self._drawn, image_indices, map_indices, end)
                 made = (
                     base() if recent is None else recent.of(image_indices, map_indices, end, base)
                 )
                 segmentation = made.segmentation
-                drawn.append(self._refined(made, refinements, step, float(end)))
+                drawn.append(self._refined(made, refinements, step, end))
             images = drawn[0] if len(drawn) == 1 else torch.lerp(drawn[0], drawn[1], realism)
         return (
             images.clamp(0, 1)[..., :height, :width].contiguous(),

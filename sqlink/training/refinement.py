@@ -4,8 +4,9 @@
     crops of the bank ── encoder ── keep, lose ── decoder at realism 0 | 1 ── losses ── step
 
 The base stays as it is, so it decodes each picture once and redraws it now and then with other
-tokens missing: a step costs the refinement alone. Some crops are drawn at realism 0, for squared
-error, the others at 1, for LPIPS, the segmenter `tx` and a discriminator on the features of both.
+tokens missing: a step costs the refinement alone. Some steps train the decoder of realism 0, for
+squared error, the others that of 1, for LPIPS, the segmenter `tx` and a discriminator on the
+features of both.
 The gain of each token (`GainEstimator`) is learned from the errors of places that were kept or
 masked at random. `output/` receives what `sqlink.training.trainer` leaves:
 `checkpoint.safetensors`, `refinement.safetensors` (the moving average), `log.csv`.
@@ -32,7 +33,13 @@ from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, SQLinkError
 from sqlink.metrics.lpips import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator, PatchDiscriminator, is_one_of
-from sqlink.model.refinement import Coefficients, Digits, Refinement, RefinementConfig, errors_at
+from sqlink.model.refinement import (
+    Coefficients,
+    Digits,
+    Refinement,
+    RefinementConfig,
+    errors_at,
+)
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
 from sqlink.settings import Section, load_settings
@@ -51,24 +58,34 @@ from sqlink.training.losses import (
 )
 from sqlink.training.perceptual import energy_score, features_loss
 from sqlink.training.precision import Precision, autocast, fastest_precision
-from sqlink.training.refinement_bank import REALISMS, Bank, Base, Entry, known_to_sender
-from sqlink.training.refinement_weights import export, load_refinement
+from sqlink.training.refinement_bank import Bank, Base, Entry
+from sqlink.training.refinement_weights import FEW_OF_MAP, export, load_refinement
 from sqlink.training.task import load_task
 
+_STEPS_FROM_TO = ((0.0, 0.85), (0.1, 0.9))
+"""Range of the quantiser's steps that are trained on, at realism 0 and 1: 0 the coarsest, 1 the
+finest."""
+_HELD_OUT = 6
+_POINTS = (
+    ((0.0, 0.0, 1.0), (1.0, 0.0, 1.7), (1.0, 0.0, 1.2), (0.7, 0.12, 0.7), (1.0, 0.4, 0.5)),
+    ((0.0, 0.0, 1.0), (1.0, 0.0, 2.5), (0.03, 1.0, 1.1), (0.2, 1.0, 0.7), (1.0, 1.0, 0.4)),
+)
+"""Shares of both layers and steps at which held-out pictures are measured, at realism 0 and 1."""
 _FLOORS = (1e-3, 1e-3)
 """Added to errors before their logarithm is taken."""
 
 
 class RefinementLosses(Section):
-    """Weight of each loss. squared: mean squared error, at realism 0; the others at realism 1. With
-    a `gain` of 0 the transmitter's half stays as it is: a step is then a fifth shorter.
+    """Weight of each loss. squared: root of each crop's mean squared error, at realism 0; the
+    others at realism 1. With a `gain` of 0 the transmitter's half stays as it is: a step is then a
+    fifth shorter.
 
     adversarial: of the discriminator of patches. In the task's blended classes (`driving`: sky and
     trees), whose exact texture matters to no one, LPIPS weighs `blended_weight`; in all others the
     discriminator of patches weighs `adversarial_elsewhere`.
     """
 
-    squared: Weight = 60.0
+    squared: Weight = 10.0
     l1: Weight = 1.0
     colour: Weight = 1.0
     perceptual: Weight = 3.0
@@ -102,11 +119,11 @@ class RefinementTraining(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Share = 0.998
     adversarial_start: Share = 0.5
-    faithful_every: Annotated[int, Field(gt=1)] = 2
-    """One crop in so many is drawn at realism 0, the others at 1."""
+    realisms: Annotated[list[Literal[0, 1]], Field(min_length=1, default_factory=lambda: [0, 1])]
+    """The decoders that steps train, in turn. With one of them alone the other stays as it is."""
     realisations: Literal[1, 2] = 1
-    """With 2, a step draws either different crops at realism 0, or each crop twice at realism 1,
-    from two noises of the base: `energy_score` then rewards that the two differ."""
+    """With 2, a step draws each crop twice at realism 1, from two noises of the base:
+    `energy_score` then rewards that the two differ."""
     redraw: Share = 0.15
     """Probability of a step to draw a picture of the bank anew."""
     bank: Annotated[int, Field(gt=0)] = 500
@@ -157,7 +174,7 @@ class RefinementTrainer:
             self.network.load_state_dict(load_refinement(Path(config.start)))
         named = list(self.network.named_parameters())
         self.gain_parameters = [p for name, p in named if name.startswith("encoder.")]
-        self.pixel_parameters = [p for name, p in named if name.startswith("decoder.")]
+        self.pixel_parameters = [p for name, p in named if not name.startswith("encoder.")]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
@@ -175,7 +192,14 @@ class RefinementTrainer:
         self.relevance = torch.cat((self.weights, self.weights.min().view(1)))
         self.step, self.seconds = 0, 0.0
         self.interruption = Interruption()
-        self.bank = Bank(self.base, config.sources, config.crop, config.bank, config.realisations)
+        self.bank = Bank(
+            self.base,
+            config.sources,
+            config.crop,
+            config.bank,
+            config.realisms,
+            config.realisations,
+        )
         self.held_out: list[Entry] = []
 
     @property
@@ -235,13 +259,8 @@ class RefinementTrainer:
         if not bank or torch.rand(1, generator=generator) < config.redraw:
             self.bank.grow(generator)
         count, side = config.batch_size, config.crop // 16
-        first = self.step * count
-        drawn = [int((first + n) % config.faithful_every > 0) for n in range(count)]
-        times = 1
-        if config.realisations == 2:
-            natural = int(self.step % config.faithful_every > 0)
-            times = 1 + natural
-            drawn = [(1 + n % 2) * natural for n in range(count)]
+        realism = config.realisms[self.step % len(config.realisms)]
+        times = config.realisations if realism == 1 else 1
         chosen = [
             bank[int(n)] for n in torch.randint(len(bank), (count // times,), generator=generator)
         ]
@@ -252,19 +271,16 @@ class RefinementTrainer:
             )
             for e in chosen
         ]
-        realism = torch.tensor([REALISMS[min(n, 1)] for n in drawn])
         images = _cut([e.image for e in chosen], where, 16, side).float() / 255
         sent = _cut([e.sent for e in chosen], where, 16, side).long()
         labels = _cut([e.labels for e in chosen], where, 16, side).long()
-        base = tuple(
-            _cut(
-                [chosen[k // times].base[n][part] for k, n in enumerate(drawn)],
-                [where[k // times] for k in range(count)],
-                scale,
-                side,
-            ).float()
+        views = [e.drawn[realism].base[k] for e in chosen for k in range(times)]
+        places = [place for place in where for _ in range(times)]
+        coarse, fine, picture = (
+            _cut([view[part] for view in views], places, scale, side).float()
             for part, scale in enumerate((2, 4, 16))
         )
+        base = coarse, fine, picture
         rate = self._rate()
         for optimizer, most in (
             (self.optimizer, config.learning_rate),
@@ -275,37 +291,39 @@ class RefinementTrainer:
                 group["lr"] = most * rate
 
         shares = class_shares(sent, self.base.labels - 1)
-        coarse, picture = (
-            _cut([known_to_sender(e)[part] for e in chosen], where, scale, side).float()
-            for part, scale in enumerate((2, 16))
+        known8, _, known = (
+            _cut([e.drawn[realism].known[part] for e in chosen], where, scale, side).float()
+            for part, scale in enumerate((2, 4, 16))
         )
         encoder = self.network.encoder
         steps = self.network.config.steps
-        place = torch.rand(len(chosen), generator=generator)
+        lowest, highest = _STEPS_FROM_TO[realism]
+        place = lowest + (highest - lowest) * torch.rand(len(chosen), generator=generator)
         step = steps[0] * (steps[-1] / steps[0]) ** place
         with autocast(images.device, self.precision):
             with torch.set_grad_enabled(weights.gain > 0):
-                found = encoder(images, shares, picture, coarse)
+                if realism == 0:
+                    found = encoder.without_errors(images, known)
+                else:
+                    found = encoder(images, shares, known, known8)
             sent_ = encoder.digits(_as_float32(found), step)
-            came8, came4 = self._came(sent_, shares, generator)
+            came8, came4 = self._came(sent_, shares, realism, place, generator)
             images, labels, sent = (
                 part.repeat_interleave(times, 0) for part in (images, labels, sent)
             )
-            rebuilt = self.network.decoder(
-                base,
-                *(
-                    part.repeat_interleave(times, 0)
-                    for part in (sent_.digits8, came8, sent_.digits4, came4, step)
-                ),
-                realism,
-                self.network.restraint(sent),
+            tokens = (
+                part.repeat_interleave(times, 0)
+                for part in (sent_.digits8, came8, sent_.digits4, came4, step)
+            )
+            digits8, there8, digits4, there4, size = tokens
+            rebuilt = self.network.decoded(
+                realism, base, (digits8, there8, digits4, there4), size, sent
             )
             terms, errors = self._losses(
                 rebuilt.float(), images, labels, sent, realism, times, generator
             )
-        if weights.gain > 0 and bool((realism == 1).any()):
-            gain = self._gain_loss(found, step, came8, came4, errors, realism[::times])
-            terms["gain"] = weights.gain * gain
+        if weights.gain > 0 and errors:
+            terms["gain"] = weights.gain * self._gain_loss(found, step, came8, came4, errors)
         total = torch.stack([t.float() for t in terms.values()]).sum()
         if not torch.isfinite(total):
             raise SQLinkError(
@@ -324,12 +342,20 @@ class RefinementTrainer:
         return {name: float(term.detach()) for name, term in terms.items()}
 
     def _came(
-        self, found: Digits, shares: Tensor, generator: torch.Generator
+        self,
+        found: Digits,
+        shares: Tensor,
+        realism: int,
+        place: Tensor,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """Draw which units of tokens of both layers arrive, bool [N, h, w] of tokens each.
 
-        The choice is by estimated gain, weighted by relevance, with enough chance that every place
-        occurs both kept and masked.
+        The shares are about those of the paths of rates (`sqlink.codecs.sqgan.rate_path`), or
+        any; the choice is by estimated gain, weighted by relevance, with enough chance that every
+        place occurs both kept and masked.
+
+        place: [N], of the quantiser's step, 0 the coarsest, 1 the finest.
         """
         n = len(shares)
 
@@ -337,26 +363,40 @@ class RefinementTrainer:
             return torch.rand(n, generator=generator)
 
         draw, amount = uniform(), uniform()
-        fraction8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
+        any8 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
         draw, amount = uniform(), uniform()
         some4 = torch.where(draw < 0.15, 0.0, torch.where(draw < 0.65, 1.0, amount))
         few4 = torch.where(draw < 0.7, 0.0, 0.3 * amount)
-        fraction4 = torch.where(fraction8 >= 0.5, some4, few4)
+        any4 = torch.where(any8 >= 0.5, some4, few4)
+        draw, amount, other, way = uniform(), uniform(), uniform(), uniform()
+        if realism == 0:  # 1/8 first, then 1/4, at the finer steps
+            own8 = torch.where(draw < 0.6, 1.0, 0.25 + 0.75 * amount)
+            fine = torch.where(other < 0.3, 1.0, 0.6 * other)
+            coarse = 0.15 * (other - 0.5).clamp(min=0)
+            own4 = torch.where((place > 0.4) & (draw < 0.8), fine, coarse)
+        else:  # 1/4 first
+            few = torch.where(place < 0.62, 0.6 * amount, 0.3 + 0.7 * amount)
+            own8 = torch.where(place < 0.45, 0.25 * amount, few)
+            own8 = torch.where(draw < 0.12, 0.0, own8)
+            own4 = torch.where(draw < 0.12, 0.0, torch.where(draw < 0.75, 1.0, other))
+        fraction8, fraction4 = (
+            torch.where(way < 0.65, own, any_) for own, any_ in ((own8, any8), (own4, any4))
+        )
         masks = []
         for gains, scale, fraction in (
             (found.gains8, 2, fraction8),
             (found.gains4, 1, fraction4),
         ):
-            kind = int(torch.randint(gains.shape[1], (1,), generator=generator))
+            kind = int(torch.randint(gains.shape[1], (1,), generator=generator)) * realism
             score = _of_units(gains.detach()[:, kind])
             relevance = (F.avg_pool2d(shares, 2 * scale) * self.relevance.view(1, -1, 1, 1)).sum(1)
-            if torch.rand(1, generator=generator) < 0.5:
+            if torch.rand(1, generator=generator) < (0.15, 0.5)[realism]:
                 score = score * relevance
-            spread = 2 * float(torch.rand(1, generator=generator))
+            spread = 2 * float(torch.rand(1, generator=generator)) ** 2
             noise = torch.rand(score.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
             ranking = score.clamp(min=1e-8).log() + spread * (noise / (1 - noise)).log()
             kept = keep_most_relevant(ranking, fraction)
-            lossy = (uniform() < 0.3).float() * 0.5 * uniform()
+            lossy = ((way > 0.8) & (uniform() < 0.3)).float() * 0.5 * uniform()
             kept &= torch.rand(kept.shape, generator=generator) >= lossy.view(-1, 1, 1)
             masks.append(_tokens_of(kept))
         return masks[0], masks[1]
@@ -367,25 +407,21 @@ class RefinementTrainer:
         images: Tensor,
         labels: Tensor,
         sent: Tensor,
-        realism: Tensor,
+        realism: int,
         times: int,
         generator: torch.Generator,
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """Return the weighted losses, and errors at realism 1 by 4x4 pixels, [n, H/4, W/4].
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Return the weighted losses, and at realism 1 errors by 4x4 pixels, [n, H/4, W/4].
 
         times: realisations of each of the n crops.
         """
         weights = self.config.losses
-        faithful, natural = realism == 0, realism == 1
+        if realism == 0:
+            error = (rebuilt - images).square().mean((1, 2, 3)).sqrt().mean()
+            return {"squared": weights.squared * error}, ()
+        ours, theirs = rebuilt, images
         terms = {}
-        if faithful.any():
-            squared = (rebuilt[faithful] - images[faithful]).square().mean()
-            terms["squared"] = weights.squared * squared
-        if not natural.any():
-            nothing = images.new_zeros((0, images.shape[2] // 4, images.shape[3] // 4))
-            return terms, (nothing, nothing)
-        ours, theirs, shown = rebuilt[natural], images[natural], labels[natural]
-        terms["l1"] = weights.l1 * image_loss(ours, theirs, shown, self.weights)
+        terms["l1"] = weights.l1 * image_loss(ours, theirs, labels, self.weights)
         terms["colour"] = weights.colour * colour_loss(ours, theirs)
         clamped = ours + (ours.clamp(0, 1) - ours).detach()
         found = self.lpips.taps(clamped)
@@ -396,7 +432,7 @@ class RefinementTrainer:
         distance = lpips_map(self.lpips, found, wanted, ours.shape[-1] // 4)
         exact: Tensor | None = None
         if weights.blended_weight < 1:
-            blended = is_one_of(sent[natural], self.task.blended).float()
+            blended = is_one_of(sent, self.task.blended).float()
             exact = 1 - (1 - weights.blended_weight) * blended
         terms["perceptual"] = weights.perceptual * energy_score(
             self.lpips, found, wanted, exact, times
@@ -409,7 +445,7 @@ class RefinementTrainer:
             )
         logits = self.tx.network.classes(*seen)
         step = images.shape[-1] // logits.shape[-1]  # pixels for a place of the logits
-        sampled = sent[natural][:, step // 2 :: step, step // 2 :: step]
+        sampled = sent[:, step // 2 :: step, step // 2 :: step]
         crossed = F.cross_entropy(logits, sampled, reduction="none", ignore_index=NO_LABEL)
         relevance = self.relevance[sampled.clamp(max=len(self.relevance) - 1)]
         crossed = crossed * relevance
@@ -420,7 +456,7 @@ class RefinementTrainer:
             )
         if weights.adversarial and self.progress >= self.config.adversarial_start:
             terms["adversarial"] = weights.adversarial * self._play_patches(
-                clamped, theirs, sent[natural], generator
+                clamped, theirs, sent, generator
             )
         errors = (
             distance.detach().unflatten(0, (-1, times)).mean(1),
@@ -468,17 +504,15 @@ class RefinementTrainer:
         step: Tensor,
         came8: Tensor,
         came4: Tensor,
-        errors: tuple[Tensor, Tensor],
-        realism: Tensor,
+        errors: tuple[Tensor, ...],
     ) -> Tensor:
         """Return the error of the predicted logarithms of errors, in the state of each place."""
         total = found.errors8.new_zeros(())
-        these = realism == 1
         for estimates, came, pool in ((found.errors8, came8, 2), (found.errors4, came4, 1)):
             estimated = errors_at(estimates.float(), step)
             for kind, error in enumerate(errors):
-                said = estimated[these, :, kind]  # N×2×h×w
-                said = torch.where(came[these], said[:, 1], said[:, 0])
+                said = estimated[:, :, kind]  # N×2×h×w
+                said = torch.where(came, said[:, 1], said[:, 0])
                 truth = (F.avg_pool2d(error.unsqueeze(1), pool).squeeze(1) + _FLOORS[kind]).log()
                 total = total + F.smooth_l1_loss(said, truth)
         return total
@@ -489,63 +523,58 @@ class RefinementTrainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Measure PSNR at realism 0, LPIPS at realism 1 and about the bpp of held-out pictures,
-        with all of the base and shares of both layers.
+        """Measure PSNR at realism 0, with hardly any of the base's map, LPIPS at realism 1, with
+        all of the base, and about the bpp of held-out pictures, with shares of both layers.
         """
         if not self.held_out:
             data = open_dataset(self.config.validation.name, **self.config.validation.options)
-            for number in torch.linspace(0, len(data) - 1, 3).long().tolist():
+            for number in torch.linspace(0, len(data) - 1, _HELD_OUT).long().tolist():
                 sample = data[number]
                 entry = self.base.analysed(sample.image, sample.segmentation)
-                self.base.draw(entry, torch.ones_like(entry.tokens, dtype=torch.bool))
+                few = keep_most_relevant(entry.scores, torch.tensor([1.0, FEW_OF_MAP]))
+                for realism, sent in enumerate((few, torch.ones_like(few))):
+                    if realism in self.config.realisms:
+                        self.base.draw(entry, realism, sent)
                 self.held_out.append(entry)
         figures: dict[str, float] = {}
-        points = (
-            (0.0, 0.0, 1.0),
-            (1.0, 0.0, 2.5),
-            (1.0, 1.0, 2.0),
-            (1.0, 1.0, 1.0),
-            (1.0, 1.0, 0.5),
-        )
-        sums = {p: [0.0, 0.0, 0.0] for p in points}
-        for entry in self.held_out:
-            image = entry.image[None].float() / 255
-            shares = class_shares(entry.sent[None].long(), self.base.labels - 1)
-            coarse, picture = (part[None].float() for part in known_to_sender(entry))
-            found = self.average.encoder(image, shares, picture, coarse)
-            for point in points:
-                step = torch.tensor(point[2:])
-                sent = self.average.encoder.digits(found, step)
-                kept = [
-                    _tokens_of(keep_most_relevant(_of_units(gains[:, 1]), torch.tensor([fraction])))
-                    for gains, fraction in zip((sent.gains8, sent.gains4), point[:2], strict=True)
-                ]
-                out = []
-                for number, realism in enumerate(REALISMS):
-                    base = tuple(part[None].float() for part in entry.base[number])
-                    picture = self.average.decoder(
-                        base,
-                        sent.digits8,
-                        kept[0],
-                        sent.digits4,
-                        kept[1],
-                        step,
-                        torch.tensor([realism]),
-                        self.average.restraint(entry.sent[None].long()),
-                    )
-                    out.append(picture.clamp(0, 1))
-                total = sums[point]
-                total[0] -= 10 * float((out[0] - image).square().mean().log10())
-                total[1] += float(self.lpips(out[1], image))
-                bits = _bits(sent.digits8, kept[0]) + _bits(sent.digits4, kept[1])
-                total[2] += bits / image[0, 0].numel()
-        for point, total in sums.items():
-            name = "_".join(f"{part:g}" for part in point)
-            count = len(self.held_out)
-            figures[f"psnr_{name}"] = total[0] / count
-            figures[f"lpips_{name}"] = total[1] / count
-            figures[f"bpp_{name}"] = total[2] / count
+        for realism, point in (
+            (realism, point) for realism, some in enumerate(_POINTS) for point in some
+        ):
+            if realism not in self.config.realisms:
+                continue
+            found = np.mean([self._measured(entry, realism, point) for entry in self.held_out], 0)
+            name = f"{realism}_" + "_".join(f"{part:g}" for part in point)
+            figures[f"{('psnr', 'lpips')[realism]}_{name}"] = float(found[0])
+            figures[f"bpp_{name}"] = float(found[1])
         return figures
+
+    def _measured(
+        self, entry: Entry, realism: int, point: tuple[float, float, float]
+    ) -> tuple[float, float]:
+        """Return PSNR or LPIPS, and about the bpp of the refinement, of a held-out picture.
+
+        point: the shares of both layers and the quantiser's step.
+        """
+        encoder, drawn = self.average.encoder, entry.drawn[realism]
+        image, sent = entry.image[None].float() / 255, entry.sent[None].long()
+        known8, _, known = (part[None].float() for part in drawn.known)
+        coarse, fine, picture = (part[None].float() for part in drawn.base[0])
+        found = encoder(image, class_shares(sent, self.base.labels - 1), known, known8)
+        step = torch.tensor(point[2:])
+        digits = encoder.digits(found, step)
+        came8, came4 = (
+            _tokens_of(keep_most_relevant(_of_units(gains[:, realism]), torch.tensor([share])))
+            for gains, share in zip((digits.gains8, digits.gains4), point[:2], strict=True)
+        )
+        tokens = digits.digits8, came8, digits.digits4, came4
+        out = self.average.decoded(realism, (coarse, fine, picture), tokens, step, sent)
+        out = out.clamp(0, 1)
+        if realism == 0:
+            quality = -10 * float((out - image).square().mean().log10())
+        else:
+            quality = float(self.lpips(out, image))
+        bits = _bits(digits.digits8, came8) + _bits(digits.digits4, came4)
+        return quality, bits / image[0, 0].numel()
 
     def run(self) -> Path:
         """Train until the minutes are spent; Ctrl-C ends the step and saves."""

@@ -9,7 +9,7 @@ tokens missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,8 +21,19 @@ from sqlink.model.sqgan import SQGAN
 from sqlink.training.config import Source
 from sqlink.training.refinement_weights import FEW_OF_MAP, without_refinement
 
-REALISMS = (0.0, 1.0)
-"""What the base decoder draws each picture at; at the second once for each realisation."""
+Features = tuple[Tensor, Tensor, Tensor]
+"""The base decoder's features at 1/8 and 1/4 and its picture, float16 [C, h, w]."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the base decoder draws of the tokens that came, once for each realisation.
+
+    known: at realism 0, of all tokens that were sent: what the transmitter knows of the receiver.
+    """
+
+    base: tuple[Features, ...]
+    known: Features
 
 
 @dataclass
@@ -30,10 +41,8 @@ class Entry:
     """A picture of the bank, padded to whole tokens.
 
     image: uint8 [3, H, W]; sent: uint8 [H, W], the map that `tx` makes; labels: uint8 [H, W].
-    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. base: the base decoder's features
-    at 1/8 and 1/4 and its picture, float16, at realism 0, then each realisation at 1. known: the
-    features at 1/8 and the picture, at realism 0 of all tokens that were sent: what the transmitter
-    knows of the receiver.
+    tokens: int64 [2, h, w] of picture and map; scores: [2, h, w]. drawn: at realism 0 and 1, of
+    other tokens each.
     """
 
     image: Tensor
@@ -41,8 +50,7 @@ class Entry:
     labels: Tensor
     tokens: Tensor
     scores: Tensor
-    base: list[tuple[Tensor, Tensor, Tensor]]
-    known: tuple[Tensor, Tensor] | None = None
+    drawn: dict[int, Drawn] = field(default_factory=dict)
 
 
 class Base:
@@ -75,47 +83,46 @@ class Base:
             shown[0].to(torch.uint8),
             torch.stack((found.image_indices[0], found.map_indices[0])),
             torch.stack((found.image_scores[0], found.map_scores[0])),
-            [],
         )
 
     @torch.no_grad()
     def draw(
-        self, entry: Entry, sent: Tensor, came: Tensor | None = None, seeds: Sequence[int] = (0,)
+        self,
+        entry: Entry,
+        realism: int,
+        sent: Tensor,
+        came: Tensor | None = None,
+        seeds: Sequence[int] = (0,),
     ) -> None:
-        """Decode the base from the tokens that came, bool [2, h, w] of picture and map: all that
-        were sent if None.
+        """Decode the base at realism 0 or 1 from the tokens that came, bool [2, h, w] of picture
+        and map: all that were sent if None.
 
         seeds: of the noise of each realisation.
         """
         came = sent if came is None else came
-        entry.base = self._decoded(entry, came, seeds)
-        as_sent = entry.base[0]
-        if not torch.equal(sent, came):
-            as_sent = self._decoded(entry, sent, ())[0]
-        entry.known = as_sent[0], as_sent[2]
+        base = tuple(self._decoded(entry, came, realism, seed) for seed in seeds)
+        as_drawn = realism == 0 and torch.equal(sent, came)
+        entry.drawn[realism] = Drawn(
+            base, base[0] if as_drawn else self._decoded(entry, sent, 0, 0)
+        )
 
-    def _decoded(
-        self, entry: Entry, came: Tensor, seeds: Sequence[int]
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _decoded(self, entry: Entry, came: Tensor, realism: int, seed: int) -> Features:
         model = self.model
         tokens = torch.where(came, entry.tokens, -1)
         codes = model.map_quantizer.lookup(tokens[1:2])
         steering = model.map_decoder.likeliest(model.map_demasker(codes, came[1:2]))
         grid = model.image_demasker(model.image_quantizer.lookup(tokens[0:1]), came[0:1])
-        found = []
-        draws = [(REALISMS[0], 0), *((REALISMS[1], seed) for seed in seeds)]
-        for realism, seed in draws:
-            coarse, fine, out = model.image_decoder.with_features(grid, steering, seed, realism)
-            picture = ((out + 1) / 2).clamp(0, 1)
-            found.append((coarse[0].half(), fine[0].half(), picture[0].half()))
-        return found
+        coarse, fine, out = model.image_decoder.with_features(grid, steering, seed, realism)
+        picture = ((out + 1) / 2).clamp(0, 1)
+        return coarse[0].half(), fine[0].half(), picture[0].half()
 
 
 class Bank:
     """A set of entries that grows to `size` pictures, sampled by the sources' shares.
 
-    crop: side of a training crop, pixels; smaller pictures are passed over. realisations: how often
-    a picture is drawn at realism 1; if more than once, from random noises.
+    crop: side of a training crop, pixels; smaller pictures are passed over. realisms: 0, 1 or both,
+    at which pictures are drawn. realisations: how often at realism 1; if more than once, from
+    random noises.
     """
 
     def __init__(
@@ -124,9 +131,11 @@ class Bank:
         sources: Sequence[Source],
         crop: int,
         size: int,
+        realisms: Sequence[int] = (0, 1),
         realisations: int = 1,
     ) -> None:
         self.base, self.crop, self.size, self.realisations = base, crop, size, realisations
+        self.realisms = tuple(sorted(set(realisms)))
         self.sets = [open_dataset(s.name, **s.options) for s in sources]
         self.shares = torch.tensor([s.share for s in sources])
         self.entries: list[Entry] = []
@@ -139,30 +148,35 @@ class Bank:
         return self.base.analysed(sample.image, sample.segmentation)
 
     def redraw(self, entry: Entry, generator: torch.Generator) -> None:
-        """Draw the base with other tokens missing: none four times of ten, twice nearly all of the
-        map, which a transmitter that wants fidelity leaves out, else a random share of both.
+        """Draw the base with other tokens missing.
+
+        At realism 0 hardly any of the map is sent seven times of ten, as by a transmitter that
+        wants fidelity; at realism 1 everything is, eight times of ten. Else a random share of both
+        is sent. Once in eight times a part of it is lost.
         """
 
         def uniform() -> float:
             return float(torch.rand(1, generator=generator))
 
-        way, reached = uniform(), uniform()
-        fractions = torch.ones(2)
-        if way < 0.4:
-            reached = 0.1 + 0.9 * reached
-            fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
-        elif way < 0.6:
-            fractions = torch.tensor([min(1.0, 0.1 + 1.5 * reached), FEW_OF_MAP])
-        sent = keep_most_relevant(entry.scores, fractions)
-        came = sent.clone()
-        if uniform() < 0.3:
-            came &= torch.rand(sent.shape, generator=generator) >= 0.5 * uniform()
-        if not came[0].any():
-            sent[0, 0, 0] = came[0, 0, 0] = True
-        seeds = [0]
-        if self.realisations > 1:
-            seeds = torch.randint(2**31, (self.realisations,), generator=generator).tolist()
-        self.base.draw(entry, sent, came, seeds)
+        for realism in self.realisms:
+            way, reached = uniform(), uniform()
+            fractions = torch.ones(2)
+            if realism == 0 and way < 0.7:
+                of_image = 1.0 if uniform() < 0.5 else 0.03 + 0.4 * reached
+                fractions = torch.tensor([of_image, FEW_OF_MAP])
+            elif way < (0.85, 0.2)[realism]:
+                reached = 0.1 + 0.9 * reached
+                fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
+            sent = keep_most_relevant(entry.scores, fractions)
+            came = sent.clone()
+            if uniform() < 0.12:
+                came &= torch.rand(sent.shape, generator=generator) >= 0.5 * uniform()
+            if not came[0].any():
+                sent[0, 0, 0] = came[0, 0, 0] = True
+            seeds = [0]
+            if realism == 1 and self.realisations > 1:
+                seeds = torch.randint(2**31, (self.realisations,), generator=generator).tolist()
+            self.base.draw(entry, realism, sent, came, seeds)
 
     def grow(self, generator: torch.Generator) -> None:
         """Add a picture until the bank is full, then redraw a random one or replace it."""
@@ -178,11 +192,3 @@ class Bank:
             if min(entry.image.shape[1:]) >= self.crop:
                 self.entries[number] = entry
         self.redraw(self.entries[number], generator)
-
-
-def known_to_sender(entry: Entry) -> tuple[Tensor, Tensor]:
-    """Return what the transmitter draws of the base's tokens that it sends, at realism 0: features
-    at 1/8, and the picture.
-    """
-    assert entry.known is not None
-    return entry.known

@@ -65,7 +65,7 @@ from sqlink.codecs.sqgan.rate_path import (
     default_rows,
     stored_rows,
 )
-from sqlink.codecs.sqgan.sender import Quantiser, Sender, SentPackets
+from sqlink.codecs.sqgan.sender import Analyser, Sender, SentPackets
 from sqlink.codecs.sqgan.session import (
     MAX_SIDE,
     SESSION_BYTES,
@@ -93,7 +93,7 @@ _READ = 8
 """Receptions whose tokens are kept, for callers that decode one and ask for its fate."""
 
 
-class TokenModel(Quantiser, Protocol):
+class TokenModel(Analyser, Protocol):
     """The two halves of a network; see `sqlink.model.sqgan.SQGAN`."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from sqlink.bitstream.packets import Packing, Tokens, packetise
+from sqlink.bitstream.quantisation import quantised_by_bits
 from sqlink.bitstream.refinement_table import MASKED
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers
@@ -25,7 +27,7 @@ from sqlink.codecs.sqgan.session import SESSION_BYTES
 from sqlink.model.refinement import table_row
 
 if TYPE_CHECKING:
-    from sqlink.model.refinement import Coefficients
+    from sqlink.model.refinement import Coefficients, Quantiser
     from sqlink.model.sqgan import Finer, Layer
 
 _FILLED = 0.982
@@ -40,8 +42,8 @@ _ROUGH_BITS = (24.0, 6.0)
 """Bits of a unit at 1/8 and at 1/4 at a step of 1, about, before any step was tried."""
 
 
-class Quantiser(Protocol):
-    """The quantiser of a refinement's coefficients; see `sqlink.model.sqgan.SQGAN`."""
+class Analyser(Protocol):
+    """The network that finds a refinement's coefficients; see `sqlink.model.sqgan.SQGAN`."""
 
     def coefficients(
         self, finer: Finer, image_indices: torch.Tensor, map_indices: torch.Tensor
@@ -49,7 +51,9 @@ class Quantiser(Protocol):
         """Return the refinement's coefficients, given the base's tokens that are sent."""
         ...
 
-    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+    def layers(
+        self, coefficients: Coefficients, step: int, quantiser: Quantiser | None = None
+    ) -> tuple[Layer, Layer]:
         """Return the refinement's layers at one of the quantiser's steps."""
         ...
 
@@ -73,7 +77,7 @@ class Sender:
 
     path: RatePath
     tables: Tables
-    model: Quantiser
+    model: Analyser
     device: torch.device
     steps: tuple[float, ...]
     steps_per_row: int
@@ -135,7 +139,13 @@ class Sender:
         if analysed.source is None:
             return analysed.base
         if (kept, step) not in analysed.finer:
-            found = self.model.layers(self._coefficients(analysed, kept).to(self.device), step)
+            # By bits they are further from the original, which LPIPS minds more than squared error.
+            by_bits = self.aim == "faithful" and not self.packing.fixed
+            found = self.model.layers(
+                self._coefficients(analysed, kept).to(self.device),
+                step,
+                partial(self._quantised, self.row(step)) if by_bits else None,
+            )
             analysed.finer[kept, step] = tuple(
                 ranked_units(layer, relevance, table, self.row(step), self.aim)
                 for layer, relevance, table in zip(
@@ -143,6 +153,16 @@ class Sender:
                 )
             )
         return (*analysed.base, *analysed.finer[kept, step])
+
+    def _quantised(self, row: int, layer: int, coefficients: torch.Tensor) -> torch.Tensor:
+        """Quantise one picture's coefficients of a layer, in steps: [1, D, h, w]."""
+        digits = quantised_by_bits(
+            coefficients[0].permute(1, 2, 0).cpu().numpy(),
+            self.tables.refinements[layer],
+            row,
+            alone=self.packing.mode != "single",
+        )
+        return torch.from_numpy(digits).to(coefficients).permute(2, 0, 1)[None]
 
     def _coefficients(self, analysed: AnalysedPicture, kept: Kept) -> Coefficients:
         """Return the refinement's coefficients where `kept` tokens of the base's are sent."""

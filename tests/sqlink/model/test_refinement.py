@@ -21,6 +21,7 @@ from sqlink.model.refinement import (
     BlockCosines,
     Refinement,
     RefinementConfig,
+    _places_in_blocks,
     errors_at,
     quantised,
     share_of_classes,
@@ -48,10 +49,10 @@ def made() -> Refinement:
 
 
 def trained_somehow(generator: torch.Generator) -> Refinement:
-    """A refinement whose decoder's networks do something."""
+    """A refinement whose decoders' networks do something."""
     network = made()
     with torch.no_grad():
-        for parameter in network.decoder.parameters():
+        for parameter in (*network.probable.parameters(), *network.natural.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return network
 
@@ -111,7 +112,7 @@ def error_with(share8: float, share4: float, step: float) -> float:
     came4 = torch.zeros(1, 16, 16, dtype=torch.bool)
     came4.flatten()[: round(256 * share4)] = True
     tokens = found.digits8, came8, found.digits4, came4
-    shown = network.decoder(base, *tokens, at, torch.zeros(1))
+    shown = network.probable(base[2], *tokens, at)
     return float((shown - image).detach().square().mean())
 
 
@@ -132,7 +133,7 @@ def test_the_fall_of_the_squared_error_is_what_sending_a_unit_brings() -> None:
 
     def error(came8: Tensor, came4: Tensor) -> Tensor:
         tokens = found.digits8, came8, found.digits4, came4
-        return (network.decoder(base, *tokens, at, torch.zeros(1)) - image).square().mean(1)[0]
+        return (network.probable(base[2], *tokens, at) - image).square().mean(1)[0]
 
     one8 = none8.clone()
     one8[0, 2:4, 4:6] = True
@@ -169,11 +170,12 @@ def test_units_are_orthonormal_cosines_of_blocks_long_waves_first(values: int, s
     torch.testing.assert_close(half[0, 0, 2, 3], mean, rtol=1e-4, atol=1e-5)
 
 
-def test_blocks_of_another_version_are_refused() -> None:
+def test_layers_of_another_version_are_refused() -> None:
     said = json.loads(RefinementConfig().to_json())
-    del said["transform"]
-    with pytest.raises(ConfigError, match="transform 1"):
-        RefinementConfig.from_json(json.dumps(said))
+    del said["version"]
+    for more, version in (({}, 1), ({"transform": 2}, 2), ({"version": 4}, 4)):
+        with pytest.raises(ConfigError, match=f"version {version}, this program of 3"):
+            RefinementConfig.from_json(json.dumps(said | more))
 
 
 def units(came: Tensor) -> Tensor:
@@ -190,8 +192,8 @@ def test_what_did_not_come_does_not_matter() -> None:
         generator = torch.Generator().manual_seed(seed)
         digits8 = torch.where(came8, 2.0, torch.randn(1, 5, 8, 8, generator=generator))
         digits4 = torch.where(came4, -1.0, torch.randn(1, 3, 16, 16, generator=generator))
-        at = torch.tensor([0.8]), torch.ones(1)
-        shown.append(network.decoder(base, digits8, came8, digits4, came4, *at))
+        at = torch.tensor([0.8])
+        shown.append(network.natural(base, digits8, came8, digits4, came4, at))
     assert torch.equal(shown[0], shown[1])
 
 
@@ -204,15 +206,19 @@ def test_a_unit_of_zeros_is_as_one_that_did_not_come() -> None:
     without = came8.clone()
     without[0, :4, 2:6] = False
     nothing = torch.zeros(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
-    at = torch.tensor([0.8]), torch.ones(1)
-    shown = [network.decoder(base, digits8, came, *nothing, *at) for came in (came8, without)]
-    assert torch.equal(*shown)
-    none = torch.zeros_like(came8)
-    assert not torch.equal(shown[0], network.decoder(base, digits8, none, *nothing, *at))
+    at = torch.tensor([0.8])
+    nowhere = torch.zeros(1, 64, 64, dtype=torch.int64)
+    for realism in (0, 1):
+        shown = [
+            network.decoded(realism, base, (digits8, came, *nothing), at, nowhere)
+            for came in (came8, without, torch.zeros_like(came8))
+        ]
+        assert torch.equal(shown[0], shown[1])
+        assert not torch.equal(shown[0], shown[2])
 
 
 def test_a_zero_leaves_the_invented_detail_that_rounds_to_it_at_realism_1_alone() -> None:
-    decoder = made().decoder
+    network = made()
     generator = torch.Generator().manual_seed(3)
     faint = 0.5 + 0.01 * torch.randn(1, 3, 32, 32, generator=generator)
     strong = 0.5 + 0.4 * torch.randn(1, 3, 32, 32, generator=generator)
@@ -222,10 +228,10 @@ def test_a_zero_leaves_the_invented_detail_that_rounds_to_it_at_realism_1_alone(
     little[:, 4, ::2, ::2] = 1e-6  # so that no unit holds zeros alone
     nothing = little, came8, torch.zeros(1, 3, 8, 8), came4
 
-    def drawn(picture: Tensor, realism: float) -> Tensor:
+    def drawn(picture: Tensor, realism: int) -> Tensor:
         base = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, 8, 8), picture
-        out: Tensor = decoder(base, *nothing, torch.tensor([0.8]), torch.tensor([realism]))
-        return out
+        nowhere = torch.zeros(1, 32, 32, dtype=torch.int64)
+        return network.decoded(realism, base, nothing, torch.tensor([0.8]), nowhere)
 
     def slopes(picture: Tensor) -> Tensor:
         """Of grey, along the rows of blocks of 16 pixels, by a loop."""
@@ -236,12 +242,12 @@ def test_a_zero_leaves_the_invented_detail_that_rounds_to_it_at_realism_1_alone(
         return torch.stack([(block * wave).sum() for block in blocks])
 
     with torch.no_grad():
-        torch.testing.assert_close(drawn(faint, 1.0), faint, rtol=0, atol=2e-3)
+        torch.testing.assert_close(drawn(faint, 1), faint, rtol=0, atol=2e-3)
         low = F.interpolate(F.avg_pool2d(faint, 8), scale_factor=8.0, mode="bilinear")
-        assert slopes(drawn(faint, 0.0) - low).abs().max() < 1e-5
+        assert slopes(drawn(faint, 0) - low).abs().max() < 1e-5
         low = F.interpolate(F.avg_pool2d(strong, 8), scale_factor=8.0, mode="bilinear")
         before = slopes(strong - low).abs().max()
-        assert before > 0.4 > slopes(drawn(strong, 1.0) - low).abs().max() > 0.1
+        assert before > 0.4 > slopes(drawn(strong, 1) - low).abs().max() > 0.1
 
 
 def test_errors_of_what_is_sent_grow_with_the_step() -> None:
@@ -274,28 +280,40 @@ def test_where_it_is_restrained_the_network_leaves_the_base_and_the_tokens_at_re
     generator = torch.Generator().manual_seed(6)
     network, (_, _, base) = trained_somehow(generator), inputs()
     with torch.no_grad():
-        network.decoder.detail.copy_(torch.tensor([0.1, 0.8]))
+        network.natural.detail.fill_(0.8)
+    network.config = replace(SMALL, restrained=(5,))
     came8 = torch.zeros(1, 8, 8, dtype=torch.bool)
-    came8[0, 2:4, 4:6] = True
+    came8[0, 2:4, :2] = True
     digits8 = torch.randn(1, 5, 8, 8, generator=generator).round()
     nothing = torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.bool)
-    left = torch.zeros(1, 1, 64, 64)
-    left[..., :32] = 1.0
+    left = torch.zeros(1, 64, 64, dtype=torch.int64)
+    left[..., :40] = 5  # the border of the classes is soft, about 12 pixels on either side
 
-    def drawn(realism: float, restrained: Tensor | None) -> Tensor:
-        at = torch.tensor([0.2]), torch.tensor([realism])
+    def drawn(realism: int, classes: Tensor) -> Tensor:
+        tokens = digits8, came8, *nothing
         with torch.no_grad():
-            out: Tensor = network.decoder(base, digits8, came8, *nothing, *at, restrained)
+            out: Tensor = network.decoded(realism, base, tokens, torch.tensor([0.2]), classes)
         return out
 
-    free, half = drawn(1.0, None), drawn(1.0, left)
-    assert torch.equal(half[..., 32:], free[..., 32:])
+    free, half = drawn(1, torch.zeros_like(left)), drawn(1, left)
+    assert torch.equal(half[..., 56:], free[..., 56:])
     plain = base[2].clone()
-    plain[..., 16:32, 32:48] = half[..., 16:32, 32:48]  # where a unit came
-    torch.testing.assert_close(half[..., :32], plain[..., :32])
-    assert (free - half)[..., :32].abs().mean() > 0.01
-    assert (half - base[2])[..., 16:32, 32:48].abs().mean() > 0.01
-    assert torch.equal(drawn(0.0, left), drawn(0.0, None))
+    plain[..., 16:32, :16] = half[..., 16:32, :16]  # where a unit came
+    torch.testing.assert_close(half[..., :24], plain[..., :24])
+    assert (free - half)[..., :24].abs().mean() > 0.01
+    assert (half - base[2])[..., 16:32, :16].abs().mean() > 0.01
+    assert torch.equal(drawn(0, left), drawn(0, torch.zeros_like(left)))
+
+
+def test_the_decoder_of_realism_0_knows_where_in_its_block_a_pixel_lies() -> None:
+    """Blocks of 16 and 8 pixels are told apart from their halves, and repeat."""
+    places = _places_in_blocks(16, 24)[0]  # of pixels at half size
+    assert places.shape == (8, 16, 24)
+    torch.testing.assert_close(places[:, 8:, 8:16], places[:, :8, :8])
+    seen = places[:, :8, :8].flatten(1).T
+    apart = torch.cdist(seen, seen) + 9 * torch.eye(64)
+    assert apart.min() > 0.5
+    torch.testing.assert_close(places[4:, 4:8, 4:8], places[4:, :4, :4])
 
 
 def test_weights_from_before_classes_could_be_restrained_restrain_none() -> None:
@@ -367,7 +385,7 @@ def test_coefficients_are_of_what_the_tokens_that_are_sent_leave() -> None:
         for there, own in ((some, found.image_indices), (~some, found.map_indices))
     )
     with torch.no_grad():
-        model.refinement.decoder.detail[0] = 1.0  # so that the base's picture is shown as it is
+        model.refinement.probable.detail.fill_(1.0)  # so that the base's picture is shown as it is
     shown, _ = model.synthesise(image, map_, 64, 64, realism=0.0)
     low = F.interpolate(F.avg_pool2d(shown, 8), scale_factor=8.0, mode="bilinear")
     expected = BlockCosines(SMALL.values8, 16).analysed(images - low)

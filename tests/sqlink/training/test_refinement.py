@@ -66,8 +66,8 @@ def test_a_run_learns_resumes_alike_and_becomes_a_codec(tmp_path: Path, lpips_fo
     assert whole.step == parts.step == 4
     for name, value in whole.critic.state_dict().items():
         assert value.shape == parts.critic.state_dict()[name].shape
-    moved = whole.network.state_dict()["decoder.out.weight"].abs().sum()
-    assert moved > 0
+    for decoder in (whole.network.probable, whole.network.natural):
+        assert decoder.out.weight.abs().sum() > 0
 
     weights = assemble(
         "streets",
@@ -88,7 +88,7 @@ def test_a_run_learns_resumes_alike_and_becomes_a_codec(tmp_path: Path, lpips_fo
         shown = codec.decode([Received.whole(stream)]).images
         errors.append(float((shown - image).square().mean()))
     assert errors[1] < errors[0]
-    assert "refinement.decoder.out.weight" in load_file(weights)
+    assert "refinement.natural.out.weight" in load_file(weights)
     parts = load_refinement(tmp_path / "whole" / "refinement.safetensors")
     again = load_refinement(weights)  # what a later run may start from
     assert parts.keys() == again.keys()
@@ -137,14 +137,34 @@ def test_the_map_of_lpips_is_lpips_place_by_place() -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_receivers_half_may_be_trained_alone(tmp_path: Path, lpips_folder: Path) -> None:
-    given = config(tmp_path, lpips_folder, losses={"gain": 0.0}, faithful_every=4)
+    given = config(tmp_path, lpips_folder, losses={"gain": 0.0}, realisms=[0, 1])
     trainer = RefinementTrainer(given, print)
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     terms = [trainer.advance() for _ in range(4)]
     assert ["squared" in found for found in terms] == [True, False, True, False]
-    assert all("gain" not in found and "perceptual" in found for found in terms)
-    moved = {n for n, tensor in trainer.network.state_dict().items() if (tensor != before[n]).any()}
-    assert {name.split(".")[0] for name in moved} == {"decoder"}
+    assert ["perceptual" in found for found in terms] == [False, True, False, True]
+    assert all("gain" not in found for found in terms)
+    assert moved(trainer, before) == {"probable", "natural"}
+
+
+def moved(trainer: RefinementTrainer, before: dict[str, torch.Tensor]) -> set[str]:
+    """Return the parts of the network that differ from a state."""
+    now = trainer.network.state_dict()
+    return {name.split(".")[0] for name, tensor in now.items() if (tensor != before[name]).any()}
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_one_decoder_may_be_trained_alone(tmp_path: Path, lpips_folder: Path) -> None:
+    given = config(tmp_path, lpips_folder, losses={"gain": 0.0}, realisms=[0])
+    trainer = RefinementTrainer(given, print)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.advance()
+    assert moved(trainer, before) == {"probable"}
+    assert all(set(entry.drawn) == {0} for entry in trainer.bank.entries)
+    figures = trainer.validate()
+    assert len([name for name in figures if name.startswith("psnr_0_")]) == 5
+    assert not any(name.startswith("lpips") for name in figures)
 
 
 @pytest.mark.slow
@@ -157,7 +177,7 @@ def test_a_crop_is_drawn_twice_from_two_noises_or_once_at_realism_0(
         tmp_path,
         lpips_folder,
         realisations=2,
-        faithful_every=2,
+        realisms=[0, 1],
         adversarial_start=0.0,
         restrained=["tree"],
         losses=losses,
@@ -167,7 +187,12 @@ def test_a_crop_is_drawn_twice_from_two_noises_or_once_at_realism_0(
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         trainer.bank.grow(generator)
-    faithful, one, other = trainer.bank.entries[0].base
+    assert [len(trainer.bank.entries[0].drawn[realism].base) for realism in (0, 1)] == [1, 2]
+    entry = trainer.bank.entries[0]
+    whole = torch.ones_like(entry.tokens, dtype=torch.bool)
+    trainer.base.draw(entry, 0, whole)
+    trainer.base.draw(entry, 1, whole, seeds=(3, 4))
+    (faithful,), (one, other) = (entry.drawn[realism].base for realism in (0, 1))
     assert not torch.equal(one[2], other[2])
     spread = (one[2].float() - other[2].float()).abs().mean()
     noise = (one[2].float() - faithful[2].float()).abs().mean()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
 from sqlink.bitstream.packets import Tokens, packetise
+from sqlink.bitstream.quantisation import quantised_by_bits
 from sqlink.bitstream.refinement_table import LIMIT, ZERO, RefinementTable
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Packet, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
@@ -23,7 +24,7 @@ from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
 from sqlink.data.streets import Streets
 from sqlink.errors import ConfigError, DataError
 from sqlink.model.base_drawing import RecentDrawings
-from sqlink.model.refinement import LARGEST, Coefficients
+from sqlink.model.refinement import LARGEST, Coefficients, Quantiser
 from sqlink.model.sqgan import Analysis, Finer, Layer
 
 HASH = "0123456789abcdef" * 4
@@ -46,6 +47,7 @@ class Layers:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
         self.threads: list[int] = []
+        self.quantisers: list[Quantiser | None] = []
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // 16), -(-width // 16)
@@ -77,7 +79,10 @@ class Layers:
         # What a real network says of errors stands here for the gains.
         return Coefficients(both, z4, gains8, gains4)
 
-    def layers(self, coefficients: Coefficients, step: int) -> tuple[Layer, Layer]:
+    def layers(
+        self, coefficients: Coefficients, step: int, quantiser: Quantiser | None = None
+    ) -> tuple[Layer, Layer]:
+        self.quantisers.append(quantiser)
         first, second = (
             Layer((z / STEPS[step]).round().permute(0, 2, 3, 1).to(torch.int16), gains)
             for z, gains in (
@@ -164,6 +169,26 @@ def test_every_budget_up_to_everything_is_used(packing: str) -> None:
         for stream in streams(codec, images, Rate(bytes=budget)):
             assert 0.95 * budget <= stream.size <= budget
             assert sum(stream.ledger.values()) == 8 * stream.size
+
+
+@pytest.mark.parametrize("packing", ["independent", "single"])
+def test_digits_of_faithful_are_quantised_by_the_bits_of_the_packing(packing: str) -> None:
+    def quantiser_of(**options: object) -> Quantiser | None:
+        codec = made(packing=packing, **options)
+        streams(codec, pictures(1), Rate(quality=1.0))
+        assert isinstance(codec.model, Layers)
+        return codec.model.quantisers[-1]
+
+    quantiser = quantiser_of(aim="faithful")
+    assert quantiser is not None
+    z = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = quantiser(0, z)
+    expected = quantised_by_bits(
+        z[0].permute(1, 2, 0).numpy(), tables().refinements[0], 0, packing != "single"
+    )
+    assert torch.equal(found[0].permute(1, 2, 0), torch.from_numpy(expected).float())
+    assert quantiser_of(aim="faithful", fixed_length=True) is None  # all digits cost the same
+    assert quantiser_of(aim="natural") is None
 
 
 def test_few_streams_are_written_to_fill_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
