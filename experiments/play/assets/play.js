@@ -145,7 +145,14 @@ function controls() {
   byId("file").addEventListener("change", (event) => { const [file] = event.target.files; if (file) change("/api/picture", file); });
   byId("classes").append(...about.classes.map((c) => el("span", {}, el("i", { style: `background:${c.colour}` }), c.name)));
 }
-async function change(path, body) {
+/* One change of the picture at a time; of those asked for meanwhile, only the last is made, so that
+   what was asked for last is shown last. */
+let changes = 0, changing = Promise.resolve();
+function change(path, body) {
+  const own = ++changes;
+  changing = changing.then(() => (own === changes ? changed(path, body) : null));
+}
+async function changed(path, body) {
   say("preparing the picture…");
   try {
     about = await ask(path, body);
@@ -153,7 +160,7 @@ async function change(path, body) {
     seen.clear();
     scenes = [null, null];
     begin();
-    await refresh();
+    refresh();
   } catch (error) { say(error.message, true); }
 }
 function begin() {

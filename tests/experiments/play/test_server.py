@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -245,3 +246,33 @@ def test_every_control_moves_and_nothing_leaves_the_page(
         )
         tab.locator("#name", has_text="your picture, 64").wait_for()
         watched.check()
+
+
+@pytest.mark.slow
+def test_the_picture_that_was_asked_for_last_is_shown_last(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a street that was asked for before it takes longer to come."""
+
+    def slow(seed: int) -> tuple[torch.Tensor, str, None]:
+        asked.set()
+        time.sleep(1.5)
+        return torch.rand(3, 64, 96), f"street {seed}", None
+
+    asked = threading.Event()
+    monkeypatch.setattr("experiments.play.server.street", slow)
+    with chromium() as browser:
+        tab = browser.new_page()
+        tab.goto(server.url)
+        tab.locator("#sliders input").first.wait_for()
+        tab.locator("#street").click()
+        assert asked.wait(30)
+        picture = io.BytesIO()
+        Image.new("RGB", (64, 48), "teal").save(picture, "PNG")
+        tab.locator("#file").set_input_files(
+            {"name": "teal.png", "mimeType": "image/png", "buffer": picture.getvalue()}
+        )
+        tab.locator("#name", has_text="your picture, 64").wait_for()
+        tab.wait_for_timeout(2500)
+        assert "your picture, 64" in (tab.locator("#name").text_content() or "")
+        assert server.stage.name == "your picture"
