@@ -302,7 +302,10 @@ def play(
         server.warm()
         if open_:
             webbrowser.open(server.url)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        finally:
+            stage.close()
 
 
 def demo(
