@@ -50,7 +50,7 @@ def quantised_by_bits(
         return tokens_of(units) - np.int16(ZERO)
     hidden = _hidden(units, table, row, alone)[there]
     wanted = _flat(coefficients)[there]
-    units_, open_ = found[there], np.ones(len(there), dtype=bool)
+    units_ = found[there]
     digits = units_.astype(np.int64) - ZERO
     lower = digits - np.sign(digits)
     extra = (wanted - lower) ** 2 - (wanted - digits) ** 2
@@ -59,7 +59,7 @@ def quantised_by_bits(
     for _ in range(_ROUNDS):
         place = extra.argmin(1)
         least = np.take_along_axis(extra, place[:, None], 1)[:, 0]
-        rows = np.flatnonzero(open_ & np.isfinite(least))
+        rows = np.flatnonzero(np.isfinite(least))
         if not rows.size:
             break
         at = place[rows]

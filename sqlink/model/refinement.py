@@ -331,7 +331,7 @@ class RefinementEncoder(nn.Module):
 
 class NaturalDecoder(nn.Module):
     """The receiver's part at realism 1: a correction of the base's picture from its features and
-    the tokens.
+    the tokens. It also sees the sum of both, as pictures; the shipped weights make nothing of it.
     """
 
     def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
