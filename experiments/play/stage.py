@@ -110,7 +110,6 @@ class Stage:
     def __init__(self, image: Tensor, name: str, labels: Tensor | None = None) -> None:
         """Set up a picture. image: float32 [3, H, W] in [0, 1]. labels: int64 [H, W] or None."""
         self._lock = threading.Lock()
-        self._closed = False
         self._asked = time.monotonic()
         self._codecs: dict[str, Codec] = {}
         self._channels: dict[tuple[int, str], Channel] = {}
@@ -128,14 +127,6 @@ class Stage:
             self._arrivals: OrderedDict[Any, Arrival] = OrderedDict()
             self._shown: OrderedDict[Any, dict[str, Any]] = OrderedDict()
             self._judged: OrderedDict[Any, dict[str, Any]] = OrderedDict()
-
-    def close(self) -> None:
-        """Wait for what is computed just now, and let nothing follow: a thread that is still inside
-        PyTorch when the interpreter ends would abort the process.
-        """
-        if not self._closed:
-            self._closed = True
-            self._lock.acquire()
 
     @property
     def labelled(self) -> bool:

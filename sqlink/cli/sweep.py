@@ -299,13 +299,10 @@ def play(
     stage = Stage(*street(11)) if picture is None else Stage(load_picture(picture), picture.name)
     with Server(stage, port) as server:
         print(f"{server.url}\nCtrl-C ends it", flush=True)
-        try:
-            server.warm()
-            if open_:
-                webbrowser.open(server.url)
-            server.serve_forever()
-        finally:
-            stage.close()
+        server.warm()
+        if open_:
+            webbrowser.open(server.url)
+        server.serve_forever()
 
 
 def demo(

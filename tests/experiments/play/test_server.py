@@ -195,31 +195,6 @@ def test_every_rate_is_encoded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
             stage.send(Setting.model_validate({"codec": name, "bpp": bpp}))
 
 
-def test_closing_waits_for_what_is_under_way_and_lets_nothing_follow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("experiments.play.stage.IDLE_S", 0.0)
-    stage = Stage(torch.rand(3, 64, 80), "tiny")
-    begun, done = threading.Semaphore(0), []
-
-    def encode(setting: Setting) -> None:
-        begun.release()
-        time.sleep(0.2)
-        done.append(setting.bpp)
-
-    monkeypatch.setattr(stage, "_stream", encode)
-    for name in ("about", "send", "judge"):
-        monkeypatch.setattr(stage, name, lambda *_: None)
-    threading.Thread(target=stage.warm, daemon=True).start()
-    assert begun.acquire(timeout=10)
-    stage.close()
-    finished = len(done)
-    assert finished >= 1
-    time.sleep(0.5)
-    assert len(done) == finished
-    stage.close()  # once more does no harm
-
-
 def test_a_realism_between_is_a_mix_of_both_ends(stage: Stage) -> None:
     codec = sqgan()
     codec.chunk = 1
