@@ -75,5 +75,5 @@ def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """Compute SiLU, in place if no gradient is needed."""
+    """Compute SiLU of an x that is not used again: in place if no gradient is needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())

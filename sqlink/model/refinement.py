@@ -282,9 +282,9 @@ class RefinementEncoder(nn.Module):
         """
         pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * (images - picture)), 1), 4)
         e4 = self.block4(self.conv_in(torch.cat((pixels, shares4), 1)))
-        e8 = self.down8(silu(e4)) + self.base8(coarse)
+        e8 = self.down8(F.silu(e4)) + self.base8(coarse)
         e8 = self.before8(e8)
-        e8 = e8 + _doubled(self.up16(self.block16(self.down16(silu(e8)))))
+        e8 = e8 + _doubled(self.up16(self.block16(self.down16(F.silu(e8)))))
         e8 = self.after8(e8)
         finer = self.finest(e4 + _doubled(self.from8(e8)))
         return replace(

@@ -102,6 +102,32 @@ def inputs(size: int = 64) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor
     return image, torch.zeros(1, 12, size // 4, size // 4), base
 
 
+def test_networks_compute_the_same_with_and_without_gradients() -> None:
+    """Without them some operations are in place: none may overwrite what is used again."""
+    generator = torch.Generator().manual_seed(9)
+    network = trained_somehow(generator)
+    with torch.no_grad():
+        for parameter in network.encoder.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    image, shares, base = inputs()
+
+    def computed() -> list[Tensor]:
+        found = network.encoder(image, shares, base[2], base[0])
+        at = torch.tensor([0.3])
+        made = network.encoder.digits(found, at)
+        came8, came4 = torch.ones(1, 8, 8).bool(), torch.ones(1, 16, 16).bool()
+        tokens = made.digits8, came8, made.digits4, came4
+        nowhere = torch.zeros(1, 64, 64, dtype=torch.int64)
+        pictures = [network.decoded(realism, base, tokens, at, nowhere) for realism in (0, 1)]
+        return [found.errors8, found.errors4, *pictures]
+
+    with_gradients = computed()
+    with torch.inference_mode():
+        without = computed()
+    for one, other in zip(with_gradients, without, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def error_with(share8: float, share4: float, step: float) -> float:
     network = made()
     image, shares, base = inputs()
