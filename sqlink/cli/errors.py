@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ OWN_CHANNELS = Path(__file__).resolve().parents[2] / "channels" / "__init__.py"
 RESUMED = "run the same command again to resume"
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
 AFTER_INTERRUPT = {
     "train": f"interrupted: the last checkpoint is kept; {RESUMED}",
     "sweep": f"interrupted: finished rows are kept; {RESUMED}",
@@ -72,7 +75,7 @@ class OneLine(TyperGroup):
         except KeyboardInterrupt:
             line = "interrupted: the files printed above are complete; run the same command again"
             print(AFTER_INTERRUPT.get(ctx.invoked_subcommand or "", line), file=sys.stderr)
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
 
     @contextmanager
     def _usage_in_one_line(self, ctx: Any = None) -> Iterator[None]:
@@ -86,6 +89,16 @@ class OneLine(TyperGroup):
             name = None if ctx is None else ctx.invoked_subcommand
             command = self if name is None else self.get_command(ctx, name)
             fail(_usage(error, command, name))
+
+
+def leave_at_once(command: str) -> NoReturn:
+    """End the process after Ctrl-C without waiting for its threads: one that is inside PyTorch and
+    comes back while the interpreter ends would abort the process.
+    """
+    print(AFTER_INTERRUPT[command], file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _usage(error: Any, command: Any, name: str | None) -> str:

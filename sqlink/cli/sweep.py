@@ -294,15 +294,19 @@ def play(
 
     from experiments.play.server import Server
     from experiments.play.stage import Stage, street
+    from sqlink.cli.errors import leave_at_once
     from sqlink.data.pictures import load_picture
 
     stage = Stage(*street(11)) if picture is None else Stage(load_picture(picture), picture.name)
     with Server(stage, port) as server:
-        print(f"{server.url}\nCtrl-C ends it", flush=True)
-        server.warm()
-        if open_:
-            webbrowser.open(server.url)
-        server.serve_forever()
+        try:
+            print(f"{server.url}\nCtrl-C ends it", flush=True)
+            server.warm()
+            if open_:
+                webbrowser.open(server.url)
+            server.serve_forever()
+        except KeyboardInterrupt:
+            leave_at_once("play")
 
 
 def demo(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +19,7 @@ from PIL import Image
 
 from experiments.play.server import HOST, MOST_PICTURE, TOKEN_HEADER, Server
 from experiments.play.stage import CODECS, MOST_PIXELS, PROTECTION, RATES, Setting, Stage
+from sqlink.cli.errors import INTERRUPTED
 from sqlink.codecs.base import Rate, Received
 from sqlink.codecs.sqgan.codec import sqgan
 from sqlink.data.streets import Streets
@@ -128,6 +133,34 @@ def test_answers_forbid_everything_from_elsewhere(server: Server) -> None:
 def test_a_port_that_is_taken_is_said(server: Server, stage: Stage) -> None:
     with pytest.raises(ConfigError, match="cannot listen there"):
         Server(stage, server.server_address[1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
+def test_ctrl_c_ends_it_while_a_thread_computes() -> None:
+    code = """
+import signal, sys, torch
+from experiments.play.stage import Stage
+from sqlink.cli.app import app
+
+def compute(stage):
+    x = torch.rand(256, 256)
+    while True:
+        x @ x
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+Stage.warm = compute
+sys.argv = ["sqlink", "play", "--no-open"]
+app()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert "http" in process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (INTERRUPTED, "stopped\n")
 
 
 def test_a_clean_link_delivers_all_and_a_dead_one_nothing(stage: Stage) -> None:
