@@ -47,9 +47,9 @@ estimates the others.
 LARGEST = 70
 """Largest size of a digit."""
 
-VERSION = 3
+VERSION = 4
 """Version of the layers: 1, blocks of 8 and 4 pixels; 2, of 16 and 8; 3, a decoder for each
-realism."""
+realism; 4, a U-Net at realism 1."""
 
 
 STEPS_PER_ROW = 4
@@ -88,10 +88,8 @@ class RefinementConfig:
     width4: int = 48
     width8: int = 96
     width16: int = 128
-    blocks8: int = 3
-    blocks4: int = 3
-    width2: int = 32
-    blocks2: int = 5
+    widths_natural: tuple[int, int, int, int] = (48, 96, 128, 128)
+    blocks_natural: tuple[int, int, int, int] = (2, 2, 2, 2)
     width_probable: int = 32
     blocks_probable: int = 3
     restrained: tuple[int, ...] = ()
@@ -330,23 +328,35 @@ class RefinementEncoder(nn.Module):
 
 
 class NaturalDecoder(nn.Module):
-    """The receiver's part at realism 1: a correction of the base's picture from its features and
-    the tokens. It also sees the sum of both, as pictures; the shipped weights make nothing of it.
+    """The receiver's part at realism 1: a U-Net from half size to 1/16 that corrects the sum of the
+    base's picture and the tokens.
+
+    It sees both as pictures, the base decoder's features, the tokens, where their units came, and
+    where in its block a pixel lies.
     """
 
     def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
         super().__init__()
-        w4, w8, w2 = config.width4 + 16, config.width8, config.width2
-        self.base8 = nn.Conv2d(base8, w8, 1)
-        self.base4 = nn.Conv2d(base4 + 2 * 48, w4, 1)
-        self.tokens8 = nn.Conv2d(config.values8 + 2, w8, 1)
+        w2, w4, w8, w16 = config.widths_natural
+        b2, b4, b8, b16 = config.blocks_natural
+        self.given = nn.Conv2d(2 * 12 + 3 + 8, w2, 3, padding=1)
+        self.first2 = Block(w2)
+        self.down4 = nn.Conv2d(w2, w4, 3, stride=2, padding=1)
+        self.base4 = nn.Conv2d(base4, w4, 1)
         self.tokens4 = nn.Conv2d(config.values4 + 2, w4, 1)
-        self.blocks8 = nn.Sequential(*(Block(w8) for _ in range(config.blocks8)))
+        self.first4 = Block(w4)
+        self.down8 = nn.Conv2d(w4, w8, 3, stride=2, padding=1)
+        self.base8 = nn.Conv2d(base8, w8, 1)
+        self.tokens8 = nn.Conv2d(config.values8 + 2, w8, 1)
+        self.first8 = Block(w8)
+        self.down16 = nn.Conv2d(w8, w16, 3, stride=2, padding=1)
+        self.blocks16 = nn.Sequential(*(Block(w16) for _ in range(b16)))
+        self.up8 = nn.Conv2d(w16, w8, 1)
+        self.blocks8 = nn.Sequential(*(Block(w8) for _ in range(b8)))
         self.up4 = nn.Conv2d(w8, w4, 1)
-        self.blocks4 = nn.Sequential(*(Block(w4) for _ in range(config.blocks4)))
+        self.blocks4 = nn.Sequential(*(Block(w4) for _ in range(b4)))
         self.up2 = nn.Conv2d(w4, w2, 1)
-        self.base2 = nn.Conv2d(2 * 12, w2, 1)
-        self.blocks2 = nn.Sequential(*(Block(w2) for _ in range(config.blocks2)))
+        self.blocks2 = nn.Sequential(*(Block(w2) for _ in range(b2)))
         self.detail = nn.Parameter(torch.tensor(1.0))  # share that is shown of the base's
         # Amount of it that a zero digit leaves, in steps.
         self.room8 = nn.Parameter(torch.full((4 * config.values8,), 0.2))
@@ -384,13 +394,17 @@ class NaturalDecoder(nn.Module):
         drawn8 = self.cosines8.drawn(values8 * came8.unsqueeze(1))
         drawn4 = self.cosines4.drawn(values4 * came4.unsqueeze(1))
         sum_ = low + drawn8 + drawn4
-        both = 2 * torch.cat((picture, sum_), 1) - 1
-        x = self.base8(coarse) + self.tokens8(_placed(self.cosines8.local(values8), came8, step))
-        x = _doubled(self.up4(self.blocks8(x)))
-        x = x + self.base4(torch.cat((fine, F.pixel_unshuffle(both, 4)), 1))
-        x = x + self.tokens4(_placed(self.cosines4.local(values4), came4, step))
-        x = _doubled(self.up2(self.blocks4(x))) + self.base2(F.pixel_unshuffle(both, 2))
-        x = self.blocks2(x)
+        x2 = self.first2(self.given(_at_half_size(picture, sum_, (came8, came4), step)))
+        x4 = self.down4(F.silu(x2)) + self.base4(fine)
+        x4 = x4 + self.tokens4(_placed(self.cosines4.local(values4), came4, step))
+        x4 = self.first4(x4)
+        x8 = self.down8(F.silu(x4)) + self.base8(coarse)
+        x8 = x8 + self.tokens8(_placed(self.cosines8.local(values8), came8, step))
+        x8 = self.first8(x8)
+        x16 = self.blocks16(self.down16(F.silu(x8)))
+        x8 = self.blocks8(x8 + _doubled(self.up8(silu(x16))))
+        x4 = self.blocks4(x4 + _doubled(self.up4(silu(x8))))
+        x = self.blocks2(x2 + _doubled(self.up2(silu(x4))))
         drawn, gate = F.pixel_shuffle(self.out(silu(x)), 2).chunk(2, 1)
         shown = self.detail * (1 + gate)
         if restrained is not None:
@@ -447,16 +461,12 @@ class ProbableDecoder(nn.Module):
             (digits8, came8, self.cosines8),
             (digits4, came4, self.cosines4),
         ):
-            there = _holding(digits, came).unsqueeze(1)
+            there = _holding(digits, came)
+            units.append(there)
+            there = there.unsqueeze(1)
             sum_ = sum_ + cosines.drawn(digits * step.view(-1, 1, 1, 1) * there)
             high = high - cosines.drawn(cosines.analysed(high) * there)  # of which tokens tell
-            units.append(F.max_pool2d(there.float(), 2))
-        pixels = F.pixel_unshuffle(2 * torch.cat((picture, sum_), 1) - 1, 2)
-        n, _, h, w = pixels.shape
-        planes = [F.interpolate(there, (h, w)) for there in units]
-        planes.append(step.log().view(-1, 1, 1, 1).expand(n, 1, h, w))
-        planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))
-        x = self.blocks(self.given(torch.cat((pixels, *planes), 1)))
+        x = self.blocks(self.given(_at_half_size(picture, sum_, units, step)))
         out: Tensor = sum_ + self.detail * high + F.pixel_shuffle(self.out(silu(x)), 2)
         return out
 
@@ -584,6 +594,24 @@ def _holding(digits: Tensor, came: Tensor) -> Tensor:
     """Return which tokens, [N, h, w], came and are of units that do not hold zeros alone."""
     units = F.max_pool2d(digits.abs().amax(1, keepdim=True), 2) > 0
     return came & F.interpolate(units.float(), scale_factor=2.0)[:, 0].bool()
+
+
+def _at_half_size(
+    picture: Tensor, sum_: Tensor, came: Sequence[Tensor], step: Tensor
+) -> Tensor:
+    """Return what both decoders see at half size, [N, 35, H/2, W/2]: the base's picture and the
+    sum, [N, 3, H, W], where units of both layers came, the step's logarithm and places in blocks.
+
+    came: bool [N, h, w] of each layer's tokens; step: [N].
+    """
+    pixels = F.pixel_unshuffle(2 * torch.cat((picture, sum_), 1) - 1, 2)
+    n, _, h, w = pixels.shape
+    planes = [
+        F.interpolate(F.max_pool2d(there.unsqueeze(1).float(), 2), (h, w)) for there in came
+    ]
+    planes.append(step.log().view(-1, 1, 1, 1).expand(n, 1, h, w))
+    planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))
+    return torch.cat((pixels, *planes), 1)
 
 
 def _places_in_blocks(height: int, width: int) -> Tensor:

@@ -151,8 +151,8 @@ class Bank:
         """Draw the base with other tokens missing.
 
         At realism 0 hardly any of the map is sent seven times of ten, as by a transmitter that
-        wants fidelity; at realism 1 everything is, eight times of ten. Else a random share of both
-        is sent. Once in eight times a part of it is lost.
+        wants fidelity; at realism 1 everything is, five times of ten, and all of the map alone,
+        three times. Else a random share of both is sent. Once in eight times a part of it is lost.
         """
 
         def uniform() -> float:
@@ -164,7 +164,9 @@ class Bank:
             if realism == 0 and way < 0.7:
                 of_image = 1.0 if uniform() < 0.5 else 0.03 + 0.4 * reached
                 fractions = torch.tensor([of_image, FEW_OF_MAP])
-            elif way < (0.85, 0.2)[realism]:
+            elif realism == 1 and way < 0.3:
+                fractions = torch.tensor([0.05 + 0.75 * reached, 1.0])
+            elif way < (0.85, 0.5)[realism]:
                 reached = 0.1 + 0.9 * reached
                 fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
             sent = keep_most_relevant(entry.scores, fractions)
