@@ -600,7 +600,8 @@ def _at_half_size(
     picture: Tensor, sum_: Tensor, came: Sequence[Tensor], step: Tensor
 ) -> Tensor:
     """Return what both decoders see at half size, [N, 35, H/2, W/2]: the base's picture and the
-    sum, [N, 3, H, W], where units of both layers came, the step's logarithm and places in blocks.
+    sum, [N, 3, H, W], where units of both layers came, the step's logarithm there, and places in
+    blocks.
 
     came: bool [N, h, w] of each layer's tokens; step: [N].
     """
@@ -609,7 +610,7 @@ def _at_half_size(
     planes = [
         F.interpolate(F.max_pool2d(there.unsqueeze(1).float(), 2), (h, w)) for there in came
     ]
-    planes.append(step.log().view(-1, 1, 1, 1).expand(n, 1, h, w))
+    planes.append(torch.maximum(*planes) * step.log().view(-1, 1, 1, 1))
     planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))
     return torch.cat((pixels, *planes), 1)
 

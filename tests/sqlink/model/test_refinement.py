@@ -36,9 +36,8 @@ SMALL = RefinementConfig(
     width4=16,
     width8=16,
     width16=16,
-    blocks8=1,
-    blocks4=1,
-    width2=8,
+    widths_natural=(8, 16, 16, 16),
+    blocks_natural=(1, 1, 1, 1),
 )
 
 
@@ -199,8 +198,8 @@ def test_units_are_orthonormal_cosines_of_blocks_long_waves_first(values: int, s
 def test_layers_of_another_version_are_refused() -> None:
     said = json.loads(RefinementConfig().to_json())
     del said["version"]
-    for more, version in (({}, 1), ({"transform": 2}, 2), ({"version": 4}, 4)):
-        with pytest.raises(ConfigError, match=f"version {version}, this program of 3"):
+    for more, version in (({}, 1), ({"transform": 2}, 2), ({"version": 3}, 3)):
+        with pytest.raises(ConfigError, match=f"version {version}, this program of 4"):
             RefinementConfig.from_json(json.dumps(said | more))
 
 
