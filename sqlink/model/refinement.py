@@ -1,11 +1,10 @@
 """Refinement: masked tokens at 1/8 and 1/4 that carry what the base tokens do not.
 
     TRANSMITTER                                        RECEIVER
-     x, base's x̂ ─┬─ e4, e8 ─ gain8, gain4            base decoder ─ features at 1/8, 1/4, picture
-                   │                                          │ 1/8       │ 1/4      │
-                   ├─ cosines of 16x16 ─ step ─ q8 ┬ link ─ d8 ── up ── d4 ── up ── d2 ─(+)─ x̂
-                   └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, mask)  (q4, mask)   (+ cosines)
-                                                           at realism 0: base and cosines ─ d2 ─ x̂
+     x, base's x̂ ─┬─ e4, e8 ─ gain8, gain4            base decoder ─ picture, features at 1/8, 1/4
+                   │                                          │           │           │
+                   ├─ cosines of 16x16 ─ step ─ q8 ┬ link ─ (+ cosines) ─ U-Net, 1/2 to 1/16 ─ x̂
+                   └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, q4, masks)   one for each realism
 
 The transmitter draws the base itself, from those of its tokens that it sends, and codes what is
 missing there. Tokens are cosine coefficients of blocks of the residual, quantised; that transform
@@ -18,7 +17,7 @@ realism 0 little of it is shown, at realism 1 all of it except where received to
 The semantic masking of the base is applied again at finer scales: `gain` estimates for every place
 by how much the error falls if its token is sent, so that the transmitter can send the most useful
 tokens (`sqlink.codecs.sqgan`). Any token may be missing; the decoder knows which were received.
-There are two decoders, a small one for the most probable picture (realism 0), learned by squared
+There are two decoders, a smaller one for the most probable picture (realism 0), learned by squared
 error, and one for the most natural (realism 1); in between, their pictures are mixed linearly,
 which is optimal for squared error against the distance of distributions (Freirich, Michaeli, Meir,
 "A theory of the distortion-perception tradeoff in Wasserstein space", NeurIPS 2021).
@@ -90,8 +89,8 @@ class RefinementConfig:
     width16: int = 128
     widths_natural: tuple[int, int, int, int] = (48, 96, 128, 128)
     blocks_natural: tuple[int, int, int, int] = (2, 2, 2, 2)
-    width_probable: int = 32
-    blocks_probable: int = 3
+    widths_probable: tuple[int, int, int, int] = (32, 48, 64, 64)
+    blocks_probable: tuple[int, int, int, int] = (2, 2, 2, 2)
     restrained: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -247,6 +246,28 @@ class Digits:
     gains4: Tensor
 
 
+Drawn = tuple[Tensor, Tensor, Tensor]
+"""What the base decoder draws: features at 1/8 and 1/4, and the picture [N, 3, H, W]."""
+Tokens = tuple[Tensor, Tensor, Tensor, Tensor]
+"""What arrived of the layers at 1/8 and 1/4: of each the digits, [N, D, h, w], and where tokens are
+known, bool [N, h, w]. A unit of zeros is as one that did not come."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a decoder sees of tokens at steps [N]: values and where units that hold some came, and
+    the base's picture without fine detail (`low`), alone and with all tokens drawn (`sum_`).
+    """
+
+    values8: Tensor
+    came8: Tensor
+    values4: Tensor
+    came4: Tensor
+    step: Tensor
+    low: Tensor
+    sum_: Tensor
+
+
 class RefinementEncoder(nn.Module):
     """The transmitter's part of the refinement."""
 
@@ -327,18 +348,26 @@ class RefinementEncoder(nn.Module):
         return Digits(digits8, digits4, gains[0], gains[1])
 
 
-class NaturalDecoder(nn.Module):
-    """The receiver's part at realism 1: a U-Net from half size to 1/16 that corrects the sum of the
-    base's picture and the tokens.
+class PictureDecoder(nn.Module):
+    """A receiver's part: a U-Net from half size to 1/16 that corrects the sum of the base's picture
+    and the tokens.
 
     It sees both as pictures, the base decoder's features, the tokens, where their units came, and
-    where in its block a pixel lies.
+    where in its block a pixel lies. widths, blocks: of each level, the finest first; a level has
+    one more block on the way down. outputs: planes at full size.
     """
 
-    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
+    def __init__(
+        self,
+        config: RefinementConfig,
+        widths: tuple[int, int, int, int],
+        blocks: tuple[int, int, int, int],
+        features: tuple[int, int],
+        outputs: int,
+        detail: float,
+    ) -> None:
         super().__init__()
-        w2, w4, w8, w16 = config.widths_natural
-        b2, b4, b8, b16 = config.blocks_natural
+        (w2, w4, w8, w16), (b2, b4, b8, b16), (base8, base4) = widths, blocks, features
         self.given = nn.Conv2d(2 * 12 + 3 + 8, w2, 3, padding=1)
         self.first2 = Block(w2)
         self.down4 = nn.Conv2d(w2, w4, 3, stride=2, padding=1)
@@ -357,117 +386,102 @@ class NaturalDecoder(nn.Module):
         self.blocks4 = nn.Sequential(*(Block(w4) for _ in range(b4)))
         self.up2 = nn.Conv2d(w4, w2, 1)
         self.blocks2 = nn.Sequential(*(Block(w2) for _ in range(b2)))
-        self.detail = nn.Parameter(torch.tensor(1.0))  # share that is shown of the base's
-        # Amount of it that a zero digit leaves, in steps.
-        self.room8 = nn.Parameter(torch.full((4 * config.values8,), 0.2))
-        self.room4 = nn.Parameter(torch.full((4 * config.values4,), 0.2))
+        self.detail = nn.Parameter(torch.tensor(detail))  # share that is shown of the base's
         self.cosines8 = BlockCosines(config.values8, 16)
         self.cosines4 = BlockCosines(config.values4, 8)
-        self.out = nn.Conv2d(w2, 24, 3, padding=1)
+        self.out = nn.Conv2d(w2, 4 * outputs, 3, padding=1)
         for layer in (self.tokens8, self.tokens4, self.out):
             nn.init.zeros_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
-    def forward(
-        self,
-        base: tuple[Tensor, Tensor, Tensor],
-        digits8: Tensor,
-        came8: Tensor,
-        digits4: Tensor,
-        came4: Tensor,
-        step: Tensor,
-        restrained: Tensor | None = None,
-    ) -> Tensor:
-        """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
-
-        base: features at 1/8 and 1/4 and the picture [N, 3, H, W] of the base decoder, at the same
-        realism. digits: [N, D, h, w]. came: bool [N, h, w], where tokens are known; a unit of zeros
-        is as one that did not come. step: [N], value of a digit of 1. restrained: [N, 1, H, W] in
-        [0, 1], which part of the networks' correction is left out.
-        """
+    def corrections(self, base: Drawn, seen: Seen) -> Tensor:
+        """Return the network's outputs, [N, outputs, H, W]."""
         coarse, fine, picture = base
+        x2 = self.first2(self.given(_at_half_size(picture, seen)))
+        x4 = self.down4(F.silu(x2)) + self.base4(fine)
+        x4 = x4 + self.tokens4(_placed(self.cosines4.local(seen.values4), seen.came4, seen.step))
+        x4 = self.first4(x4)
+        x8 = self.down8(F.silu(x4)) + self.base8(coarse)
+        x8 = x8 + self.tokens8(_placed(self.cosines8.local(seen.values8), seen.came8, seen.step))
+        x8 = self.first8(x8)
+        x16 = self.blocks16(self.down16(F.silu(x8)))
+        x8 = self.blocks8(x8 + _doubled(self.up8(silu(x16))))
+        x4 = self.blocks4(x4 + _doubled(self.up4(silu(x8))))
+        x2 = self.blocks2(x2 + _doubled(self.up2(silu(x4))))
+        return F.pixel_shuffle(self.out(silu(x2)), 2)
+
+    def seen(self, picture: Tensor, tokens: Tokens, step: Tensor) -> Seen:
+        """Draw what came: picture, [N, 3, H, W], is the base's."""
+        digits8, came8, digits4, came4 = tokens
         came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
         values8 = digits8 * step.view(-1, 1, 1, 1)
         values4 = digits4 * step.view(-1, 1, 1, 1)
         low = _smooth(picture)
         drawn8 = self.cosines8.drawn(values8 * came8.unsqueeze(1))
         drawn4 = self.cosines4.drawn(values4 * came4.unsqueeze(1))
-        sum_ = low + drawn8 + drawn4
-        x2 = self.first2(self.given(_at_half_size(picture, sum_, (came8, came4), step)))
-        x4 = self.down4(F.silu(x2)) + self.base4(fine)
-        x4 = x4 + self.tokens4(_placed(self.cosines4.local(values4), came4, step))
-        x4 = self.first4(x4)
-        x8 = self.down8(F.silu(x4)) + self.base8(coarse)
-        x8 = x8 + self.tokens8(_placed(self.cosines8.local(values8), came8, step))
-        x8 = self.first8(x8)
-        x16 = self.blocks16(self.down16(F.silu(x8)))
-        x8 = self.blocks8(x8 + _doubled(self.up8(silu(x16))))
-        x4 = self.blocks4(x4 + _doubled(self.up4(silu(x8))))
-        x = self.blocks2(x2 + _doubled(self.up2(silu(x4))))
-        drawn, gate = F.pixel_shuffle(self.out(silu(x)), 2).chunk(2, 1)
+        return Seen(values8, came8, values4, came4, step, low, low + drawn8 + drawn4)
+
+
+class NaturalDecoder(PictureDecoder):
+    """The receiver's part at realism 1. Its network also says, pixel by pixel, how much of the
+    base's invented detail is shown.
+    """
+
+    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
+        super().__init__(
+            config, config.widths_natural, config.blocks_natural, (base8, base4), 6, 1.0
+        )
+        # Amount of the base's detail that a zero digit leaves, in steps.
+        self.room8 = nn.Parameter(torch.full((4 * config.values8,), 0.2))
+        self.room4 = nn.Parameter(torch.full((4 * config.values4,), 0.2))
+
+    def forward(
+        self, base: Drawn, tokens: Tokens, step: Tensor, restrained: Tensor | None = None
+    ) -> Tensor:
+        """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
+
+        step: [N], value of a digit of 1. restrained: [N, 1, H, W] in [0, 1], which part of the
+        network's correction is left out.
+        """
+        picture = base[2]
+        seen = self.seen(picture, tokens, step)
+        drawn, gate = self.corrections(base, seen).chunk(2, 1)
         shown = self.detail * (1 + gate)
         if restrained is not None:
             corrected = 1 - restrained
             drawn, shown = corrected * drawn, torch.lerp(torch.ones_like(shown), shown, corrected)
-        high = (picture - low) * shown
+        high = (picture - seen.low) * shown
         # Tokens of a block replace the base's detail in it.
         for values, came, cosines, room in (
-            (values8, came8, self.cosines8, self.room8),
-            (values4, came4, self.cosines4, self.room4),
+            (seen.values8, seen.came8, self.cosines8, self.room8),
+            (seen.values4, seen.came4, self.cosines4, self.room4),
         ):
             own = cosines.analysed(high)
             said = own - _left(own, values, step, room)
             high = high - cosines.drawn(said * came.unsqueeze(1))
-        out: Tensor = sum_ + drawn + high
+        out: Tensor = seen.sum_ + drawn + high
         return out
 
 
-class ProbableDecoder(nn.Module):
-    """The receiver's part at realism 0: a correction of the sum of base and tokens by a small
-    network at half size, which also sees the base's picture, where units came, and where in its
-    block a pixel lies.
-    """
+class ProbableDecoder(PictureDecoder):
+    """The receiver's part at realism 0."""
 
-    def __init__(self, config: RefinementConfig) -> None:
-        super().__init__()
-        width = config.width_probable
-        self.given = nn.Conv2d(2 * 12 + 3 + 8, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(config.blocks_probable)))
-        self.detail = nn.Parameter(torch.tensor(0.2))  # share that is shown of the base's
-        self.cosines8 = BlockCosines(config.values8, 16)
-        self.cosines4 = BlockCosines(config.values4, 8)
-        self.out = nn.Conv2d(width, 12, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None
-        nn.init.zeros_(self.out.bias)
+    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
+        super().__init__(
+            config, config.widths_probable, config.blocks_probable, (base8, base4), 3, 0.2
+        )
 
-    def forward(
-        self,
-        picture: Tensor,
-        digits8: Tensor,
-        came8: Tensor,
-        digits4: Tensor,
-        came4: Tensor,
-        step: Tensor,
-    ) -> Tensor:
-        """Decode the base's picture [N, 3, H, W] and the tokens to pictures [N, 3, H, W], not
-        clamped. The other arguments are those of `NaturalDecoder`.
+    def forward(self, base: Drawn, tokens: Tokens, step: Tensor) -> Tensor:
+        """Decode the base and the tokens to pictures [N, 3, H, W], not clamped; see
+        `NaturalDecoder`.
         """
-        low = _smooth(picture)
-        sum_, high = low, picture - low
-        units = []
-        for digits, came, cosines in (
-            (digits8, came8, self.cosines8),
-            (digits4, came4, self.cosines4),
-        ):
-            there = _holding(digits, came)
-            units.append(there)
-            there = there.unsqueeze(1)
-            sum_ = sum_ + cosines.drawn(digits * step.view(-1, 1, 1, 1) * there)
-            high = high - cosines.drawn(cosines.analysed(high) * there)  # of which tokens tell
-        x = self.blocks(self.given(_at_half_size(picture, sum_, units, step)))
-        out: Tensor = sum_ + self.detail * high + F.pixel_shuffle(self.out(silu(x)), 2)
+        picture = base[2]
+        seen = self.seen(picture, tokens, step)
+        high = picture - seen.low
+        for came, cosines in ((seen.came8, self.cosines8), (seen.came4, self.cosines4)):
+            high = high - cosines.drawn(cosines.analysed(high) * came.unsqueeze(1))
+        out: Tensor = seen.sum_ + self.detail * high + self.corrections(base, seen)
         return out
 
 
@@ -481,29 +495,29 @@ class Refinement(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = RefinementEncoder(config, base8, labels)
-        self.probable = ProbableDecoder(config)
+        self.probable = ProbableDecoder(config, base8, base4)
         self.natural = NaturalDecoder(config, base8, base4)
 
     def decoded(
         self,
         realism: int,
-        base: tuple[Tensor, Tensor, Tensor],
-        tokens: tuple[Tensor, Tensor, Tensor, Tensor],
+        base: Drawn,
+        tokens: Tokens,
         step: Tensor,
         segmentation: Tensor,
     ) -> Tensor:
         """Decode to pictures [N, 3, H, W], not clamped, at realism 0 or 1.
 
-        base, tokens, step: see `NaturalDecoder`. segmentation: int64 [N, H, W], the map at the
+        base: drawn at the same realism. step: see `NaturalDecoder`. segmentation: int64 [N, H, W], the map at the
         receiver: at realism 1 networks correct nothing in restrained classes.
         """
         out: Tensor
         if realism == 0:
-            out = self.probable(base[2], *tokens, step)
+            out = self.probable(base, tokens, step)
         else:
             classes = self.config.restrained
             restrained = share_of_classes(segmentation, classes) if classes else None
-            out = self.natural(base, *tokens, step, restrained)
+            out = self.natural(base, tokens, step, restrained)
         return out
 
 
@@ -596,21 +610,17 @@ def _holding(digits: Tensor, came: Tensor) -> Tensor:
     return came & F.interpolate(units.float(), scale_factor=2.0)[:, 0].bool()
 
 
-def _at_half_size(
-    picture: Tensor, sum_: Tensor, came: Sequence[Tensor], step: Tensor
-) -> Tensor:
-    """Return what both decoders see at half size, [N, 35, H/2, W/2]: the base's picture and the
-    sum, [N, 3, H, W], where units of both layers came, the step's logarithm there, and places in
-    blocks.
-
-    came: bool [N, h, w] of each layer's tokens; step: [N].
+def _at_half_size(picture: Tensor, seen: Seen) -> Tensor:
+    """Return what a decoder sees at half size, [N, 35, H/2, W/2]: the base's picture and the sum,
+    where units of both layers came, the step's logarithm there, and places in blocks.
     """
-    pixels = F.pixel_unshuffle(2 * torch.cat((picture, sum_), 1) - 1, 2)
+    pixels = F.pixel_unshuffle(2 * torch.cat((picture, seen.sum_), 1) - 1, 2)
     n, _, h, w = pixels.shape
     planes = [
-        F.interpolate(F.max_pool2d(there.unsqueeze(1).float(), 2), (h, w)) for there in came
+        F.interpolate(F.max_pool2d(came.unsqueeze(1).float(), 2), (h, w))
+        for came in (seen.came8, seen.came4)
     ]
-    planes.append(torch.maximum(*planes) * step.log().view(-1, 1, 1, 1))
+    planes.append(torch.maximum(*planes) * seen.step.log().view(-1, 1, 1, 1))
     planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))
     return torch.cat((pixels, *planes), 1)
 
