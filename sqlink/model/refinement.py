@@ -508,8 +508,8 @@ class Refinement(nn.Module):
     ) -> Tensor:
         """Decode to pictures [N, 3, H, W], not clamped, at realism 0 or 1.
 
-        base: drawn at the same realism. step: see `NaturalDecoder`. segmentation: int64 [N, H, W], the map at the
-        receiver: at realism 1 networks correct nothing in restrained classes.
+        base: drawn at the same realism. step: see `NaturalDecoder`. segmentation: int64 [N, H, W],
+        the map at the receiver: at realism 1 networks correct nothing in restrained classes.
         """
         out: Tensor
         if realism == 0:

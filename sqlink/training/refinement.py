@@ -165,7 +165,8 @@ class RefinementTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.network = refinement_for(self.base, restrained)
-            self.network.to(memory_format=torch.channels_last)  # bfloat16 is faster so
+            layout: dict[str, Any] = {"memory_format": torch.channels_last}
+            self.network.to(**layout)  # bfloat16 is faster so
             probe = torch.zeros(1, 3, 64, 64)
             with torch.no_grad():
                 seen = [*self.lpips.taps(probe)[1:6:2], *self.tx.network.features(probe)]
