@@ -446,7 +446,7 @@ class NaturalDecoder(PictureDecoder):
         """
         picture = base[2]
         seen = self.seen(picture, tokens, step)
-        drawn, gate = self.corrections(base, seen).chunk(2, 1)
+        drawn, gate = self.corrections(base, seen).float().chunk(2, 1)
         shown = self.detail * (1 + gate)
         if restrained is not None:
             corrected = 1 - restrained
@@ -481,7 +481,7 @@ class ProbableDecoder(PictureDecoder):
         high = picture - seen.low
         for came, cosines in ((seen.came8, self.cosines8), (seen.came4, self.cosines4)):
             high = high - cosines.drawn(cosines.analysed(high) * came.unsqueeze(1))
-        out: Tensor = seen.sum_ + self.detail * high + self.corrections(base, seen)
+        out: Tensor = seen.sum_ + self.detail * high + self.corrections(base, seen).float()
         return out
 
 
@@ -546,12 +546,12 @@ class BlockCosines(nn.Module):
     def analysed(self, pictures: Tensor) -> Tensor:
         """Return the coefficients [N, D, 2 H / side, 2 W / side] of pictures [N, 3, H, W]."""
         blocks = F.pixel_unshuffle(pictures, self.side)
-        return F.pixel_shuffle(torch.einsum("kc,nchw->nkhw", self.waves, blocks), 2)
+        return F.pixel_shuffle(_product("kc,nchw->nkhw", self.waves, blocks), 2)
 
     def drawn(self, coefficients: Tensor) -> Tensor:
         """Return the pictures [N, 3, H, W] of coefficients [N, D, 2 H / side, 2 W / side]."""
         units = F.pixel_unshuffle(coefficients, 2)
-        return F.pixel_shuffle(torch.einsum("kc,nkhw->nchw", self.waves, units), self.side)
+        return F.pixel_shuffle(_product("kc,nkhw->nchw", self.waves, units), self.side)
 
     def local(self, coefficients: Tensor) -> Tensor:
         """Return the coefficients of what is drawn in blocks of half the side, one at each token's
@@ -585,6 +585,12 @@ def _waves(count: int, side: int, colours: tuple[float, float]) -> Tensor:
         for _, down, right, hue in orders
     ]
     return torch.stack(planes).flatten(1)
+
+
+def _product(indices: str, waves: Tensor, x: Tensor) -> Tensor:
+    """Return a product of tensors, in float32 whatever precision the networks run at."""
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum(indices, waves, x.float())
 
 
 def _smooth(picture: Tensor) -> Tensor:

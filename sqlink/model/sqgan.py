@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -89,12 +90,16 @@ class Layer:
 
 
 class SQGAN(nn.Module):
-    """Transmitter and receiver networks in one module; see the drawing above."""
+    """Transmitter and receiver networks in one module; see the drawing above.
+
+    in_bfloat16: whether inference computes convolutions and matrix products in bfloat16.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.refinement: Refinement | None = None
+        self.in_bfloat16 = False
         labels = config.num_classes + 1
         groups = config.norm_groups
         self.sempe = SemanticPreEmbedding(
@@ -262,6 +267,10 @@ class SQGAN(nn.Module):
         out: Tensor = self.image_decoder(whole, segmentation, seed)
         return (out + 1) / 2
 
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context that the networks of inference run in."""
+        return torch.autocast(device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
+
     @torch.inference_mode()
     def analyse(self, images: Tensor, segmentation: Tensor) -> Analysis:
         """Analyse images, float32 [N, 3, H, W] in [0, 1], with segmentation, int64 [N, H, W].
@@ -270,8 +279,9 @@ class SQGAN(nn.Module):
         """
         padded, maps = self.pad(images, segmentation)
         cells = self._cells(maps)
-        v_x, scores_x = self._encode_image(padded, cells)
-        v_s, scores_s = self._encode_map(cells)
+        with self._precision(images.device):
+            v_x, scores_x = self._encode_image(padded, cells)
+            v_s, scores_s = self._encode_map(cells)
         image_indices = self.image_quantizer.nearest(v_x)
         map_indices = self.map_quantizer.nearest(v_s)
         return Analysis(
@@ -294,7 +304,8 @@ class SQGAN(nn.Module):
         assert self.refinement is not None
         base = self._drawn(image_indices, map_indices, 0)
         encoder = self.refinement.encoder
-        found: Coefficients = encoder(finer.images, finer.shares, base.picture, base.coarse)
+        with self._precision(finer.images.device):
+            found: Coefficients = encoder(finer.images, finer.shares, base.picture, base.coarse)
         return found
 
     @torch.inference_mode()
@@ -318,10 +329,12 @@ class SQGAN(nn.Module):
     def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: int) -> BaseDrawing:
         """Return what the base's tokens draw at realism 0 or 1."""
         codes = self.map_quantizer.lookup(map_indices)
-        segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
-        grid = self.image_demasker(self.image_quantizer.lookup(image_indices), image_indices >= 0)
-        coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
-        return BaseDrawing(segmentation, coarse, fine, ((out + 1) / 2).clamp(0, 1))
+        grid = self.image_quantizer.lookup(image_indices)
+        with self._precision(grid.device):
+            segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
+            grid = self.image_demasker(grid, image_indices >= 0)
+            coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
+        return BaseDrawing(segmentation, coarse, fine, ((out.float() + 1) / 2).clamp(0, 1))
 
     def _refined(
         self,
@@ -353,13 +366,14 @@ class SQGAN(nn.Module):
         if step is None:
             step = torch.zeros(n, dtype=torch.int64, device=device)
         digits = (part.permute(0, 3, 1, 2).float() for part in (digits8, digits4))
-        return self.refinement.decoded(
-            realism,
-            (base.coarse, base.fine, base.picture),
-            (next(digits), came8, next(digits), came4),
-            torch.tensor(self.refinement.config.steps, device=device)[step],
-            base.segmentation,
-        )
+        with self._precision(device):
+            return self.refinement.decoded(
+                realism,
+                (base.coarse, base.fine, base.picture),
+                (next(digits), came8, next(digits), came4),
+                torch.tensor(self.refinement.config.steps, device=device)[step],
+                base.segmentation,
+            )
 
     @torch.inference_mode()
     def synthesise(

@@ -87,6 +87,8 @@ if TYPE_CHECKING:
     from sqlink.model.sqgan import Analysis
     from sqlink.segmentation.base import Segmenter
 
+PRECISIONS = ("float32", "bfloat16")
+"""Precisions of the networks."""
 _REMEMBERED = 128
 """Pictures whose analysis is kept for the next rate."""
 _READ = 8
@@ -520,8 +522,13 @@ def sqgan(
     layer_bytes: Sequence[int] = (),
     packing: str = MODES[0],
     fixed_length: bool = False,
+    precision: str = PRECISIONS[0],
 ) -> SQGANCodec:
     """Return the codec `sqgan` with shipped or own weights; options are those of `SQGANCodec`.
+
+    precision: of the networks' convolutions and matrix products, one of PRECISIONS. With `bfloat16`
+    a CPU that has instructions for it (`amx_bf16`) takes about half the time, and results differ a
+    little from those in float32: both ends of a link may differ in it.
 
     Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
     """
@@ -529,6 +536,7 @@ def sqgan(
 
     loaded = load(weights, "sqgan")
     model = load_model(loaded, str(weights))
+    model.in_bfloat16 = choice("sqgan", "precision", precision, PRECISIONS) == "bfloat16"
     tables = Tables.from_tensors(loaded.tensors)
     if (tables.map.size, tables.image.size) != (model.config.map_codes, model.config.image_codes):
         raise WeightsError(f"weights '{weights}' have tables of another size than their codebooks")
