@@ -22,6 +22,7 @@ from sqlink.codecs import load_codec
 from sqlink.codecs.base import OUTAGE_COLOUR, Codec, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import SQGANCodec, _key
 from sqlink.codecs.sqgan.rate_path import BASE_ROWS
+from sqlink.data import open_dataset
 from sqlink.data.classes import NO_LABEL
 from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.link import resolve_rate
@@ -392,10 +393,25 @@ def test_a_picture_alone_is_the_same_on_any_number_of_threads() -> None:
     assert torch.equal(found[0][1], found[1][1])
 
 
+def test_bfloat16_changes_pictures_a_little_and_either_end_may_use_it() -> None:
+    """The shipped networks: what one precision sends the other draws."""
+    image = open_dataset("streets", seed=8, count=1, height=128, width=192)[0].image[None]
+    exact, coarse = (load_codec("sqgan", precision=one) for one in ("float32", "bfloat16"))
+    sent = streams(coarse, image, Rate(bpp=0.2))
+    drawn = [codec.decode([Received.whole(sent[0])]) for codec in (exact, coarse)]
+    difference = (drawn[0].images - drawn[1].images).abs()
+    assert 0 < difference.mean() < 2 / 255
+    assert drawn[0].segmentation is not None
+    assert drawn[1].segmentation is not None
+    assert (drawn[0].segmentation == drawn[1].segmentation).float().mean() > 0.99
+
+
 def test_the_networks_make_the_whole_way(tiny_weights: Path) -> None:
     codec = load_codec("sqgan", weights=str(tiny_weights), segmenter=Halves(), packet_bytes=48)
     assert isinstance(codec, SQGANCodec)
     assert codec.split != BASE_ROWS
+    with pytest.raises(ConfigError, match="precision"):
+        load_codec("sqgan", weights=str(tiny_weights), precision="half")
     images = pictures(3, 70, 100)
     sent = streams(codec, images, Rate(bpp=0.1))
     decoded = codec.decode([Received.whole(s) for s in sent])
