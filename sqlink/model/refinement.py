@@ -4,7 +4,7 @@
      x, base's x̂ ─┬─ e4, e8 ─ gain8, gain4            base decoder ─ picture, features at 1/8, 1/4
                    │                                          │           │           │
                    ├─ cosines of 16x16 ─ step ─ q8 ┬ link ─ (+ cosines) ─ U-Net, 1/2 to 1/16 ─ x̂
-                   └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, q4, masks)   one for each realism
+                   └─ cosines of 8x8 ─(- q8) step ─ q4 ┘  (q8, q4, masks)  (realism 0: at 1/2) ─ x̂
 
 The transmitter draws the base itself, from those of its tokens that it sends, and codes what is
 missing there. Tokens are cosine coefficients of blocks of the residual, quantised; that transform
@@ -89,8 +89,8 @@ class RefinementConfig:
     width16: int = 128
     widths_natural: tuple[int, int, int, int] = (48, 96, 128, 128)
     blocks_natural: tuple[int, int, int, int] = (2, 2, 2, 2)
-    widths_probable: tuple[int, int, int, int] = (32, 48, 64, 64)
-    blocks_probable: tuple[int, int, int, int] = (2, 2, 2, 2)
+    width_probable: int = 32
+    blocks_probable: int = 3
     restrained: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -349,25 +349,40 @@ class RefinementEncoder(nn.Module):
 
 
 class PictureDecoder(nn.Module):
-    """A receiver's part: a U-Net from half size to 1/16 that corrects the sum of the base's picture
-    and the tokens.
-
-    It sees both as pictures, the base decoder's features, the tokens, where their units came, and
-    where in its block a pixel lies. widths, blocks: of each level, the finest first; a level has
-    one more block on the way down. outputs: planes at full size.
+    """A receiver's part, which draws what came. detail: share that is shown of the base's detail
+    at first; it is learned.
     """
 
-    def __init__(
-        self,
-        config: RefinementConfig,
-        widths: tuple[int, int, int, int],
-        blocks: tuple[int, int, int, int],
-        features: tuple[int, int],
-        outputs: int,
-        detail: float,
-    ) -> None:
+    def __init__(self, config: RefinementConfig, detail: float) -> None:
         super().__init__()
-        (w2, w4, w8, w16), (b2, b4, b8, b16), (base8, base4) = widths, blocks, features
+        self.detail = nn.Parameter(torch.tensor(detail))
+        self.cosines8 = BlockCosines(config.values8, 16)
+        self.cosines4 = BlockCosines(config.values4, 8)
+
+    def seen(self, picture: Tensor, tokens: Tokens, step: Tensor) -> Seen:
+        """Draw what came: picture, [N, 3, H, W], is the base's."""
+        digits8, came8, digits4, came4 = tokens
+        came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
+        values8 = digits8 * step.view(-1, 1, 1, 1)
+        values4 = digits4 * step.view(-1, 1, 1, 1)
+        low = _smooth(picture)
+        drawn8 = self.cosines8.drawn(values8 * came8.unsqueeze(1))
+        drawn4 = self.cosines4.drawn(values4 * came4.unsqueeze(1))
+        return Seen(values8, came8, values4, came4, step, low, low + drawn8 + drawn4)
+
+
+class NaturalDecoder(PictureDecoder):
+    """The receiver's part at realism 1: a U-Net from half size to 1/16 that corrects the sum of the
+    base's picture and the tokens, and says how much of the base's invented detail is shown.
+
+    It sees both as pictures, the base decoder's features, the tokens, where their units came, and
+    where in its block a pixel lies.
+    """
+
+    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
+        super().__init__(config, 1.0)
+        w2, w4, w8, w16 = config.widths_natural
+        b2, b4, b8, b16 = config.blocks_natural
         self.given = nn.Conv2d(2 * 12 + 3 + 8, w2, 3, padding=1)
         self.first2 = Block(w2)
         self.down4 = nn.Conv2d(w2, w4, 3, stride=2, padding=1)
@@ -386,55 +401,15 @@ class PictureDecoder(nn.Module):
         self.blocks4 = nn.Sequential(*(Block(w4) for _ in range(b4)))
         self.up2 = nn.Conv2d(w4, w2, 1)
         self.blocks2 = nn.Sequential(*(Block(w2) for _ in range(b2)))
-        self.detail = nn.Parameter(torch.tensor(detail))  # share that is shown of the base's
-        self.cosines8 = BlockCosines(config.values8, 16)
-        self.cosines4 = BlockCosines(config.values4, 8)
-        self.out = nn.Conv2d(w2, 4 * outputs, 3, padding=1)
-        for layer in (self.tokens8, self.tokens4, self.out):
-            nn.init.zeros_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-
-    def corrections(self, base: Drawn, seen: Seen) -> Tensor:
-        """Return the network's outputs, [N, outputs, H, W]."""
-        coarse, fine, picture = base
-        x2 = self.first2(self.given(_at_half_size(picture, seen)))
-        x4 = self.down4(F.silu(x2)) + self.base4(fine)
-        x4 = x4 + self.tokens4(_placed(self.cosines4.local(seen.values4), seen.came4, seen.step))
-        x4 = self.first4(x4)
-        x8 = self.down8(F.silu(x4)) + self.base8(coarse)
-        x8 = x8 + self.tokens8(_placed(self.cosines8.local(seen.values8), seen.came8, seen.step))
-        x8 = self.first8(x8)
-        x16 = self.blocks16(self.down16(F.silu(x8)))
-        x8 = self.blocks8(x8 + _doubled(self.up8(silu(x16))))
-        x4 = self.blocks4(x4 + _doubled(self.up4(silu(x8))))
-        x2 = self.blocks2(x2 + _doubled(self.up2(silu(x4))))
-        return F.pixel_shuffle(self.out(silu(x2)), 2)
-
-    def seen(self, picture: Tensor, tokens: Tokens, step: Tensor) -> Seen:
-        """Draw what came: picture, [N, 3, H, W], is the base's."""
-        digits8, came8, digits4, came4 = tokens
-        came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
-        values8 = digits8 * step.view(-1, 1, 1, 1)
-        values4 = digits4 * step.view(-1, 1, 1, 1)
-        low = _smooth(picture)
-        drawn8 = self.cosines8.drawn(values8 * came8.unsqueeze(1))
-        drawn4 = self.cosines4.drawn(values4 * came4.unsqueeze(1))
-        return Seen(values8, came8, values4, came4, step, low, low + drawn8 + drawn4)
-
-
-class NaturalDecoder(PictureDecoder):
-    """The receiver's part at realism 1. Its network also says, pixel by pixel, how much of the
-    base's invented detail is shown.
-    """
-
-    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
-        super().__init__(
-            config, config.widths_natural, config.blocks_natural, (base8, base4), 6, 1.0
-        )
         # Amount of the base's detail that a zero digit leaves, in steps.
         self.room8 = nn.Parameter(torch.full((4 * config.values8,), 0.2))
         self.room4 = nn.Parameter(torch.full((4 * config.values4,), 0.2))
+        self.out = nn.Conv2d(w2, 24, 3, padding=1)
+        # Coarser levels join one after another: drawn by chance, they only disturb the finest.
+        for layer in (self.tokens8, self.tokens4, self.up8, self.up4, self.up2, self.out):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self, base: Drawn, tokens: Tokens, step: Tensor, restrained: Tensor | None = None
@@ -446,7 +421,7 @@ class NaturalDecoder(PictureDecoder):
         """
         picture = base[2]
         seen = self.seen(picture, tokens, step)
-        drawn, gate = self.corrections(base, seen).float().chunk(2, 1)
+        drawn, gate = self._corrections(base, seen).float().chunk(2, 1)
         shown = self.detail * (1 + gate)
         if restrained is not None:
             corrected = 1 - restrained
@@ -463,25 +438,50 @@ class NaturalDecoder(PictureDecoder):
         out: Tensor = seen.sum_ + drawn + high
         return out
 
+    def _corrections(self, base: Drawn, seen: Seen) -> Tensor:
+        """Return the network's six planes, [N, 6, H, W]."""
+        coarse, fine, picture = base
+        x2 = self.first2(self.given(_at_half_size(picture, seen, masked=True)))
+        x4 = self.down4(F.silu(x2)) + self.base4(fine)
+        x4 = x4 + self.tokens4(_placed(self.cosines4.local(seen.values4), seen.came4, seen.step))
+        x4 = self.first4(x4)
+        x8 = self.down8(F.silu(x4)) + self.base8(coarse)
+        x8 = x8 + self.tokens8(_placed(self.cosines8.local(seen.values8), seen.came8, seen.step))
+        x8 = self.first8(x8)
+        x16 = self.blocks16(self.down16(F.silu(x8)))
+        x8 = self.blocks8(x8 + _doubled(self.up8(silu(x16))))
+        x4 = self.blocks4(x4 + _doubled(self.up4(silu(x8))))
+        x2 = self.blocks2(x2 + _doubled(self.up2(silu(x4))))
+        return F.pixel_shuffle(self.out(silu(x2)), 2)
+
 
 class ProbableDecoder(PictureDecoder):
-    """The receiver's part at realism 0."""
+    """The receiver's part at realism 0: a correction of the sum of base and tokens by a small
+    network at half size, which also sees the base's picture, where units came, and where in its
+    block a pixel lies. A U-Net of ten times its size is no better.
+    """
 
-    def __init__(self, config: RefinementConfig, base8: int, base4: int) -> None:
-        super().__init__(
-            config, config.widths_probable, config.blocks_probable, (base8, base4), 3, 0.2
-        )
+    def __init__(self, config: RefinementConfig) -> None:
+        super().__init__(config, 0.2)
+        width = config.width_probable
+        self.given = nn.Conv2d(2 * 12 + 3 + 8, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(config.blocks_probable)))
+        self.out = nn.Conv2d(width, 12, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
 
-    def forward(self, base: Drawn, tokens: Tokens, step: Tensor) -> Tensor:
-        """Decode the base and the tokens to pictures [N, 3, H, W], not clamped; see
-        `NaturalDecoder`.
+    def forward(self, picture: Tensor, tokens: Tokens, step: Tensor) -> Tensor:
+        """Decode the base's picture [N, 3, H, W] and the tokens to pictures [N, 3, H, W], not
+        clamped; see `NaturalDecoder`.
         """
-        picture = base[2]
         seen = self.seen(picture, tokens, step)
         high = picture - seen.low
         for came, cosines in ((seen.came8, self.cosines8), (seen.came4, self.cosines4)):
             high = high - cosines.drawn(cosines.analysed(high) * came.unsqueeze(1))
-        out: Tensor = seen.sum_ + self.detail * high + self.corrections(base, seen).float()
+        x = self.blocks(self.given(_at_half_size(picture, seen, masked=False)))
+        drawn = F.pixel_shuffle(self.out(silu(x)), 2).float()
+        out: Tensor = seen.sum_ + self.detail * high + drawn
         return out
 
 
@@ -495,7 +495,7 @@ class Refinement(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = RefinementEncoder(config, base8, labels)
-        self.probable = ProbableDecoder(config, base8, base4)
+        self.probable = ProbableDecoder(config)
         self.natural = NaturalDecoder(config, base8, base4)
 
     def decoded(
@@ -513,7 +513,7 @@ class Refinement(nn.Module):
         """
         out: Tensor
         if realism == 0:
-            out = self.probable(base, tokens, step)
+            out = self.probable(base[2], tokens, step)
         else:
             classes = self.config.restrained
             restrained = share_of_classes(segmentation, classes) if classes else None
@@ -616,9 +616,10 @@ def _holding(digits: Tensor, came: Tensor) -> Tensor:
     return came & F.interpolate(units.float(), scale_factor=2.0)[:, 0].bool()
 
 
-def _at_half_size(picture: Tensor, seen: Seen) -> Tensor:
+def _at_half_size(picture: Tensor, seen: Seen, masked: bool) -> Tensor:
     """Return what a decoder sees at half size, [N, 35, H/2, W/2]: the base's picture and the sum,
-    where units of both layers came, the step's logarithm there, and places in blocks.
+    where units of both layers came, the step's logarithm, there alone if `masked`, and places in
+    blocks.
     """
     pixels = F.pixel_unshuffle(2 * torch.cat((picture, seen.sum_), 1) - 1, 2)
     n, _, h, w = pixels.shape
@@ -626,7 +627,8 @@ def _at_half_size(picture: Tensor, seen: Seen) -> Tensor:
         F.interpolate(F.max_pool2d(came.unsqueeze(1).float(), 2), (h, w))
         for came in (seen.came8, seen.came4)
     ]
-    planes.append(torch.maximum(*planes) * seen.step.log().view(-1, 1, 1, 1))
+    there = torch.maximum(*planes) if masked else torch.ones_like(planes[0])
+    planes.append(there * seen.step.log().view(-1, 1, 1, 1))
     planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))
     return torch.cat((pixels, *planes), 1)
 

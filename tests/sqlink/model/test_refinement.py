@@ -38,8 +38,6 @@ SMALL = RefinementConfig(
     width16=16,
     widths_natural=(8, 16, 16, 16),
     blocks_natural=(1, 1, 1, 1),
-    widths_probable=(8, 8, 8, 8),
-    blocks_probable=(1, 1, 1, 1),
 )
 
 
@@ -139,7 +137,7 @@ def error_with(share8: float, share4: float, step: float) -> float:
     came4 = torch.zeros(1, 16, 16, dtype=torch.bool)
     came4.flatten()[: round(256 * share4)] = True
     tokens = found.digits8, came8, found.digits4, came4
-    shown = network.probable(base, tokens, at)
+    shown = network.probable(base[2], tokens, at)
     return float((shown - image).detach().square().mean())
 
 
@@ -160,7 +158,7 @@ def test_the_fall_of_the_squared_error_is_what_sending_a_unit_brings() -> None:
 
     def error(came8: Tensor, came4: Tensor) -> Tensor:
         tokens = found.digits8, came8, found.digits4, came4
-        return (network.probable(base, tokens, at) - image).square().mean(1)[0]
+        return (network.probable(base[2], tokens, at) - image).square().mean(1)[0]
 
     one8 = none8.clone()
     one8[0, 2:4, 4:6] = True
