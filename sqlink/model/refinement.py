@@ -12,12 +12,13 @@ is fixed. The four tokens of a unit are bands of the spectrum of one block, of 1
 the layer at 1/8 and of 8 in that at 1/4, the long waves first. The decoders' networks, which are
 learned, correct the sum of base and tokens, and `gain` estimates the worth of a token. The residual
 is taken against the base's picture without detail finer than 8 pixels. That detail is invented: at
-realism 0 little of it is shown, at realism 1 all of it except where received tokens replace it.
+realism 0 little of it is shown, at realism 1 what the decoder leaves of it, except where received
+tokens replace it.
 
 The semantic masking of the base is applied again at finer scales: `gain` estimates for every place
 by how much the error falls if its token is sent, so that the transmitter can send the most useful
 tokens (`sqlink.codecs.sqgan`). Any token may be missing; the decoder knows which were received.
-There are two decoders, a smaller one for the most probable picture (realism 0), learned by squared
+There are two decoders, a small one for the most probable picture (realism 0), learned by squared
 error, and one for the most natural (realism 1); in between, their pictures are mixed linearly,
 which is optimal for squared error against the distance of distributions (Freirich, Michaeli, Meir,
 "A theory of the distortion-perception tradeoff in Wasserstein space", NeurIPS 2021).
@@ -74,8 +75,9 @@ class RefinementConfig:
     units of a coefficient that is orthonormal over three colours of [0, 1], the coarsest first; a
     picture is sent at one of them. steps_per_row: steps that share a row of the coder's tables.
     round_up: added to a size before it is rounded down; below a half, as small values cost bits.
-    restrained: classes of the map in which the networks' correction is left out
-    at realism 1: what LPIPS makes of foliage is a hatching.
+    widths_natural, blocks_natural: of the U-Net's levels at 1/2 to 1/16, channels, and blocks on
+    the way up; on the way down all but the last have one. restrained: classes of the map in which
+    the network's correction is left out at realism 1: what LPIPS makes of foliage is a hatching.
     """
 
     values8: int = 12
@@ -246,9 +248,9 @@ class Digits:
     gains4: Tensor
 
 
-Drawn = tuple[Tensor, Tensor, Tensor]
+BaseFeatures = tuple[Tensor, Tensor, Tensor]
 """What the base decoder draws: features at 1/8 and 1/4, and the picture [N, 3, H, W]."""
-Tokens = tuple[Tensor, Tensor, Tensor, Tensor]
+LayerTokens = tuple[Tensor, Tensor, Tensor, Tensor]
 """What arrived of the layers at 1/8 and 1/4: of each the digits, [N, D, h, w], and where tokens are
 known, bool [N, h, w]. A unit of zeros is as one that did not come."""
 
@@ -359,7 +361,7 @@ class PictureDecoder(nn.Module):
         self.cosines8 = BlockCosines(config.values8, 16)
         self.cosines4 = BlockCosines(config.values4, 8)
 
-    def seen(self, picture: Tensor, tokens: Tokens, step: Tensor) -> Seen:
+    def seen(self, picture: Tensor, tokens: LayerTokens, step: Tensor) -> Seen:
         """Draw what came: picture, [N, 3, H, W], is the base's."""
         digits8, came8, digits4, came4 = tokens
         came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
@@ -412,7 +414,11 @@ class NaturalDecoder(PictureDecoder):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, base: Drawn, tokens: Tokens, step: Tensor, restrained: Tensor | None = None
+        self,
+        base: BaseFeatures,
+        tokens: LayerTokens,
+        step: Tensor,
+        restrained: Tensor | None = None,
     ) -> Tensor:
         """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
 
@@ -438,7 +444,7 @@ class NaturalDecoder(PictureDecoder):
         out: Tensor = seen.sum_ + drawn + high
         return out
 
-    def _corrections(self, base: Drawn, seen: Seen) -> Tensor:
+    def _corrections(self, base: BaseFeatures, seen: Seen) -> Tensor:
         """Return the network's six planes, [N, 6, H, W]."""
         coarse, fine, picture = base
         x2 = self.first2(self.given(_at_half_size(picture, seen, masked=True)))
@@ -471,7 +477,7 @@ class ProbableDecoder(PictureDecoder):
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, picture: Tensor, tokens: Tokens, step: Tensor) -> Tensor:
+    def forward(self, picture: Tensor, tokens: LayerTokens, step: Tensor) -> Tensor:
         """Decode the base's picture [N, 3, H, W] and the tokens to pictures [N, 3, H, W], not
         clamped; see `NaturalDecoder`.
         """
@@ -501,8 +507,8 @@ class Refinement(nn.Module):
     def decoded(
         self,
         realism: int,
-        base: Drawn,
-        tokens: Tokens,
+        base: BaseFeatures,
+        tokens: LayerTokens,
         step: Tensor,
         segmentation: Tensor,
     ) -> Tensor:
@@ -627,6 +633,7 @@ def _at_half_size(picture: Tensor, seen: Seen, masked: bool) -> Tensor:
         F.interpolate(F.max_pool2d(came.unsqueeze(1).float(), 2), (h, w))
         for came in (seen.came8, seen.came4)
     ]
+    # The shipped decoder of realism 0 learned with the step everywhere.
     there = torch.maximum(*planes) if masked else torch.ones_like(planes[0])
     planes.append(there * seen.step.log().view(-1, 1, 1, 1))
     planes.append(_places_in_blocks(h, w).to(pixels).expand(n, -1, -1, -1))

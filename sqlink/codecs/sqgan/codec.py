@@ -527,8 +527,8 @@ def sqgan(
     """Return the codec `sqgan` with shipped or own weights; options are those of `SQGANCodec`.
 
     precision: of the networks' convolutions and matrix products, one of PRECISIONS. With `bfloat16`
-    a CPU that has instructions for it (`amx_bf16`) takes about half the time, and results differ a
-    little from those in float32: both ends of a link may differ in it.
+    a CPU that has instructions for it (`amx_bf16`) decodes in about half the time, and results
+    differ a little from those in float32; the two ends of a link may differ in it.
 
     Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
     """
