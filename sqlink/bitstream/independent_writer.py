@@ -47,6 +47,9 @@ from sqlink.bitstream.refinement_table import (
 _HELD = 4096
 """Tokens of a layer whose weights are all held at once; for more they are computed per packet."""
 
+_SLACK = 8
+"""Bits by which what is coded may be shorter than its information, at most."""
+
 
 def write(
     indices: Sequence[Symbols],
@@ -61,16 +64,9 @@ def write(
     where nothing is sent; layers: int64 [h, w], 0..3. given_map: whether all chunks but the map's
     depend on the map, the grid's one. A unit that is too long for a packet is not sent.
     """
-    segments = [
-        segment
-        for stream in range(len(indices))
-        for segment in _segments(indices[stream], layers[stream], stream, grid, given_map)
-    ]
-    if not given_map:  # image chunks that depend on the map need all of it
-        segments.sort(key=lambda segment: segment.layer)
     found: list[tuple[bytes, Writer]] = []
     writer, empty = Writer(), True
-    for group in _sharing(segments, given_map):
+    for group in _groups(indices, layers, grid, given_map):
         while any(segment.left for segment in group):
             placed = False
             for number, segment in enumerate(group):
@@ -93,6 +89,39 @@ def write(
             found.append(_ended(writer))
             writer, empty = Writer(), True
     return found if empty else [*found, _ended(writer)]
+
+
+def expected_bytes(
+    indices: Sequence[Symbols],
+    layers: Sequence[Ints],
+    grid: Grid,
+    given_map: bool,
+    packet_bytes: int,
+) -> float:
+    """Return about how many bytes the packets of `write` take, from the information of the tokens,
+    the heads of chunks, and the room that stays free where no token fits any more.
+    """
+    total = 0.0
+    for group in _groups(indices, layers, grid, given_map):
+        bits = sum(segment.bits_left for segment in group)
+        free = 4 + 0.5 * bits / sum(segment.left for segment in group)
+        heads = sum(segment.head_bits(0) for segment in group)
+        total += bits * packet_bytes / max(8.0, 8 * packet_bytes - heads - free)
+    return total
+
+
+def _groups(
+    indices: Sequence[Symbols], layers: Sequence[Ints], grid: Grid, given_map: bool
+) -> list[list[_Segment]]:
+    """Return what `write` sends, in order, in groups that share packets."""
+    segments = [
+        segment
+        for stream in range(len(indices))
+        for segment in _segments(indices[stream], layers[stream], stream, grid, given_map)
+    ]
+    if not given_map:  # image chunks that depend on the map need all of it
+        segments.sort(key=lambda segment: segment.layer)
+    return _sharing(segments, given_map)
 
 
 def _ended(writer: Writer) -> tuple[bytes, Writer]:
@@ -173,9 +202,11 @@ class _Segment:
         """
         first = self.first
         start = int(self.positions[first])
-        room = 8.0 * packet_bytes - writer.bits - self._head_bits(start)
+        room = 8.0 * packet_bytes - writer.bits - self.head_bits(start)
         reach = self.mask_sums[self.positions] + self.index_sums[1:]
         limit = room + self.mask_sums[start] + self.index_sums[first]
+        if reach[first] > limit + _SLACK:
+            return None
         last = int(np.searchsorted(reach, limit, side="right")) - 1
         bound = int(np.searchsorted(self.positions, start + MAX_CHUNK)) - 1
         last = min(max(last, first), bound)
@@ -195,12 +226,13 @@ class _Segment:
             else:
                 best = trial, last + 1 - first
                 left = 8 * packet_bytes - ended.bits
-                if last == bound or reach[last + 1] - reach[last] > left + 8:
+                if last == bound or reach[last + 1] - reach[last] > left + _SLACK:
                     break
                 last += 1
         return best
 
-    def _head_bits(self, start: int) -> float:
+    def head_bits(self, start: int) -> float:
+        """Return the bits of the head of a chunk from place `start` on."""
         size = self.kept.size
         group = GROUPS.index((self.stream, self.given_map))
         kind = KINDS[0, group * LAYERS + self.layer] / KINDS.sum()

@@ -128,15 +128,33 @@ def packetise(
     if packing.mode == "single":
         data, coded = single.write(indices, layers, tables, packing.fixed, tokens.step)
         return _slices(data, coded, packet_bytes)
-    given_map = packing.mode == "map-dependent"
-    map_ = tokens.map_indices if given_map else None
-    grid = Grid.of(height, width, tables, packing.fixed, map_, tokens.step)
+    grid, given_map = _grid_of(tokens, tables, packing)
     found = independent_writer.write(indices, layers, grid, given_map, packet_bytes)
     packets = []
     for rank, (data, writer) in enumerate(found):
         whole = data if rank == len(found) - 1 else data.ljust(packet_bytes, b"\0")
         packets.append(Packet(whole, rank, _ledger(writer.coded, len(data), len(whole))))
     return packets
+
+
+def expected_bytes(
+    tokens: Tokens, tables: Tables, packet_bytes: int, packing: Packing
+) -> float | None:
+    """Return about how many bytes the packets of `packetise` take, much sooner than that; None
+    where this is not known, of a `single` stream.
+    """
+    if packing.mode == "single":
+        return None
+    grid, given_map = _grid_of(tokens, tables, packing)
+    return independent_writer.expected_bytes(*tokens.streams, grid, given_map, packet_bytes)
+
+
+def _grid_of(tokens: Tokens, tables: Tables, packing: Packing) -> tuple[Grid, bool]:
+    """Return the grid of independent or map-dependent packets, and whether they are the latter."""
+    given_map = packing.mode == "map-dependent"
+    map_ = tokens.map_indices if given_map else None
+    height, width = tokens.map_indices.shape
+    return Grid.of(height, width, tables, packing.fixed, map_, tokens.step), given_map
 
 
 def read_packet(

@@ -113,11 +113,16 @@ class Port(ABC):
 
     def __init__(self) -> None:
         self.coded: list[Coded] = []
+        self._summed = 0, 0.0  # parts, and their bits
 
     @property
     def bits(self) -> float:
         """Information coded so far, bits."""
-        return float(sum(part.total for part in self.coded))
+        count, total = self._summed
+        for part in self.coded[count:]:
+            total += part.total
+        self._summed = len(self.coded), total
+        return total
 
     def numbers(self, what: str, values: Ints, size: int) -> Ints:
         """Code numbers 0..size-1, all equally likely."""
@@ -176,6 +181,7 @@ class Writer(Port):
         """Return a copy that goes on from here."""
         other = Writer()
         other.coder, other.coded = self.coder.clone(), list(self.coded)
+        other._summed = self._summed
         return other
 
     def replay(self, coded: list[Coded]) -> None:

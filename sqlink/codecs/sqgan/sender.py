@@ -1,12 +1,13 @@
 """From a picture's tokens to packets within a budget of bytes, along a path of rates.
 
-tokens, ranked ─ kept counts at a point of the path ─ packetise ─ bytes
-                      └──────────── next guess <───────────────────┘
+tokens, ranked ─ kept counts at a point of the path ─ expected bytes ─ packetise ─ bytes
+                      ├─────────── next guess <───────────┘                    │
+                      └─────────── next guess <────────────────────────────────┘
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sqlink.bitstream.packets import Packing, Tokens, packetise
+from sqlink.bitstream.packets import Packing, Tokens, expected_bytes, packetise
 from sqlink.bitstream.quantisation import quantised_by_bits
 from sqlink.bitstream.refinement_table import MASKED
 from sqlink.bitstream.tables import Tables
@@ -34,6 +35,10 @@ _FILLED = 0.982
 """Share of a budget that is enough."""
 _SHIFT = POINTS // 512
 """Points by which a guess is moved on after two misses on the same side; twice as far each time."""
+_LOOKS = 4
+"""Most guesses before packets are made."""
+_NEAR = 0.006
+"""Packets are made of a guess that is expected this near to what guesses aim at, of the budget."""
 _AIM = 0.4
 """Guesses aim at the budget minus this part of the share that may stay free."""
 _FINER_TAKES = 1.3
@@ -117,6 +122,17 @@ class Sender:
         step: int | None = None,
     ) -> SentPackets:
         """Return the packets of a point of the path, with layers that end at those below it."""
+        tokens, step = self._tokens(analysed, point, below, step)
+        return SentPackets(
+            tuple(packetise(tokens, self.tables, self.packet_bytes, self.packing)), step
+        )
+
+    def _tokens(
+        self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None
+    ) -> tuple[Tokens, int]:
+        """Return the tokens of a point of the path, and the index of the quantiser's step; see
+        `packets_at`.
+        """
         which = np.array([*(one for one in below if one < point), point])
         found = self.path.at(which, analysed.base[0].ranks.size)
         if step is None:
@@ -126,7 +142,16 @@ class Sender:
             streams = self.streams(analysed, step, (int(counts[0][-1]), int(counts[1][-1])))
         else:
             streams = (*analysed.base, *self._nothing(analysed))
-        return SentPackets(tuple(self._packets(streams, step, counts)), step)
+        kept: list[NDArray[Any]] = []
+        layer: list[NDArray[np.int64]] = []
+        for order, (stream, ends) in enumerate(zip(streams, counts, strict=True)):
+            kept.append(stream.kept(int(ends[-1])))
+            if order > 0 and self.image_layers > 1:
+                layer.append(layers(stream.ranks, int(ends[-1]), self.image_layers))
+            else:
+                layer.append(np.searchsorted(ends[:-1], stream.ranks, side="right"))
+        finer = tuple(zip(kept[2:], layer[2:], strict=True))
+        return Tokens(kept[0], kept[1], layer[0], layer[1], finer, self.row(step)), step
 
     def row(self, step: int) -> int:
         """Return the row of the tables for a step of the quantiser."""
@@ -210,37 +235,92 @@ class Sender:
         low, high = -1, POINTS + 1  # fits; does not
         goal = budget - _AIM * (1 - _FILLED) * budget
         # What this search has seen, and no other: the answer must not depend on rates of before.
-        tried: list[int] = []
+        tried: dict[int, int] = {}
+        said: dict[int, float] = {}
         known: dict[int, Kept] = {}
-        finest, same_side = self._step_at(analysed, POINTS, step), 0
+        scale, same_side = 1.0, 0
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
-            usual = self._usual_sizes(analysed, step, known)
-            expected = self._corrected(analysed, usual, {one: sizes[one] for one in tried}, step)
-            over = np.flatnonzero(expected[low + 1 : high] > goal)
-            point = low + int(over[0]) if over.size else high - 1
-            point = min(max(low + 1, point), high - 1)
-            if abs(same_side) > 1:  # what tokens usually take misleads: go on beyond it
-                shift = (_SHIFT << abs(same_side) - 2) * (1 if same_side < 0 else -1)
-                point = min(max(point + shift, low + 1), high - 1)
-            # All may take fewer bytes than nearly all, which needs a mask.
-            at_end = point > 0.8 * POINTS and self._step_at(analysed, point, step) == finest
-            if at_end and high > POINTS and point > 0.9 * POINTS:
-                point = POINTS
-            tried.append(point)
-            at = self.path.at(np.array([point]), analysed.base[0].ranks.size)
-            if any(own[0] for own in at.counts[2:]):
-                own_step = int(at.steps[0]) if step is None else step
-                known[own_step] = int(at.counts[0][0]), int(at.counts[1][0])
-            if size(point) <= budget:
+            # Tokens are looked at before packets are made of them, which takes longer.
+            for _ in range(_LOOKS):
+                seen = {one: scale * bytes_ for one, bytes_ in said.items()} | tried
+                point = self._guess(analysed, goal, seen, step, known, (low, high), same_side)
+                kept, own_step = self._kept_at(analysed, point, step)
+                looked = own_step in known or kept is None
+                if kept is not None:
+                    known[own_step] = kept
+                expected = None if point in said else self._expected(analysed, point, below, step)
+                if expected is not None:
+                    said[point] = SESSION_BYTES + expected
+                    looked = abs(scale * said[point] - goal) < _NEAR * budget
+                if looked:
+                    break
+            tried[point] = size(point)
+            scale = tried[point] / said.get(point, tried[point])
+            if tried[point] <= budget:
                 low, same_side = point, min(same_side, 0) - 1
                 continue
             high, same_side = point, max(same_side, 0) + 1
-            if at_end and size(POINTS) <= budget:
+            if self._at_end(analysed, point, step) and size(POINTS) <= budget:
                 low = POINTS
                 break
         if low < 0 or (low < POINTS // 64 and size(0) > budget):
             return None, SentPackets((), 0)
         return low, made[low] if low in made else self.packets_at(analysed, low, below, step)
+
+    def _guess(
+        self,
+        analysed: AnalysedPicture,
+        goal: float,
+        seen: Mapping[int, float],
+        step: int | None,
+        known: Mapping[int, Kept],
+        ends: tuple[int, int],
+        same_side: int,
+    ) -> int:
+        """Return a point between two others, `ends`, that takes about `goal` bytes.
+
+        seen: bytes of points. known: see `_usual_sizes`. same_side: number of misses after one
+        another, below 0 of those that took too few bytes.
+        """
+        low, high = ends
+        usual = self._usual_sizes(analysed, step, known)
+        expected = self._corrected(analysed, usual, seen, step)
+        over = np.flatnonzero(expected[low + 1 : high] > goal)
+        point = low + int(over[0]) if over.size else high - 1
+        point = min(max(low + 1, point), high - 1)
+        if abs(same_side) > 1:  # what tokens usually take misleads: go on beyond it
+            shift = (_SHIFT << abs(same_side) - 2) * (1 if same_side < 0 else -1)
+            point = min(max(point + shift, low + 1), high - 1)
+        # All may take fewer bytes than nearly all, which needs a mask.
+        at_end = self._at_end(analysed, point, step)
+        return POINTS if at_end and high > POINTS and point > 0.9 * POINTS else point
+
+    def _at_end(self, analysed: AnalysedPicture, point: int, step: int | None) -> bool:
+        """Return whether a point is among the last, of the finest step."""
+        finest = self._step_at(analysed, POINTS, step)
+        return point > 0.8 * POINTS and self._step_at(analysed, point, step) == finest
+
+    def _kept_at(
+        self, analysed: AnalysedPicture, point: int, step: int | None
+    ) -> tuple[Kept | None, int]:
+        """Return what a point keeps of the base, None if it keeps nothing of the refinement; and
+        its step of the quantiser.
+        """
+        at = self.path.at(np.array([point]), analysed.base[0].ranks.size)
+        kept = int(at.counts[0][0]), int(at.counts[1][0])
+        refined = any(own[0] for own in at.counts[2:])
+        return kept if refined else None, int(at.steps[0]) if step is None else step
+
+    def _expected(
+        self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None
+    ) -> float | None:
+        """Return about how many bytes the packets of a point take, or None where only packets
+        tell.
+        """
+        if self.packing.mode == "single":
+            return None
+        tokens, _ = self._tokens(analysed, point, below, step)
+        return expected_bytes(tokens, self.tables, self.packet_bytes, self.packing)
 
     def _step_at(self, analysed: AnalysedPicture, point: int, step: int | None) -> int:
         """Return the quantiser's step of a point, or the one that is set."""
@@ -252,17 +332,17 @@ class Sender:
         self,
         analysed: AnalysedPicture,
         usual: NDArray[np.float64],
-        tried: Mapping[int, int],
+        seen: Mapping[int, float],
         step: int | None,
     ) -> NDArray[np.float64]:
-        """Return `usual` after the bytes that points which were tried took: float64 [POINTS + 1].
+        """Return `usual` after the bytes of points that were seen: float64 [POINTS + 1].
 
         Points of the same step of the quantiser say more than nearer ones of another.
         """
-        if not tried:
+        if not seen:
             return usual
-        at = np.array(sorted(tried))
-        ratios = np.array([tried[int(point)] for point in at]) / usual[at]
+        at = np.array(sorted(seen))
+        ratios = np.array([seen[int(point)] for point in at]) / usual[at]
         every = np.arange(POINTS + 1)
         factor = np.interp(every, at, ratios)
         if step is None:
@@ -301,19 +381,3 @@ class Sender:
             for stream, kept in zip(finer, points.counts[2:], strict=True):
                 total[here] += factor * stream.bits[kept[here]] / 8
         return total
-
-    def _packets(
-        self, streams: Sequence[RankedTokens], step: int, counts: Sequence[NDArray[np.int64]]
-    ) -> list[Packet]:
-        """Return packets. counts: tokens or units of every stream with which each layer ends."""
-        kept: list[NDArray[Any]] = []
-        layer: list[NDArray[np.int64]] = []
-        for order, (stream, ends) in enumerate(zip(streams, counts, strict=True)):
-            kept.append(stream.kept(int(ends[-1])))
-            if order > 0 and self.image_layers > 1:
-                layer.append(layers(stream.ranks, int(ends[-1]), self.image_layers))
-            else:
-                layer.append(np.searchsorted(ends[:-1], stream.ranks, side="right"))
-        finer = tuple(zip(kept[2:], layer[2:], strict=True))
-        tokens = Tokens(kept[0], kept[1], layer[0], layer[1], finer, self.row(step))
-        return packetise(tokens, self.tables, self.packet_bytes, self.packing)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
-from sqlink.bitstream.packets import Tokens, packetise
+from sqlink.bitstream.packets import Packing, Tokens, expected_bytes, packetise
 from sqlink.bitstream.quantisation import quantised_by_bits
 from sqlink.bitstream.refinement_table import LIMIT, ZERO, RefinementTable
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Packet, Rate, Received, Stream, Unreachable
@@ -205,7 +205,13 @@ def test_few_streams_are_written_to_fill_a_budget(monkeypatch: pytest.MonkeyPatc
     for bpp in (0.1, 0.15, 0.2):
         (stream,) = streams(codec, image, Rate(bpp=bpp))
         assert 0.98 * bpp <= stream.bpp <= bpp
-    assert len(tries) <= 18  # six a rate
+    assert len(tries) <= 9  # three a rate
+    long_units = Packing(fixed=True)  # not four of them fit a packet
+    for packing, near in ((Packing(), 0.02), (Packing("map-dependent"), 0.02), (long_units, 0.1)):
+        found = [packetise(tokens, codec.tables, 96, packing) for tokens in tries]
+        expected = [expected_bytes(tokens, codec.tables, 96, packing) for tokens in tries]
+        assert expected == pytest.approx([sum(len(p.data) for p in f) for f in found], rel=near)
+    assert expected_bytes(tries[0], codec.tables, 96, Packing("single")) is None
 
 
 def test_quality_spans_the_whole_path() -> None:
