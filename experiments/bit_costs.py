@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlink.bitstream.packets import MODES, Packing, Tokens, packetise
-from sqlink.bitstream.tables import STREAMS, Tables
+from sqlink.bitstream.tables import BASE, Tables
 from sqlink.bitstream.token_selection import keep, ranks
 from sqlink.errors import ConfigError, SQLinkError
 
@@ -86,7 +86,7 @@ def bit_cost(
         rest=float(both[4]),
         tokens=count,
         places=places,
-        formula=sum(count * math.log2(tables.of(s).size) + places for s in range(2)),
+        formula=sum(count * math.log2(tables.of(s).size) + places for s in range(len(BASE))),
     )
 
 
@@ -105,7 +105,7 @@ def table(pictures: Sequence[tuple[Ints, Ints, Ints, Ints]], tables: Tables) -> 
                 found = bit_cost(pictures, tables, packing, packet_bytes, fraction)
                 streams = " | ".join(
                     f"{found.masks[s] / found.places:.2f} | {found.indices[s] / found.tokens:.2f}"
-                    for s in range(len(STREAMS))
+                    for s in range(len(BASE))
                 )
                 name = packing.mode + (", fixed length" if packing.fixed else "")
                 size = "any" if packing.mode == "single" else str(packet_bytes)

@@ -43,6 +43,8 @@ _AIM = 0.4
 """Guesses aim at the budget minus this part of the share that may stay free."""
 _FINER_TAKES = 1.3
 """Exponent by which bytes fall with the quantiser's step, where a step was not tried yet."""
+_SINGLE_TAKES = 0.7
+"""Share of a unit's usual bits, about, that it takes in a `single` stream, by its contexts."""
 _ROUGH_BITS = (24.0, 6.0)
 """Bits of a unit at 1/8 and at 1/4 at a step of 1, about, before any step was tried."""
 
@@ -368,15 +370,16 @@ class Sender:
         if analysed.source is None:
             return total
         steps = points.steps if step is None else np.full(POINTS + 1, step)
+        share = _SINGLE_TAKES if self.packing.mode == "single" else 1.0
         for own in np.unique(steps).tolist():
             here = steps == own
             if not known:
-                factor = self.steps[own] ** -_FINER_TAKES
+                factor = share * self.steps[own] ** -_FINER_TAKES
                 for bits, kept in zip(_ROUGH_BITS, points.counts[2:], strict=True):
                     total[here] += factor * bits * kept[here] / 8
                 continue
             nearest = min(known, key=lambda one: (abs(one - own), one))
-            factor = (self.steps[nearest] / self.steps[own]) ** _FINER_TAKES
+            factor = share * (self.steps[nearest] / self.steps[own]) ** _FINER_TAKES
             finer = self.streams(analysed, nearest, known[nearest])[2:]
             for stream, kept in zip(finer, points.counts[2:], strict=True):
                 total[here] += factor * stream.bits[kept[here]] / 8
