@@ -7,6 +7,7 @@ after the line `<!-- no-test -->` is shown but not run.
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
 _BLOCK = re.compile(r"^(?P<mark><!-- no-test -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S)
 _SWEEP = re.compile(r"^```yaml\n(data:.*?)^```$", re.M | re.S)
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
+_MODULE = re.compile(r"python -m ((?:sqlink|channels|experiments)\.[\w.]*\w)")
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 
 
@@ -50,6 +52,24 @@ def test_python_in_documents_runs(
 def test_sweeps_in_documents_are_valid(page: Path) -> None:
     for text in _SWEEP.findall(page.read_text("utf-8")):
         assert parse_sweep(text, _name(page)).codecs
+
+
+def modules() -> list[str]:
+    """Modules that documents tell to run; those of old versions in the changelog are left out."""
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]
+    return sorted({name for page in pages for name in _MODULE.findall(page.read_text("utf-8"))})
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("module", modules())
+def test_commands_in_documents_say_how_they_are_used(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code == 0
+    assert module in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -14,8 +14,8 @@ correlated results.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -172,9 +172,13 @@ def _matrices(
     return results, np.arange(blocks)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of coverages as Markdown."""
-    trials = int(arguments[0]) if arguments else TRIALS
+    parser = argparse.ArgumentParser(prog="python -m sqlink.metrics.coverage")
+    parser.add_argument("trials", type=int, nargs="?", default=TRIALS, help="samples of a cell")
+    trials: int = parser.parse_args(arguments).trials
+    if trials < 1:
+        parser.error(f"trials {trials} must be at least 1")
     print(f"Coverage of 95 % intervals, %, {trials} samples each; in brackets the bootstrap.\n")
     print("| population | " + " | ".join(f"{count} blocks" for count in BLOCKS) + " |")
     print("|" + " --- |" * (len(BLOCKS) + 1))
@@ -188,4 +192,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -9,6 +9,7 @@ weights and overhead of the allocator.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -152,10 +153,13 @@ def table(costs: Sequence[Cost]) -> str:
     return "\n".join(lines)
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the costs of the configurations named, grouped by picture size."""
+    parser = argparse.ArgumentParser(prog="python -m sqlink.model.cost")
+    parser.add_argument("configurations", nargs="*", default=["paper", "streets"])
     try:
-        configs = [model_config(name) for name in names or ("paper", "streets")]
+        names = parser.parse_args(arguments).configurations
+        configs = [model_config(name) for name in names]
     except SQLinkError as error:
         print(f"sqlink.model.cost: {error}", file=sys.stderr)
         return 2
@@ -164,4 +168,4 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
