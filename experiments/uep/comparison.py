@@ -8,7 +8,8 @@
 
     python -m experiments.uep.comparison CONFIG.yaml
 
-For each metric and value of the condition, the plan with the best score is measured. If this is an
+For each metric and value of the condition, the plan with the best score is measured, which may be
+one that another metric's estimates suggested. If this is an
 equal plan, it takes the place of the unequal one, and the difference is 0 if it is also the best
 equal plan. The best equal plan is chosen by the results that are shown, among those with the best
 estimates.
@@ -67,7 +68,8 @@ class Protection(Section):
     packets with all their copies. most_packets: of a picture. conditions: one condition and its
     values; each value is a comparison. tuning: the data set on which plans are chosen; `data` if it
     is not given. tuning_pictures: number of its pictures; tuning_draws: realisations of each.
-    finalists: number of plans with the best estimates that are scored, for each codec and metric.
+    finalists: number of plans, of each codec, with the best estimates by each metric; every metric
+    chooses among all of them.
     """
 
     data: Annotated[Data, BeforeValidator(as_named)]
@@ -233,21 +235,24 @@ class Comparison:
             f"{name}={value:g}: guessing {len(equal)} equal, {len(unequal)} unequal candidates"
         )
         guesses = {candidate: tuner.guess(candidate, value) for candidate in [*equal, *unequal]}
-        ours: dict[str, ProtectionPlan] = {}
-        compared: list[list[ProtectionPlan]] = []
+        few: list[list[ProtectionPlan]] = []
         for metric in tuner.metrics:
             higher = tuner.higher_is_better(metric)
             guessed = {candidate: found[metric] for candidate, found in guesses.items()}
-            few = [
+            few += [
                 best(candidates, guessed.__getitem__, higher, plan.finalists)
                 for candidates in (unequal, *([w for w in equal if w.codec == n] for n in numbers))
             ]
             few.append(self._allocated(tuner, metric, costs, name, value))
-            self._say(f"{name}={value:g}, {metric}: scoring {len([*each(few)])} candidates")
-            scores = {candidate: tuner.score(candidate, value)[metric] for candidate in each(few)}
-            (ours[metric],) = best(list(scores), scores.__getitem__, higher, 1)
-            compared.append([w for w in scores if len(w.counts) == 1])
-        return ours, list(each(compared))
+        finalists = list(each(few))
+        self._say(f"{name}={value:g}: scoring {len(finalists)} candidates")
+        scores = {candidate: tuner.score(candidate, value) for candidate in finalists}
+        ours: dict[str, ProtectionPlan] = {}
+        for metric in tuner.metrics:
+            of_metric = {candidate: found[metric] for candidate, found in scores.items()}
+            higher = tuner.higher_is_better(metric)
+            (ours[metric],) = best(finalists, of_metric.__getitem__, higher, 1)
+        return ours, [w for w in finalists if len(w.counts) == 1]
 
     def _allocated(
         self, tuner: Tuner, metric: str, costs: Sequence[int], name: str, value: float
