@@ -9,10 +9,9 @@
     python -m experiments.uep.comparison CONFIG.yaml
 
 For each metric and value of the condition, the plan with the best score is measured, which may be
-one that another metric's estimates suggested. If this is an
-equal plan, it takes the place of the unequal one, and the difference is 0 if it is also the best
-equal plan. The best equal plan is chosen by the results that are shown, among those with the best
-estimates.
+one that another metric's estimates suggested. If this is an equal plan, it takes the place of the
+unequal one, and the difference is 0 if it is also the best equal plan. The best equal plan is
+chosen by the results that are shown, among those with the best estimates.
 """
 
 from __future__ import annotations
