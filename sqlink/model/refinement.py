@@ -152,7 +152,7 @@ def share_of_classes(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
 def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
     """Quantise to digits, integer multiples of the step, in floating point.
 
-    coefficients: [N, D, h, w]; step: [N].
+    coefficients: [N, D, h, w]; step: [N]. Gradients pass as if nothing were rounded.
 
     >>> z = torch.tensor([0.5, 0.8, -1.9]).view(1, 1, 1, 3)
     >>> quantised(z, torch.tensor([1.0]), 0.33).flatten().tolist()
@@ -160,7 +160,8 @@ def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
     """
     z = coefficients / step.view(-1, 1, 1, 1)
     digits = torch.sign(z) * torch.floor(z.abs() + round_up)
-    return digits.clamp(-LARGEST, LARGEST)
+    digits = digits.clamp(-LARGEST, LARGEST)
+    return digits + (z - z.detach()) if z.requires_grad else digits
 
 
 class Block(nn.Module):
@@ -239,13 +240,16 @@ Quantiser = Callable[[int, Tensor], Tensor]
 class Digits:
     """Coefficients at a step: digits of both layers as floats, and the gains of their tokens.
 
-    The gains are [N, 3, h, w], one for each of KINDS.
+    The gains are [N, 3, h, w], one for each of KINDS. rounded8, rounded4: what was rounded,
+    coefficients in steps.
     """
 
     digits8: Tensor
     digits4: Tensor
     gains8: Tensor
     gains4: Tensor
+    rounded8: Tensor
+    rounded4: Tensor
 
 
 BaseFeatures = tuple[Tensor, Tensor, Tensor]
@@ -347,7 +351,7 @@ class RefinementEncoder(nn.Module):
             squared = (said * (2 * z - said)).sum(1, keepdim=True) / (3 * side**2)
             masked, sent = errors_at(errors.detach(), step).exp().unbind(1)
             gains.append(torch.cat((squared, masked - sent), 1).clamp(min=0))
-        return Digits(digits8, digits4, gains[0], gains[1])
+        return Digits(digits8, digits4, gains[0], gains[1], found.z8 / steps, z4 / steps)
 
 
 class PictureDecoder(nn.Module):

@@ -30,11 +30,18 @@ from sqlink.model.demasker import AttentionDemasker
 from sqlink.model.encoder import Encoder, SemanticPreEmbedding
 from sqlink.model.layout import channels_last
 from sqlink.model.quantizer import VectorQuantizer
-from sqlink.model.refinement import Coefficients, Quantiser, Refinement, RefinementConfig
+from sqlink.model.refinement import (
+    Coefficients,
+    Quantiser,
+    Refinement,
+    RefinementConfig,
+    quantised,
+)
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.spade import Cells
 
 if TYPE_CHECKING:
+    from sqlink.model.token_search import TokenSearch
     from sqlink.weights.manifest import Loaded
 
 _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", "sums")}
@@ -325,6 +332,47 @@ class SQGAN(nn.Module):
             Layer(found.digits8.permute(0, 2, 3, 1).round().to(torch.int16), found.gains8),
             Layer(found.digits4.permute(0, 2, 3, 1).round().to(torch.int16), found.gains4),
         )
+
+    def searched(
+        self,
+        finer: Finer,
+        image_indices: Tensor,
+        map_indices: Tensor,
+        coefficients: Coefficients,
+        step: int,
+        came: tuple[Tensor, Tensor],
+        search: TokenSearch,
+    ) -> tuple[Tensor, Tensor]:
+        """Search for digits of one picture's tokens, quantised with the step of index `step`, that
+        look more like the original at realism 1.
+
+        image_indices, map_indices: int64 [1, h, w], -1 where a token is not sent. came: bool [1, k
+        h, k w] of both layers, the tokens that are sent. Returns the digits of both layers, int16
+        [1, k h, k w, D].
+        """
+        assert self.refinement is not None
+        refinement, device = self.refinement, coefficients.z8.device
+        steps = torch.tensor([refinement.config.steps[step]], device=device)
+        with torch.inference_mode():
+            drawn = self._drawn(image_indices, map_indices, 1)
+            found = refinement.encoder.digits(coefficients, steps)
+        base = (drawn.coarse.clone(), drawn.fine.clone(), drawn.picture.clone())
+        segmentation = drawn.segmentation.clone()
+
+        def decode(digits8: Tensor, digits4: Tensor) -> Tensor:
+            tokens = digits8, came[0], digits4, came[1]
+            return refinement.decoded(1, base, tokens, steps, segmentation)
+
+        digits = search.digits(
+            decode,
+            finer.images,
+            found,
+            came,
+            partial(quantised, step=torch.ones_like(steps), round_up=refinement.config.round_up),
+            partial(self._precision, device),
+        )
+        made = (part.permute(0, 2, 3, 1).round().to(torch.int16) for part in digits)
+        return next(made), next(made)
 
     def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: int) -> BaseDrawing:
         """Return what the base's tokens draw at realism 0 or 1."""

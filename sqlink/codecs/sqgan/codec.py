@@ -85,6 +85,7 @@ from sqlink.weights.manifest import load
 
 if TYPE_CHECKING:
     from sqlink.model.sqgan import Analysis
+    from sqlink.model.token_search import TokenSearch
     from sqlink.segmentation.base import Segmenter
 
 PRECISIONS = ("float32", "bfloat16")
@@ -157,6 +158,7 @@ class SQGANCodec:
         not.
     packing: `independent`, `map-dependent` or `single`; see `sqlink.bitstream.packets`.
     fixed_length: code indices with log2 of the codebook's size bits each, an ablation.
+    search: finds digits of the refinement that look better at realism 1; not for `faithful`.
     chunk: pictures that the network processes at once, always the same number, so that a result
         does not depend on the other pictures. None: 1 on a CPU, up to 16 on CUDA.
     trained_on: metrics that were training losses of the weights; tables and figures mark them.
@@ -186,6 +188,7 @@ class SQGANCodec:
         layer_bytes: Sequence[int] = (),
         packing: str = MODES[0],
         fixed_length: bool = False,
+        search: TokenSearch | None = None,
         device: torch.device | str = "cpu",
         chunk: int | None = None,
         trained_on: Sequence[str] = (),
@@ -241,6 +244,7 @@ class SQGANCodec:
             packet_bytes=self.packet_bytes,
             image_layers=self.image_layers,
             layer_bytes=self.layer_bytes,
+            search=search,
         )
         self._tokens_of = lru_cache(maxsize=_READ)(self._read)
 
@@ -289,7 +293,7 @@ class SQGANCodec:
                     return Unreachable(self.name, height, width, budget, fitted)
                 return self._stream(fitted, height, width)
             assert quality is not None
-            sent = self._sender.packets_at(analysed, max(1, round(quality * POINTS)))
+            sent = self._sender.whole(analysed, max(1, round(quality * POINTS)))
             return self._stream(sent, height, width)
 
         return self._analysed(images, segmentation, answer)
@@ -523,19 +527,33 @@ def sqgan(
     packing: str = MODES[0],
     fixed_length: bool = False,
     precision: str = PRECISIONS[0],
+    search_passes: int = 0,
+    lpips_weights: str | Path | None = None,
 ) -> SQGANCodec:
     """Return the codec `sqgan` with shipped or own weights; options are those of `SQGANCodec`.
 
     precision: of the networks' convolutions and matrix products, one of PRECISIONS. With `bfloat16`
     a CPU that has instructions for it (`amx_bf16`) decodes in about half the time, and results
     differ a little from those in float32; the two ends of a link may differ in it.
+    search_passes: number of passes through the decoder, forward and back, in which the transmitter
+    searches for digits of the refinement that look better by LPIPS and to `tx` at realism 1, for
+    the same bytes; 0 to 1000. Each takes about twice as long as decoding. lpips_weights: folder of
+    the LPIPS files for it; None: that of the environment variable.
 
-    Raises WeightsError where the weights are missing, damaged or do not fit the model they name.
+    Raises ConfigError for a search with `aim: faithful` or without refinements, WeightsError where
+    the weights are missing, damaged or do not fit the model they name.
     """
     from sqlink.model.sqgan import load_model
 
+    passes = integer("sqgan", "search_passes", search_passes, 0, 1000)
+    if passes and aim == "faithful":
+        raise ConfigError(
+            "sqgan search_passes: a search is for LPIPS: leave it at 0 for 'faithful'"
+        )
     loaded = load(weights, "sqgan")
     model = load_model(loaded, str(weights))
+    if passes and model.refinement is None:
+        raise ConfigError("sqgan search_passes: these weights have no refinement: leave it at 0")
     model.in_bfloat16 = choice("sqgan", "precision", precision, PRECISIONS) == "bfloat16"
     tables = Tables.from_tensors(loaded.tensors)
     if (tables.map.size, tables.image.size) != (model.config.map_codes, model.config.image_codes):
@@ -567,12 +585,26 @@ def sqgan(
         layer_bytes=layer_bytes,
         packing=packing,
         fixed_length=fixed_length,
+        search=_search(passes, lpips_weights, device) if passes else None,
         device=device,
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),
         steps=steps,
         steps_per_row=steps_per_row,
     )
+
+
+def _search(
+    passes: int, lpips_weights: str | Path | None, device: torch.device | str
+) -> TokenSearch:
+    """Return the search for digits. Raises WeightsError where LPIPS' files are missing."""
+    from sqlink.metrics.lpips import load_lpips
+    from sqlink.model.token_search import PerceptualDistance, TokenSearch
+    from sqlink.segmentation import load_segmenter
+
+    lpips = load_lpips(lpips_weights).to(device)
+    tx: Any = load_segmenter("tx", device=device)
+    return TokenSearch(PerceptualDistance(lpips, tx.network), passes)
 
 
 def _key(picture: Tensor, segmentation: Tensor | None) -> bytes:

@@ -86,7 +86,8 @@ class AnalysedPicture:
     relevance: of the classes at each place, [1, k h, k w] for each layer; () without one.
     coefficients: by the base's tokens that are sent, and finer: the refinement's streams, by these
     and the quantiser's step, as far as they were needed. sizes: bytes of the points of the path
-    that were tried, for each pair of lower points that end layers and fixed step.
+    that were tried, for each pair of lower points that end layers and fixed step. searched: the
+    packets that were made after a search, by all that determines them.
     """
 
     base: tuple[RankedTokens, RankedTokens]
@@ -95,6 +96,7 @@ class AnalysedPicture:
     coefficients: dict[Kept, Coefficients] = field(default_factory=dict)
     finer: dict[tuple[Kept, int], tuple[RankedTokens, ...]] = field(default_factory=dict)
     sizes: dict[tuple[tuple[int, ...], int | None], dict[int, int]] = field(default_factory=dict)
+    searched: dict[tuple[int, tuple[int, ...], int, int | None], Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, analysis: Analysis, row: int, of_classes: Tensor) -> AnalysedPicture:

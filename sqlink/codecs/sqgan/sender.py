@@ -8,7 +8,7 @@ tokens, ranked ─ kept counts at a point of the path ─ expected bytes ─ pac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sqlink.bitstream.packets import Packing, Tokens, expected_bytes, packetise
 from sqlink.bitstream.quantisation import quantised_by_bits
-from sqlink.bitstream.refinement_table import MASKED
+from sqlink.bitstream.refinement_table import MASKED, ZERO, units_of
 from sqlink.bitstream.tables import Tables
 from sqlink.bitstream.token_selection import keep, layers
 from sqlink.codecs.base import Packet
@@ -30,6 +30,7 @@ from sqlink.model.refinement import table_row
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients, Quantiser
     from sqlink.model.sqgan import Finer, Layer
+    from sqlink.model.token_search import TokenSearch
 
 _FILLED = 0.982
 """Share of a budget that is enough."""
@@ -47,6 +48,8 @@ _SINGLE_TAKES = 0.7
 """Share of a unit's usual bits, about, that it takes in a `single` stream, by its contexts."""
 _ROUGH_BITS = (24.0, 6.0)
 """Bits of a unit at 1/8 and at 1/4 at a step of 1, about, before any step was tried."""
+_REFITS = 6
+"""Most times that packets are made of tokens after a search, to fill the budget again."""
 
 
 class Analyser(Protocol):
@@ -64,6 +67,19 @@ class Analyser(Protocol):
         """Return the refinement's layers at one of the quantiser's steps."""
         ...
 
+    def searched(
+        self,
+        finer: Finer,
+        image_indices: torch.Tensor,
+        map_indices: torch.Tensor,
+        coefficients: Coefficients,
+        step: int,
+        came: tuple[torch.Tensor, torch.Tensor],
+        search: TokenSearch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return digits of both layers that look better at the receiver."""
+        ...
+
 
 @dataclass(frozen=True)
 class SentPackets:
@@ -79,7 +95,8 @@ class Sender:
 
     steps: the quantiser's, none without refinements, steps_per_row of which share a row of the
     tables. aim: of AIMS. image_layers, layer_bytes: see
-    `sqlink.codecs.sqgan.codec.SQGANCodec`.
+    `sqlink.codecs.sqgan.codec.SQGANCodec`. search: for digits that look better; None: digits are
+    rounded.
     """
 
     path: RatePath
@@ -93,6 +110,7 @@ class Sender:
     packet_bytes: int
     image_layers: int
     layer_bytes: tuple[int, ...]
+    search: TokenSearch | None = None
 
     def fit(self, analysed: AnalysedPicture, budget: int) -> SentPackets | int:
         """Return the packets of the farthest point of the path within a budget in bytes, or of one
@@ -113,8 +131,8 @@ class Sender:
         if below:
             end, layered = self._farthest(analysed, budget, below, step)
             if end is not None:
-                sent = layered
-        return sent
+                point, sent = end, layered
+        return self._improved(analysed, point, below, sent, budget)
 
     def packets_at(
         self,
@@ -122,24 +140,133 @@ class Sender:
         point: int,
         below: tuple[int, ...] = (),
         step: int | None = None,
+        scale: float = 1.0,
     ) -> SentPackets:
-        """Return the packets of a point of the path, with layers that end at those below it."""
-        tokens, step = self._tokens(analysed, point, below, step)
+        """Return the packets of a point of the path, with layers that end at those below it.
+
+        scale: multiplies the numbers of the refinement's units.
+        """
+        tokens, step = self._tokens(analysed, point, below, step, scale)
         return SentPackets(
             tuple(packetise(tokens, self.tables, self.packet_bytes, self.packing)), step
         )
 
+    def whole(self, analysed: AnalysedPicture, point: int) -> SentPackets:
+        """Return the packets of a point of the path, whatever they take, after the search."""
+        return self._improved(analysed, point, (), self.packets_at(analysed, point), None)
+
+    def _improved(
+        self,
+        analysed: AnalysedPicture,
+        point: int,
+        below: tuple[int, ...],
+        sent: SentPackets,
+        budget: int | None,
+    ) -> SentPackets:
+        """Return the packets of a point of the path after the search, within a budget if there is
+        one.
+
+        sent: without a search; the answer if none is asked for, or nothing fits.
+        """
+        if self.search is None or self.aim == "faithful" or analysed.source is None:
+            return sent
+        asked = point, below, sent.step, budget
+        if asked not in analysed.searched:
+            found = self._searched(analysed, point, sent.step)
+            if found is not None and budget is not None:
+                sent = self._refilled(found, point, below, sent.step, budget) or sent
+            elif found is not None:
+                sent = self.packets_at(found, point, below, sent.step)
+            analysed.searched[asked] = sent
+        answer: SentPackets = analysed.searched[asked]
+        return answer
+
+    def _searched(self, analysed: AnalysedPicture, point: int, step: int) -> AnalysedPicture | None:
+        """Return a picture with the digits that a search found for the units that a point of the
+        path sends, at a step of the quantiser; None where it sends none.
+        """
+        assert self.search is not None
+        assert analysed.source is not None
+        at = self.path.at(np.array([point]), analysed.base[0].ranks.size)
+        counts = [int(own[0]) for own in at.counts]
+        if not any(counts[2:]):
+            return None
+        kept = counts[0], counts[1]
+        streams = self.streams(analysed, step, kept)
+        map_, image = self._base_indices(analysed, kept)
+        first, second = (
+            torch.from_numpy(stream.ranks < count)[None]
+            .repeat_interleave(2, 1)
+            .repeat_interleave(2, 2)
+            .to(self.device)
+            for stream, count in zip(streams[2:], counts[2:], strict=True)
+        )
+        digits = self.model.searched(
+            analysed.source.to(self.device),
+            image,
+            map_,
+            self._coefficients(analysed, kept).to(self.device),
+            step,
+            (first, second),
+            self.search,
+        )
+        better = tuple(
+            replace(stream, indices=units_of(own[0].cpu().numpy() + np.int16(ZERO)))
+            for stream, own in zip(streams[2:], digits, strict=True)
+        )
+        return replace(analysed, finer={(kept, step): better}, sizes={}, searched={})
+
+    def _refilled(
+        self,
+        analysed: AnalysedPicture,
+        point: int,
+        below: tuple[int, ...],
+        step: int,
+        budget: int,
+    ) -> SentPackets | None:
+        """Return the packets of a point of the path with more or fewer of the refinement's units,
+        so that a budget is filled again; None if nothing fits.
+        """
+        best: SentPackets | None = None
+        goal = (1 - _AIM * (1 - _FILLED)) * budget
+        scale, filled = 1.0, 0
+        seen = {0.0: 0}  # bytes by scale; nothing takes none, about
+        for _ in range(_REFITS):
+            made = self.packets_at(analysed, point, below, step, scale)
+            size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
+            if filled < size <= budget:
+                best, filled = made, size
+            if filled >= _FILLED * budget - 1:
+                break
+            seen[scale] = size
+            low = max(one for one, bytes_ in seen.items() if bytes_ <= budget)
+            high = min((one for one, bytes_ in seen.items() if bytes_ > budget), default=2 * scale)
+            over = seen.get(high, seen[low] * high / max(low, 0.1))
+            scale = low + (high - low) * (goal - seen[low]) / max(1.0, over - seen[low])
+            scale = min(max(scale, low + 0.05 * (high - low)), high - 0.05 * (high - low))
+        return best
+
     def _tokens(
-        self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None
+        self,
+        analysed: AnalysedPicture,
+        point: int,
+        below: tuple[int, ...],
+        step: int | None,
+        scale: float = 1.0,
     ) -> tuple[Tokens, int]:
         """Return the tokens of a point of the path, and the index of the quantiser's step; see
-        `packets_at`.
+        `packets_at`. scale: multiplies the numbers of the refinement's units.
         """
         which = np.array([*(one for one in below if one < point), point])
         found = self.path.at(which, analysed.base[0].ranks.size)
         if step is None:
             step = int(found.steps[-1])
         counts = [np.minimum(own, own[-1]) for own in found.counts]
+        if scale != 1:
+            places = analysed.base[0].ranks.size
+            for number, most in ((2, places), (3, 4 * places)):
+                more = np.rint(scale * counts[number]).astype(np.int64)
+                counts[number] = np.minimum(more, most)
         if any(own[-1] for own in counts[2:]):
             streams = self.streams(analysed, step, (int(counts[0][-1]), int(counts[1][-1])))
         else:
@@ -191,14 +318,21 @@ class Sender:
         )
         return torch.from_numpy(digits).to(coefficients).permute(2, 0, 1)[None]
 
+    def _base_indices(
+        self, analysed: AnalysedPicture, kept: Kept
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the base's tokens of map and image, int64 [1, h, w], -1 where not sent."""
+        map_, image = (
+            torch.from_numpy(keep(stream.indices, stream.ranks, count))[None].to(self.device)
+            for stream, count in zip(analysed.base, kept, strict=True)
+        )
+        return map_, image
+
     def _coefficients(self, analysed: AnalysedPicture, kept: Kept) -> Coefficients:
         """Return the refinement's coefficients where `kept` tokens of the base's are sent."""
         if kept not in analysed.coefficients:
             assert analysed.source is not None
-            map_, image = (
-                torch.from_numpy(keep(stream.indices, stream.ranks, count))[None].to(self.device)
-                for stream, count in zip(analysed.base, kept, strict=True)
-            )
+            map_, image = self._base_indices(analysed, kept)
             found = self.model.coefficients(analysed.source.to(self.device), image, map_)
             analysed.coefficients[kept] = found.to(torch.device("cpu"))
         return analysed.coefficients[kept]

@@ -6,7 +6,8 @@ import math
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,10 +24,12 @@ from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
 from sqlink.codecs.sqgan.ranked_tokens import RankedTokens
 from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
 from sqlink.data.streets import Streets
-from sqlink.errors import ConfigError, DataError
+from sqlink.errors import ConfigError, DataError, WeightsError
+from sqlink.metrics.lpips import FOLDER_VARIABLE
 from sqlink.model.base_drawing import RecentDrawings
 from sqlink.model.refinement import LARGEST, Coefficients, Quantiser
 from sqlink.model.sqgan import SQGAN, Analysis, Finer, Layer
+from sqlink.model.token_search import Distance, TokenSearch
 
 HASH = "0123456789abcdef" * 4
 SIZE = (160, 240)
@@ -90,6 +93,23 @@ class Layers:
                 (coefficients.z8, coefficients.errors8),
                 (coefficients.z4, coefficients.errors4),
             )
+        )
+        return first, second
+
+    def searched(
+        self,
+        finer: Finer,
+        image_indices: Tensor,
+        map_indices: Tensor,
+        coefficients: Coefficients,
+        step: int,
+        came: tuple[Tensor, Tensor],
+        search: TokenSearch,
+    ) -> tuple[Tensor, Tensor]:
+        """Digits of the tokens that are sent, times `passes`."""
+        first, second = (
+            torch.where(there.unsqueeze(-1), layer.digits * search.passes, layer.digits)
+            for layer, there in zip(self.layers(coefficients, step), came, strict=True)
         )
         return first, second
 
@@ -359,6 +379,49 @@ def test_weights_without_refinement_have_one_realism() -> None:
     base = Tables(StreamTable.even(32), StreamTable.even(64, 32))
     with pytest.raises(ConfigError, match="no refinement"):
         SQGANCodec(Layers(), base, HASH, realism=0.5)
+
+
+def no_distance(passes: int) -> TokenSearch:
+    return TokenSearch(cast(Distance, None), passes)
+
+
+@pytest.mark.parametrize("passes", [-1, 0, 2])
+@pytest.mark.parametrize("options", [{}, {"packing": "single"}, {"layer_bytes": [200, 500]}])
+def test_after_a_search_the_budget_is_filled_again(passes: int, options: dict[str, Any]) -> None:
+    """Whether digits take fewer bytes after it, as many, or more."""
+    images, budget = pictures(1), 900
+    plain = streams(made(**options), images, Rate(bytes=budget))[0]
+    codec = made(search=no_distance(passes), **options)
+    stream = streams(codec, images, Rate(bytes=budget))[0]
+    assert stream.size <= budget
+    # Of zeros alone there is not enough to fill it.
+    assert passes == 0 or stream.size >= 0.93 * budget
+    assert stream.packets != plain.packets
+    streams(codec, images, Rate(bytes=2 * budget))
+    assert streams(codec, images, Rate(bytes=budget)) == [stream]
+
+
+def test_a_search_is_not_for_fidelity_and_not_for_the_base_alone() -> None:
+    images, rate = pictures(1), Rate(bytes=900)
+    plain, searched = (
+        streams(made(aim="faithful", search=search), images, rate)
+        for search in (None, no_distance(2))
+    )
+    assert plain == searched
+    few = Rate(bytes=120)
+    assert streams(made(search=no_distance(2)), images, few) == streams(made(), images, few)
+    with pytest.raises(ConfigError, match="search_passes: a search is for LPIPS"):
+        sqgan(aim="faithful", search_passes=3)
+    with pytest.raises(ConfigError, match="search_passes"):
+        sqgan(search_passes=-1)
+
+
+def test_a_search_without_the_files_of_lpips_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    with pytest.raises(WeightsError, match=r"LPIPS has no weights: squeezenet"):
+        sqgan(search_passes=3, lpips_weights=tmp_path)
 
 
 def test_a_file_reads_back_and_an_old_one_is_refused() -> None:
