@@ -12,7 +12,7 @@ quantization", arXiv 2502.09520.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,11 @@ from sqlink.model.spade import Cells
 if TYPE_CHECKING:
     from sqlink.model.token_search import TokenSearch
     from sqlink.weights.manifest import Loaded
+
+Rounding = Callable[[float], tuple[Tensor, Tensor]]
+"""Rounds what a search found to digits of both layers, int16 [1, k h, k w, D]; with a number above
+0 it is harder to be rounded up, and there are fewer bits.
+"""
 
 _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", "sums")}
 
@@ -342,13 +347,12 @@ class SQGAN(nn.Module):
         step: int,
         came: tuple[Tensor, Tensor],
         search: TokenSearch,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Rounding:
         """Search for digits of one picture's tokens, quantised with the step of index `step`, that
         look more like the original at realism 1.
 
         image_indices, map_indices: int64 [1, h, w], -1 where a token is not sent. came: bool [1, k
-        h, k w] of both layers, the tokens that are sent. Returns the digits of both layers, int16
-        [1, k h, k w, D].
+        h, k w] of both layers, the tokens that are sent; digits of others stay as they are.
         """
         assert self.refinement is not None
         refinement, device = self.refinement, coefficients.z8.device
@@ -363,16 +367,28 @@ class SQGAN(nn.Module):
             tokens = digits8, came[0], digits4, came[1]
             return refinement.decoded(1, base, tokens, steps, segmentation)
 
-        digits = search.digits(
+        round_up = refinement.config.round_up
+        in_steps = partial(quantised, step=torch.ones_like(steps))
+        values = search.values(
             decode,
             finer.images,
             found,
             came,
-            partial(quantised, step=torch.ones_like(steps), round_up=refinement.config.round_up),
+            partial(in_steps, round_up=round_up),
             partial(self._precision, device),
         )
-        made = (part.permute(0, 2, 3, 1).round().to(torch.int16) for part in digits)
-        return next(made), next(made)
+
+        def rounded(harder: float) -> tuple[Tensor, Tensor]:
+            digits = (
+                torch.where(there.unsqueeze(1), in_steps(value, round_up=round_up - harder), old)
+                for value, there, old in zip(
+                    values, came, (found.digits8, found.digits4), strict=True
+                )
+            )
+            made = (part.permute(0, 2, 3, 1).round().to(torch.int16) for part in digits)
+            return next(made), next(made)
+
+        return rounded
 
     def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: int) -> BaseDrawing:
         """Return what the base's tokens draw at realism 0 or 1."""

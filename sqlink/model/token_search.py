@@ -14,7 +14,7 @@ gradients through stochastic neurons", 2013. Search per picture in learned codec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,6 +29,10 @@ from sqlink.training.perceptual import features_loss
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """Decodes digits of both layers, [N, D, h, w] each, to pictures [N, 3, H, W], not clamped."""
+
+
+_FOLLOWS = 20.0
+"""How much higher the price is with too many bits: e to this power with twice as many."""
 
 
 def about_bits(rounded: Tensor) -> Tensor:
@@ -58,7 +62,7 @@ class PerceptualDistance:
 
     lpips: LPIPS
     network: Pyramid | None = None
-    weight: float = 0.5
+    weight: float = 0.2
 
     def to(self, originals: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Distance`."""
@@ -81,16 +85,17 @@ class TokenSearch:
     """Adam on coefficients in steps.
 
     distance: what is made small. passes: through the decoder, forward and back. price: of a bit a
-    pixel, in LPIPS; the search then takes about as many bits as before. rate: learning rate at
-    first, in steps; it falls linearly to nothing.
+    pixel, in units of the distance, while there are as many bits as before; it rises where there
+    are more, so that they stay about as many. rate: learning rate at first, in steps; it falls
+    linearly to nothing.
     """
 
     distance: Distance
     passes: int
-    price: float = 6.0
+    price: float = 4.0
     rate: float = 0.04
 
-    def digits(
+    def values(
         self,
         decode: Decode,
         images: Tensor,
@@ -99,35 +104,45 @@ class TokenSearch:
         rounding: Callable[[Tensor], Tensor],
         precision: Callable[[], AbstractContextManager[object]],
     ) -> tuple[Tensor, Tensor]:
-        """Return digits of both layers, [N, D, h, w], that differ from those found where tokens
-        came.
+        """Return what to round, in steps, of both layers, [N, D, h, w]; it differs from what was
+        found where tokens came.
 
         images: [N, 3, H, W]. came: bool [N, h, w] of both layers. rounding: makes digits of values
         in steps. precision: context that the networks run in.
         """
-        pixels = images[0, 0].numel()
         with torch.inference_mode(False), torch.enable_grad():
             values = [part.clone().requires_grad_() for part in (found.rounded8, found.rounded4)]
             masks = [part.clone().unsqueeze(1) for part in came]
-            optimizer = torch.optim.Adam(values, lr=self.rate)
+
+            def bits(digits: Sequence[Tensor]) -> Tensor:
+                """Return about the bits of a pixel, [N]."""
+                each = [
+                    (about_bits(d) * m).sum((1, 2, 3)) for d, m in zip(digits, masks, strict=True)
+                ]
+                return torch.stack(each).sum(0) / images[0, 0].numel()
+
             with torch.no_grad():
                 distance_of = self.distance.to(images.clone())
+                before = bits([found.digits8, found.digits4])
+            optimizer = torch.optim.Adam(values, lr=self.rate)
             for number in range(self.passes):
                 for group in optimizer.param_groups:
                     group["lr"] = self.rate * (1 - number / self.passes)
+                digits = [rounding(value) for value in values]
                 with precision():
-                    shown = decode(rounding(values[0]), rounding(values[1])).float()
+                    shown = decode(digits[0], digits[1]).float()
                 shown = shown + (shown.clamp(0, 1) - shown).detach()
-                distance = distance_of(shown)
-                bits = torch.stack(
-                    [(about_bits(v) * m).sum() for v, m in zip(values, masks, strict=True)]
-                ).sum()
-                gradients = torch.autograd.grad(distance + self.price * bits / pixels, values)
+                more = bits([part.detach() for part in digits]) / before.clamp(min=1e-9) - 1
+                price = self.price * (_FOLLOWS * more.clamp(-0.2, 0.2)).exp()
+                cost = distance_of(shown) + (price * bits(values)).sum()
+                gradients = torch.autograd.grad(cost, values)
                 for value, gradient in zip(values, gradients, strict=True):
                     value.grad = gradient
                 optimizer.step()
-        made = [
-            torch.where(m, rounding(v.detach()), old.detach())
-            for v, m, old in zip(values, masks, (found.digits8, found.digits4), strict=True)
-        ]
-        return made[0], made[1]
+        first, second = (
+            torch.where(mask, value.detach(), old)
+            for value, mask, old in zip(
+                values, masks, (found.rounded8, found.rounded4), strict=True
+            )
+        )
+        return first, second

@@ -379,7 +379,9 @@ class RefinementTrainer:
         rounding = partial(
             quantised, step=torch.ones_like(step), round_up=self.network.config.round_up
         )
-        return self.search.digits(decode, images, Digits(**repeated), came, rounding, nullcontext)
+        again = Digits(**repeated)
+        values = self.search.values(decode, images, again, came, rounding, nullcontext)
+        return rounding(values[0]), rounding(values[1])
 
     def _came(
         self,

@@ -7,7 +7,7 @@ tokens, ranked ─ kept counts at a point of the path ─ expected bytes ─ pac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +29,7 @@ from sqlink.model.refinement import table_row
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients, Quantiser
-    from sqlink.model.sqgan import Finer, Layer
+    from sqlink.model.sqgan import Finer, Layer, Rounding
     from sqlink.model.token_search import TokenSearch
 
 _FILLED = 0.982
@@ -48,8 +48,11 @@ _SINGLE_TAKES = 0.7
 """Share of a unit's usual bits, about, that it takes in a `single` stream, by its contexts."""
 _ROUGH_BITS = (24.0, 6.0)
 """Bits of a unit at 1/8 and at 1/4 at a step of 1, about, before any step was tried."""
-_REFITS = 6
+_REFITS = 8
 """Most times that packets are made of tokens after a search, to fill the budget again."""
+_HARDER, _EASIEST = 0.3, -0.17
+"""How much harder it is made to be rounded up, as a share of what is too much, doubled with each
+try; and the least, with which all is rounded to the nearest."""
 
 
 class Analyser(Protocol):
@@ -76,8 +79,8 @@ class Analyser(Protocol):
         step: int,
         came: tuple[torch.Tensor, torch.Tensor],
         search: TokenSearch,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return digits of both layers that look better at the receiver."""
+    ) -> Rounding:
+        """Search for digits of both layers that look better at the receiver."""
         ...
 
 
@@ -140,13 +143,9 @@ class Sender:
         point: int,
         below: tuple[int, ...] = (),
         step: int | None = None,
-        scale: float = 1.0,
     ) -> SentPackets:
-        """Return the packets of a point of the path, with layers that end at those below it.
-
-        scale: multiplies the numbers of the refinement's units.
-        """
-        tokens, step = self._tokens(analysed, point, below, step, scale)
+        """Return the packets of a point of the path, with layers that end at those below it."""
+        tokens, step = self._tokens(analysed, point, below, step)
         return SentPackets(
             tuple(packetise(tokens, self.tables, self.packet_bytes, self.packing)), step
         )
@@ -174,16 +173,20 @@ class Sender:
         if asked not in analysed.searched:
             found = self._searched(analysed, point, sent.step)
             if found is not None and budget is not None:
-                sent = self._refilled(found, point, below, sent.step, budget) or sent
+                sent = self._refilled(found, point, below, sent, budget)
             elif found is not None:
-                sent = self.packets_at(found, point, below, sent.step)
+                sent = self.packets_at(found(0.0), point, below, sent.step)
             analysed.searched[asked] = sent
         answer: SentPackets = analysed.searched[asked]
         return answer
 
-    def _searched(self, analysed: AnalysedPicture, point: int, step: int) -> AnalysedPicture | None:
-        """Return a picture with the digits that a search found for the units that a point of the
-        path sends, at a step of the quantiser; None where it sends none.
+    def _searched(
+        self, analysed: AnalysedPicture, point: int, step: int
+    ) -> Callable[[float], AnalysedPicture] | None:
+        """Search for digits of the units that a point of the path sends, at a step of the
+        quantiser; None where it sends none.
+
+        Returns what makes the picture with these digits; its argument is that of `Rounding`.
         """
         assert self.search is not None
         assert analysed.source is not None
@@ -192,16 +195,16 @@ class Sender:
         if not any(counts[2:]):
             return None
         kept = counts[0], counts[1]
-        streams = self.streams(analysed, step, kept)
+        streams = self.streams(analysed, step, kept)[2:]
         map_, image = self._base_indices(analysed, kept)
         first, second = (
             torch.from_numpy(stream.ranks < count)[None]
             .repeat_interleave(2, 1)
             .repeat_interleave(2, 2)
             .to(self.device)
-            for stream, count in zip(streams[2:], counts[2:], strict=True)
+            for stream, count in zip(streams, counts[2:], strict=True)
         )
-        digits = self.model.searched(
+        rounding = self.model.searched(
             analysed.source.to(self.device),
             image,
             map_,
@@ -210,63 +213,61 @@ class Sender:
             (first, second),
             self.search,
         )
-        better = tuple(
-            replace(stream, indices=units_of(own[0].cpu().numpy() + np.int16(ZERO)))
-            for stream, own in zip(streams[2:], digits, strict=True)
-        )
-        return replace(analysed, finer={(kept, step): better}, sizes={}, searched={})
+
+        def with_digits(harder: float) -> AnalysedPicture:
+            better = tuple(
+                replace(stream, indices=units_of(own[0].cpu().numpy() + np.int16(ZERO)))
+                for stream, own in zip(streams, rounding(harder), strict=True)
+            )
+            return replace(analysed, finer={(kept, step): better}, sizes={}, searched={})
+
+        return with_digits
 
     def _refilled(
         self,
-        analysed: AnalysedPicture,
+        found: Callable[[float], AnalysedPicture],
         point: int,
         below: tuple[int, ...],
-        step: int,
+        sent: SentPackets,
         budget: int,
-    ) -> SentPackets | None:
-        """Return the packets of a point of the path with more or fewer of the refinement's units,
-        so that a budget is filled again; None if nothing fits.
+    ) -> SentPackets:
+        """Return the packets of a point of the path with digits that are rounded up as often as
+        the budget allows; those without a search if nothing fits.
         """
-        best: SentPackets | None = None
+        best, filled = sent, 0
         goal = (1 - _AIM * (1 - _FILLED)) * budget
-        scale, filled = 1.0, 0
-        seen = {0.0: 0}  # bytes by scale; nothing takes none, about
+        seen: dict[float, int] = {}
+        harder = 0.0
         for _ in range(_REFITS):
-            made = self.packets_at(analysed, point, below, step, scale)
-            size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
+            made = self.packets_at(found(harder), point, below, sent.step)
+            seen[harder] = size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
             if filled < size <= budget:
                 best, filled = made, size
             if filled >= _FILLED * budget - 1:
                 break
-            seen[scale] = size
-            low = max(one for one, bytes_ in seen.items() if bytes_ <= budget)
-            high = min((one for one, bytes_ in seen.items() if bytes_ > budget), default=2 * scale)
-            over = seen.get(high, seen[low] * high / max(low, 0.1))
-            scale = low + (high - low) * (goal - seen[low]) / max(1.0, over - seen[low])
-            scale = min(max(scale, low + 0.05 * (high - low)), high - 0.05 * (high - low))
+            fits = min((one for one, bytes_ in seen.items() if bytes_ <= budget), default=None)
+            not_ = max((one for one, bytes_ in seen.items() if bytes_ > budget), default=None)
+            if fits is None or not_ is None:
+                over = (size - goal) / budget
+                harder = max(harder + 2 ** len(seen) * _HARDER * over, _EASIEST)
+                if harder in seen:
+                    break
+            else:
+                share = (seen[not_] - goal) / max(1, seen[not_] - seen[fits])
+                harder = not_ + (fits - not_) * min(max(share, 0.1), 0.9)
         return best
 
     def _tokens(
-        self,
-        analysed: AnalysedPicture,
-        point: int,
-        below: tuple[int, ...],
-        step: int | None,
-        scale: float = 1.0,
+        self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None
     ) -> tuple[Tokens, int]:
         """Return the tokens of a point of the path, and the index of the quantiser's step; see
-        `packets_at`. scale: multiplies the numbers of the refinement's units.
+        `packets_at`.
         """
         which = np.array([*(one for one in below if one < point), point])
         found = self.path.at(which, analysed.base[0].ranks.size)
         if step is None:
             step = int(found.steps[-1])
         counts = [np.minimum(own, own[-1]) for own in found.counts]
-        if scale != 1:
-            places = analysed.base[0].ranks.size
-            for number, most in ((2, places), (3, 4 * places)):
-                more = np.rint(scale * counts[number]).astype(np.int64)
-                counts[number] = np.minimum(more, most)
         if any(own[-1] for own in counts[2:]):
             streams = self.streams(analysed, step, (int(counts[0][-1]), int(counts[1][-1])))
         else:

@@ -51,7 +51,8 @@ def searched(
 ) -> tuple[Digits, Tensor, Tensor]:
     before = found(picture())
     search = TokenSearch(Squared(), passes, price)
-    return before, *search.digits(drawn, wanted(), before, came, ROUNDING, nullcontext)
+    values = search.values(drawn, wanted(), before, came, ROUNDING, nullcontext)
+    return before, ROUNDING(values[0]), ROUNDING(values[1])
 
 
 def everywhere() -> tuple[Tensor, Tensor]:
