@@ -93,7 +93,7 @@ class TokenSearch:
     distance: Distance
     passes: int
     price: float = 4.0
-    rate: float = 0.04
+    rate: float = 0.05
 
     def values(
         self,

@@ -158,6 +158,8 @@ class RefinementTrainer:
         self.config, self.report = config, report
         if config.crop % 16:
             raise ConfigError(f"crop: {config.crop} must be a multiple of 16, the side of a token")
+        if config.search_share and config.realisations > 1:
+            raise ConfigError("search_share: leave it at 0 with two realisations, which share tokens")
         if config.threads:
             torch.set_num_threads(config.threads)
         self.precision: Precision = (
@@ -329,9 +331,7 @@ class RefinementTrainer:
             )
             digits8, there8, digits4, there4, size = tokens
             if realism == 1 and torch.rand(1, generator=generator) < config.search_share:
-                digits8, digits4 = self._searched(
-                    sent_, times, (there8, there4), base, size, images, sent
-                )
+                digits8, digits4 = self._searched(sent_, (there8, there4), base, size, images, sent)
             rebuilt = self.network.decoded(
                 realism, base, (digits8, there8, digits4, there4), size, sent
             )
@@ -360,17 +360,13 @@ class RefinementTrainer:
     def _searched(
         self,
         found: Digits,
-        times: int,
         came: tuple[Tensor, Tensor],
         base: tuple[Tensor, Tensor, Tensor],
         step: Tensor,
         images: Tensor,
         sent: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return digits of both layers after a short search, with each crop `times` times."""
-        repeated = {
-            f.name: getattr(found, f.name).repeat_interleave(times, 0) for f in fields(found)
-        }
+        """Return digits of both layers after a short search."""
 
         def decode(digits8: Tensor, digits4: Tensor) -> Tensor:
             tokens = digits8, came[0], digits4, came[1]
@@ -379,8 +375,7 @@ class RefinementTrainer:
         rounding = partial(
             quantised, step=torch.ones_like(step), round_up=self.network.config.round_up
         )
-        again = Digits(**repeated)
-        values = self.search.values(decode, images, again, came, rounding, nullcontext)
+        values = self.search.values(decode, images, found, came, rounding, nullcontext)
         return rounding(values[0]), rounding(values[1])
 
     def _came(
