@@ -159,7 +159,7 @@ class RefinementTrainer:
         if config.crop % 16:
             raise ConfigError(f"crop: {config.crop} must be a multiple of 16, the side of a token")
         if config.search_share and config.realisations > 1:
-            raise ConfigError("search_share: leave it at 0 with two realisations, which share tokens")
+            raise ConfigError("search_share: leave it at 0 for two realisations of a crop")
         if config.threads:
             torch.set_num_threads(config.threads)
         self.precision: Precision = (
