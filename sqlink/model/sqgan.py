@@ -356,22 +356,24 @@ class SQGAN(nn.Module):
         """
         assert self.refinement is not None
         refinement, device = self.refinement, coefficients.z8.device
-        steps = torch.tensor([refinement.config.steps[step]], device=device)
-        with torch.inference_mode():
+        with torch.inference_mode(False), torch.no_grad():  # a caller may be in that mode
+            steps = torch.tensor([refinement.config.steps[step]], device=device)
             drawn = self._drawn(image_indices, map_indices, 1)
             found = refinement.encoder.digits(coefficients, steps)
-        base = (drawn.coarse.clone(), drawn.fine.clone(), drawn.picture.clone())
-        segmentation = drawn.segmentation.clone()
+            base = (drawn.coarse.clone(), drawn.fine.clone(), drawn.picture.clone())
+            segmentation, images = drawn.segmentation.clone(), finer.images.clone()
+            came = came[0].clone(), came[1].clone()
+            unit = torch.ones_like(steps)
 
         def decode(digits8: Tensor, digits4: Tensor) -> Tensor:
             tokens = digits8, came[0], digits4, came[1]
             return refinement.decoded(1, base, tokens, steps, segmentation)
 
         round_up = refinement.config.round_up
-        in_steps = partial(quantised, step=torch.ones_like(steps))
+        in_steps = partial(quantised, step=unit)
         values = search.values(
             decode,
-            finer.images,
+            images,
             found,
             came,
             partial(in_steps, round_up=round_up),

@@ -550,8 +550,10 @@ def sqgan(
         raise ConfigError(
             "sqgan search_passes: a search is for LPIPS: leave it at 0 for 'faithful'"
         )
-    loaded = load(weights, "sqgan")
-    model = load_model(loaded, str(weights))
+    with torch.inference_mode(False):  # a search needs gradients through the network
+        loaded = load(weights, "sqgan")
+        model = load_model(loaded, str(weights)).to(device)
+        search = _search(passes, lpips_weights, device) if passes else None
     if passes and model.refinement is None:
         raise ConfigError("sqgan search_passes: these weights have no refinement: leave it at 0")
     model.in_bfloat16 = choice("sqgan", "precision", precision, PRECISIONS) == "bfloat16"
@@ -572,7 +574,7 @@ def sqgan(
         except (ConfigError, ValueError) as error:
             raise WeightsError(f"weights '{weights}' have a wrong rate_path: {error}") from None
     return SQGANCodec(
-        model.to(device),
+        model,
         tables,
         loaded.sha256,
         packet_bytes=packet_bytes,
@@ -585,7 +587,7 @@ def sqgan(
         layer_bytes=layer_bytes,
         packing=packing,
         fixed_length=fixed_length,
-        search=_search(passes, lpips_weights, device) if passes else None,
+        search=search,
         device=device,
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -534,3 +535,28 @@ def test_the_shipped_decoder_of_realism_0_mends_the_edges_of_blocks(
     errors = [float((picture - image).square().mean()) for picture in (plain, mended)]
     assert 10 * math.log10(errors[0] / errors[1]) > 0.2
     assert edges(mended) < 0.8 * edges(plain)
+
+
+class Squared:
+    """The squared error as a search's distance."""
+
+    def to(self, originals: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda shown: (shown - originals).square().mean((1, 2, 3)).sum()
+
+
+@pytest.mark.slow
+def test_a_search_through_the_shipped_network_lowers_its_distance() -> None:
+    """In inference mode, too, in which a sweep runs."""
+    image = Streets(seed=11, count=1, height=128, width=192)[0].image[None]
+    rate, errors, found = Rate(bpp=0.15), [], []
+    for passes in (0, 12):
+        with torch.inference_mode(mode=bool(passes)):
+            codec = sqgan()
+            codec._sender = replace(codec._sender, search=TokenSearch(Squared(), passes))
+            stream = streams(codec, image, rate)[0]
+            shown = codec.decode([Received.whole(stream)]).images
+        errors.append(float((shown - image).square().mean()))
+        found.append(stream)
+    assert errors[1] < 0.99 * errors[0]
+    assert 0.95 * found[0].size <= found[1].size <= 0.15 * 128 * 192 / 8
+    assert streams(codec, image, rate)[0] == found[1]
