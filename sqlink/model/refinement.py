@@ -159,7 +159,7 @@ def quantised(coefficients: Tensor, step: Tensor, round_up: float) -> Tensor:
     [0.0, 1.0, -2.0]
     """
     z = coefficients / step.view(-1, 1, 1, 1)
-    digits = torch.sign(z) * torch.floor(z.abs() + round_up)
+    digits = torch.sign(z) * torch.floor(z.abs() + round_up).clamp(min=0)
     digits = digits.clamp(-LARGEST, LARGEST)
     return digits + (z - z.detach()) if z.requires_grad else digits
 

@@ -18,9 +18,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,11 +40,9 @@ from sqlink.model.refinement import (
     Refinement,
     RefinementConfig,
     errors_at,
-    quantised,
 )
 from sqlink.model.samm import keep_most_relevant
 from sqlink.model.sqgan import SQGAN
-from sqlink.model.token_search import PerceptualDistance, TokenSearch
 from sqlink.settings import Section, load_settings
 from sqlink.training.adversaries import GRAIN
 from sqlink.training.augmentation import step_generator
@@ -70,8 +66,6 @@ from sqlink.training.task import load_task
 _STEPS_FROM_TO = ((0.0, 0.85), (0.1, 0.9))
 """Range of the quantiser's steps that are trained on, at realism 0 and 1: 0 the coarsest, 1 the
 finest."""
-_SEARCH_PASSES, _SEARCH_RATE = 3, 0.1
-"""Of the search in training: few passes, each of which moves further."""
 _HELD_OUT = 6
 _POINTS = (
     ((0.0, 0.0, 1.0), (1.0, 0.0, 1.7), (1.0, 0.0, 1.2), (0.7, 0.12, 0.7), (1.0, 0.4, 0.5)),
@@ -135,9 +129,6 @@ class RefinementTraining(Section):
     """Probability of a step to draw a picture of the bank anew."""
     bank: Annotated[int, Field(gt=0)] = 500
     """Pictures that the bank grows to; sources are sampled by their shares."""
-    search_share: Share = 0.0
-    """Share of the steps at realism 1 whose tokens a search has made better
-    (`sqlink.model.token_search`), so that the decoder learns from such, too."""
     restrained: Annotated[list[str], Field(default_factory=list)]
     """Classes in which the decoder's networks correct nothing at realism 1; see
     `RefinementConfig`."""
@@ -158,8 +149,6 @@ class RefinementTrainer:
         self.config, self.report = config, report
         if config.crop % 16:
             raise ConfigError(f"crop: {config.crop} must be a multiple of 16, the side of a token")
-        if config.search_share and config.realisations > 1:
-            raise ConfigError("search_share: leave it at 0 for two realisations of a crop")
         if config.threads:
             torch.set_num_threads(config.threads)
         self.precision: Precision = (
@@ -173,7 +162,6 @@ class RefinementTrainer:
         self.task = load_task(config.task, _classes_of(self.base.model))
         self.lpips: LPIPS = load_lpips(config.lpips_weights)
         self.tx = self.base.tx
-        self.search = TokenSearch(PerceptualDistance(self.lpips), _SEARCH_PASSES, rate=_SEARCH_RATE)
         restrained = tuple(self.task.classes.index(name) for name in config.restrained)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -330,8 +318,6 @@ class RefinementTrainer:
                 for part in (sent_.digits8, came8, sent_.digits4, came4, step)
             )
             digits8, there8, digits4, there4, size = tokens
-            if realism == 1 and torch.rand(1, generator=generator) < config.search_share:
-                digits8, digits4 = self._searched(sent_, (there8, there4), base, size, images, sent)
             rebuilt = self.network.decoded(
                 realism, base, (digits8, there8, digits4, there4), size, sent
             )
@@ -356,27 +342,6 @@ class RefinementTrainer:
         )
         self.step += 1
         return {name: float(term.detach()) for name, term in terms.items()}
-
-    def _searched(
-        self,
-        found: Digits,
-        came: tuple[Tensor, Tensor],
-        base: tuple[Tensor, Tensor, Tensor],
-        step: Tensor,
-        images: Tensor,
-        sent: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return digits of both layers after a short search."""
-
-        def decode(digits8: Tensor, digits4: Tensor) -> Tensor:
-            tokens = digits8, came[0], digits4, came[1]
-            return self.network.decoded(1, base, tokens, step, sent)
-
-        rounding = partial(
-            quantised, step=torch.ones_like(step), round_up=self.network.config.round_up
-        )
-        values = self.search.values(decode, images, found, came, rounding, nullcontext)
-        return rounding(values[0]), rounding(values[1])
 
     def _came(
         self,

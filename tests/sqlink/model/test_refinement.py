@@ -67,6 +67,8 @@ def test_rounding_is_to_the_digit_next_below_or_the_nearest() -> None:
         torch.testing.assert_close(digits.flatten(), expected.float())
     far = quantised(torch.full((1, 1, 1, 1), -1e3), torch.ones(1), 0.33)
     assert float(far) == -LARGEST
+    hard = quantised(torch.tensor([0.2, -0.2, 1.7]).view(1, 1, 1, 3), torch.ones(1), -0.6)
+    assert hard.flatten().tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -213,24 +213,3 @@ def test_a_crop_is_drawn_twice_from_two_noises_or_once_at_realism_0(
     assert again.resume()
     for name, value in trainer.patch.state_dict().items():
         assert torch.equal(value, again.patch.state_dict()[name])
-
-
-@pytest.mark.slow
-@pytest.mark.shared
-def test_a_search_gives_the_decoder_better_tokens(tmp_path: Path, lpips_folder: Path) -> None:
-    def perceptual(share: float) -> float:
-        given = config(
-            tmp_path / str(share),
-            lpips_folder,
-            realisms=[1],
-            search_share=share,
-            losses={"gain": 0.0},
-        )
-        return RefinementTrainer(given, print).advance()["perceptual"]
-
-    assert perceptual(1.0) < 0.995 * perceptual(0.0)
-
-
-def test_two_realisations_have_the_same_tokens(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="search_share"):
-        RefinementTrainer(config(tmp_path, tmp_path, search_share=0.5, realisations=2), print)
