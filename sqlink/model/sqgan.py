@@ -361,7 +361,7 @@ class SQGAN(nn.Module):
             drawn = self._drawn(image_indices, map_indices, 1)
             found = refinement.encoder.digits(coefficients, steps)
             base = (drawn.coarse.clone(), drawn.fine.clone(), drawn.picture.clone())
-            segmentation, images = drawn.segmentation.clone(), finer.images.clone()
+            segmentation = drawn.segmentation.clone()
             came = came[0].clone(), came[1].clone()
             unit = torch.ones_like(steps)
 
@@ -373,7 +373,7 @@ class SQGAN(nn.Module):
         in_steps = partial(quantised, step=unit)
         values = search.values(
             decode,
-            images,
+            finer.images,
             found,
             came,
             partial(in_steps, round_up=round_up),

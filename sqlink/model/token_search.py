@@ -22,14 +22,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sqlink.metrics.lpips import LPIPS
+from sqlink.errors import DataError
+from sqlink.metrics.lpips import LPIPS, too_small
 from sqlink.model.refinement import Digits
 from sqlink.segmentation.pyramid import Pyramid
 from sqlink.training.perceptual import features_loss
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """Decodes digits of both layers, [N, D, h, w] each, to pictures [N, 3, H, W], not clamped."""
-
 
 _FOLLOWS = 20.0
 """How much higher the price is with too many bits: e to this power with twice as many."""
@@ -65,9 +65,13 @@ class PerceptualDistance:
     weight: float = 0.2
 
     def to(self, originals: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `Distance`."""
+        """See `Distance`. Raises DataError for pictures that are too small for LPIPS."""
         network = self.network
-        taps = [part.detach() for part in self.lpips.taps(originals)]
+        height, width = originals.shape[2:]
+        reason = too_small(height, width, self.lpips.net)
+        if reason is not None:
+            raise DataError(f"sqgan search_passes: {reason}: leave it at 0")
+        taps = self.lpips.taps(originals)
         features = None if network is None else network.features(originals)
 
         def distance(shown: Tensor) -> Tensor:

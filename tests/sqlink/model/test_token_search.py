@@ -6,12 +6,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sqlink.errors import DataError
+from sqlink.metrics.lpips import LPIPS
+from sqlink.metrics.trunks import squeezenet_features
 from sqlink.model.refinement import BlockCosines, Digits, quantised
-from sqlink.model.token_search import TokenSearch
+from sqlink.model.token_search import PerceptualDistance, TokenSearch
 
 COSINES8, COSINES4 = BlockCosines(5, 16), BlockCosines(3, 8)
 STEP = 0.2
@@ -92,3 +96,12 @@ def test_no_pass_changes_nothing_and_every_run_is_the_same() -> None:
         one = searched(everywhere(), 5, 1.0)
     other = searched(everywhere(), 5, 1.0)
     assert all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+
+
+def test_a_picture_too_small_for_lpips_is_named() -> None:
+    heads = [torch.ones(1, width, 1, 1) for width in (64, 128, 256, 384, 384, 512, 512)]
+    distance = PerceptualDistance(LPIPS(squeezenet_features(), heads))
+    with pytest.raises(DataError, match=r"search_passes: LPIPS needs .* got 48x16: leave it at 0"):
+        distance.to(torch.zeros(1, 3, 16, 48))
+    picture = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    assert float(distance.to(picture)(picture)) == 0 < float(distance.to(picture)(1 - picture))
