@@ -88,7 +88,8 @@ def level_of(kept: int, places: int) -> int:
 def information(weights: Floats, indices: NDArray[np.signedinteger[Any]]) -> Floats:
     """Return the information of n indices, bits, [n]; weights: [n, J], of all alternatives."""
     own = weights[np.arange(len(weights)), indices]
-    bits: Floats = np.log2(weights.sum(axis=1)) - np.log2(own)
+    total = np.einsum("nj->n", weights)  # exact: whole numbers, below 2^53
+    bits: Floats = np.log2(total) - np.log2(own)
     return bits
 
 

@@ -10,7 +10,7 @@ Map and image of a layer share its packets, in proportion to their bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,26 +47,46 @@ from sqlink.bitstream.refinement_table import (
 _HELD = 4096
 """Tokens of a layer whose weights are all held at once; for more they are computed per packet."""
 
+_UNSEEN, _LAST = 10, 5.0
+"""Bits of a packet, about, that its first tokens take more, as they have no neighbours, and its
+end; and bytes that the last packet does without."""
+
 _SLACK = 8
 """Bits by which what is coded may be shorter than its information, at most."""
 
 
-def write(
-    indices: Sequence[Symbols],
-    layers: Sequence[Ints],
-    grid: Grid,
-    given_map: bool,
-    packet_bytes: int,
-) -> list[tuple[bytes, Writer]]:
-    """Return the packets of a picture, the most relevant first, none longer than packet_bytes.
+Plan = list[list["_Segment"]]
+"""What is sent, in order, in groups that share packets."""
+
+
+def planned(
+    indices: Sequence[Symbols], layers: Sequence[Ints], grid: Grid, given_map: bool
+) -> Plan:
+    """Return what to send of a picture, with the costs of every token.
 
     indices: int64 [h, w] of the base's streams and units int16 [h, w, S] of the refinement's, -1
     where nothing is sent; layers: int64 [h, w], 0..3. given_map: whether all chunks but the map's
-    depend on the map, the grid's one. A unit that is too long for a packet is not sent.
+    depend on the map, the grid's one.
+    """
+    segments = [
+        segment
+        for stream in range(len(indices))
+        for segment in _segments(indices[stream], layers[stream], stream, grid, given_map)
+    ]
+    if not given_map:  # image chunks that depend on the map need all of it
+        segments.sort(key=lambda segment: segment.layer)
+    return _sharing(segments, given_map)
+
+
+def write(plan: Plan, packet_bytes: int) -> list[tuple[bytes, Writer]]:
+    """Return the packets of a picture, the most relevant first, none longer than packet_bytes.
+
+    A unit that is too long for a packet is not sent.
     """
     found: list[tuple[bytes, Writer]] = []
     writer, empty = Writer(), True
-    for group in _groups(indices, layers, grid, given_map):
+    for own in plan:
+        group = [replace(segment) for segment in own]  # the plan stays as it is
         while any(segment.left for segment in group):
             placed = False
             for number, segment in enumerate(group):
@@ -91,37 +111,17 @@ def write(
     return found if empty else [*found, _ended(writer)]
 
 
-def expected_bytes(
-    indices: Sequence[Symbols],
-    layers: Sequence[Ints],
-    grid: Grid,
-    given_map: bool,
-    packet_bytes: int,
-) -> float:
+def expected_bytes(plan: Plan, packet_bytes: int) -> float:
     """Return about how many bytes the packets of `write` take, from the information of the tokens,
     the heads of chunks, and the room that stays free where no token fits any more.
     """
     total = 0.0
-    for group in _groups(indices, layers, grid, given_map):
+    for group in plan:
         bits = sum(segment.bits_left for segment in group)
-        free = 4 + 0.5 * bits / sum(segment.left for segment in group)
+        free = _UNSEEN + 0.5 * bits / sum(segment.left for segment in group)
         heads = sum(segment.head_bits(0) for segment in group)
         total += bits * packet_bytes / max(8.0, 8 * packet_bytes - heads - free)
-    return total
-
-
-def _groups(
-    indices: Sequence[Symbols], layers: Sequence[Ints], grid: Grid, given_map: bool
-) -> list[list[_Segment]]:
-    """Return what `write` sends, in order, in groups that share packets."""
-    segments = [
-        segment
-        for stream in range(len(indices))
-        for segment in _segments(indices[stream], layers[stream], stream, grid, given_map)
-    ]
-    if not given_map:  # image chunks that depend on the map need all of it
-        segments.sort(key=lambda segment: segment.layer)
-    return _sharing(segments, given_map)
+    return max(total - _LAST, 0.0)
 
 
 def _ended(writer: Writer) -> tuple[bytes, Writer]:

@@ -14,7 +14,7 @@ field and for what each costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,25 @@ class Tokens:
     image_layers: Ints
     refinements: tuple[tuple[Units, Ints], ...] = ()
     step: int = 0
+    _plans: list[tuple[Tables, Packing, independent_writer.Plan]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+
+    def plan(self, tables: Tables, packing: Packing) -> independent_writer.Plan:
+        """Return what independent or map-dependent packets of the tokens hold.
+
+        It is made once: `expected_bytes` and then `packetise` ask for it.
+        """
+        for other, of, plan in self._plans:
+            if other is tables and of == packing:
+                return plan
+        given_map = packing.mode == "map-dependent"
+        map_ = self.map_indices if given_map else None
+        height, width = self.map_indices.shape
+        grid = Grid.of(height, width, tables, packing.fixed, map_, self.step)
+        plan = independent_writer.planned(*self.streams, grid, given_map)
+        self._plans.append((tables, packing, plan))
+        return plan
 
     @property
     def streams(self) -> tuple[list[Symbols], list[Ints]]:
@@ -128,8 +147,7 @@ def packetise(
     if packing.mode == "single":
         data, coded = single.write(indices, layers, tables, packing.fixed, tokens.step)
         return _slices(data, coded, packet_bytes)
-    grid, given_map = _grid_of(tokens, tables, packing)
-    found = independent_writer.write(indices, layers, grid, given_map, packet_bytes)
+    found = independent_writer.write(tokens.plan(tables, packing), packet_bytes)
     packets = []
     for rank, (data, writer) in enumerate(found):
         whole = data if rank == len(found) - 1 else data.ljust(packet_bytes, b"\0")
@@ -145,16 +163,7 @@ def expected_bytes(
     """
     if packing.mode == "single":
         return None
-    grid, given_map = _grid_of(tokens, tables, packing)
-    return independent_writer.expected_bytes(*tokens.streams, grid, given_map, packet_bytes)
-
-
-def _grid_of(tokens: Tokens, tables: Tables, packing: Packing) -> tuple[Grid, bool]:
-    """Return the grid of independent or map-dependent packets, and whether they are the latter."""
-    given_map = packing.mode == "map-dependent"
-    map_ = tokens.map_indices if given_map else None
-    height, width = tokens.map_indices.shape
-    return Grid.of(height, width, tables, packing.fixed, map_, tokens.step), given_map
+    return independent_writer.expected_bytes(tokens.plan(tables, packing), packet_bytes)
 
 
 def read_packet(

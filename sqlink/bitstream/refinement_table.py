@@ -573,6 +573,7 @@ def most_of(classes: Ints) -> Ints:
 
 def _weights(scores: NDArray[np.float32]) -> Floats:
     """Return weights, whole numbers above 0, float64 [n, J], by logarithms [n, J] in 1/64 bit."""
-    below = np.minimum(scores.max(axis=1, keepdims=True) - scores, _REACH * STEPS)
+    most = torch.from_numpy(scores).amax(1, keepdim=True).numpy()  # NumPy takes five times as long
+    below = np.minimum(most - scores, _REACH * STEPS)
     weights: Floats = powers().take(below.astype(np.intp))
     return weights

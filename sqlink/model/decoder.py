@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.model.fused import convolved, silu
+from sqlink.model.fused import GroupNorm, convolved, silu
 from sqlink.model.noise import NoiseInjection
 from sqlink.model.residual import ResidualBlock, SelfAttention, Upsample
 from sqlink.model.spade import Cells, LabelPyramid, SpadeNorm
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         self.norm_out: nn.Module = (
             SpadeNorm(width, groups, labels, 0 if fine_width else spade_hidden)
             if labels
-            else nn.GroupNorm(min(groups, width), width, eps=1e-6)
+            else GroupNorm(min(groups, width), width, eps=1e-6)
         )
         self.conv_out = nn.Conv2d(width, outputs * self.shuffle**2, 3, padding=1)
         _same_in_every_phase(self.conv_out, self.shuffle)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.model.fused import convolved, silu
+from sqlink.model.fused import GroupNorm, convolved, silu
 from sqlink.model.residual import Downsample, ResidualBlock, SelfAttention
 from sqlink.model.spade import Cells
 
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
             levels += [ResidualBlock(width, width, groups) for _ in range(count)]
         self.levels = nn.Sequential(*levels)
         self.attention = SelfAttention(channels[-1], groups)
-        self.norm_out = nn.GroupNorm(min(groups, channels[-1]), channels[-1], eps=1e-6)
+        self.norm_out = GroupNorm(min(groups, channels[-1]), channels[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(channels[-1], channels[-1], 1)
 
     def forward(self, x: Tensor | Cells, pre_embedding: Tensor | None = None) -> Tensor:

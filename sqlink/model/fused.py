@@ -26,12 +26,46 @@ def fusable(x: Tensor) -> bool:
         not torch.is_grad_enabled()
         and _get_current_dispatch_mode() is None  # modes that count or fake operations need layers
         and x.is_cpu
-        and x.dtype == torch.float32
+        and x.dtype in ((torch.float32, torch.bfloat16) if _in_bfloat16() else (torch.float32,))
         and _POINTWISE is not None
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
-        and not torch.is_autocast_enabled("cpu")
+        and (_in_bfloat16() or not torch.is_autocast_enabled("cpu"))
     )
+
+
+def _in_bfloat16() -> bool:
+    """Say whether convolutions are computed in bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """Convert to the precision that convolutions are computed in."""
+    return x.bfloat16() if _in_bfloat16() else x
+
+
+def hold_weights(network: nn.Module) -> None:
+    """Let convolutions keep their weights in bfloat16, from the first time they are computed in it.
+
+    For networks whose weights do not change any more.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.held = []  # type: ignore[assignment]
+
+
+def _weights(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias in the precision that convolutions are computed in."""
+    if not _in_bfloat16():
+        return layer.weight, layer.bias
+    held = getattr(layer, "held", None)
+    if held:
+        weight, bias = held[0]
+        return weight, bias
+    found = layer.weight.bfloat16(), None if layer.bias is None else layer.bias.bfloat16()
+    if held is not None:
+        held.append(found)
+    return found
 
 
 def convolved(
@@ -46,11 +80,13 @@ def convolved(
         else:
             padding = list(layer.padding)
         how = padding, layer.stride, layer.dilation, layer.groups
-        weight, bias, after = layer.weight, layer.bias, "relu" if relu else None
+        weight, bias = _weights(layer)
+        x, after = as_computed(x), "relu" if relu else None
         out: Tensor
         if plus is None:
             out = _POINTWISE(x, weight, bias, *how, after or "none", [], "")
         else:
+            plus = as_computed(plus)
             out = _POINTWISE.binary(x, plus, weight, bias, *how, "add", 1.0, after, [], None)
         return out
     y: Tensor = layer(x)
@@ -68,8 +104,11 @@ def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
     assert _ADDING is not None
     assert layer.bias is not None
     how = layer.padding, layer.stride, layer.dilation, layer.groups
-    (scale, shift), (more, bias) = layer.weight.chunk(2), layer.bias.chunk(2)
-    y = _POINTWISE.binary(features, normed, scale, more + 1, *how, "mul", 1.0, None, [], None)
+    features, normed = as_computed(features), as_computed(normed)
+    scale, shift = as_computed(layer.weight).chunk(2)
+    more, bias = layer.bias.chunk(2)
+    more, bias = as_computed(more + 1), as_computed(bias)
+    y = _POINTWISE.binary(features, normed, scale, more, *how, "mul", 1.0, None, [], None)
     done: Tensor = _ADDING.binary(y, features, shift, bias, *how, "add", 1.0, None, [], None)
     return done
 
@@ -77,3 +116,17 @@ def modulated(layer: nn.Conv2d, features: Tensor, normed: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """Compute SiLU of an x that is not used again: in place if no gradient is needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class GroupNorm(nn.GroupNorm):
+    """A group norm that gives bfloat16 where convolutions are computed in it and operations may be
+    fused; sums are in float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x, [N, C, ...]."""
+        if not (fusable(x) and _in_bfloat16()):
+            return super().forward(x)
+        x = as_computed(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)

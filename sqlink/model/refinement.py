@@ -26,6 +26,7 @@ which is optimal for squared error against the distance of distributions (Freiri
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise, product
@@ -33,8 +34,10 @@ from itertools import pairwise, product
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from sqlink.errors import ConfigError
+from sqlink.model.concealment import LowRankDifferences, NeighbourPrediction
 from sqlink.model.config import sizes_from_json, sizes_to_json
 from sqlink.model.fused import convolved, silu
 
@@ -46,6 +49,9 @@ estimates the others.
 
 LARGEST = 70
 """Largest size of a digit."""
+
+CONCEALMENT = ("prediction.", "differences.")
+"""Beginnings of the names of the concealment's tensors in a `Refinement`."""
 
 VERSION = 4
 """Version of the layers: 1, blocks of 8 and 4 pixels; 2, of 16 and 8; 3, a decoder for each
@@ -78,6 +84,8 @@ class RefinementConfig:
     widths_natural, blocks_natural: of the U-Net's levels at 1/2 to 1/16, channels, and blocks on
     the way up; on the way down all but the last have one. restrained: classes of the map in which
     the network's correction is left out at realism 1: what LPIPS makes of foliage is a hatching.
+    predicted, lossy_rank: of the concealment of losses (`sqlink.model.concealment`), coefficients
+    of a unit at 1/8 that are predicted and the rank of the decoder's differences; 0, none.
     """
 
     values8: int = 12
@@ -94,6 +102,8 @@ class RefinementConfig:
     width_probable: int = 32
     blocks_probable: int = 3
     restrained: tuple[int, ...] = ()
+    predicted: int = 0
+    lossy_rank: int = 0
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -109,6 +119,11 @@ class RefinementConfig:
             raise ConfigError(f"steps_per_row {self.steps_per_row} must leave 1 to 16 rows")
         if self.steps[-1] <= 0 or not 0 < self.round_up <= 0.5:
             raise ConfigError("steps must be above 0, round_up above 0 and up to a half")
+        if not (0 <= self.predicted <= 4 * self.values8 and 0 <= self.lossy_rank <= 256):
+            raise ConfigError(
+                f"predicted {self.predicted} must be up to {4 * self.values8}, lossy_rank "
+                f"{self.lossy_rank} up to 256"
+            )
         if any(number < 0 for number in self.restrained):
             raise ConfigError(f"restrained {self.restrained} must be numbers of classes")
 
@@ -175,7 +190,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform x, [N, C, h, w]."""
-        return convolved(self.conv2, silu(self.conv1(x)), plus=x)
+        return convolved(self.conv2, silu(convolved(self.conv1, x)), plus=x)
 
 
 class GainEstimator(nn.Module):
@@ -200,9 +215,10 @@ class GainEstimator(nn.Module):
         Returns [N, 3, 2, h, w], for each estimated error: if masked, if sent at a step of 1, and
         the change of the latter with the logarithm of the step.
         """
-        x = silu(self.conv1(torch.cat((features, shares), 1)))
-        out: Tensor = self.out(silu(self.conv2(x))).unflatten(1, (3, len(KINDS) - 1))
-        return out
+        x = silu(convolved(self.conv1, torch.cat((features, shares), 1)))
+        out: Tensor = convolved(self.out, silu(convolved(self.conv2, x)))
+        found: Tensor = out.unflatten(1, (3, len(KINDS) - 1))
+        return found
 
 
 def errors_at(errors: Tensor, step: Tensor) -> Tensor:
@@ -261,10 +277,12 @@ known, bool [N, h, w]. A unit of zeros is as one that did not come."""
 
 @dataclass(frozen=True)
 class Seen:
-    """What a decoder sees of tokens at steps [N]: values and where units that hold some came, and
-    the base's picture without fine detail (`low`), alone and with all tokens drawn (`sum_`).
+    """What a decoder sees of tokens at steps [N]: the base's picture, values and where units that
+    hold some came, and the picture without fine detail (`low`), alone and with all tokens drawn
+    (`sum_`).
     """
 
+    picture: Tensor
     values8: Tensor
     came8: Tensor
     values4: Tensor
@@ -306,12 +324,13 @@ class RefinementEncoder(nn.Module):
         base8, H/8, W/8]: outputs of the base decoder for all tokens at realism 0.
         """
         pixels = F.pixel_unshuffle(torch.cat((2 * images - 1, 4 * (images - picture)), 1), 4)
-        e4 = self.block4(self.conv_in(torch.cat((pixels, shares4), 1)))
-        e8 = self.down8(F.silu(e4)) + self.base8(coarse)
+        e4 = self.block4(convolved(self.conv_in, torch.cat((pixels, shares4), 1)))
+        e8 = convolved(self.down8, F.silu(e4), plus=convolved(self.base8, coarse))
         e8 = self.before8(e8)
-        e8 = e8 + _doubled(self.up16(self.block16(self.down16(F.silu(e8)))))
+        e16 = self.block16(convolved(self.down16, F.silu(e8)))
+        e8 = e8 + _doubled(convolved(self.up16, e16))
         e8 = self.after8(e8)
-        finer = self.finest(e4 + _doubled(self.from8(e8)))
+        finer = self.finest(e4 + _doubled(convolved(self.from8, e8)))
         return replace(
             self.without_errors(images, picture),
             errors8=self.gain8(e8, F.avg_pool2d(shares4, 2)),
@@ -365,16 +384,28 @@ class PictureDecoder(nn.Module):
         self.cosines8 = BlockCosines(config.values8, 16)
         self.cosines4 = BlockCosines(config.values4, 8)
 
-    def seen(self, picture: Tensor, tokens: LayerTokens, step: Tensor) -> Seen:
-        """Draw what came: picture, [N, 3, H, W], is the base's."""
+    def seen(
+        self,
+        picture: Tensor,
+        tokens: LayerTokens,
+        step: Tensor,
+        prediction: NeighbourPrediction | None,
+    ) -> Seen:
+        """Draw what came: picture, [N, 3, H, W], is the base's. prediction: of units that did not
+        come; it is added to the base's picture.
+        """
         digits8, came8, digits4, came4 = tokens
         came8, came4 = _holding(digits8, came8), _holding(digits4, came4)
         values8 = digits8 * step.view(-1, 1, 1, 1)
         values4 = digits4 * step.view(-1, 1, 1, 1)
         low = _smooth(picture)
+        if prediction is not None:
+            predicted = self.cosines8.drawn(prediction(values8, tokens[1]))
+            picture, low = picture + predicted, low + predicted
         drawn8 = self.cosines8.drawn(values8 * came8.unsqueeze(1))
         drawn4 = self.cosines4.drawn(values4 * came4.unsqueeze(1))
-        return Seen(values8, came8, values4, came4, step, low, low + drawn8 + drawn4)
+        sum_ = low + drawn8 + drawn4
+        return Seen(picture, values8, came8, values4, came4, step, low, sum_)
 
 
 class NaturalDecoder(PictureDecoder):
@@ -423,20 +454,20 @@ class NaturalDecoder(PictureDecoder):
         tokens: LayerTokens,
         step: Tensor,
         restrained: Tensor | None = None,
+        prediction: NeighbourPrediction | None = None,
     ) -> Tensor:
         """Decode the base and the tokens to pictures [N, 3, H, W], not clamped.
 
         step: [N], value of a digit of 1. restrained: [N, 1, H, W] in [0, 1], which part of the
-        network's correction is left out.
+        network's correction is left out. prediction: see `seen`.
         """
-        picture = base[2]
-        seen = self.seen(picture, tokens, step)
+        seen = self.seen(base[2], tokens, step, prediction)
         drawn, gate = self._corrections(base, seen).float().chunk(2, 1)
         shown = self.detail * (1 + gate)
         if restrained is not None:
             corrected = 1 - restrained
             drawn, shown = corrected * drawn, torch.lerp(torch.ones_like(shown), shown, corrected)
-        high = (picture - seen.low) * shown
+        high = (seen.picture - seen.low) * shown
         # Tokens of a block replace the base's detail in it.
         for values, came, cosines, room in (
             (seen.values8, seen.came8, self.cosines8, self.room8),
@@ -450,19 +481,19 @@ class NaturalDecoder(PictureDecoder):
 
     def _corrections(self, base: BaseFeatures, seen: Seen) -> Tensor:
         """Return the network's six planes, [N, 6, H, W]."""
-        coarse, fine, picture = base
-        x2 = self.first2(self.given(_at_half_size(picture, seen, masked=True)))
-        x4 = self.down4(F.silu(x2)) + self.base4(fine)
-        x4 = x4 + self.tokens4(_placed(self.cosines4.local(seen.values4), seen.came4, seen.step))
-        x4 = self.first4(x4)
-        x8 = self.down8(F.silu(x4)) + self.base8(coarse)
-        x8 = x8 + self.tokens8(_placed(self.cosines8.local(seen.values8), seen.came8, seen.step))
-        x8 = self.first8(x8)
-        x16 = self.blocks16(self.down16(F.silu(x8)))
-        x8 = self.blocks8(x8 + _doubled(self.up8(silu(x16))))
-        x4 = self.blocks4(x4 + _doubled(self.up4(silu(x8))))
-        x2 = self.blocks2(x2 + _doubled(self.up2(silu(x4))))
-        return F.pixel_shuffle(self.out(silu(x2)), 2)
+        coarse, fine, _ = base
+        placed4 = _placed(self.cosines4.local(seen.values4), seen.came4, seen.step)
+        placed8 = _placed(self.cosines8.local(seen.values8), seen.came8, seen.step)
+        x2 = self.first2(convolved(self.given, _at_half_size(seen, masked=True)))
+        x4 = convolved(self.down4, F.silu(x2), plus=convolved(self.base4, fine))
+        x4 = self.first4(convolved(self.tokens4, placed4, plus=x4))
+        x8 = convolved(self.down8, F.silu(x4), plus=convolved(self.base8, coarse))
+        x8 = self.first8(convolved(self.tokens8, placed8, plus=x8))
+        x16 = self.blocks16(convolved(self.down16, F.silu(x8)))
+        x8 = self.blocks8(x8 + _doubled(convolved(self.up8, silu(x16))))
+        x4 = self.blocks4(x4 + _doubled(convolved(self.up4, silu(x8))))
+        x2 = self.blocks2(x2 + _doubled(convolved(self.up2, silu(x4))))
+        return F.pixel_shuffle(convolved(self.out, silu(x2)), 2)
 
 
 class ProbableDecoder(PictureDecoder):
@@ -481,16 +512,22 @@ class ProbableDecoder(PictureDecoder):
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, picture: Tensor, tokens: LayerTokens, step: Tensor) -> Tensor:
+    def forward(
+        self,
+        picture: Tensor,
+        tokens: LayerTokens,
+        step: Tensor,
+        prediction: NeighbourPrediction | None = None,
+    ) -> Tensor:
         """Decode the base's picture [N, 3, H, W] and the tokens to pictures [N, 3, H, W], not
         clamped; see `NaturalDecoder`.
         """
-        seen = self.seen(picture, tokens, step)
-        high = picture - seen.low
+        seen = self.seen(picture, tokens, step, prediction)
+        high = seen.picture - seen.low
         for came, cosines in ((seen.came8, self.cosines8), (seen.came4, self.cosines4)):
             high = high - cosines.drawn(cosines.analysed(high) * came.unsqueeze(1))
-        x = self.blocks(self.given(_at_half_size(picture, seen, masked=False)))
-        drawn = F.pixel_shuffle(self.out(silu(x)), 2).float()
+        x = self.blocks(convolved(self.given, _at_half_size(seen, masked=False)))
+        drawn = F.pixel_shuffle(convolved(self.out, silu(x)), 2).float()
         out: Tensor = seen.sum_ + self.detail * high + drawn
         return out
 
@@ -499,6 +536,7 @@ class Refinement(nn.Module):
     """Both halves: the transmitter's, and the receiver's at realism 0 (`probable`) and 1.
 
     labels: classes and the null one; base8, base4: channels of the base decoder's features.
+    prediction, differences: of the concealment of losses, if there is one.
     """
 
     def __init__(self, config: RefinementConfig, labels: int, base8: int, base4: int) -> None:
@@ -507,6 +545,19 @@ class Refinement(nn.Module):
         self.encoder = RefinementEncoder(config, base8, labels)
         self.probable = ProbableDecoder(config)
         self.natural = NaturalDecoder(config, base8, base4)
+        self.prediction = NeighbourPrediction(config.predicted) if config.predicted else None
+        self.differences = (
+            LowRankDifferences(self.natural, config.lossy_rank) if config.lossy_rank else None
+        )
+        self.for_losses: NaturalDecoder | None = None
+
+    def merge(self) -> None:
+        """Make the decoder for losses from its differences, for inference: `for_losses`."""
+        if self.differences is not None:
+            self.for_losses = copy.deepcopy(self.natural)
+            with torch.no_grad():
+                for name, changed in self.differences.weights(self.natural).items():
+                    self.for_losses.get_parameter(name).copy_(changed)
 
     def decoded(
         self,
@@ -515,19 +566,28 @@ class Refinement(nn.Module):
         tokens: LayerTokens,
         step: Tensor,
         segmentation: Tensor,
+        lossy: bool = False,
     ) -> Tensor:
         """Decode to pictures [N, 3, H, W], not clamped, at realism 0 or 1.
 
         base: drawn at the same realism. step: see `NaturalDecoder`. segmentation: int64 [N, H, W],
-        the map at the receiver: at realism 1 networks correct nothing in restrained classes.
+        the map at the receiver: at realism 1 networks correct nothing in restrained classes. lossy:
+        whether packets of the pictures were lost, and losses are to be concealed.
         """
+        prediction = self.prediction if lossy else None
         out: Tensor
         if realism == 0:
-            out = self.probable(base[2], tokens, step)
+            out = self.probable(base[2], tokens, step, prediction)
         else:
             classes = self.config.restrained
             restrained = share_of_classes(segmentation, classes) if classes else None
-            out = self.natural(base, tokens, step, restrained)
+            given = base, tokens, step, restrained, prediction
+            if not lossy or self.differences is None:
+                out = self.natural(*given)
+            elif self.for_losses is not None:
+                out = self.for_losses(*given)
+            else:
+                out = functional_call(self.natural, self.differences.weights(self.natural), given)
         return out
 
 
@@ -626,12 +686,12 @@ def _holding(digits: Tensor, came: Tensor) -> Tensor:
     return came & F.interpolate(units.float(), scale_factor=2.0)[:, 0].bool()
 
 
-def _at_half_size(picture: Tensor, seen: Seen, masked: bool) -> Tensor:
+def _at_half_size(seen: Seen, masked: bool) -> Tensor:
     """Return what a decoder sees at half size, [N, 35, H/2, W/2]: the base's picture and the sum,
     where units of both layers came, the step's logarithm, there alone if `masked`, and places in
     blocks.
     """
-    pixels = F.pixel_unshuffle(2 * torch.cat((picture, seen.sum_), 1) - 1, 2)
+    pixels = F.pixel_unshuffle(2 * torch.cat((seen.picture, seen.sum_), 1) - 1, 2)
     n, _, h, w = pixels.shape
     planes = [
         F.interpolate(F.max_pool2d(came.unsqueeze(1).float(), 2), (h, w))

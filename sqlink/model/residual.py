@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.model.fused import convolved, silu
+from sqlink.model.fused import GroupNorm, convolved, silu
 from sqlink.model.spade import SpadeNorm
 
 
@@ -24,7 +24,7 @@ class ResidualBlock(nn.Module):
         def norm(channels: int) -> nn.Module:
             if labels:
                 return SpadeNorm(channels, groups, labels, spade_hidden)
-            return nn.GroupNorm(min(groups, channels), channels, eps=1e-6)
+            return GroupNorm(min(groups, channels), channels, eps=1e-6)
 
         self.norm1, self.conv1 = norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm2, self.conv2 = norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Transform x, [N, inputs, h, w], to [N, outputs, h, w]; labels: [N, L, h, w] for SPADE."""
         condition = () if labels is None else (labels,)
-        y = self.conv1(silu(self.norm1(x, *condition)))
+        y = convolved(self.conv1, silu(self.norm1(x, *condition)))
         return convolved(self.conv2, silu(self.norm2(y, *condition)), plus=self.skip(x))
 
 
@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.heads = max(1, channels // 64)
-        self.norm = nn.GroupNorm(min(groups, channels), channels, eps=1e-6)
+        self.norm = GroupNorm(min(groups, channels), channels, eps=1e-6)
         self.project_in = nn.Conv2d(channels, 3 * channels, 1)
         self.project_out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.project_out.weight)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlink.model.fused import convolved, fusable, modulated
+from sqlink.model.fused import GroupNorm, as_computed, convolved, fusable, modulated
 
 
 def one_hot_map(segmentation: Tensor, num_classes: int) -> Tensor:
@@ -85,6 +85,7 @@ class Cells:
         sums: Tensor = F.embedding_bag(self.ones.flatten(0, 2), columns, mode="sum")
         if layer.bias is not None:
             sums += layer.bias
+        sums = as_computed(sums)
         return sums.reshape(*self.ones.shape[:3], layer.out_channels).permute(0, 3, 1, 2)
 
     def shares(self, side: int) -> Tensor:
@@ -108,7 +109,7 @@ class SpadeNorm(nn.Module):
 
     def __init__(self, channels: int, groups: int, label_channels: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(min(groups, channels), channels, eps=1e-6, affine=False)
+        self.norm = GroupNorm(min(groups, channels), channels, eps=1e-6, affine=False)
         if hidden:
             self.modulation: nn.Module = nn.Sequential(
                 nn.Conv2d(label_channels, hidden, 3, padding=1),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +35,7 @@ from sqlink.metrics.lpips import LPIPS, load_lpips
 from sqlink.model.discriminator import FeatureDiscriminator, PatchDiscriminator, is_one_of
 from sqlink.model.layout import channels_last
 from sqlink.model.refinement import (
+    CONCEALMENT,
     Coefficients,
     Digits,
     Refinement,
@@ -72,6 +73,10 @@ _POINTS = (
     ((0.0, 0.0, 1.0), (1.0, 0.0, 2.5), (0.6, 0.0, 1.25), (0.2, 1.0, 0.7), (1.0, 1.0, 0.4)),
 )
 """Shares of both layers and steps at which held-out pictures are measured, at realism 0 and 1."""
+_HELD_OUT_LOSS = 0.2
+"""Share of the tokens of held-out pictures that is lost where a concealment is trained."""
+_FITTED_AT = (0.7, 1.0, 1.4)
+"""Steps at which the prediction of lost units is fitted."""
 _FLOORS = (1e-3, 1e-3)
 """Added to errors before their logarithm is taken."""
 
@@ -132,6 +137,11 @@ class RefinementTraining(Section):
     restrained: Annotated[list[str], Field(default_factory=list)]
     """Classes in which the decoder's networks correct nothing at realism 1; see
     `RefinementConfig`."""
+    concealment: bool = False
+    """Train the concealment of losses alone (`sqlink.model.concealment`), at realism 1, on pictures
+    that all have losses."""
+    predicted: Annotated[int, Field(ge=0)] = 24
+    lossy_rank: Annotated[int, Field(ge=0)] = 16
     losses: RefinementLosses = RefinementLosses()
     max_minutes: Annotated[float, Field(gt=0)]
     lpips_weights: str | None = None
@@ -165,21 +175,31 @@ class RefinementTrainer:
         restrained = tuple(self.task.classes.index(name) for name in config.restrained)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = refinement_for(self.base, restrained)
+            sizes = (config.predicted, config.lossy_rank) if config.concealment else (0, 0)
+            self.network = refinement_for(self.base, restrained, *sizes)
             channels_last(self.network)  # bfloat16 is fast so
             probe = torch.zeros(1, 3, 64, 64)
             with torch.no_grad():
                 seen = [*self.lpips.taps(probe)[1:6:2], *self.tx.network.features(probe)]
             self.critic = FeatureDiscriminator([view.shape[1] for view in seen])
             self.patch = PatchDiscriminator(self.base.labels - 1)
+        alone = config.realisms == [1] and not config.losses.gain
+        if config.concealment and (config.start is None or not alone):
+            raise ConfigError(
+                "concealment: it needs a `start` whose losses it conceals, `realisms: [1]` and "
+                "`losses: {gain: 0}`"
+            )
         if config.start is not None:
-            self.network.load_state_dict(load_refinement(Path(config.start)))
+            self._start(load_refinement(Path(config.start)))
         named = list(self.network.named_parameters())
         self.gain_parameters = [p for name, p in named if name.startswith("encoder.")]
         self.pixel_parameters = [p for name, p in named if not name.startswith("encoder.")]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=1e-4,
         )
         self.critic_optimizer = torch.optim.AdamW(
             self.critic.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.99)
@@ -201,8 +221,19 @@ class RefinementTrainer:
             config.bank,
             config.realisms,
             config.realisations,
+            lossy=config.concealment,
         )
         self.held_out: list[Entry] = []
+
+    def _start(self, state: dict[str, Tensor]) -> None:
+        """Load what a run starts from; a concealment may be new."""
+        missing, unknown = self.network.load_state_dict(state, strict=False)
+        wrong = [name for name in missing if not name.startswith(CONCEALMENT)] + unknown
+        if wrong:
+            raise ConfigError(f"start: tensors are missing or unknown, {wrong[0]} among them")
+        if self.config.concealment:
+            for name, parameter in self.network.named_parameters():
+                parameter.requires_grad_(name.startswith(CONCEALMENT))
 
     @property
     def progress(self) -> float:
@@ -310,6 +341,9 @@ class RefinementTrainer:
                     found = encoder(images, shares, known, known8)
             sent_ = encoder.digits(_as_float32(found), step)
             came8, came4 = self._came(sent_, shares, realism, place, generator)
+            if config.concealment:
+                lost = torch.tensor([e.drawn[realism].loss for e in chosen])
+                came8, came4 = (_left_of(came, lost, generator) for came in (came8, came4))
             images, labels, sent = (
                 part.repeat_interleave(times, 0) for part in (images, labels, sent)
             )
@@ -319,7 +353,7 @@ class RefinementTrainer:
             )
             digits8, there8, digits4, there4, size = tokens
             rebuilt = self.network.decoded(
-                realism, base, (digits8, there8, digits4, there4), size, sent
+                realism, base, (digits8, there8, digits4, there4), size, sent, config.concealment
             )
         terms, errors = self._losses(
             rebuilt.float(), images, labels, sent, realism, times, generator
@@ -405,6 +439,19 @@ class RefinementTrainer:
             kept &= torch.rand(kept.shape, generator=generator) >= lossy.view(-1, 1, 1)
             masks.append(_tokens_of(kept))
         return masks[0], masks[1]
+
+    @torch.no_grad()
+    def _whole_tokens(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield values and places of the tokens at 1/8 of the bank's pictures, without losses."""
+        encoder = self.network.encoder
+        for entry in self.bank.entries:
+            drawn = entry.drawn[1]
+            known = drawn.known[2][None].float()
+            found = encoder.without_errors(entry.image[None].float() / 255, known)
+            for size in _FITTED_AT:
+                step = torch.tensor([size])
+                digits = encoder.digits(found, step).digits8
+                yield digits * size, torch.ones_like(digits[:, 0], dtype=torch.bool)
 
     def _losses(
         self,
@@ -537,9 +584,11 @@ class RefinementTrainer:
                 sample = data[number]
                 entry = self.base.analysed(sample.image, sample.segmentation)
                 few = keep_most_relevant(entry.scores, torch.tensor([1.0, FEW_OF_MAP]))
+                lost = _HELD_OUT_LOSS if self.config.concealment else 0.0
                 for realism, sent in enumerate((few, torch.ones_like(few))):
                     if realism in self.config.realisms:
-                        self.base.draw(entry, realism, sent)
+                        came = sent & (torch.rand(sent.shape, generator=_fixed()) >= lost)
+                        self.base.draw(entry, realism, sent, came, loss=lost)
                 self.held_out.append(entry)
         figures: dict[str, float] = {}
         for realism, point in (
@@ -571,8 +620,12 @@ class RefinementTrainer:
             _tokens_of(keep_most_relevant(_of_units(gains[:, realism]), torch.tensor([share])))
             for gains, share in zip((digits.gains8, digits.gains4), point[:2], strict=True)
         )
+        lossy = self.config.concealment
+        if lossy:
+            lost = torch.tensor([drawn.loss])
+            came8, came4 = (_left_of(came, lost, _fixed()) for came in (came8, came4))
         tokens = digits.digits8, came8, digits.digits4, came4
-        out = self.average.decoded(realism, (coarse, fine, picture), tokens, step, sent)
+        out = self.average.decoded(realism, (coarse, fine, picture), tokens, step, sent, lossy)
         out = out.clamp(0, 1)
         if realism == 0:
             quality = -10 * float((out - image).square().mean().log10())
@@ -590,8 +643,12 @@ class RefinementTrainer:
 
     def _run(self) -> None:
         generator = torch.Generator().manual_seed(self.config.seed + self.step)
-        while len(self.bank.entries) < min(24, self.bank.size):
+        first = 24 if self.network.prediction is None else 72
+        while len(self.bank.entries) < min(first, self.bank.size):
             self.bank.grow(generator)
+        if self.step == 0 and self.network.prediction is not None:
+            self.network.prediction.fit(self._whole_tokens())
+            follow(self.average, self.network, 0.0)
         if self.step == 0:
             side = self.config.crop
             crops = torch.stack([e.image[:, :side, :side] for e in self.bank.entries])
@@ -631,9 +688,12 @@ class RefinementTrainer:
         self.save()
 
 
-def refinement_for(base: Base, restrained: tuple[int, ...] = ()) -> Refinement:
-    """Make an untrained refinement of the base's sizes."""
-    return Refinement(RefinementConfig(restrained=restrained), base.labels, *base.widths)
+def refinement_for(
+    base: Base, restrained: tuple[int, ...] = (), predicted: int = 0, lossy_rank: int = 0
+) -> Refinement:
+    """Make an untrained refinement of the base's sizes; see `RefinementConfig`."""
+    config = RefinementConfig(restrained=restrained, predicted=predicted, lossy_rank=lossy_rank)
+    return Refinement(config, base.labels, *base.widths)
 
 
 def class_shares(segmentation: Tensor, classes: int) -> Tensor:
@@ -676,6 +736,17 @@ def _of_units(scores: Tensor) -> Tensor:
 def _tokens_of(units: Tensor) -> Tensor:
     """Return for the tokens what holds of their units: [N, h, w] to [N, 2 h, 2 w]."""
     return units.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
+def _left_of(came: Tensor, lost: Tensor, generator: torch.Generator) -> Tensor:
+    """Return which tokens, bool [N, 2 h, 2 w], are left if a share of their units is lost, [N]."""
+    units = torch.rand((len(came), *(side // 2 for side in came.shape[1:])), generator=generator)
+    return came & _tokens_of(units >= lost.view(-1, 1, 1))
+
+
+def _fixed() -> torch.Generator:
+    """Return a generator of the losses of held-out pictures."""
+    return torch.Generator().manual_seed(11)
 
 
 def _as_float32(found: Coefficients) -> Coefficients:

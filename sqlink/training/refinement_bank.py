@@ -30,10 +30,12 @@ class Drawn:
     """What the base decoder draws of the tokens that came, once for each realisation.
 
     known: at realism 0, of all tokens that were sent: what the transmitter knows of the receiver.
+    loss: share of the tokens that was lost, if all pictures have losses.
     """
 
     base: tuple[Features, ...]
     known: Features
+    loss: float = 0.0
 
 
 @dataclass
@@ -93,17 +95,18 @@ class Base:
         sent: Tensor,
         came: Tensor | None = None,
         seeds: Sequence[int] = (0,),
+        loss: float = 0.0,
     ) -> None:
         """Decode the base at realism 0 or 1 from the tokens that came, bool [2, h, w] of picture
         and map: all that were sent if None.
 
-        seeds: of the noise of each realisation.
+        seeds: of the noise of each realisation. loss: see `Drawn`.
         """
         came = sent if came is None else came
         base = tuple(self._decoded(entry, came, realism, seed) for seed in seeds)
         as_drawn = realism == 0 and torch.equal(sent, came)
         entry.drawn[realism] = Drawn(
-            base, base[0] if as_drawn else self._decoded(entry, sent, 0, 0)
+            base, base[0] if as_drawn else self._decoded(entry, sent, 0, 0), loss
         )
 
     def _decoded(self, entry: Entry, came: Tensor, realism: int, seed: int) -> Features:
@@ -122,7 +125,7 @@ class Bank:
 
     crop: side of a training crop, pixels; smaller pictures are passed over. realisms: 0, 1 or both,
     at which pictures are drawn. realisations: how often at realism 1; if more than once, from
-    random noises.
+    random noises. lossy: whether all pictures have losses.
     """
 
     def __init__(
@@ -133,8 +136,10 @@ class Bank:
         size: int,
         realisms: Sequence[int] = (0, 1),
         realisations: int = 1,
+        lossy: bool = False,
     ) -> None:
         self.base, self.crop, self.size, self.realisations = base, crop, size, realisations
+        self.lossy = lossy
         self.realisms = tuple(sorted(set(realisms)))
         self.sets = [open_dataset(s.name, **s.options) for s in sources]
         self.shares = torch.tensor([s.share for s in sources])
@@ -152,7 +157,8 @@ class Bank:
 
         At realism 0 hardly any of the map is sent seven times of ten, as by a transmitter that
         wants fidelity; at realism 1 everything is, five times of ten, and all of the map alone,
-        three times. Else a random share of both is sent. Once in eight times a part of it is lost.
+        three times. Else a random share of both is sent. Once in eight times a part of it is lost,
+        or always if pictures have losses: up to a half, small shares more often.
         """
 
         def uniform() -> float:
@@ -171,14 +177,18 @@ class Bank:
                 fractions = torch.tensor([reached, reached**0.7]).clamp(max=1)
             sent = keep_most_relevant(entry.scores, fractions)
             came = sent.clone()
-            if uniform() < 0.12:
+            loss = 0.0
+            if self.lossy:
+                loss = 0.03 + 0.47 * uniform() ** 1.5
+                came &= torch.rand(sent.shape, generator=generator) >= loss
+            elif uniform() < 0.12:
                 came &= torch.rand(sent.shape, generator=generator) >= 0.5 * uniform()
             if not came[0].any():
                 sent[0, 0, 0] = came[0, 0, 0] = True
             seeds = [0]
             if realism == 1 and self.realisations > 1:
                 seeds = torch.randint(2**31, (self.realisations,), generator=generator).tolist()
-            self.base.draw(entry, realism, sent, came, seeds)
+            self.base.draw(entry, realism, sent, came, seeds, loss)
 
     def grow(self, generator: torch.Generator) -> None:
         """Add a picture until the bank is full, then redraw a random one or replace it."""

@@ -117,6 +117,7 @@ class TokenModel(Analyser, Protocol):
         step: Tensor | None = None,
         realism: float = 1.0,
         recent: RecentDrawings | None = None,
+        lossy: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return pictures and maps from indices, -1 where masked."""
         ...
@@ -127,11 +128,12 @@ class _Read:
     """Tokens that arrived; they are shared and must not be changed.
 
     tokens: indices int64 [h, w] of map and image, digits int16 [k h, k w, D] of the refinements, -1
-    where nothing arrived. step: index of the quantiser's step.
+    where nothing arrived. step: index of the quantiser's step. lossy: whether packets were lost.
     """
 
     tokens: tuple[NDArray[Any], ...]
     step: int
+    lossy: bool
 
     @property
     def empty(self) -> bool:
@@ -159,6 +161,7 @@ class SQGANCodec:
     packing: `independent`, `map-dependent` or `single`; see `sqlink.bitstream.packets`.
     fixed_length: code indices with log2 of the codebook's size bits each, an ablation.
     search: finds digits of the refinement that look better at realism 1; not for `faithful`.
+    precision: that the segmenter computes in, one of PRECISIONS; the model has its own.
     chunk: pictures that the network processes at once, always the same number, so that a result
         does not depend on the other pictures. None: 1 on a CPU, up to 16 on CUDA.
     trained_on: metrics that were training losses of the weights; tables and figures mark them.
@@ -190,6 +193,7 @@ class SQGANCodec:
         fixed_length: bool = False,
         search: TokenSearch | None = None,
         device: torch.device | str = "cpu",
+        precision: str = PRECISIONS[0],
         chunk: int | None = None,
         trained_on: Sequence[str] = (),
         classes: ClassSet = CAMVID,
@@ -202,6 +206,7 @@ class SQGANCodec:
         self.image_layers = integer(self.name, "image_layers", image_layers, 1, LAYERS)
         packing = choice(self.name, "packing", packing, MODES)
         flag(self.name, "fixed_length", fixed_length)
+        self.precision = choice(self.name, "precision", precision, PRECISIONS)
         check_segmenter(self.name, segmenter)
         self.layer_bytes = _checked_layers(layer_bytes)
         if self.layer_bytes and image_layers > 1:
@@ -335,9 +340,10 @@ class SQGANCodec:
                 for stream in range(self.tables.streams)
             ]
             steps = torch.tensor([tokens[n].step for n in rows], device=self.device)
+            lossy = torch.tensor([tokens[n].lossy for n in rows])
             with torch.inference_mode():
                 pictures, labels = self.model.synthesise(
-                    batch[1], batch[0], height, width, **self._refining(batch[2:], steps)
+                    batch[1], batch[0], height, width, **self._refining(batch[2:], steps, lossy)
                 )
                 # A receiver shows 8 bits a channel, as the other codecs' decoders do.
                 shown = (pictures[: there.size].float() * 255).round().cpu() / 255
@@ -348,13 +354,21 @@ class SQGANCodec:
         side_by_side(decode, range(0, count, chunk), self.device)
         return Decoded(images, maps, outage)
 
-    def _refining(self, refinements: Sequence[Tensor], steps: Tensor) -> dict[str, Any]:
+    def _refining(
+        self, refinements: Sequence[Tensor], steps: Tensor, lossy: Tensor
+    ) -> dict[str, Any]:
         """Return the arguments of a network with refinements beside the base's tokens."""
         if not self.tables.refinements:
             return {}
         layers = [(digits - ZERO, digits[..., 0] >= 0) for digits in refinements]
         recent = self._recent if len(steps) == 1 else None
-        return {"refinements": layers, "step": steps, "realism": self.realism, "recent": recent}
+        return {
+            "refinements": layers,
+            "step": steps,
+            "realism": self.realism,
+            "recent": recent,
+            "lossy": lossy,
+        }
 
     def _read(self, one: Received, height: int, width: int) -> _Read:
         """Return the tokens that arrived, and the step of their quantiser."""
@@ -366,7 +380,8 @@ class SQGANCodec:
         rows, columns = self.model.grid(height, width)
         row = self._sender.row(step)
         found = unpacketise(one.packets, rows, columns, self.tables, packing, row)
-        return _Read((*found[:2], *map(tokens_of, found[2:])), step)
+        lossy = None in one.packets
+        return _Read((*found[:2], *map(tokens_of, found[2:])), step, lossy)
 
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
@@ -456,7 +471,10 @@ class SQGANCodec:
                     labels = segmentation[rows.to(segmentation.device)]
                 else:
                     assert segmenter is not None
-                    labels = segmenter.segment(batch)
+                    with torch.autocast(
+                        self.device.type, torch.bfloat16, enabled=self.precision == PRECISIONS[1]
+                    ):
+                        labels = segmenter.segment(batch)
                 analysis = self.model.analyse(batch, labels.to(self.device))
             found = [AnalysedPicture.of(analysis, row, self.relevance) for row in range(which.size)]
             return [(keys[n], one, answer(one)) for n, one in zip(which, found, strict=True)]
@@ -532,7 +550,7 @@ def sqgan(
 ) -> SQGANCodec:
     """Return the codec `sqgan` with shipped or own weights; options are those of `SQGANCodec`.
 
-    precision: of the networks' convolutions and matrix products, one of PRECISIONS. With `bfloat16`
+    precision: of all networks' convolutions and matrix products, one of PRECISIONS. With `bfloat16`
     a CPU that has instructions for it (`amx_bf16`) decodes in about half the time, and results
     differ a little from those in float32; the two ends of a link may differ in it.
     search_passes: number of passes through the decoder, forward and back, in which the transmitter
@@ -556,7 +574,7 @@ def sqgan(
         search = _search(passes, lpips_weights, device) if passes else None
     if passes and model.refinement is None:
         raise ConfigError("sqgan search_passes: these weights have no refinement: leave it at 0")
-    model.in_bfloat16 = choice("sqgan", "precision", precision, PRECISIONS) == "bfloat16"
+    model.in_bfloat16 = choice("sqgan", "precision", precision, PRECISIONS) == PRECISIONS[1]
     tables = Tables.from_tensors(loaded.tensors)
     if (tables.map.size, tables.image.size) != (model.config.map_codes, model.config.image_codes):
         raise WeightsError(f"weights '{weights}' have tables of another size than their codebooks")
@@ -589,6 +607,7 @@ def sqgan(
         fixed_length=fixed_length,
         search=search,
         device=device,
+        precision=precision,
         trained_on=[name for name in loaded.metadata.get("trained_on", "").split(",") if name],
         classes=class_set_of_size(model.config.num_classes),
         steps=steps,

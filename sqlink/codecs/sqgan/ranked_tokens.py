@@ -27,8 +27,6 @@ Kept = tuple[int, int]
 
 _USUAL_BITS = (7.0, 8.7)
 """Bits of a token of the map and of the picture, about, where the search for a budget begins."""
-_MASK_BITS = 3.0
-"""Bits, about, to signal that a unit of the refinement is sent."""
 _LEGIBLE = (0.0, 0.5, 1.0)
 """Weights of the kinds of gain (`sqlink.model.refinement.KINDS`) for `legible`; the second is also
 weighted by the relevance of the place.
@@ -40,8 +38,8 @@ class RankedTokens:
     """The tokens, or units, of a stream at every place.
 
     indices: int64 [h, w], or int16 [h, w, S] of units. ranks: int64 [h, w], 0 the most relevant.
-    bits: float64 [P + 1], the estimated bits of the first 0..P by rank. zero: those of a unit of
-    zeros; None for tokens of the base, which have no zero.
+    bits: float64 [P + 1], the estimated bits if the first 0..P by rank are sent. zero: those of a
+    unit of zeros; None for tokens of the base, which have no zero.
     """
 
     indices: NDArray[Any]
@@ -61,7 +59,11 @@ class RankedTokens:
         rank = ranks(scores)
         ordered = np.zeros(rank.size + 1)
         ordered[1 + rank.reshape(-1)] = bits.reshape(-1)
-        return cls(indices, rank, np.cumsum(ordered), zero)
+        total = np.cumsum(ordered)
+        if zero is not None:
+            counts = np.arange(1, rank.size)
+            total[1:-1] += np.minimum(zero * (rank.size - counts), _mask_bits(counts, rank.size))
+        return cls(indices, rank, total, zero)
 
     def kept(self, count: int) -> NDArray[Any]:
         """Return the indices with all but the `count` most relevant masked; units are set to zero
@@ -70,9 +72,7 @@ class RankedTokens:
         places = self.ranks.size
         if self.zero is None or not 0 < count < places:
             return keep(self.indices, self.ranks, count)
-        share = count / places
-        mask = -places * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
-        if self.zero * (places - count) > mask:
+        if self.zero * (places - count) > _mask_bits(np.array(count), places):
             return keep(self.indices, self.ranks, count)
         there = (self.ranks < count)[..., None]
         return np.where(there, self.indices, self.indices.dtype.type(ZERO))
@@ -139,4 +139,15 @@ def ranked_units(
     scores = F.avg_pool2d(worth.unsqueeze(1), 2)[0, 0].numpy()
     nothing = np.full((1, 1, table.digits), ZERO, dtype=np.int16)
     zero = float(table.usual_bits(nothing, row)[0, 0])
-    return RankedTokens.of(units, scores, table.usual_bits(units, row) + _MASK_BITS, zero)
+    return RankedTokens.of(units, scores, table.usual_bits(units, row), zero)
+
+
+def _mask_bits(counts: NDArray[np.int64], places: int) -> NDArray[np.float64]:
+    """Return the bits, about, that signal which of the places are kept, if so many are: more than
+    none and not all.
+    """
+    share = counts / places
+    bits: NDArray[np.float64] = -places * (
+        share * np.log2(share) + (1 - share) * np.log2(1 - share)
+    )
+    return bits

@@ -38,9 +38,9 @@ _SHIFT = POINTS // 512
 """Points by which a guess is moved on after two misses on the same side; twice as far each time."""
 _LOOKS = 4
 """Most guesses before packets are made."""
-_NEAR = 0.006
+_NEAR = 0.007
 """Packets are made of a guess that is expected this near to what guesses aim at, of the budget."""
-_AIM = 0.4
+_AIM = 0.5
 """Guesses aim at the budget minus this part of the share that may stay free."""
 _FINER_TAKES = 1.3
 """Exponent by which bytes fall with the quantiser's step, where a step was not tried yet."""
@@ -48,6 +48,10 @@ _SINGLE_TAKES = 0.7
 """Share of a unit's usual bits, about, that it takes in a `single` stream, by its contexts."""
 _ROUGH_BITS = (24.0, 6.0)
 """Bits of a unit at 1/8 and at 1/4 at a step of 1, about, before any step was tried."""
+_UNDRAWN: Kept = (-1, -1)
+"""Stands for the base's tokens where its drawing is not known yet, which takes longest."""
+_UNDRAWN_LOOKS = 2
+"""Guesses before the base is drawn."""
 _REFITS = 8
 """Most times that packets are made of tokens after a search, to fill the budget again."""
 _HARDER, _EASIEST = 0.3, -0.17
@@ -62,6 +66,10 @@ class Analyser(Protocol):
         self, finer: Finer, image_indices: torch.Tensor, map_indices: torch.Tensor
     ) -> Coefficients:
         """Return the refinement's coefficients, given the base's tokens that are sent."""
+        ...
+
+    def undrawn(self, finer: Finer) -> Coefficients:
+        """Return about what `coefficients` does, without drawing the base."""
         ...
 
     def layers(
@@ -145,10 +153,11 @@ class Sender:
         step: int | None = None,
     ) -> SentPackets:
         """Return the packets of a point of the path, with layers that end at those below it."""
-        tokens, step = self._tokens(analysed, point, below, step)
-        return SentPackets(
-            tuple(packetise(tokens, self.tables, self.packet_bytes, self.packing)), step
-        )
+        return self._packets(*self._tokens(analysed, point, below, step))
+
+    def _packets(self, tokens: Tokens, step: int) -> SentPackets:
+        made = packetise(tokens, self.tables, self.packet_bytes, self.packing)
+        return SentPackets(tuple(made), step)
 
     def whole(self, analysed: AnalysedPicture, point: int) -> SentPackets:
         """Return the packets of a point of the path, whatever they take, after the search."""
@@ -295,14 +304,16 @@ class Sender:
             return analysed.base
         if (kept, step) not in analysed.finer:
             # By bits they are further from the original, which LPIPS minds more than squared error.
-            by_bits = self.aim == "faithful" and not self.packing.fixed
+            drawn = kept != _UNDRAWN
+            by_bits = drawn and self.aim == "faithful" and not self.packing.fixed
             found = self.model.layers(
                 self._coefficients(analysed, kept).to(self.device),
                 step,
                 partial(self._quantised, self.row(step)) if by_bits else None,
             )
+            aim = self.aim if drawn else "faithful"  # of the undrawn no other gains are known
             analysed.finer[kept, step] = tuple(
-                ranked_units(layer, relevance, table, self.row(step), self.aim)
+                ranked_units(layer, relevance, table, self.row(step), aim)
                 for layer, relevance, table in zip(
                     found, analysed.relevance, self.tables.refinements, strict=True
                 )
@@ -333,8 +344,12 @@ class Sender:
         """Return the refinement's coefficients where `kept` tokens of the base's are sent."""
         if kept not in analysed.coefficients:
             assert analysed.source is not None
-            map_, image = self._base_indices(analysed, kept)
-            found = self.model.coefficients(analysed.source.to(self.device), image, map_)
+            source = analysed.source.to(self.device)
+            if kept == _UNDRAWN:
+                found = self.model.undrawn(source)
+            else:
+                map_, image = self._base_indices(analysed, kept)
+                found = self.model.coefficients(source, image, map_)
             analysed.coefficients[kept] = found.to(torch.device("cpu"))
         return analysed.coefficients[kept]
 
@@ -362,10 +377,12 @@ class Sender:
         """
         sizes = analysed.sizes.setdefault((below, step), {})
         made: dict[int, SentPackets] = {}
+        looked_at: dict[int, tuple[Tokens, int]] = {}
 
         def size(point: int) -> int:
             if point not in sizes:
-                made[point] = self.packets_at(analysed, point, below, step)
+                tokens = looked_at.get(point) or self._tokens(analysed, point, below, step)
+                made[point] = self._packets(*tokens)
                 sizes[point] = SESSION_BYTES + sum(len(p.data) for p in made[point].packets)
             return sizes[point]
 
@@ -376,17 +393,21 @@ class Sender:
         said: dict[int, float] = {}
         known: dict[int, Kept] = {}
         scale, same_side = 1.0, 0
+        rough = self._undrawn(analysed, goal, step)
         while high - low > 1 and (low < 0 or sizes[low] < _FILLED * budget - 1):
             # Tokens are looked at before packets are made of them, which takes longer.
             for _ in range(_LOOKS):
                 seen = {one: scale * bytes_ for one, bytes_ in said.items()} | tried
-                point = self._guess(analysed, goal, seen, step, known, (low, high), same_side)
+                point = self._guess(
+                    analysed, goal, seen, step, known or rough, (low, high), same_side
+                )
                 kept, own_step = self._kept_at(analysed, point, step)
                 looked = own_step in known or kept is None
                 if kept is not None:
                     known[own_step] = kept
-                expected = None if point in said else self._expected(analysed, point, below, step)
-                if expected is not None:
+                if point not in said and self.packing.mode != "single":
+                    looked_at = {point: self._tokens(analysed, point, below, step)}
+                    expected = self._expected(looked_at[point][0])
                     said[point] = SESSION_BYTES + expected
                     looked = abs(scale * said[point] - goal) < _NEAR * budget
                 if looked:
@@ -403,6 +424,18 @@ class Sender:
         if low < 0 or (low < POINTS // 64 and size(0) > budget):
             return None, SentPackets((), 0)
         return low, made[low] if low in made else self.packets_at(analysed, low, below, step)
+
+    def _undrawn(self, analysed: AnalysedPicture, goal: float, step: int | None) -> dict[int, Kept]:
+        """Return what `known` of `_usual_sizes` is before the base was drawn: steps of the
+        quantiser that take about `goal` bytes.
+        """
+        known: dict[int, Kept] = {}
+        for _ in range(_UNDRAWN_LOOKS):
+            point = self._guess(analysed, goal, {}, step, known, (-1, POINTS + 1), 0)
+            kept, own_step = self._kept_at(analysed, point, step)
+            if kept is not None:
+                known[own_step] = _UNDRAWN
+        return known
 
     def _guess(
         self,
@@ -448,16 +481,11 @@ class Sender:
         refined = any(own[0] for own in at.counts[2:])
         return kept if refined else None, int(at.steps[0]) if step is None else step
 
-    def _expected(
-        self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None
-    ) -> float | None:
-        """Return about how many bytes the packets of a point take, or None where only packets
-        tell.
-        """
-        if self.packing.mode == "single":
-            return None
-        tokens, _ = self._tokens(analysed, point, below, step)
-        return expected_bytes(tokens, self.tables, self.packet_bytes, self.packing)
+    def _expected(self, tokens: Tokens) -> float:
+        """Return about how many bytes the packets take, which are not of a `single` stream."""
+        found = expected_bytes(tokens, self.tables, self.packet_bytes, self.packing)
+        assert found is not None
+        return found
 
     def _step_at(self, analysed: AnalysedPicture, point: int, step: int | None) -> int:
         """Return the quantiser's step of a point, or the one that is set."""
@@ -516,6 +544,15 @@ class Sender:
             nearest = min(known, key=lambda one: (abs(one - own), one))
             factor = share * (self.steps[nearest] / self.steps[own]) ** _FINER_TAKES
             finer = self.streams(analysed, nearest, known[nearest])[2:]
-            for stream, kept in zip(finer, points.counts[2:], strict=True):
-                total[here] += factor * stream.bits[kept[here]] / 8
+            drawn = known[nearest] != _UNDRAWN
+            takes = (1.0, 1.0) if drawn else _undrawn_takes(self.steps[nearest])
+            for stream, kept, more in zip(finer, points.counts[2:], takes, strict=True):
+                total[here] += more * factor * stream.bits[kept[here]] / 8
         return total
+
+
+def _undrawn_takes(step: float) -> tuple[float, float]:
+    """Return the bits of the units of both layers, about, in those of the undrawn, which miss what
+    the base draws wrong.
+    """
+    return 1.1 + 0.24 * step, 0.7

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sqlink.model.decoder import Decoder
-from sqlink.model.fused import convolved, fusable, modulated, silu
+from sqlink.model.fused import GroupNorm, convolved, fusable, hold_weights, modulated, silu
 from sqlink.model.spade import Cells, unshuffled_map
 
 
@@ -93,10 +93,53 @@ def test_other_numbers_and_other_back_ends_go_layer_by_layer() -> None:
         assert not fusable(made().to("meta"))
         with torch.backends.mkldnn.flags(enabled=False):
             assert not fusable(made())
-        with torch.autocast("cpu"):
+        with torch.autocast("cpu", torch.float16):
             assert not fusable(made())
         with FlopCounterMode(display=False):
             assert not fusable(made())
+
+
+def test_in_bfloat16_layers_are_fused_and_give_what_they_give_one_after_another() -> None:
+    layer, wide = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 32, 1)
+    norm, x, more = GroupNorm(4, 16), made(), made(seed=1)
+    cells = Cells.of(torch.randint(0, 7, (2, 12, 20)), 7, 2)
+    stem = nn.Conv2d(32, 5, 1)
+
+    def computed() -> list[Tensor]:
+        return [
+            convolved(layer, x, plus=more, relu=True),
+            modulated(wide, more, norm(x)),
+            norm(x),
+            cells.through(stem),
+        ]
+
+    expected = computed()  # in float32, with gradients
+    with torch.no_grad(), torch.autocast("cpu"):
+        assert fusable(x)
+        assert fusable(x.bfloat16())
+        found = computed()
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), other, rtol=0.02, atol=0.04)
+
+
+def test_weights_are_held_in_bfloat16_only_where_they_do_not_change() -> None:
+    layer, x = nn.Conv2d(16, 16, 1), made()
+
+    def changed() -> bool:
+        """Whether a change of the weights is seen, and undo it."""
+        with torch.no_grad(), torch.autocast("cpu"):
+            before = convolved(layer, x)
+            layer.weight.mul_(2)
+            after = convolved(layer, x)
+            layer.weight.div_(2)
+        return not torch.equal(before, after)
+
+    assert changed()
+    hold_weights(nn.Sequential(layer))
+    assert not changed()
+    with torch.no_grad():
+        torch.testing.assert_close(convolved(layer, x), layer(x))
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])

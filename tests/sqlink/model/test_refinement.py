@@ -81,6 +81,8 @@ def test_rounding_is_to_the_digit_next_below_or_the_nearest() -> None:
         ({"steps_per_row": 1}, "steps_per_row"),
         ({"steps": (0.5, 0.0)}, "steps"),
         ({"round_up": 0.6}, "round_up"),
+        ({"predicted": 49}, "predicted"),
+        ({"lossy_rank": -1}, "lossy_rank"),
     ],
 )
 def test_layers_that_cannot_be_coded_are_refused(change: dict[str, Any], names: str) -> None:
@@ -420,6 +422,53 @@ def test_coefficients_are_of_what_the_tokens_that_are_sent_leave() -> None:
     torch.testing.assert_close(sent.z8, expected, rtol=1e-3, atol=1e-4)
     whole = model.coefficients(found.finer, found.image_indices, found.map_indices)
     assert (whole.z8 - sent.z8).abs().max() > 1e-2
+
+
+def test_pictures_with_losses_have_a_decoder_of_their_own() -> None:
+    """In a batch with others, each is as alone; and stored are its differences, not the decoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = SQGAN(STREETS).eval()
+        refinement = model.refine(replace(SMALL, predicted=8, lossy_rank=2)).eval()
+        assert refinement.differences is not None
+        assert refinement.prediction is not None
+        with torch.no_grad():
+            for part in (refinement.natural, refinement.differences):
+                for parameter in part.parameters():
+                    parameter.add_(0.05 * torch.randn(parameter.shape))
+            refinement.prediction.weights.fill_(0.02)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = model.analyse(images, torch.zeros(1, 64, 64, dtype=torch.int64))
+    assert found.finer is not None
+    layers = model.layers(
+        model.coefficients(found.finer, found.image_indices, found.map_indices), 1
+    )
+    came8 = units(torch.arange(16).view(1, 4, 4) % 5 > 0)
+    came = came8, torch.ones(1, 16, 16, dtype=torch.bool)
+    tokens = [(layer.digits, there) for layer, there in zip(layers, came, strict=True)]
+    base, step = (found.image_indices, found.map_indices), torch.tensor([1])
+
+    def shown(lossy: list[bool] | None, realism: float) -> Tensor:
+        count = 1 if lossy is None else len(lossy)
+        given = [(d.repeat(count, 1, 1, 1), t.repeat(count, 1, 1)) for d, t in tokens]
+        which = None if lossy is None else torch.tensor(lossy)
+        repeated = (indices.repeat(count, 1, 1) for indices in base)
+        return model.synthesise(*repeated, 64, 64, given, step.repeat(count), realism, lossy=which)[
+            0
+        ]
+
+    before = {realism: shown([True], realism) for realism in (0.0, 1.0)}
+    state = model.weights()
+    model.load_weights(state)  # makes the decoder for losses from its differences
+    assert model.weights().keys() == state.keys()
+    assert not any("for_losses" in name for name in state)
+    for realism, other in before.items():
+        clean, lossy = shown(None, realism), shown([True], realism)
+        torch.testing.assert_close(lossy, other, rtol=1e-4, atol=1e-5)
+        assert (clean - lossy).abs().max() > 1e-3
+        mixed = shown([True, False, True], realism)
+        for row, expected in zip(mixed, (lossy, clean, lossy), strict=True):
+            torch.testing.assert_close(row, expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_steps_are_fine_and_four_of_them_share_a_row_of_the_tables() -> None:

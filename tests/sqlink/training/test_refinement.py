@@ -22,6 +22,7 @@ from sqlink.training.refinement import (
     lpips_map,
 )
 from sqlink.training.refinement_weights import assemble, load_refinement
+from sqlink.weights.manifest import FOLDER
 
 STREETS = Source(name="streets", options={"seed": 5, "count": 2, "height": 96, "width": 96})
 
@@ -213,3 +214,49 @@ def test_a_crop_is_drawn_twice_from_two_noises_or_once_at_realism_0(
     assert again.resume()
     for name, value in trainer.patch.state_dict().items():
         assert torch.equal(value, again.patch.state_dict()[name])
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_concealment_of_losses_may_be_trained_alone(tmp_path: Path, lpips_folder: Path) -> None:
+    given = config(
+        tmp_path,
+        lpips_folder,
+        start=str(FOLDER / "sqgan-streets.safetensors"),
+        concealment=True,
+        realisms=[1],
+        losses={"gain": 0.0},
+        max_minutes=1e-3,
+        validate_minutes=1e-3,
+    )
+    trainer = RefinementTrainer(given, print)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.run()
+    assert moved(trainer, before) <= {"prediction", "differences"}
+    assert moved(trainer, before) >= {"differences"}
+    drawn = [entry.drawn[1] for entry in trainer.bank.entries]
+    assert all(0.03 <= one.loss <= 0.5 for one in drawn)
+    assert all(one.loss == 0.2 for entry in trainer.held_out for one in entry.drawn.values())
+    weights = assemble(
+        "streets",
+        tmp_path / "refinement.safetensors",
+        [STREETS],
+        tmp_path / "concealed.safetensors",
+        pictures=1,
+        steps=1,
+    )
+    codec = load_codec("sqgan", weights=weights)
+    network = codec.model.refinement  # type: ignore[attr-defined]
+    assert network.prediction is not None
+    assert network.for_losses is not None
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"start": "a.safetensors", "realisms": [0, 1]}, {"start": "a.safetensors"}]
+)
+@pytest.mark.shared
+def test_a_concealment_needs_what_it_conceals_losses_of(
+    changes: dict[str, object], tmp_path: Path, lpips_folder: Path
+) -> None:
+    with pytest.raises(ConfigError, match="concealment: it needs a `start`"):
+        RefinementTrainer(config(tmp_path, lpips_folder, concealment=True, **changes), print)
