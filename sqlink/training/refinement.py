@@ -226,8 +226,16 @@ class RefinementTrainer:
         self.held_out: list[Entry] = []
 
     def _start(self, state: dict[str, Tensor]) -> None:
-        """Load what a run starts from; a concealment may be new."""
-        missing, unknown = self.network.load_state_dict(state, strict=False)
+        """Load what a run starts from. A concealment may be new; without one to be trained, that of
+        the start is left out, as it is of the decoder before.
+        """
+        if not self.config.concealment:
+            state = {k: v for k, v in state.items() if not k.startswith(CONCEALMENT)}
+        try:
+            missing, unknown = self.network.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"start: {self.config.start} does not fit: {reason}") from None
         wrong = [name for name in missing if not name.startswith(CONCEALMENT)] + unknown
         if wrong:
             raise ConfigError(f"start: tensors are missing or unknown, {wrong[0]} among them")

@@ -249,6 +249,12 @@ def test_the_concealment_of_losses_may_be_trained_alone(tmp_path: Path, lpips_fo
     network = codec.model.refinement  # type: ignore[attr-defined]
     assert network.prediction is not None
     assert network.for_losses is not None
+    plain = RefinementTrainer(
+        config(tmp_path / "plain", lpips_folder, start=str(weights), realisms=[1]), print
+    )
+    assert plain.network.prediction is None  # it was of the decoder before
+    with pytest.raises(ConfigError, match=r"start: .* does not fit"):
+        RefinementTrainer(given.model_copy(update={"start": str(weights), "lossy_rank": 3}), print)
 
 
 @pytest.mark.parametrize(
