@@ -10,6 +10,8 @@ for rounding.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 _POINTWISE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _ADDING = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None)
 """The in-place variant, which overwrites the summand."""
+_HELD: WeakKeyDictionary[nn.Module, list[tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
+"""Weight and bias in bfloat16 of layers that may keep them, from their first use on."""
 
 
 def fusable(x: Tensor) -> bool:
@@ -51,17 +55,16 @@ def hold_weights(network: nn.Module) -> None:
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.held = []  # type: ignore[assignment]
+            _HELD[layer] = []
 
 
 def _weights(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias in the precision that convolutions are computed in."""
     if not _in_bfloat16():
         return layer.weight, layer.bias
-    held = getattr(layer, "held", None)
+    held = _HELD.get(layer)
     if held:
-        weight, bias = held[0]
-        return weight, bias
+        return held[0]
     found = layer.weight.bfloat16(), None if layer.bias is None else layer.bias.bfloat16()
     if held is not None:
         held.append(found)

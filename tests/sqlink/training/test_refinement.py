@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 
 from sqlink.codecs import load_codec
 from sqlink.codecs.base import Rate, Received, Stream
+from sqlink.codecs.sqgan.codec import SQGANCodec
 from sqlink.data.base import open_dataset
 from sqlink.data.classes import CAMVID
 from sqlink.errors import ConfigError
 from sqlink.model.refinement import RefinementConfig
+from sqlink.model.sqgan import SQGAN
 from sqlink.training.config import Source
 from sqlink.training.refinement import (
     RefinementTrainer,
@@ -246,7 +248,10 @@ def test_the_concealment_of_losses_may_be_trained_alone(tmp_path: Path, lpips_fo
         steps=1,
     )
     codec = load_codec("sqgan", weights=weights)
-    network = codec.model.refinement  # type: ignore[attr-defined]
+    assert isinstance(codec, SQGANCodec)
+    assert isinstance(codec.model, SQGAN)
+    network = codec.model.refinement
+    assert network is not None
     assert network.prediction is not None
     assert network.for_losses is not None
     plain = RefinementTrainer(

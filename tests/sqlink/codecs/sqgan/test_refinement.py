@@ -201,6 +201,21 @@ def streams(codec: SQGANCodec, images: Tensor, rate: Rate) -> list[Stream]:
     return [one for one in found if isinstance(one, Stream)]
 
 
+def test_the_segmenter_computes_in_the_precision_that_is_asked_for() -> None:
+    seen: list[bool] = []
+
+    class Seen(Nines):
+        def segment(self, images: Tensor) -> Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().segment(images)
+
+    for precision in ("float32", "bfloat16"):
+        streams(made(segmenter=Seen(), precision=precision), pictures(1), Rate(bpp=0.3))
+    assert seen == [False, True]
+    with pytest.raises(ConfigError, match="precision"):
+        made(precision="float16")
+
+
 def test_losses_are_concealed_where_packets_of_a_picture_were_lost() -> None:
     """And nowhere else, whatever is decoded beside it; what was not sent is no loss."""
     codec = made(chunk=4, packet_bytes=64)
@@ -209,7 +224,8 @@ def test_losses_are_concealed_where_packets_of_a_picture_were_lost() -> None:
     broken = replace(whole[1], packets=(*whole[1].packets[:-1], None))
     codec.decode([whole[0], broken, whole[1]])
     codec.decode([whole[0], whole[1]])
-    assert codec.model.lossy == [[False, True, False, False], [False] * 4]  # type: ignore[attr-defined]
+    assert isinstance(codec.model, Layers)
+    assert codec.model.lossy == [[False, True, False, False], [False] * 4]
 
 
 @pytest.mark.parametrize("packing", ["independent", "map-dependent", "single"])
