@@ -28,6 +28,7 @@ from sqlink.cli.options import (
     device_of,
     rate_of,
 )
+from sqlink.cli.progress import search_shown
 from sqlink.cli.quality import QualityMeter, side_by_side
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def encode(
 
     rate = rate_of(bpp, bytes_, quality)
     coder = codec_of(codec, packet_bytes, weights, device, codec_option)
-    with pixel_limit(max_pixels):
+    with pixel_limit(max_pixels), search_shown(coder):
         targets = targets_of(pictures, output, coder.suffix)
         transmitter = Transmitter(coder)
         for path, target, image, labels in inputs_of(pictures, targets, segmentation, coder):
@@ -177,7 +178,7 @@ def transmit(
         packet_bytes,
         device_of(device),
     )
-    with pixel_limit(max_pixels):
+    with pixel_limit(max_pixels), search_shown(coder):
         beside = (".map.png", ".side.png") if measure else (".map.png",)
         maps = [*(segmentation or ()), *(labels or ())]
         targets = targets_of(pictures, output, ".png", maps, beside)

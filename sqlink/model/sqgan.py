@@ -37,19 +37,14 @@ from sqlink.model.refinement import (
     Quantiser,
     Refinement,
     RefinementConfig,
-    quantised,
 )
 from sqlink.model.samm import SemanticAwareMasking
+from sqlink.model.searched_receiver import SearchedReceiver
 from sqlink.model.spade import Cells
 
 if TYPE_CHECKING:
     from sqlink.model.token_search import TokenSearch
     from sqlink.weights.manifest import Loaded
-
-Rounding = Callable[[float], tuple[Tensor, Tensor]]
-"""Rounds what a search found to digits of both layers, int16 [1, k h, k w, D]; with a number above
-0 it is harder to be rounded up, and there are fewer bits.
-"""
 
 _AVERAGES = {f"{s}_quantizer.{n}" for s in ("image", "map") for n in ("counts", "sums")}
 _MADE = "refinement.for_losses."
@@ -90,6 +85,19 @@ class Finer:
     def to(self, device: torch.device) -> Finer:
         """Return the same on a device."""
         return Finer(self.images.to(device), self.shares.to(device))
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found for one picture.
+
+    image_indices: int64 [1, h, w], -1 where a token is not sent. rounded: makes digits of both
+    layers, int16 [1, k h, k w, D]; with a number above 0 it is harder to be rounded up, and there
+    are fewer bits.
+    """
+
+    image_indices: Tensor
+    rounded: Callable[[float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -287,7 +295,7 @@ class SQGAN(nn.Module):
         out: Tensor = self.image_decoder(whole, segmentation, seed)
         return (out + 1) / 2
 
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+    def precision(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context that the networks of inference run in."""
         return torch.autocast(device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
 
@@ -299,7 +307,7 @@ class SQGAN(nn.Module):
         """
         padded, maps = self.pad(images, segmentation)
         cells = self._cells(maps)
-        with self._precision(images.device):
+        with self.precision(images.device):
             v_x, scores_x = self._encode_image(padded, cells)
             v_s, scores_s = self._encode_map(cells)
         image_indices = self.image_quantizer.nearest(v_x)
@@ -324,7 +332,7 @@ class SQGAN(nn.Module):
         assert self.refinement is not None
         base = self._drawn(image_indices, map_indices, 0)
         encoder = self.refinement.encoder
-        with self._precision(finer.images.device):
+        with self.precision(finer.images.device):
             found: Coefficients = encoder(finer.images, finer.shares, base.picture, base.coarse)
         return found
 
@@ -363,57 +371,60 @@ class SQGAN(nn.Module):
         step: int,
         came: tuple[Tensor, Tensor],
         search: TokenSearch,
-    ) -> Rounding:
-        """Search for digits of one picture's tokens, quantised with the step of index `step`, that
-        look more like the original at realism 1.
+    ) -> Searched:
+        """Search for tokens of one picture, quantised with the step of index `step`, that look more
+        like the original at realism 1.
 
-        image_indices, map_indices: int64 [1, h, w], -1 where a token is not sent. came: bool [1, k
-        h, k w] of both layers, the tokens that are sent; digits of others stay as they are.
+        image_indices, map_indices: int64 [1, h, w], -1 where a token is not sent; the map's stay.
+        coefficients: for these. came: bool [1, k h, k w] of both layers, the tokens that are sent;
+        digits of others stay as they are.
         """
         assert self.refinement is not None
         refinement, device = self.refinement, coefficients.z8.device
         with torch.inference_mode(False), torch.no_grad():  # a caller may be in that mode
             steps = torch.tensor([refinement.config.steps[step]], device=device)
-            drawn = self._drawn(image_indices, map_indices, 1)
             found = refinement.encoder.digits(coefficients, steps)
-            base = (drawn.coarse.clone(), drawn.fine.clone(), drawn.picture.clone())
-            segmentation = drawn.segmentation.clone()
-            came = came[0].clone(), came[1].clone()
-            unit = torch.ones_like(steps)
-
-        def decode(digits8: Tensor, digits4: Tensor) -> Tensor:
-            tokens = digits8, came[0], digits4, came[1]
-            return refinement.decoded(1, base, tokens, steps, segmentation)
-
-        round_up = refinement.config.round_up
-        in_steps = partial(quantised, step=unit)
-        values = search.values(
-            decode,
-            finer.images,
-            found,
-            came,
-            partial(in_steps, round_up=round_up),
-            partial(self._precision, device),
-        )
+            sent = image_indices >= 0
+            vectors = self.image_quantizer.lookup(image_indices.clone())
+            receiver = SearchedReceiver(
+                self,
+                refinement,
+                finer.images.clone(),
+                sent,
+                self._segmentation(map_indices).clone(),
+                (came[0].clone(), came[1].clone()),
+                steps,
+            )
+            tokens = search.tokens(receiver, finer.images, vectors, found)
 
         def rounded(harder: float) -> tuple[Tensor, Tensor]:
-            digits = (
-                torch.where(there.unsqueeze(1), in_steps(value, round_up=round_up - harder), old)
+            first, second = (
+                torch.where(there.unsqueeze(1), receiver.harder(value, harder), old)
+                .permute(0, 2, 3, 1)
+                .round()
+                .to(torch.int16)
                 for value, there, old in zip(
-                    values, came, (found.digits8, found.digits4), strict=True
+                    (tokens.rounded8, tokens.rounded4),
+                    came,
+                    (found.digits8, found.digits4),
+                    strict=True,
                 )
             )
-            made = (part.permute(0, 2, 3, 1).round().to(torch.int16) for part in digits)
-            return next(made), next(made)
+            return first, second
 
-        return rounded
+        return Searched(torch.where(sent, tokens.indices, image_indices), rounded)
+
+    def _segmentation(self, map_indices: Tensor) -> Tensor:
+        """Return the map that the base's tokens draw, int64 [N, H, W]."""
+        codes = self.map_quantizer.lookup(map_indices)
+        with self.precision(codes.device):
+            return self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
 
     def _drawn(self, image_indices: Tensor, map_indices: Tensor, realism: int) -> BaseDrawing:
         """Return what the base's tokens draw at realism 0 or 1."""
-        codes = self.map_quantizer.lookup(map_indices)
+        segmentation = self._segmentation(map_indices)
         grid = self.image_quantizer.lookup(image_indices)
-        with self._precision(grid.device):
-            segmentation = self.map_decoder.likeliest(self.map_demasker(codes, map_indices >= 0))
+        with self.precision(grid.device):
             grid = self.image_demasker(grid, image_indices >= 0)
             coarse, fine, out = self.image_decoder.with_features(grid, segmentation, 0, realism)
         return BaseDrawing(segmentation, coarse, fine, ((out.float() + 1) / 2).clamp(0, 1))
@@ -469,7 +480,7 @@ class SQGAN(nn.Module):
         """Return the picture at realism 0 or 1; steps: [N], values of a digit of 1."""
         assert self.refinement is not None
         drawn = base.coarse, base.fine, base.picture
-        with self._precision(base.picture.device):
+        with self.precision(base.picture.device):
             return self.refinement.decoded(realism, drawn, tokens, steps, base.segmentation, lossy)
 
     @torch.inference_mode()

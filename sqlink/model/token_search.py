@@ -1,11 +1,13 @@
-"""Search for the refinement's digits at the transmitter, through the receiver's own network.
+"""Search for the picture's tokens at the transmitter, through the receiver's own networks.
 
-    coefficients in steps ─ rounded ─ decoder at realism 1 ─ distance + price x bits
-             └── gradient, as if nothing were rounded ────────────────────┘
+    the base's vectors ─ nearest codes ─ base decoder ─┐
+    coefficients in steps ─ rounded ───────────────────┴─ decoder at realism 1 ─ distance
+             │                                                                + price x bits
+             └── gradient, as if nothing were rounded ────────────────────────────────┘
 
-A digit rounded to the nearest is best for squared error. How it looks, the decoder's network
-decides, which both ends hold: a few passes through it find digits that look more like the original
-for the same bytes. The stream is an ordinary one.
+The nearest code and the nearest digit are best for squared error. How they look, the receiver's
+networks decide, which both ends hold: a few passes through them find codes and digits that look
+more like the original for the same bytes. The stream is an ordinary one.
 
 Rounding that gradients pass unchanged: Bengio, Léonard, Courville, "Estimating or propagating
 gradients through stochastic neurons", 2013. Search per picture in learned codecs: Campos et al.,
@@ -15,21 +17,17 @@ gradients through stochastic neurons", 2013. Search per picture in learned codec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sqlink.errors import DataError
 from sqlink.metrics.lpips import LPIPS, too_small
-from sqlink.model.refinement import Digits
+from sqlink.model.refinement import BaseFeatures, Digits
 from sqlink.segmentation.pyramid import Pyramid
 from sqlink.training.perceptual import features_loss
-
-Decode = Callable[[Tensor, Tensor], Tensor]
-"""Decodes digits of both layers, [N, D, h, w] each, to pictures [N, 3, H, W], not clamped."""
 
 _FOLLOWS = 20.0
 """How much higher the price is with too many bits: e to this power with twice as many."""
@@ -84,69 +82,132 @@ class PerceptualDistance:
         return distance
 
 
+class Receiver(Protocol):
+    """What a search sees of the receiver of one picture, at a step of the quantiser."""
+
+    @property
+    def came(self) -> tuple[Tensor, Tensor]:
+        """Tokens of both layers of the refinement that are sent, bool [1, h, w]."""
+        ...
+
+    def nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices [1, h, w] of the codes next to vectors [1, h, w, d], and the codes."""
+        ...
+
+    def base(self, vectors: Tensor) -> BaseFeatures:
+        """Return what the base draws of vectors at realism 1, differentiable in them."""
+        ...
+
+    def missing(self, picture: Tensor) -> Tensor:
+        """Return the coefficients at 1/8, in steps, of what a picture of the base does not show."""
+        ...
+
+    def decoded(self, base: BaseFeatures, digits8: Tensor, digits4: Tensor) -> Tensor:
+        """Return the picture, [1, 3, H, W], not clamped, differentiable in all."""
+        ...
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """Make digits of values in steps."""
+        ...
+
+
+class FoundTokens(NamedTuple):
+    """indices: int64 [1, h, w], of the base's codes. rounded8, rounded4: what is to be rounded, in
+    steps, [1, D, h, w].
+    """
+
+    indices: Tensor
+    rounded8: Tensor
+    rounded4: Tensor
+
+
 @dataclass(frozen=True)
 class TokenSearch:
-    """Adam on coefficients in steps.
+    """Adam on the base's vectors and on coefficients in steps.
 
     distance: what is made small. passes: through the decoder, forward and back. price: of a bit a
-    pixel, in units of the distance, while there are as many bits as before; it rises where there
-    are more, so that they stay about as many. rate: learning rate at first, in steps; it falls
-    linearly to nothing.
+    pixel of the refinement, in units of the distance, while there are as many bits as before; it
+    rises where there are more, so that they stay about as many. rate, base_rate: learning rates of
+    coefficients and vectors at first, in steps and in units of the codebook; they fall linearly to
+    nothing. tell: is called after each pass with the number of those done and of all.
     """
 
     distance: Distance
     passes: int
     price: float = 4.0
     rate: float = 0.05
+    base_rate: float = 0.1
+    tell: Callable[[int, int], None] | None = None
 
-    def values(
-        self,
-        decode: Decode,
-        images: Tensor,
-        found: Digits,
-        came: tuple[Tensor, Tensor],
-        rounding: Callable[[Tensor], Tensor],
-        precision: Callable[[], AbstractContextManager[object]],
-    ) -> tuple[Tensor, Tensor]:
-        """Return what to round, in steps, of both layers, [N, D, h, w]; it differs from what was
-        found where tokens came.
+    def tokens(
+        self, receiver: Receiver, image: Tensor, vectors: Tensor, found: Digits
+    ) -> FoundTokens:
+        """Search for the tokens of an image, [1, 3, H, W].
 
-        images: [N, 3, H, W]. came: bool [N, h, w] of both layers. rounding: makes digits of values
-        in steps. precision: context that the networks run in.
+        vectors: [1, h, w, d], where the base's codes begin. found: digits for these. Digits of
+        tokens that are not sent stay as they are.
         """
         with torch.inference_mode(False), torch.enable_grad():
+            image, first = image.clone(), vectors.clone()
             values = [part.clone().requires_grad_() for part in (found.rounded8, found.rounded4)]
-            masks = [part.clone().unsqueeze(1) for part in came]
+            moved = first.clone().requires_grad_()
+            masks = [part.clone().unsqueeze(1) for part in receiver.came]
 
             def bits(digits: Sequence[Tensor]) -> Tensor:
-                """Return about the bits of a pixel, [N]."""
+                """Return about the bits of a pixel, [1]."""
                 each = [
                     (about_bits(d) * m).sum((1, 2, 3)) for d, m in zip(digits, masks, strict=True)
                 ]
-                return torch.stack(each).sum(0) / images[0, 0].numel()
+                return torch.stack(each).sum(0) / image[0, 0].numel()
+
+            def drawn() -> tuple[Tensor, BaseFeatures, list[Tensor]]:
+                """Return the base's indices, what they draw, and what is to be rounded beside it:
+                the coefficients follow what the base shows.
+                """
+                indices, codes = receiver.nearest(moved.detach())
+                coarse, fine, picture = receiver.base(moved + (codes - moved).detach())
+                picture = _clamped(picture)
+                more = receiver.missing(picture.detach()) - missing
+                return indices, (coarse, fine, picture), [values[0] + more, values[1]]
 
             with torch.no_grad():
-                distance_of = self.distance.to(images.clone())
-                before = bits([found.digits8, found.digits4])
-            optimizer = torch.optim.Adam(values, lr=self.rate)
+                distance_of = self.distance.to(image)
+                before = bits([found.digits8.clone(), found.digits4.clone()])
+                missing = receiver.missing(receiver.base(first)[2].clamp(0, 1))
+            optimizer = torch.optim.Adam(
+                [
+                    {"params": values, "lr": self.rate},
+                    {"params": [moved], "lr": self.base_rate},
+                ]
+            )
+            rates = [group["lr"] for group in optimizer.param_groups]
             for number in range(self.passes):
-                for group in optimizer.param_groups:
-                    group["lr"] = self.rate * (1 - number / self.passes)
-                digits = [rounding(value) for value in values]
-                with precision():
-                    shown = decode(digits[0], digits[1]).float()
-                shown = shown + (shown.clamp(0, 1) - shown).detach()
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * (1 - number / self.passes)
+                _, base, now = drawn()
+                digits = [receiver.rounded(value) for value in now]
+                shown = _clamped(receiver.decoded(base, digits[0], digits[1]).float())
                 more = bits([part.detach() for part in digits]) / before.clamp(min=1e-9) - 1
                 price = self.price * (_FOLLOWS * more.clamp(-0.2, 0.2)).exp()
-                cost = distance_of(shown) + (price * bits(values)).sum()
-                gradients = torch.autograd.grad(cost, values)
-                for value, gradient in zip(values, gradients, strict=True):
+                cost = distance_of(shown) + (price * bits(now)).sum()
+                searched = [*values, moved]
+                gradients = torch.autograd.grad(cost, searched)
+                for value, gradient in zip(searched, gradients, strict=True):
                     value.grad = gradient
                 optimizer.step()
-        first, second = (
-            torch.where(mask, value.detach(), old)
-            for value, mask, old in zip(
-                values, masks, (found.rounded8, found.rounded4), strict=True
-            )
-        )
-        return first, second
+                if self.tell is not None:
+                    self.tell(number + 1, self.passes)
+            with torch.no_grad():
+                indices, _, now = drawn()
+                first8, first4 = (
+                    torch.where(mask, value, old)
+                    for value, mask, old in zip(
+                        now, masks, (found.rounded8, found.rounded4), strict=True
+                    )
+                )
+        return FoundTokens(indices, first8, first4)
+
+
+def _clamped(picture: Tensor) -> Tensor:
+    """Clamp to [0, 1]; gradients pass as if nothing were clamped."""
+    return picture + (picture.clamp(0, 1) - picture).detach()

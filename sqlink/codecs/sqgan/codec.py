@@ -160,7 +160,7 @@ class SQGANCodec:
         not.
     packing: `independent`, `map-dependent` or `single`; see `sqlink.bitstream.packets`.
     fixed_length: code indices with log2 of the codebook's size bits each, an ablation.
-    search: finds digits of the refinement that look better at realism 1; not for `faithful`.
+    search: finds tokens that look better at realism 1; not for `faithful`.
     precision: that the segmenter computes in, one of PRECISIONS; the model has its own.
     chunk: pictures that the network processes at once, always the same number, so that a result
         does not depend on the other pictures. None: 1 on a CPU, up to 16 on CUDA.
@@ -262,6 +262,19 @@ class SQGANCodec:
     def split(self, rows: Split) -> None:
         checked = checked_rows(rows, self.tables.streams, len(self.steps))
         self._sender = replace(self._sender, path=RatePath(checked, self.tables.streams))
+
+    @property
+    def searches(self) -> bool:
+        """Whether the transmitter searches for tokens."""
+        return self._sender.search is not None
+
+    def tell_search(self, tell: Callable[[int, int], None] | None) -> None:
+        """Call `tell` after each pass of a search from now on, with the number of passes done and
+        of all; None: do not any more.
+        """
+        if self._sender.search is not None:
+            search = replace(self._sender.search, tell=tell)
+            self._sender = replace(self._sender, search=search)
 
     @one_thread_each()
     def encode(
@@ -553,10 +566,11 @@ def sqgan(
     precision: of all networks' convolutions and matrix products, one of PRECISIONS. With `bfloat16`
     a CPU that has instructions for it (`amx_bf16`) decodes in about half the time, and results
     differ a little from those in float32; the two ends of a link may differ in it.
-    search_passes: number of passes through the decoder, forward and back, in which the transmitter
-    searches for digits of the refinement that look better by LPIPS and to `tx` at realism 1, for
-    the same bytes; 0 to 1000. Each takes about twice as long as decoding. lpips_weights: folder of
-    the LPIPS files for it; None: that of the environment variable.
+    search_passes: number of passes through the receiver's networks, forward and back, in which the
+    transmitter searches for the picture's codes and the refinement's digits that look better by
+    LPIPS and to `tx` at realism 1, for the same bytes; 0 to 1000. Each takes about three times as
+    long as decoding. lpips_weights: folder of the LPIPS files for it; None: that of the environment
+    variable.
 
     Raises ConfigError for a search with `aim: faithful` or without refinements, WeightsError where
     the weights are missing, damaged or do not fit the model they name.
@@ -618,7 +632,7 @@ def sqgan(
 def _search(
     passes: int, lpips_weights: str | Path | None, device: torch.device | str
 ) -> TokenSearch:
-    """Return the search for digits. Raises WeightsError where LPIPS' files are missing."""
+    """Return the search for tokens. Raises WeightsError where LPIPS' files are missing."""
     from sqlink.metrics.lpips import load_lpips
     from sqlink.model.token_search import PerceptualDistance, TokenSearch
     from sqlink.segmentation import load_segmenter

@@ -29,7 +29,7 @@ from sqlink.model.refinement import table_row
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Coefficients, Quantiser
-    from sqlink.model.sqgan import Finer, Layer, Rounding
+    from sqlink.model.sqgan import Finer, Layer, Searched
     from sqlink.model.token_search import TokenSearch
 
 _FILLED = 0.982
@@ -87,8 +87,8 @@ class Analyser(Protocol):
         step: int,
         came: tuple[torch.Tensor, torch.Tensor],
         search: TokenSearch,
-    ) -> Rounding:
-        """Search for digits of both layers that look better at the receiver."""
+    ) -> Searched:
+        """Search for tokens that look better at the receiver."""
         ...
 
 
@@ -101,13 +101,25 @@ class SentPackets:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What a search found.
+
+    rounded: makes the picture with its tokens; the argument is that of `Searched.rounded`.
+    has_units: whether units of the refinement are among these.
+    """
+
+    rounded: Callable[[float], AnalysedPicture]
+    has_units: bool
+
+
+@dataclass(frozen=True)
 class Sender:
     """The transmitter after the network.
 
     steps: the quantiser's, none without refinements, steps_per_row of which share a row of the
     tables. aim: of AIMS. image_layers, layer_bytes: see
-    `sqlink.codecs.sqgan.codec.SQGANCodec`. search: for digits that look better; None: digits are
-    rounded.
+    `sqlink.codecs.sqgan.codec.SQGANCodec`. search: for tokens that look better; None: the nearest
+    codes and digits are sent.
     """
 
     path: RatePath
@@ -182,26 +194,23 @@ class Sender:
         if asked not in analysed.searched:
             found = self._searched(analysed, point, sent.step)
             if found is not None and budget is not None:
-                sent = self._refilled(found, point, below, sent, budget)
+                fill = self._refilled if found.has_units else self._shortened
+                sent = fill(found, point, below, sent, budget)
             elif found is not None:
-                sent = self.packets_at(found(0.0), point, below, sent.step)
+                sent = self.packets_at(found.rounded(0.0), point, below, sent.step)
             analysed.searched[asked] = sent
         answer: SentPackets = analysed.searched[asked]
         return answer
 
-    def _searched(
-        self, analysed: AnalysedPicture, point: int, step: int
-    ) -> Callable[[float], AnalysedPicture] | None:
-        """Search for digits of the units that a point of the path sends, at a step of the
-        quantiser; None where it sends none.
-
-        Returns what makes the picture with these digits; its argument is that of `Rounding`.
+    def _searched(self, analysed: AnalysedPicture, point: int, step: int) -> _Found | None:
+        """Search for the tokens that a point of the path sends, at a step of the quantiser; None
+        where it sends none of the picture.
         """
         assert self.search is not None
         assert analysed.source is not None
         at = self.path.at(np.array([point]), analysed.base[0].ranks.size)
         counts = [int(own[0]) for own in at.counts]
-        if not any(counts[2:]):
+        if not any(counts[1:]):
             return None
         kept = counts[0], counts[1]
         streams = self.streams(analysed, step, kept)[2:]
@@ -213,7 +222,7 @@ class Sender:
             .to(self.device)
             for stream, count in zip(streams, counts[2:], strict=True)
         )
-        rounding = self.model.searched(
+        found = self.model.searched(
             analysed.source.to(self.device),
             image,
             map_,
@@ -222,19 +231,23 @@ class Sender:
             (first, second),
             self.search,
         )
+        own = analysed.base[1]
+        codes = found.image_indices[0].cpu().numpy()
+        moved = replace(own, indices=np.where(codes < 0, own.indices, codes))
+        searched = replace(analysed, base=(analysed.base[0], moved), sizes={}, searched={})
 
-        def with_digits(harder: float) -> AnalysedPicture:
+        def rounded(harder: float) -> AnalysedPicture:
             better = tuple(
-                replace(stream, indices=units_of(own[0].cpu().numpy() + np.int16(ZERO)))
-                for stream, own in zip(streams, rounding(harder), strict=True)
+                replace(stream, indices=units_of(digits[0].cpu().numpy() + np.int16(ZERO)))
+                for stream, digits in zip(streams, found.rounded(harder), strict=True)
             )
-            return replace(analysed, finer={(kept, step): better}, sizes={}, searched={})
+            return replace(searched, finer={(kept, step): better})
 
-        return with_digits
+        return _Found(rounded, any(counts[2:]))
 
     def _refilled(
         self,
-        found: Callable[[float], AnalysedPicture],
+        found: _Found,
         point: int,
         below: tuple[int, ...],
         sent: SentPackets,
@@ -248,7 +261,7 @@ class Sender:
         seen: dict[float, int] = {}
         harder = 0.0
         for _ in range(_REFITS):
-            made = self.packets_at(found(harder), point, below, sent.step)
+            made = self.packets_at(found.rounded(harder), point, below, sent.step)
             seen[harder] = size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
             if filled < size <= budget:
                 best, filled = made, size
@@ -265,6 +278,28 @@ class Sender:
                 share = (seen[not_] - goal) / max(1, seen[not_] - seen[fits])
                 harder = not_ + (fits - not_) * min(max(share, 0.1), 0.9)
         return best
+
+    def _shortened(
+        self,
+        found: _Found,
+        point: int,
+        below: tuple[int, ...],
+        sent: SentPackets,
+        budget: int,
+    ) -> SentPackets:
+        """Return the packets of a point of the path, or of one a little before, with the codes that
+        were found; those without a search if nothing fits.
+        """
+        analysed = found.rounded(0.0)
+        for _ in range(_REFITS):
+            made = self.packets_at(analysed, point, below, sent.step)
+            size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
+            if size <= budget:
+                return made
+            point = min(point - 1, int(point * budget / size))
+            if point < 0:
+                break
+        return sent
 
     def _tokens(
         self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlink.bitstream import StreamTable, Tables
 from sqlink.bitstream.packets import Packing, Tokens, expected_bytes, packetise
 from sqlink.bitstream.quantisation import quantised_by_bits
 from sqlink.bitstream.refinement_table import LIMIT, ZERO, RefinementTable
+from sqlink.cli.progress import search_shown
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Packet, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
 from sqlink.codecs.sqgan.ranked_tokens import RankedTokens
@@ -29,7 +32,7 @@ from sqlink.errors import ConfigError, DataError, WeightsError
 from sqlink.metrics.lpips import FOLDER_VARIABLE
 from sqlink.model.base_drawing import RecentDrawings
 from sqlink.model.refinement import LARGEST, Coefficients, Quantiser
-from sqlink.model.sqgan import SQGAN, Analysis, Finer, Layer, Rounding
+from sqlink.model.sqgan import SQGAN, Analysis, Finer, Layer, Searched
 from sqlink.model.token_search import Distance, TokenSearch
 
 HASH = "0123456789abcdef" * 4
@@ -113,9 +116,9 @@ class Layers:
         step: int,
         came: tuple[Tensor, Tensor],
         search: TokenSearch,
-    ) -> Rounding:
+    ) -> Searched:
         """Digits of the tokens that are sent, times `passes`, and smaller where it is harder to be
-        rounded up.
+        rounded up; codes are moved on by `passes`.
         """
 
         def rounded(harder: float) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,8 @@ class Layers:
             )
             return first, second
 
-        return rounded
+        moved = (image_indices + search.passes).clamp(0, 63)
+        return Searched(torch.where(image_indices < 0, image_indices, moved), rounded)
 
     def synthesise(
         self,
@@ -449,15 +453,57 @@ def test_after_a_search_the_budget_is_filled_again(passes: int, options: dict[st
     assert streams(codec, images, Rate(bytes=budget)) == [stream]
 
 
-def test_a_search_is_not_for_fidelity_and_not_for_the_base_alone() -> None:
+def indices_of_base(codec: SQGANCodec, stream: Stream) -> tuple[NDArray[Any], NDArray[Any]]:
+    height, width = stream.session.height, stream.session.width
+    map_, image, *_ = codec._read(Received.whole(stream), height, width).tokens
+    return map_, image
+
+
+@pytest.mark.parametrize("budget", [120, 900])
+def test_a_search_moves_the_codes_of_the_picture_and_not_of_the_map(budget: int) -> None:
+    """Of the base alone as well, where no digits can fill a budget again."""
+    images, rate = pictures(1), Rate(bytes=budget)
+    codecs = made(), made(search=no_distance(2))
+    plain, searched = (streams(codec, images, rate)[0] for codec in codecs)
+    assert 0.85 * budget <= searched.size <= budget
+    (map_, image), (same, moved) = (
+        indices_of_base(codec, stream)
+        for codec, stream in zip(codecs, (plain, searched), strict=True)
+    )
+    both = (image >= 0) & (moved >= 0)
+    assert both.any()
+    assert np.array_equal(moved[both], (image[both] + 2).clip(0, 63))
+    there = (map_ >= 0) & (same >= 0)
+    assert np.array_equal(map_[there], same[there])
+
+
+def test_a_search_is_shown_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(codec: SQGANCodec) -> Any:
+        search = codec._sender.search
+        return None if search is None else search.tell
+
+    plain, searching = made(), made(search=no_distance(2))
+    assert (plain.searches, searching.searches) == (False, True)
+    with search_shown(searching):
+        assert told(searching) is None  # a file
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with search_shown(plain):
+        assert told(plain) is None
+    with search_shown(searching):
+        told(searching)(1, 2)
+    assert told(searching) is None
+    assert "1/2" in capsys.readouterr().err
+
+
+def test_a_search_is_not_for_fidelity() -> None:
     images, rate = pictures(1), Rate(bytes=900)
     plain, searched = (
         streams(made(aim="faithful", search=search), images, rate)
         for search in (None, no_distance(2))
     )
     assert plain == searched
-    few = Rate(bytes=120)
-    assert streams(made(search=no_distance(2)), images, few) == streams(made(), images, few)
     with pytest.raises(ConfigError, match="search_passes: a search is for LPIPS"):
         sqgan(aim="faithful", search_passes=3)
     with pytest.raises(ConfigError, match="search_passes"):

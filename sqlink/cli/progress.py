@@ -1,0 +1,34 @@
+"""Progress of long work on one picture, on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlink.codecs.base import Codec
+
+
+@contextlib.contextmanager
+def search_shown(coder: Codec) -> Iterator[None]:
+    """Show the passes of a codec's searches while in the context, if standard error is a
+    terminal.
+    """
+    from sqlink.codecs.sqgan.codec import SQGANCodec
+
+    if not isinstance(coder, SQGANCodec) or not coder.searches or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = "searching", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("searching", total=None)
+        coder.tell_search(lambda done, passes: bar.update(task, completed=done, total=passes))
+        try:
+            yield
+        finally:
+            coder.tell_search(None)
