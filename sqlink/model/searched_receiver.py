@@ -55,7 +55,10 @@ class SearchedReceiver:
         """See `Receiver`."""
         tokens = digits8, self.came[0], digits4, self.came[1]
         with self.model.precision(digits8.device):
-            return self.refinement.decoded(1, base, tokens, self.step, self.segmentation)
+            drawn = self.refinement.decoded(1, base, tokens, self.step, self.segmentation)
+        # Its mean colour becomes that of the original.
+        shift = self.image.mean((2, 3), keepdim=True) - drawn.mean((2, 3), keepdim=True)
+        return drawn + shift
 
     def rounded(self, values: Tensor) -> Tensor:
         """See `Receiver`."""

@@ -54,6 +54,7 @@ from sqlink.codecs.base import (
     outage_images,
     register,
 )
+from sqlink.codecs.sqgan.mean_colour import mean_colours, with_mean_colours
 from sqlink.codecs.sqgan.ranked_tokens import AnalysedPicture
 from sqlink.codecs.sqgan.rate_path import (
     AIMS,
@@ -129,11 +130,13 @@ class _Read:
 
     tokens: indices int64 [h, w] of map and image, digits int16 [k h, k w, D] of the refinements, -1
     where nothing arrived. step: index of the quantiser's step. lossy: whether packets were lost.
+    colour: see `mean_colour`; None where no session says it.
     """
 
     tokens: tuple[NDArray[Any], ...]
     step: int
     lossy: bool
+    colour: bytes | None
 
     @property
     def empty(self) -> bool:
@@ -309,10 +312,10 @@ class SQGANCodec:
                 fitted = self._sender.fit(analysed, budget)
                 if isinstance(fitted, int):
                     return Unreachable(self.name, height, width, budget, fitted)
-                return self._stream(fitted, height, width)
+                return self._stream(fitted, height, width, analysed.colour)
             assert quality is not None
             sent = self._sender.whole(analysed, max(1, round(quality * POINTS)))
-            return self._stream(sent, height, width)
+            return self._stream(sent, height, width, analysed.colour)
 
         return self._analysed(images, segmentation, answer)
 
@@ -359,7 +362,9 @@ class SQGANCodec:
                     batch[1], batch[0], height, width, **self._refining(batch[2:], steps, lossy)
                 )
                 # A receiver shows 8 bits a channel, as the other codecs' decoders do.
-                shown = (pictures[: there.size].float() * 255).round().cpu() / 255
+                colours = [tokens[n].colour for n in there]
+                shown = with_mean_colours(pictures[: there.size].float(), colours)
+                shown = (shown * 255).round().cpu() / 255
                 images[start + there] = shown
                 maps[start + there] = labels[: there.size].cpu()
                 outage[start + there] = False
@@ -386,15 +391,16 @@ class SQGANCodec:
     def _read(self, one: Received, height: int, width: int) -> _Read:
         """Return the tokens that arrived, and the step of their quantiser."""
         header, packing, step = one.session.header, self.packing, 0
+        colour: bytes | None = None
         if len(header) == SESSION_BYTES and begins_as_session(header):
             said = SessionHeader.from_bytes(header)
             self._check(said)
-            packing, step = said.packing, said.step
+            packing, step, colour = said.packing, said.step, said.colour
         rows, columns = self.model.grid(height, width)
         row = self._sender.row(step)
         found = unpacketise(one.packets, rows, columns, self.tables, packing, row)
         lossy = None in one.packets
-        return _Read((*found[:2], *map(tokens_of, found[2:])), step, lossy)
+        return _Read((*found[:2], *map(tokens_of, found[2:])), step, lossy, colour)
 
     def token_fate(
         self, image: Tensor, segmentation: Tensor | None, sent: Stream, came: Received
@@ -489,7 +495,11 @@ class SQGANCodec:
                     ):
                         labels = segmenter.segment(batch)
                 analysis = self.model.analyse(batch, labels.to(self.device))
-            found = [AnalysedPicture.of(analysis, row, self.relevance) for row in range(which.size)]
+                colours = mean_colours(batch)
+            found = [
+                AnalysedPicture.of(analysis, row, colours[row], self.relevance)
+                for row in range(which.size)
+            ]
             return [(keys[n], one, answer(one)) for n, one in zip(which, found, strict=True)]
 
         done: dict[bytes, Stream | Unreachable] = {}
@@ -519,7 +529,7 @@ class SQGANCodec:
             self.segmenter = load_segmenter(self.segmenter, device=self.device)
         return self.segmenter
 
-    def _stream(self, sent: SentPackets, height: int, width: int) -> Stream:
+    def _stream(self, sent: SentPackets, height: int, width: int, colour: bytes) -> Stream:
         header = SessionHeader(
             self.packing,
             height,
@@ -527,6 +537,7 @@ class SQGANCodec:
             self.packet_bytes,
             sent.step,
             bytes.fromhex(self.weights_sha256)[:WEIGHTS_BYTES],
+            colour,
         ).to_bytes(packet.data for packet in sent.packets)
         return Stream(Session(self.name, height, width, header), sent.packets)
 

@@ -82,7 +82,8 @@ class RankedTokens:
 class AnalysedPicture:
     """One picture's tokens.
 
-    base: of map and image. source: of the refinement's coefficients, one picture; None without one.
+    base: of map and image. colour: see `sqlink.codecs.sqgan.mean_colour`. source: of the
+    refinement's coefficients, one picture; None without one.
     relevance: of the classes at each place, [1, k h, k w] for each layer; () without one.
     coefficients: by the base's tokens that are sent, and finer: the refinement's streams, by these
     and the quantiser's step, as far as they were needed. sizes: bytes of the points of the path
@@ -91,6 +92,7 @@ class AnalysedPicture:
     """
 
     base: tuple[RankedTokens, RankedTokens]
+    colour: bytes
     source: Finer | None
     relevance: tuple[Tensor, ...]
     coefficients: dict[Kept, Coefficients] = field(default_factory=dict)
@@ -99,7 +101,7 @@ class AnalysedPicture:
     searched: dict[tuple[int, tuple[int, ...], int, int | None], Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, analysis: Analysis, row: int, of_classes: Tensor) -> AnalysedPicture:
+    def of(cls, analysis: Analysis, row: int, colour: bytes, of_classes: Tensor) -> AnalysedPicture:
         """Take one picture of a batch. of_classes: float32 [classes + 1], their relevance."""
         map_, image = (
             RankedTokens.of(
@@ -114,11 +116,11 @@ class AnalysedPicture:
         )
         finer = analysis.finer
         if finer is None:
-            return cls((map_, image), None, ())
+            return cls((map_, image), colour, None, ())
         weights = of_classes.to(finer.shares.device).view(1, -1, 1, 1)
         fine = (finer.shares[row : row + 1] * weights).sum(1, keepdim=True).cpu()
         both = F.avg_pool2d(fine, 2).squeeze(1), fine.squeeze(1)
-        return cls((map_, image), finer.row(row), both)
+        return cls((map_, image), colour, finer.row(row), both)
 
 
 def ranked_units(

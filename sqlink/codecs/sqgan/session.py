@@ -1,12 +1,13 @@
-"""The session of a stored `.sqg`: 18 bytes before the packets, all of `packet_bytes` but the last.
+"""The session of a stored `.sqg`: 21 bytes before the packets, all of `packet_bytes` but the last.
 
 offset 0   "SQG"            3 bytes
-       3   version, packing 1, four bits each: 4, and how tokens became packets
+       3   version, packing 1, four bits each: 5, and how tokens became packets
        4   height, width    2 + 2, big-endian
        8   packet_bytes     2
       10   step             1, which of the weights' quantiser steps, 0 the coarsest
       11   weights          3, the first bytes of their file's SHA-256
-      14   CRC-32           4, of all the other bytes of the file
+      14   colour           3, the picture's mean red, green and blue
+      17   CRC-32           4, of all the other bytes of the file
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from sqlink.bitstream.packets import Packing
 from sqlink.errors import DataError
 
-_FIELDS = struct.Struct(">3sBHHHB3sI")
+_FIELDS = struct.Struct(">3sBHHHB3s3sI")
 _MAGIC = b"SQG"
-_VERSION = 4
+_VERSION = 5
 _CRC_BYTES = 4
 WEIGHTS_BYTES = 3
 """Of a weights file's SHA-256, its first ones."""
@@ -35,8 +36,9 @@ class SessionHeader:
     """What a session says.
 
     packing: how tokens became packets. height, width: pixels. packet_bytes: of every packet but the
-    last. step: index of the quantiser's step. weights: the first 3 bytes of their SHA-256. crc: of
-    the file, as it was read.
+    last. step: index of the quantiser's step. weights: the first 3 bytes of their SHA-256. colour:
+    mean red, green and blue of the picture, see `sqlink.codecs.sqgan.mean_colour`. crc: of the
+    file, as it was read.
     """
 
     packing: Packing
@@ -45,13 +47,14 @@ class SessionHeader:
     packet_bytes: int
     step: int
     weights: bytes
+    colour: bytes
     crc: int = 0
 
     def to_bytes(self, packets: Iterable[bytes]) -> bytes:
         """Return the session of a file that holds these packets."""
         kind = _VERSION << 4 | self.packing.number
         size = self.height, self.width, self.packet_bytes
-        fields = (_MAGIC, kind, *size, self.step, self.weights)
+        fields = (_MAGIC, kind, *size, self.step, self.weights, self.colour)
         crc = zlib.crc32(_FIELDS.pack(*fields, 0)[:-_CRC_BYTES])
         for packet in packets:
             crc = zlib.crc32(packet, crc)
@@ -65,11 +68,12 @@ class SessionHeader:
         """
         if not begins_as_session(data):
             raise DataError(f"not a .sqg stream: its {len(data)} bytes do not begin as one")
-        _, kind, height, width, packet_bytes, step, weights, crc = _FIELDS.unpack_from(data)
+        _, kind, height, width, packet_bytes, step, weights, colour, crc = _FIELDS.unpack_from(data)
         version = kind >> 4 or kind
         if version != _VERSION:
             raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
-        return cls(Packing.of(kind & 15), height, width, packet_bytes, step, weights, crc)
+        packing = Packing.of(kind & 15)
+        return cls(packing, height, width, packet_bytes, step, weights, colour, crc)
 
 
 def begins_as_session(data: bytes) -> bool:

@@ -25,6 +25,7 @@ from sqlink.bitstream.refinement_table import LIMIT, ZERO, RefinementTable
 from sqlink.cli.progress import search_shown
 from sqlink.codecs.base import CAME, LOST, NOT_SENT, Packet, Rate, Received, Stream, Unreachable
 from sqlink.codecs.sqgan.codec import SQGANCodec, sqgan
+from sqlink.codecs.sqgan.mean_colour import mean_colours, with_mean_colours
 from sqlink.codecs.sqgan.ranked_tokens import RankedTokens
 from sqlink.codecs.sqgan.rate_path import AIMS, COARSEST_ROWS
 from sqlink.data.streets import Streets
@@ -294,6 +295,7 @@ def test_quality_spans_the_whole_path() -> None:
     shown = codec.decode([Received.whole(stream)]).images
     finest = (F.avg_pool2d(images.mean(1, keepdim=True), 4) * 2 * LEVELS).round() / (2 * LEVELS)
     finest = finest.repeat_interleave(4, 2).repeat_interleave(4, 3).expand(-1, 3, -1, -1)
+    finest = with_mean_colours(finest, mean_colours(images))
     torch.testing.assert_close(shown, (finest * 255).round() / 255)
 
 
@@ -400,9 +402,9 @@ def test_a_refinement_without_its_base_is_survived() -> None:
 def test_realism_is_the_receivers() -> None:
     images = pictures(1)
     stream = streams(made(), images, Rate(quality=0.5))[0]
-    shown = [
-        made(realism=realism).decode([Received.whole(stream)]).images for realism in (0.0, 0.5, 1.0)
-    ]
+    session = replace(stream.session, header=b"")  # says no mean colour, and the first step
+    received = replace(Received.whole(stream), session=session)
+    shown = [made(realism=realism).decode([received]).images for realism in (0.0, 0.5, 1.0)]
     torch.testing.assert_close(shown[0] * 2, shown[2], atol=0.01, rtol=0)
     torch.testing.assert_close(shown[1], (shown[0] + shown[2]) / 2, atol=0.01, rtol=0)
 
@@ -524,11 +526,11 @@ def test_a_file_reads_back_and_an_old_one_is_refused() -> None:
     assert codec.parse(stream.to_bytes()) == stream
     old = bytearray(stream.to_bytes())
     old[3] = 2 << 4 | old[3] & 15
-    with pytest.raises(DataError, match="version 2: this SQLink reads 4"):
+    with pytest.raises(DataError, match="version 2: this SQLink reads 5"):
         codec.parse(bytes(old))
     other = bytearray(stream.to_bytes())
     other[10] = 2
-    other[14:18] = zlib.crc32(bytes(other[18:]), zlib.crc32(bytes(other[:14]))).to_bytes(4, "big")
+    other[17:21] = zlib.crc32(bytes(other[21:]), zlib.crc32(bytes(other[:17]))).to_bytes(4, "big")
     with pytest.raises(DataError, match="no quantiser step 2"):
         codec.parse(bytes(other))
 

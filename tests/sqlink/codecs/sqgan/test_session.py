@@ -1,4 +1,4 @@
-"""The 18 bytes before the packets: what is written reads back, what is damaged is refused."""
+"""The 21 bytes before the packets: what is written reads back, what is damaged is refused."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ headers = st.builds(
     packet_bytes=st.integers(32, 65535),
     step=st.integers(0, 255),
     weights=st.binary(min_size=3, max_size=3),
+    colour=st.binary(min_size=3, max_size=3),
 )
 
 
@@ -33,18 +34,19 @@ def test_a_file_says_what_was_written(header: SessionHeader, packets: list[bytes
     assert found.to_bytes(packets) == own
     assert (found.height, found.width, found.step) == (header.height, header.width, header.step)
     assert (found.packing, found.weights) == (header.packing, header.weights)
+    assert found.colour == header.colour
 
 
 def test_fields_stand_where_the_format_says() -> None:
-    data = SessionHeader(Packing("single"), 360, 480, 96, 7, b"abc").to_bytes([b"xyz"])
-    assert data[:14] == b"SQG" + struct.pack(">BHHHB", 4 << 4 | 2, 360, 480, 96, 7) + b"abc"
-    assert int.from_bytes(data[14:]) == zlib.crc32(data[:14] + b"xyz")
+    data = SessionHeader(Packing("single"), 360, 480, 96, 7, b"abc", b"rgb").to_bytes([b"xyz"])
+    assert data[:17] == b"SQG" + struct.pack(">BHHHB", 5 << 4 | 2, 360, 480, 96, 7) + b"abcrgb"
+    assert int.from_bytes(data[17:]) == zlib.crc32(data[:17] + b"xyz")
 
 
 @given(st.data())
 def test_any_flipped_bit_is_noticed(data: st.DataObject) -> None:
     packets = [b"some packet", b"another"]
-    whole = bytearray(SessionHeader(Packing(), 36, 48, 96, 0, b"abc").to_bytes(packets))
+    whole = bytearray(SessionHeader(Packing(), 36, 48, 96, 0, b"abc", b"rgb").to_bytes(packets))
     whole += b"".join(packets)
     bit = data.draw(st.integers(0, 8 * len(whole) - 1))
     whole[bit // 8] ^= 1 << bit % 8
