@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sqlink.model.refinement import BaseFeatures, quantised
+from sqlink.model.refinement import BaseFeatures, in_colours_of, quantised
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Refinement
@@ -48,7 +48,8 @@ class SearchedReceiver:
 
     def missing(self, picture: Tensor) -> Tensor:
         """See `Receiver`."""
-        found = self.refinement.encoder.without_errors(self.image, picture)
+        image = in_colours_of(self.image, picture)
+        found = self.refinement.encoder.without_errors(image, picture)
         return found.z8 / self.step.view(-1, 1, 1, 1)
 
     def decoded(self, base: BaseFeatures, digits8: Tensor, digits4: Tensor) -> Tensor:
@@ -56,9 +57,7 @@ class SearchedReceiver:
         tokens = digits8, self.came[0], digits4, self.came[1]
         with self.model.precision(digits8.device):
             drawn = self.refinement.decoded(1, base, tokens, self.step, self.segmentation)
-        # Its mean colour becomes that of the original.
-        shift = self.image.mean((2, 3), keepdim=True) - drawn.mean((2, 3), keepdim=True)
-        return drawn + shift
+        return in_colours_of(drawn, self.image)
 
     def rounded(self, values: Tensor) -> Tensor:
         """See `Receiver`."""

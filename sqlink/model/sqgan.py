@@ -37,6 +37,7 @@ from sqlink.model.refinement import (
     Quantiser,
     Refinement,
     RefinementConfig,
+    in_colours_of,
 )
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.searched_receiver import SearchedReceiver
@@ -332,8 +333,9 @@ class SQGAN(nn.Module):
         assert self.refinement is not None
         base = self._drawn(image_indices, map_indices, 0)
         encoder = self.refinement.encoder
-        with self.precision(finer.images.device):
-            found: Coefficients = encoder(finer.images, finer.shares, base.picture, base.coarse)
+        images = in_colours_of(finer.images, base.picture)
+        with self.precision(images.device):
+            found: Coefficients = encoder(images, finer.shares, base.picture, base.coarse)
         return found
 
     @torch.inference_mode()
