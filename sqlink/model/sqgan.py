@@ -326,7 +326,7 @@ class SQGAN(nn.Module):
         self, finer: Finer, image_indices: Tensor, map_indices: Tensor
     ) -> Coefficients:
         """Return the refinement's coefficients: of what the picture that the receiver draws of the
-        base's tokens at realism 0 does not show.
+        base's tokens at realism 0 does not show, but for a cast.
 
         image_indices, map_indices: int64 [N, h, w], -1 where a token is not sent.
         """

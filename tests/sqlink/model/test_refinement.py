@@ -399,7 +399,9 @@ def test_a_picture_does_not_depend_on_its_batch_and_realism_mixes() -> None:
 
 
 def test_coefficients_are_of_what_the_tokens_that_are_sent_leave() -> None:
-    """Against the picture that a receiver of these tokens alone draws at realism 0."""
+    """Against the picture that a receiver of these tokens alone draws at realism 0, in its mean
+    colour.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         model = SQGAN(STREETS).eval()
@@ -417,7 +419,8 @@ def test_coefficients_are_of_what_the_tokens_that_are_sent_leave() -> None:
         model.refinement.probable.detail.fill_(1.0)  # so that the base's picture is shown as it is
     shown, _ = model.synthesise(image, map_, 64, 64, realism=0.0)
     low = F.interpolate(F.avg_pool2d(shown, 8), scale_factor=8.0, mode="bilinear")
-    expected = BlockCosines(SMALL.values8, 16).analysed(images - low)
+    cast = (shown - images).mean((2, 3), keepdim=True)
+    expected = BlockCosines(SMALL.values8, 16).analysed(images + cast - low)
     sent = model.coefficients(found.finer, image, map_)
     torch.testing.assert_close(sent.z8, expected, rtol=1e-3, atol=1e-4)
     whole = model.coefficients(found.finer, found.image_indices, found.map_indices)
