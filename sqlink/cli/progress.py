@@ -25,9 +25,21 @@ def search_shown(coder: Codec) -> Iterator[None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = "searching", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    bar = Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # a file keeps its lines
+    )
+    with bar:
         task = bar.add_task("searching", total=None)
-        coder.tell_search(lambda done, passes: bar.update(task, completed=done, total=passes))
+
+        def show(done: int, passes: int) -> None:
+            if done == 1:  # another picture
+                bar.reset(task, total=passes)
+            bar.update(task, completed=done, total=passes)
+
+        coder.tell_search(show)
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sqlink.model.refinement import BaseFeatures, in_colours_of, quantised
+from sqlink.model.refinement import BaseFeatures, quantised, without_cast
 
 if TYPE_CHECKING:
     from sqlink.model.refinement import Refinement
@@ -48,7 +48,7 @@ class SearchedReceiver:
 
     def missing(self, picture: Tensor) -> Tensor:
         """See `Receiver`."""
-        image = in_colours_of(self.image, picture)
+        image = without_cast(self.image, picture)
         found = self.refinement.encoder.without_errors(image, picture)
         return found.z8 / self.step.view(-1, 1, 1, 1)
 
@@ -57,7 +57,9 @@ class SearchedReceiver:
         tokens = digits8, self.came[0], digits4, self.came[1]
         with self.model.precision(digits8.device):
             drawn = self.refinement.decoded(1, base, tokens, self.step, self.segmentation)
-        return in_colours_of(drawn, self.image)
+        # Its mean colour becomes that of the original.
+        shift = self.image.mean((2, 3), keepdim=True) - drawn.mean((2, 3), keepdim=True)
+        return drawn + shift
 
     def rounded(self, values: Tensor) -> Tensor:
         """See `Receiver`."""

@@ -37,7 +37,7 @@ from sqlink.model.refinement import (
     Quantiser,
     Refinement,
     RefinementConfig,
-    in_colours_of,
+    without_cast,
 )
 from sqlink.model.samm import SemanticAwareMasking
 from sqlink.model.searched_receiver import SearchedReceiver
@@ -333,7 +333,7 @@ class SQGAN(nn.Module):
         assert self.refinement is not None
         base = self._drawn(image_indices, map_indices, 0)
         encoder = self.refinement.encoder
-        images = in_colours_of(finer.images, base.picture)
+        images = without_cast(finer.images, base.picture)
         with self.precision(images.device):
             found: Coefficients = encoder(images, finer.shares, base.picture, base.coarse)
         return found

@@ -125,7 +125,7 @@ class FoundTokens(NamedTuple):
 class TokenSearch:
     """Adam on the base's vectors and on coefficients in steps.
 
-    distance: what is made small. passes: through the decoder, forward and back. price: of a bit a
+    distance: what is made small. passes: through the receiver, forward and back. price: of a bit a
     pixel of the refinement, in units of the distance, while there are as many bits as before; it
     rises where there are more, so that they stay about as many. rate, base_rate: learning rates of
     coefficients and vectors at first, in steps and in units of the codebook; they fall linearly to

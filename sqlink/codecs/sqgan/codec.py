@@ -392,7 +392,7 @@ class SQGANCodec:
         """Return the tokens that arrived, and the step of their quantiser."""
         header, packing, step = one.session.header, self.packing, 0
         colour: bytes | None = None
-        if len(header) == SESSION_BYTES and begins_as_session(header):
+        if begins_as_session(header):
             said = SessionHeader.from_bytes(header)
             self._check(said)
             packing, step, colour = said.packing, said.step, said.colour

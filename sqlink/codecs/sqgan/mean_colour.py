@@ -19,17 +19,20 @@ _TIMES = 3
 def mean_colours(pictures: Tensor) -> list[bytes]:
     """Return the mean red, green and blue of pictures, [N, 3, H, W] in [0, 1], in levels of 255.
 
+    Values beyond [0, 1] count as its ends, NaN as 0.
+
     >>> mean_colours(torch.full((1, 3, 4, 4), 0.5))
     [b'\\x80\\x80\\x80']
     """
     level = _PARTS * pictures[0, 0].numel()
-    return [bytes(row) for row in ((2 * _sums(pictures) + level) // (2 * level)).tolist()]
+    sums = _sums(pictures.nan_to_num(0).clamp(0, 1))
+    return [bytes(row) for row in ((2 * sums + level) // (2 * level)).tolist()]
 
 
 def with_mean_colours(pictures: Tensor, colours: Sequence[bytes | None]) -> Tensor:
     """Shift the colours of pictures, [N, 3, H, W] in [0, 1], to these means; None: leave it.
 
-    The result is clamped to [0, 1]; what that takes from the shift is added to it.
+    The result is clamped to [0, 1]; nearly all that this takes from the shift is added to it.
     """
     said = torch.tensor([colour is not None for colour in colours]).view(-1, 1)
     wanted = torch.tensor([list(colour or bytes(3)) for colour in colours], dtype=torch.float64)

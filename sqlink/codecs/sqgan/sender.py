@@ -193,25 +193,21 @@ class Sender:
         asked = point, below, sent.step, budget
         if asked not in analysed.searched:
             found = self._searched(analysed, point, sent.step)
-            if found is not None and budget is not None:
+            if budget is not None:
                 fill = self._refilled if found.has_units else self._shortened
                 sent = fill(found, point, below, sent, budget)
-            elif found is not None:
+            else:
                 sent = self.packets_at(found.rounded(0.0), point, below, sent.step)
             analysed.searched[asked] = sent
         answer: SentPackets = analysed.searched[asked]
         return answer
 
-    def _searched(self, analysed: AnalysedPicture, point: int, step: int) -> _Found | None:
-        """Search for the tokens that a point of the path sends, at a step of the quantiser; None
-        where it sends none of the picture.
-        """
+    def _searched(self, analysed: AnalysedPicture, point: int, step: int) -> _Found:
+        """Search for the tokens that a point of the path sends, at a step of the quantiser."""
         assert self.search is not None
         assert analysed.source is not None
         at = self.path.at(np.array([point]), analysed.base[0].ranks.size)
         counts = [int(own[0]) for own in at.counts]
-        if not any(counts[1:]):
-            return None
         kept = counts[0], counts[1]
         streams = self.streams(analysed, step, kept)[2:]
         map_, image = self._base_indices(analysed, kept)
@@ -277,7 +273,8 @@ class Sender:
             else:
                 share = (seen[not_] - goal) / max(1, seen[not_] - seen[fits])
                 harder = not_ + (fits - not_) * min(max(share, 0.1), 0.9)
-        return best
+        # Codes that were found may cost more than the few units beside them can save.
+        return best if filled else self._shortened(found, point, below, sent, budget)
 
     def _shortened(
         self,
@@ -291,15 +288,22 @@ class Sender:
         were found; those without a search if nothing fits.
         """
         analysed = found.rounded(0.0)
+        best, filled = sent, 0
+        fits, not_, at = -1, point + 1, point
         for _ in range(_REFITS):
-            made = self.packets_at(analysed, point, below, sent.step)
+            made = self.packets_at(analysed, at, below, sent.step)
             size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
             if size <= budget:
-                return made
-            point = min(point - 1, int(point * budget / size))
-            if point < 0:
+                fits = at
+                if filled < size:
+                    best, filled = made, size
+            else:
+                not_ = at
+            if filled >= _FILLED * budget - 1 or not_ - fits <= 1:
                 break
-        return sent
+            guess = int(at * budget / size)
+            at = guess if fits < guess < not_ else (fits + not_) // 2
+        return best
 
     def _tokens(
         self, analysed: AnalysedPicture, point: int, below: tuple[int, ...], step: int | None

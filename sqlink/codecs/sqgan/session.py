@@ -66,19 +66,20 @@ class SessionHeader:
 
         Raises DataError if the file begins otherwise, or is of another version of the format.
         """
-        if not begins_as_session(data):
+        known = begins_as_session(data)
+        version = data[len(_MAGIC)] >> 4 or data[len(_MAGIC)] if known else 0
+        if known and version != _VERSION:
+            raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
+        if not known or len(data) < SESSION_BYTES:
             raise DataError(f"not a .sqg stream: its {len(data)} bytes do not begin as one")
         _, kind, height, width, packet_bytes, step, weights, colour, crc = _FIELDS.unpack_from(data)
-        version = kind >> 4 or kind
-        if version != _VERSION:
-            raise DataError(f"a .sqg stream of version {version}: this SQLink reads {_VERSION}")
         packing = Packing.of(kind & 15)
         return cls(packing, height, width, packet_bytes, step, weights, colour, crc)
 
 
 def begins_as_session(data: bytes) -> bool:
     """Return whether bytes begin with a session of any version."""
-    return len(data) >= SESSION_BYTES and data[: len(_MAGIC)] == _MAGIC
+    return len(data) > len(_MAGIC) and data[: len(_MAGIC)] == _MAGIC
 
 
 def split_file(data: bytes) -> tuple[SessionHeader, bytes, bytes]:

@@ -29,6 +29,7 @@ from sqlink.codecs.base import (
     Unreachable,
     register,
 )
+from sqlink.codecs.sqgan.session import SESSION_BYTES
 from sqlink.data.classes import PALETTE
 from sqlink.data.pictures import load_map, load_picture, save_map, save_picture
 from sqlink.data.streets import Streets
@@ -672,7 +673,7 @@ def test_sqgan_from_picture_to_channel_and_back(
     named = [line.split() for line in said.splitlines()[1:]]
     bits = {words[0]: int(words[1]) for words in named if len(words) > 1 and words[1].isdigit()}
     assert bits.pop("total") == sum(bits.values()) == 8 * size
-    assert bits["session"] == 8 * 18
+    assert bits["session"] == 8 * SESSION_BYTES
     for name in ("street.png", "street.map.png"):
         sent, stored = (tmp_path / folder / name for folder in ("sent", "out"))
         assert sent.read_bytes() == stored.read_bytes()

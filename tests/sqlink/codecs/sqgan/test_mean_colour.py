@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -34,8 +36,19 @@ def test_pictures_are_shifted_to_it_and_nothing_else_changes() -> None:
     shift = shown[0] - images[0]
     assert shift.flatten(1).std(1).max() < 1e-6
     assert mean_colours(shown)[0] == wanted
-    white = with_mean_colours(images, [b"\xff\xff\xff", None])
-    assert white.max() == 1 > white[0].min()
+
+
+def test_what_clamping_takes_is_added() -> None:
+    noise = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(5))
+    wanted = bytes([160, 127, 90])
+    shown = with_mean_colours(noise, [wanted])
+    assert mean_colours(shown) == [wanted]
+    assert (shown.min(), shown.max()) == (0, 1)
+
+
+def test_values_out_of_range_count_as_its_ends() -> None:
+    odd = torch.tensor([1.2, -0.2, math.nan]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert mean_colours(odd) == [b"\xff\x00\x00"]
 
 
 def test_a_cast_that_the_network_does_not_know_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
