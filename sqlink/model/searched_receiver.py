@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchedReceiver:
-    """See `sqlink.model.token_search.Receiver`.
+    """See `sqlink.model.token_search.DifferentiableReceiver`.
 
     image: [1, 3, H, W], whole latent vectors. received: bool [1, h, w], codes of the base that are
     sent. segmentation: int64 [1, H, W], the map at the receiver. came: see there. step: [1], value
@@ -33,13 +33,13 @@ class SearchedReceiver:
     step: Tensor
 
     def nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Receiver`."""
+        """See `DifferentiableReceiver`."""
         quantizer = self.model.image_quantizer
         indices = quantizer.nearest(vectors)
         return indices, quantizer.lookup(indices)
 
     def base(self, vectors: Tensor) -> BaseFeatures:
-        """See `Receiver`; the picture is not clamped."""
+        """See `DifferentiableReceiver`; the picture is not clamped."""
         model = self.model
         with model.precision(vectors.device):
             grid = model.image_demasker(vectors, self.received)
@@ -47,13 +47,13 @@ class SearchedReceiver:
         return coarse, fine, (out.float() + 1) / 2
 
     def missing(self, picture: Tensor) -> Tensor:
-        """See `Receiver`."""
+        """See `DifferentiableReceiver`."""
         image = without_cast(self.image, picture)
         found = self.refinement.encoder.without_errors(image, picture)
         return found.z8 / self.step.view(-1, 1, 1, 1)
 
     def decoded(self, base: BaseFeatures, digits8: Tensor, digits4: Tensor) -> Tensor:
-        """See `Receiver`."""
+        """See `DifferentiableReceiver`."""
         tokens = digits8, self.came[0], digits4, self.came[1]
         with self.model.precision(digits8.device):
             drawn = self.refinement.decoded(1, base, tokens, self.step, self.segmentation)
@@ -62,7 +62,7 @@ class SearchedReceiver:
         return drawn + shift
 
     def rounded(self, values: Tensor) -> Tensor:
-        """See `Receiver`."""
+        """See `DifferentiableReceiver`."""
         return self.harder(values, 0.0)
 
     def harder(self, values: Tensor, harder: float) -> Tensor:

@@ -82,7 +82,7 @@ class PerceptualDistance:
         return distance
 
 
-class Receiver(Protocol):
+class DifferentiableReceiver(Protocol):
     """What a search sees of the receiver of one picture, at a step of the quantiser."""
 
     @property
@@ -140,7 +140,7 @@ class TokenSearch:
     tell: Callable[[int, int], None] | None = None
 
     def tokens(
-        self, receiver: Receiver, image: Tensor, vectors: Tensor, found: Digits
+        self, receiver: DifferentiableReceiver, image: Tensor, vectors: Tensor, found: Digits
     ) -> FoundTokens:
         """Search for the tokens of an image, [1, 3, H, W].
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _PARTS = 256
+"""Parts of a level that are summed."""
 _TIMES = 3
 """Times that the shift is made greater where it was clamped."""
 

@@ -99,6 +99,11 @@ class SentPackets:
     packets: tuple[Packet, ...]
     step: int
 
+    @property
+    def size(self) -> int:
+        """Return the bytes of the packets and the session."""
+        return SESSION_BYTES + sum(len(packet.data) for packet in self.packets)
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -258,7 +263,7 @@ class Sender:
         harder = 0.0
         for _ in range(_REFITS):
             made = self.packets_at(found.rounded(harder), point, below, sent.step)
-            seen[harder] = size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
+            seen[harder] = size = made.size
             if filled < size <= budget:
                 best, filled = made, size
             if filled >= _FILLED * budget - 1:
@@ -292,16 +297,15 @@ class Sender:
         fits, not_, at = -1, point + 1, point
         for _ in range(_REFITS):
             made = self.packets_at(analysed, at, below, sent.step)
-            size = SESSION_BYTES + sum(len(p.data) for p in made.packets)
-            if size <= budget:
+            if made.size <= budget:
                 fits = at
-                if filled < size:
-                    best, filled = made, size
+                if filled < made.size:
+                    best, filled = made, made.size
             else:
                 not_ = at
             if filled >= _FILLED * budget - 1 or not_ - fits <= 1:
                 break
-            guess = int(at * budget / size)
+            guess = int(at * budget / made.size)
             at = guess if fits < guess < not_ else (fits + not_) // 2
         return best
 
@@ -422,7 +426,7 @@ class Sender:
             if point not in sizes:
                 tokens = looked_at.get(point) or self._tokens(analysed, point, below, step)
                 made[point] = self._packets(*tokens)
-                sizes[point] = SESSION_BYTES + sum(len(p.data) for p in made[point].packets)
+                sizes[point] = made[point].size
             return sizes[point]
 
         low, high = -1, POINTS + 1  # fits; does not
